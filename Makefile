@@ -1,0 +1,37 @@
+# Each target works alone on a fresh machine with python3 (3.10 or newer) and git; a C++ compiler makes the ops fast.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN ?= output/quickstart
+CONFIG := configs/quick/fcos_digits.yaml
+
+.PHONY: help setup test lint quickstart clean
+
+help:  ## what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+# torch goes in first: the ops are compiled against it while the package is installed
+$(VENV)/.installed: pyproject.toml setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --upgrade pip setuptools
+	$(BIN)/python -m pip install "torch>=2.11" torchvision
+	$(BIN)/python -m pip install -e ".[dev,quickstart]"
+	@touch $@
+
+setup: $(VENV)/.installed  ## make .venv, install the package and its tools, build the ops
+	@$(BIN)/python -m maskrcnn_benchmark.utils.build_ops --if-changed
+
+test: setup  ## run the tests (about ten minutes on two cores)
+	$(BIN)/python -m pytest
+
+lint: setup  ## check the style
+	$(BIN)/python -m ruff check .
+
+quickstart: setup  ## compose the digits, train FCOS on them, test it and draw what it finds
+	$(BIN)/python tools/make_digits.py --output datasets/digits
+	$(BIN)/python tools/train_net.py --config-file $(CONFIG) OUTPUT_DIR $(RUN)
+	$(BIN)/python tools/draw_predictions.py --config-file $(CONFIG) --output $(RUN)/predictions.png OUTPUT_DIR $(RUN)
+	@cat docs/after_quickstart.txt
+
+clean:  ## remove .venv and what was built
+	rm -rf $(VENV) build *.egg-info maskrcnn_benchmark/*.so maskrcnn_benchmark/_build*

@@ -1,0 +1,368 @@
+"""The configuration tree: every key that a YAML file or the command line may set, with its default.
+
+Keys and defaults are the union of maskrcnn-benchmark's (with its VoVNet branch) and FCOS's, so that their files
+merge without an edit. Keys of our own are marked "(new)". MODEL.FCOS_ON is False here, True in both FCOS forks.
+The type of a default is the type of its key; see loading.py for what is accepted in its place.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .loading import CfgNode as CN
+
+_C = CN()
+
+# Seed of weights, sample order and augmentation; the same in every process (new).
+_C.SEED = 0
+# "float32", or mixed precision by torch.amp in "float16" (with loss scaling) or "bfloat16".
+_C.DTYPE = "float32"
+# apex's switch; accepted and without effect, as torch.amp prints nothing.
+_C.AMP_VERBOSE = False
+# Everything a run writes goes below this folder.
+_C.OUTPUT_DIR = "."
+# Accepted only with this value: catalogs in Python are never executed. Data sets are named inline, see DATASETS.
+_C.PATHS_CATALOG = os.path.join(os.path.dirname(os.path.abspath(__file__)), "paths_catalog.py")
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Model: which parts it has
+# ---------------------------------------------------------------------------------------------------------------------
+_C.MODEL = CN()
+_C.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
+# "cuda", "cuda:N" or "cpu"; "cuda" becomes "cpu", with a warning, where torch finds no GPU.
+_C.MODEL.DEVICE = "cuda"
+# What to load before training or for testing: a path, an http(s) address, or catalog://NAME; "" = nothing.
+_C.MODEL.WEIGHT = ""
+# Numeric convention: inclusive boxes, ROIAlign shift, anchor rounding, normalisers, ... (new)
+_C.MODEL.CONVENTION = "maskrcnn_benchmark"
+_C.MODEL.RPN_ONLY = False
+_C.MODEL.MASK_ON = False
+_C.MODEL.KEYPOINT_ON = False
+_C.MODEL.RETINANET_ON = False
+_C.MODEL.FCOS_ON = False
+# One regression for all classes (background, foreground) instead of one per class.
+_C.MODEL.CLS_AGNOSTIC_BBOX_REG = False
+# Training only: turn every BatchNorm of the model into SyncBatchNorm.
+_C.MODEL.USE_SYNCBN = False
+
+_C.MODEL.BACKBONE = CN()
+# A name in modeling.registry.BACKBONES.
+_C.MODEL.BACKBONE.CONV_BODY = "R-50-C4"
+# Parts of the body that stay fixed: 1 = stem, 2 = stem and first stage, ...; 0 = all trained.
+# MobileNetV2 counts single blocks instead of stages.
+_C.MODEL.BACKBONE.FREEZE_CONV_BODY_AT = 2
+# Of FCOS; no fork reads it. GroupNorm in the body: see NORM, RESNETS.TRANS_FUNC, VOVNET.USE_GN.
+_C.MODEL.BACKBONE.USE_GN = False
+# Norm of the body (new): "FrozenBN", "BN", "SyncBN" or "GN". "" = the family's own: frozen batch norm (GroupNorm
+# where USE_GN or TRANS_FUNC says so), and trained BN for MobileNetV2.
+_C.MODEL.BACKBONE.NORM = ""
+
+_C.MODEL.FPN = CN()
+_C.MODEL.FPN.USE_GN = False
+_C.MODEL.FPN.USE_RELU = False
+
+_C.MODEL.GROUP_NORM = CN()
+# Channels per group, or groups per layer; one of them is -1.
+_C.MODEL.GROUP_NORM.DIM_PER_GP = -1
+_C.MODEL.GROUP_NORM.NUM_GROUPS = 32
+_C.MODEL.GROUP_NORM.EPSILON = 1e-5
+
+_C.MODEL.RESNETS = CN()
+# ResNeXt: groups and channels per group of the 3x3 convolutions (32 x 8, 64 x 4).
+_C.MODEL.RESNETS.NUM_GROUPS = 1
+_C.MODEL.RESNETS.WIDTH_PER_GROUP = 64
+# Stride 2 in the first 1x1 convolution of a block (MSRA, Caffe2 weights) or in its 3x3 (torchvision, ResNeXt).
+_C.MODEL.RESNETS.STRIDE_IN_1X1 = True
+_C.MODEL.RESNETS.TRANS_FUNC = "BottleneckWithFixedBatchNorm"
+_C.MODEL.RESNETS.STEM_FUNC = "StemWithFixedBatchNorm"
+_C.MODEL.RESNETS.RES5_DILATION = 1
+# Channels of what the backbone returns: of C4, C5, or of every FPN map (MobileNetV2's FPN, too).
+_C.MODEL.RESNETS.BACKBONE_OUT_CHANNELS = 256 * 4
+_C.MODEL.RESNETS.RES2_OUT_CHANNELS = 256
+_C.MODEL.RESNETS.STEM_OUT_CHANNELS = 64
+# Deformable 3x3 convolutions in layer1..layer4.
+_C.MODEL.RESNETS.STAGE_WITH_DCN = (False, False, False, False)
+_C.MODEL.RESNETS.WITH_MODULATED_DCN = False
+_C.MODEL.RESNETS.DEFORMABLE_GROUPS = 1
+
+_C.MODEL.VOVNET = CN()
+# No fork reads it; weights come from MODEL.WEIGHT.
+_C.MODEL.VOVNET.PRETRAINED = ""
+_C.MODEL.VOVNET.USE_GN = False
+# Channels of the first stage. Only checked: FPN is told its inputs by the body.
+_C.MODEL.VOVNET.OUT_CHANNELS = 256
+# Channels of every FPN map.
+_C.MODEL.VOVNET.BACKBONE_OUT_CHANNELS = 256
+# A VoVNet of one's own (new); [] and 0 = as CONV_BODY's name says. Three numbers for the stem, four for the stages:
+# channels of the 3x3 convolutions, channels after aggregation, blocks; and the convolutions of a block.
+_C.MODEL.VOVNET.STEM_CHANNELS = []
+_C.MODEL.VOVNET.STAGE_CONV_CHANNELS = []
+_C.MODEL.VOVNET.STAGE_OUT_CHANNELS = []
+_C.MODEL.VOVNET.BLOCKS_PER_STAGE = []
+_C.MODEL.VOVNET.LAYERS_PER_BLOCK = 0
+
+# FBNet is not supported; its keys are here so that its files merge.
+_C.MODEL.FBNET = CN()
+_C.MODEL.FBNET.ARCH = "default"
+_C.MODEL.FBNET.ARCH_DEF = ""
+_C.MODEL.FBNET.BN_TYPE = "bn"
+_C.MODEL.FBNET.SCALE_FACTOR = 1.0
+_C.MODEL.FBNET.WIDTH_DIVISOR = 1
+_C.MODEL.FBNET.DW_CONV_SKIP_BN = True
+_C.MODEL.FBNET.DW_CONV_SKIP_RELU = True
+_C.MODEL.FBNET.DET_HEAD_LAST_SCALE = 1.0
+_C.MODEL.FBNET.DET_HEAD_BLOCKS = []
+_C.MODEL.FBNET.DET_HEAD_STRIDE = 0
+_C.MODEL.FBNET.KPTS_HEAD_LAST_SCALE = 0.0
+_C.MODEL.FBNET.KPTS_HEAD_BLOCKS = []
+_C.MODEL.FBNET.KPTS_HEAD_STRIDE = 0
+_C.MODEL.FBNET.MASK_HEAD_LAST_SCALE = 0.0
+_C.MODEL.FBNET.MASK_HEAD_BLOCKS = []
+_C.MODEL.FBNET.MASK_HEAD_STRIDE = 0
+_C.MODEL.FBNET.RPN_HEAD_BLOCKS = 0
+_C.MODEL.FBNET.RPN_BN_TYPE = ""
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Dense heads. NUM_CLASSES counts the background; -1 = take it from the training data.
+# ---------------------------------------------------------------------------------------------------------------------
+_C.MODEL.FCOS = CN()
+_C.MODEL.FCOS.NUM_CLASSES = 81
+# Strides of P3..P7 in pixels of the network input.
+_C.MODEL.FCOS.FPN_STRIDES = [8, 16, 32, 64, 128]
+# Largest distance, in pixels of the network input, from a location to a side of its box where P3 ends and P4 begins,
+# P4 and P5, P5 and P6, P6 and P7 (new; the forks have these numbers in the code).
+_C.MODEL.FCOS.SIZES_OF_INTEREST = [64, 128, 256, 512]
+# Probability of every class before training, by the bias of the classifier.
+_C.MODEL.FCOS.PRIOR_PROB = 0.01
+# Class probability (before the product with centreness) below which a location is dropped.
+_C.MODEL.FCOS.INFERENCE_TH = 0.05
+# IoU above which a box is suppressed.
+_C.MODEL.FCOS.NMS_TH = 0.6
+# Candidates kept per level and picture before NMS.
+_C.MODEL.FCOS.PRE_NMS_TOP_N = 1000
+_C.MODEL.FCOS.LOSS_ALPHA = 0.25
+_C.MODEL.FCOS.LOSS_GAMMA = 2.0
+# 3x3 convolutions of each tower.
+_C.MODEL.FCOS.NUM_CONVS = 4
+# Their channels (new); 0 = those of FPN.
+_C.MODEL.FCOS.TOWER_CHANNELS = 0
+# Upstream's improvements. Radius in strides around the box centre inside which locations are positive; 0 = whole box.
+_C.MODEL.FCOS.CENTER_SAMPLING_RADIUS = 0.0
+# "iou" (-log), "linear_iou" or "giou".
+_C.MODEL.FCOS.IOU_LOSS_TYPE = "iou"
+# Regress distances in strides, through relu, instead of pixels through exp.
+_C.MODEL.FCOS.NORM_REG_TARGETS = False
+# Centreness branch on the regression tower instead of the classification tower.
+_C.MODEL.FCOS.CENTERNESS_ON_REG = False
+_C.MODEL.FCOS.USE_DCN_IN_TOWER = False
+# The class loss is divided by "positives_and_images" (VoVNet-FCOS) or by "positives" (upstream FCOS) (new).
+_C.MODEL.FCOS.LOSS_NORMALIZER = "positives_and_images"
+
+_C.MODEL.RETINANET = CN()
+_C.MODEL.RETINANET.NUM_CLASSES = 81
+# Sides (pixels of the network input) and strides of the anchors of P3..P7; SCALES_PER_OCTAVE sizes each.
+_C.MODEL.RETINANET.ANCHOR_SIZES = (32, 64, 128, 256, 512)
+_C.MODEL.RETINANET.ASPECT_RATIOS = (0.5, 1.0, 2.0)
+_C.MODEL.RETINANET.ANCHOR_STRIDES = (8, 16, 32, 64, 128)
+_C.MODEL.RETINANET.STRADDLE_THRESH = 0
+_C.MODEL.RETINANET.OCTAVE = 2.0
+_C.MODEL.RETINANET.SCALES_PER_OCTAVE = 3
+# P6 from C5, or from P5; read by FPN for FCOS as well.
+_C.MODEL.RETINANET.USE_C5 = True
+_C.MODEL.RETINANET.NUM_CONVS = 4
+_C.MODEL.RETINANET.BBOX_REG_WEIGHT = 4.0
+_C.MODEL.RETINANET.BBOX_REG_BETA = 0.11
+_C.MODEL.RETINANET.PRE_NMS_TOP_N = 1000
+_C.MODEL.RETINANET.FG_IOU_THRESHOLD = 0.5
+_C.MODEL.RETINANET.BG_IOU_THRESHOLD = 0.4
+_C.MODEL.RETINANET.LOSS_ALPHA = 0.25
+_C.MODEL.RETINANET.LOSS_GAMMA = 2.0
+_C.MODEL.RETINANET.PRIOR_PROB = 0.01
+_C.MODEL.RETINANET.INFERENCE_TH = 0.05
+_C.MODEL.RETINANET.NMS_TH = 0.4
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Region proposals
+# ---------------------------------------------------------------------------------------------------------------------
+_C.MODEL.RPN = CN()
+_C.MODEL.RPN.USE_FPN = False
+_C.MODEL.RPN.RPN_HEAD = "SingleConvRPNHead"
+# Sides and strides in pixels of the network input. With FPN one size per level, else all sizes on one level.
+_C.MODEL.RPN.ANCHOR_SIZES = (32, 64, 128, 256, 512)
+_C.MODEL.RPN.ANCHOR_STRIDE = (16,)
+# Height / width.
+_C.MODEL.RPN.ASPECT_RATIOS = (0.5, 1.0, 2.0)
+# Anchors that leave the picture by more than this many pixels are not trained; -1 = all are.
+_C.MODEL.RPN.STRADDLE_THRESH = 0
+_C.MODEL.RPN.FG_IOU_THRESHOLD = 0.7
+_C.MODEL.RPN.BG_IOU_THRESHOLD = 0.3
+_C.MODEL.RPN.BATCH_SIZE_PER_IMAGE = 256
+_C.MODEL.RPN.POSITIVE_FRACTION = 0.5
+# Per level and picture, before and after NMS.
+_C.MODEL.RPN.PRE_NMS_TOP_N_TRAIN = 12000
+_C.MODEL.RPN.PRE_NMS_TOP_N_TEST = 6000
+_C.MODEL.RPN.POST_NMS_TOP_N_TRAIN = 2000
+_C.MODEL.RPN.POST_NMS_TOP_N_TEST = 1000
+_C.MODEL.RPN.NMS_THRESH = 0.7
+_C.MODEL.RPN.MIN_SIZE = 0
+# Over all levels together; in training per batch of a process, or per picture.
+_C.MODEL.RPN.FPN_POST_NMS_TOP_N_TRAIN = 2000
+_C.MODEL.RPN.FPN_POST_NMS_TOP_N_TEST = 2000
+_C.MODEL.RPN.FPN_POST_NMS_PER_BATCH = True
+
+# ---------------------------------------------------------------------------------------------------------------------
+# ROI heads. POOLER_SCALES: 1 / stride of each map pooled from; POOLER_SAMPLING_RATIO 0 = adaptive.
+# ---------------------------------------------------------------------------------------------------------------------
+_C.MODEL.ROI_HEADS = CN()
+_C.MODEL.ROI_HEADS.USE_FPN = False
+_C.MODEL.ROI_HEADS.FG_IOU_THRESHOLD = 0.5
+_C.MODEL.ROI_HEADS.BG_IOU_THRESHOLD = 0.5
+# Of (dx, dy, dw, dh).
+_C.MODEL.ROI_HEADS.BBOX_REG_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+_C.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 512
+_C.MODEL.ROI_HEADS.POSITIVE_FRACTION = 0.25
+_C.MODEL.ROI_HEADS.SCORE_THRESH = 0.05
+_C.MODEL.ROI_HEADS.NMS = 0.5
+_C.MODEL.ROI_HEADS.DETECTIONS_PER_IMG = 100
+
+_C.MODEL.ROI_BOX_HEAD = CN()
+_C.MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR = "ResNet50Conv5ROIFeatureExtractor"
+_C.MODEL.ROI_BOX_HEAD.PREDICTOR = "FastRCNNPredictor"
+_C.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION = 14
+_C.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO = 0
+_C.MODEL.ROI_BOX_HEAD.POOLER_SCALES = (1.0 / 16,)
+# With the background; -1 = take it from the training data.
+_C.MODEL.ROI_BOX_HEAD.NUM_CLASSES = 81
+_C.MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM = 1024
+_C.MODEL.ROI_BOX_HEAD.USE_GN = False
+_C.MODEL.ROI_BOX_HEAD.DILATION = 1
+_C.MODEL.ROI_BOX_HEAD.CONV_HEAD_DIM = 256
+_C.MODEL.ROI_BOX_HEAD.NUM_STACKED_CONVS = 4
+
+_C.MODEL.ROI_MASK_HEAD = CN()
+_C.MODEL.ROI_MASK_HEAD.FEATURE_EXTRACTOR = "ResNet50Conv5ROIFeatureExtractor"
+_C.MODEL.ROI_MASK_HEAD.PREDICTOR = "MaskRCNNC4Predictor"
+_C.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION = 14
+_C.MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO = 0
+_C.MODEL.ROI_MASK_HEAD.POOLER_SCALES = (1.0 / 16,)
+_C.MODEL.ROI_MASK_HEAD.MLP_HEAD_DIM = 1024
+_C.MODEL.ROI_MASK_HEAD.CONV_LAYERS = (256, 256, 256, 256)
+# Side of the mask targets and of the predicted masks.
+_C.MODEL.ROI_MASK_HEAD.RESOLUTION = 14
+_C.MODEL.ROI_MASK_HEAD.SHARE_BOX_FEATURE_EXTRACTOR = True
+# Paste masks into the picture inside the model.
+_C.MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS = False
+_C.MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS_THRESHOLD = 0.5
+_C.MODEL.ROI_MASK_HEAD.DILATION = 1
+_C.MODEL.ROI_MASK_HEAD.USE_GN = False
+
+_C.MODEL.ROI_KEYPOINT_HEAD = CN()
+_C.MODEL.ROI_KEYPOINT_HEAD.FEATURE_EXTRACTOR = "KeypointRCNNFeatureExtractor"
+_C.MODEL.ROI_KEYPOINT_HEAD.PREDICTOR = "KeypointRCNNPredictor"
+_C.MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION = 14
+_C.MODEL.ROI_KEYPOINT_HEAD.POOLER_SAMPLING_RATIO = 0
+_C.MODEL.ROI_KEYPOINT_HEAD.POOLER_SCALES = (1.0 / 16,)
+_C.MODEL.ROI_KEYPOINT_HEAD.MLP_HEAD_DIM = 1024
+_C.MODEL.ROI_KEYPOINT_HEAD.CONV_LAYERS = (512, 512, 512, 512, 512, 512, 512, 512)
+_C.MODEL.ROI_KEYPOINT_HEAD.RESOLUTION = 14
+# Keypoints of an object; no background here.
+_C.MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES = 17
+_C.MODEL.ROI_KEYPOINT_HEAD.SHARE_BOX_FEATURE_EXTRACTOR = True
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Input. Sizes in pixels: the shorter side becomes MIN_SIZE unless the longer one would pass MAX_SIZE.
+# ---------------------------------------------------------------------------------------------------------------------
+_C.INPUT = CN()
+# One of these is drawn per picture.
+_C.INPUT.MIN_SIZE_TRAIN = (800,)
+# (lo, hi): draw any whole number from lo to hi instead; (-1, -1) = use MIN_SIZE_TRAIN.
+_C.INPUT.MIN_SIZE_RANGE_TRAIN = (-1, -1)
+_C.INPUT.MAX_SIZE_TRAIN = 1333
+_C.INPUT.MIN_SIZE_TEST = 800
+_C.INPUT.MAX_SIZE_TEST = 1333
+# In the channel order and range of the network input: BGR 0..255 with TO_BGR255, else RGB 0..1.
+_C.INPUT.PIXEL_MEAN = [102.9801, 115.9465, 122.7717]
+_C.INPUT.PIXEL_STD = [1.0, 1.0, 1.0]
+_C.INPUT.TO_BGR255 = True
+# Colour jitter; 0 = off.
+_C.INPUT.BRIGHTNESS = 0.0
+_C.INPUT.CONTRAST = 0.0
+_C.INPUT.SATURATION = 0.0
+_C.INPUT.HUE = 0.0
+# Probabilities.
+_C.INPUT.HORIZONTAL_FLIP_PROB_TRAIN = 0.5
+_C.INPUT.VERTICAL_FLIP_PROB_TRAIN = 0.0
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Data
+# ---------------------------------------------------------------------------------------------------------------------
+_C.DATASETS = CN()
+# Each entry is a catalog name ("coco_2014_train") or an inline block
+#   {FORMAT: coco, IMAGES: folder, ANNOTATIONS: file, NAME: optional}
+# A single name or block may stand without a list. Training sets are joined, test sets are evaluated one by one.
+_C.DATASETS.TRAIN = ()
+_C.DATASETS.TEST = ()
+# Folder that catalog names and relative paths of blocks are looked up in (new); "" = $MB_DATASETS, else "datasets".
+_C.DATASETS.ROOT = ""
+
+_C.DATALOADER = CN()
+# Worker processes per training process; 0 = load in the process itself.
+_C.DATALOADER.NUM_WORKERS = 4
+# Batches are padded to a multiple of this many pixels; 0 = only to the largest picture.
+_C.DATALOADER.SIZE_DIVISIBILITY = 0
+# Upright and lying pictures never share a batch.
+_C.DATALOADER.ASPECT_RATIO_GROUPING = True
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Solver. Counts are optimizer steps ("iterations").
+# ---------------------------------------------------------------------------------------------------------------------
+_C.SOLVER = CN()
+_C.SOLVER.MAX_ITER = 40000
+# "SGD" or "AdamW" (new).
+_C.SOLVER.OPTIMIZER = "SGD"
+_C.SOLVER.BASE_LR = 0.001
+_C.SOLVER.BIAS_LR_FACTOR = 2
+# Factor for the offset convolutions of deformable layers.
+_C.SOLVER.DCONV_OFFSETS_LR_FACTOR = 1.0
+_C.SOLVER.MOMENTUM = 0.9
+_C.SOLVER.WEIGHT_DECAY = 0.0005
+_C.SOLVER.WEIGHT_DECAY_BIAS = 0
+# "multistep" (GAMMA at each of STEPS), "cosine" or "poly" (new).
+_C.SOLVER.LR_SCHEDULER = "multistep"
+_C.SOLVER.GAMMA = 0.1
+_C.SOLVER.STEPS = (30000,)
+_C.SOLVER.POLY_POWER = 0.9
+_C.SOLVER.WARMUP_FACTOR = 1.0 / 3
+_C.SOLVER.WARMUP_ITERS = 500
+# "constant" or "linear".
+_C.SOLVER.WARMUP_METHOD = "linear"
+# Largest L2 norm of all gradients together (new); 0 = no clipping.
+_C.SOLVER.CLIP_GRADIENTS = 0.0
+# Pictures per iteration over all processes, cut into ACCUMULATION_STEPS (new) parts that go through the model in turn.
+_C.SOLVER.IMS_PER_BATCH = 16
+_C.SOLVER.ACCUMULATION_STEPS = 1
+_C.SOLVER.CHECKPOINT_PERIOD = 2500
+# Evaluate on DATASETS.TEST every so many iterations; 0 = only at the end.
+_C.SOLVER.TEST_PERIOD = 0
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Test
+# ---------------------------------------------------------------------------------------------------------------------
+_C.TEST = CN()
+# Entries [task, metric, [mean, std]]: each result is logged as PASS or FAIL within SIGMA_TOL standard deviations.
+_C.TEST.EXPECTED_RESULTS = []
+_C.TEST.EXPECTED_RESULTS_SIGMA_TOL = 4
+# A FAIL ends the run with an exit status other than 0 (new).
+_C.TEST.FAIL_ON_UNEXPECTED_RESULTS = False
+# Pictures per batch over all processes.
+_C.TEST.IMS_PER_BATCH = 8
+# Dense heads (FCOS, RetinaNet); two-stage models have ROI_HEADS.DETECTIONS_PER_IMG.
+_C.TEST.DETECTIONS_PER_IMG = 100
+
+# Test-time augmentation: the picture once at the test size, then also flipped and at each of SCALES (shorter side).
+_C.TEST.BBOX_AUG = CN()
+_C.TEST.BBOX_AUG.ENABLED = False
+_C.TEST.BBOX_AUG.H_FLIP = False
+_C.TEST.BBOX_AUG.SCALES = ()
+_C.TEST.BBOX_AUG.MAX_SIZE = 4000
+_C.TEST.BBOX_AUG.SCALE_H_FLIP = False

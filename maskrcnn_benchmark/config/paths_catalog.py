@@ -1,0 +1,216 @@
+"""Names of data sets and of published models, and what they stand for. Paths of data sets are below the data folder.
+
+A data set that has no name here needs none: an inline block in DATASETS.TRAIN or DATASETS.TEST says where it is.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+
+from .errors import UnknownNameError, nearest
+
+# An inline block's FORMAT: the data set class of data.datasets, and what its keys are called there.
+FORMATS = {
+    "coco": ("COCODataset", {"IMAGES": "root", "ANNOTATIONS": "ann_file"}),
+}
+EXAMPLE = "{FORMAT: coco, IMAGES: folder/of/pictures, ANNOTATIONS: file.json}"
+
+
+def check_entries(value, key: str) -> tuple:
+    """DATASETS.TRAIN or TEST as a tuple of names (str) and blocks (plain dict), whatever form it was written in.
+
+    Args:
+        value: a name, a block, or a list or tuple of them.
+        key: named in errors.
+    Raises:
+        ValueError, UnknownNameError: something else, or a block with a missing, unknown or non-text key.
+    """
+    entries = value if isinstance(value, (list, tuple)) else [value]
+    return tuple(_check_block(e, key) if isinstance(e, dict) else _check_name(e, key) for e in entries)
+
+
+def _check_name(name, key: str) -> str:
+    # A list without quotes, (a, b), is no Python literal and arrives here as one string.
+    if not isinstance(name, str) or not name or set(name) & set("()[]{},'\""):
+        raise ValueError(f'{key} should hold names, as in ("a", "b"), or blocks, as in {EXAMPLE}, but has {name!r}.')
+    return name
+
+
+def _check_block(block: dict, key: str) -> dict[str, str]:
+    if "FORMAT" not in block:
+        raise ValueError(f"{key}: the block {dict(block)} has no FORMAT. Write {EXAMPLE}.")
+    if block["FORMAT"] not in FORMATS:
+        raise ValueError(f"{key}: FORMAT {block['FORMAT']!r} is not known; known: {', '.join(FORMATS)}.")
+    required = ["FORMAT", *FORMATS[block["FORMAT"]][1]]
+    for name, text in block.items():
+        if name not in (*required, "NAME"):
+            raise UnknownNameError(
+                f"{key}: unknown key {name!r} in a block of FORMAT {block['FORMAT']}; allowed: {', '.join(required)}, "
+                f"NAME. Nearest: {nearest(str(name).upper(), [*required, 'NAME'], 1)[0]}."
+            )
+        if not isinstance(text, str) or not text:
+            raise ValueError(f"{key}: {name} of a block should be text, but is {text!r} ({type(text).__name__}).")
+    missing = [name for name in required if name not in block]
+    if missing:
+        raise ValueError(f"{key}: the block {dict(block)} lacks {', '.join(missing)}. Write {EXAMPLE}.")
+    return dict(block)
+
+
+def _coco(images: str, annotations: str) -> dict[str, str]:
+    return {"img_dir": images, "ann_file": annotations}
+
+
+def _data_sets() -> dict[str, dict]:
+    table = {
+        "coco_2017_train": _coco("coco/train2017", "coco/annotations/instances_train2017.json"),
+        "coco_2017_val": _coco("coco/val2017", "coco/annotations/instances_val2017.json"),
+        "coco_2017_test_dev": _coco("coco/test2017", "coco/annotations/image_info_test-dev2017.json"),
+    }
+    for split in ("train", "val", "minival", "valminusminival"):
+        images = "coco/train2014" if split == "train" else "coco/val2014"
+        table[f"coco_2014_{split}"] = _coco(images, f"coco/annotations/instances_{split}2014.json")
+        table[f"keypoints_coco_2014_{split}"] = _coco(images, f"coco/annotations/person_keypoints_{split}2014.json")
+    for year in ("2007", "2012"):
+        folder = f"voc/VOC{year}"
+        for split in ("train", "val", "test"):
+            table[f"voc_{year}_{split}"] = {"data_dir": folder, "split": split}
+            if (year, split) != ("2012", "test"):
+                annotations = f"{folder}/Annotations/pascal_{split}{year}.json"
+                table[f"voc_{year}_{split}_cocostyle"] = _coco(f"{folder}/JPEGImages", annotations)
+    for split in ("train", "val", "test"):
+        table[f"cityscapes_fine_instanceonly_seg_{split}_cocostyle"] = _coco(
+            "cityscapes/images", f"cityscapes/annotations/instancesonly_filtered_gtFine_{split}.json"
+        )
+    for mode in ("poly", "mask"):
+        city = {"img_dir": "cityscapes/leftImg8bit", "ann_dir": "cityscapes/gtFine", "mode": mode}
+        table[f"cityscapes_{mode}_instance_train"] = {**city, "split": "train"}
+        table[f"cityscapes_{mode}_instance_val"] = {**city, "split": "val"}
+        table[f"cityscapes_{mode}_instance_minival"] = {**city, "split": "val", "mini": 10}
+    return table
+
+
+class DatasetCatalog:
+    """Data sets by name. `DATASETS` may be added to at run time: name -> {"img_dir", "ann_file"} for COCO json."""
+
+    DATA_DIR = "datasets"
+    DATASETS = _data_sets()
+
+    @staticmethod
+    def root(root: str | None = None) -> str:
+        """The data folder: `root` if it says something, else $MB_DATASETS, else "datasets"."""
+        return os.path.expanduser(root or os.environ.get("MB_DATASETS") or DatasetCatalog.DATA_DIR)
+
+    @staticmethod
+    def get(entry: str | dict, root: str | None = None) -> dict:
+        """{"factory": name of a class in data.datasets, "args": its keyword arguments} for a name or an inline block.
+
+        Files of a named set are not looked for here; those of a block are, see `from_block`.
+
+        Raises:
+            UnknownNameError (a KeyError): no such name.
+        """
+        if isinstance(entry, dict):
+            return DatasetCatalog.from_block(entry, root)
+        if entry not in DatasetCatalog.DATASETS:
+            near = ", ".join(nearest(entry, DatasetCatalog.DATASETS))
+            raise UnknownNameError(
+                f"data set {entry!r} is not in the catalog. Nearest: {near}. "
+                f"For data of your own write a block in its place, in DATASETS.TRAIN and DATASETS.TEST:\n"
+                f"  - {EXAMPLE}"
+            )
+        attrs = copy.deepcopy(DatasetCatalog.DATASETS[entry])
+        folder = DatasetCatalog.root(root)
+        for key in attrs.keys() & {"img_dir", "ann_file", "ann_dir", "data_dir"}:
+            attrs[key] = os.path.join(folder, attrs[key])
+        if "ann_file" in attrs:
+            return {"factory": "COCODataset", "args": {"root": attrs["img_dir"], "ann_file": attrs["ann_file"]}}
+        return {"factory": "PascalVOCDataset" if "data_dir" in attrs else "CityScapesDataset", "args": attrs}
+
+    @staticmethod
+    def from_block(block: dict, root: str | None = None) -> dict:
+        """The same for an inline block. A relative path is taken from the working directory if it exists there, else
+        from the data folder.
+
+        Raises:
+            FileNotFoundError: it exists in neither; both are named.
+            ValueError, UnknownNameError: a malformed block.
+        """
+        block = _check_block(block, "data set block")
+        factory, names = FORMATS[block["FORMAT"]]
+        return {"factory": factory, "args": {arg: _existing(block, key, root) for key, arg in names.items()}}
+
+    @staticmethod
+    def name(entry: str | dict) -> str:
+        """What results are filed under: the catalog name, a block's NAME, else its annotation file without ending."""
+        if isinstance(entry, str):
+            return entry
+        return entry.get("NAME") or os.path.splitext(os.path.basename(entry["ANNOTATIONS"].rstrip("/")))[0]
+
+
+def _existing(block: dict, key: str, root: str | None) -> str:
+    path = os.path.expanduser(block[key])
+    tried = [path] if os.path.isabs(path) else [path, os.path.join(DatasetCatalog.root(root), path)]
+    for candidate in tried:
+        if os.path.exists(candidate):
+            return candidate
+    places = " nor ".join(os.path.abspath(candidate) for candidate in tried)
+    hint = "" if os.path.isabs(path) else " Set DATASETS.ROOT or $MB_DATASETS to the folder it is in."
+    name = DatasetCatalog.name(block)
+    raise FileNotFoundError(f"{key} {block[key]} of data set {name} does not exist: no {places}.{hint}")
+
+
+_DETECTRON = "https://dl.fbaipublicfiles.com/detectron"
+
+
+class ModelCatalog:
+    """Addresses of the models that configs name as catalog://NAME."""
+
+    IMAGENET = {
+        "MSRA/R-50": "MSRA/R-50.pkl",
+        "MSRA/R-50-GN": "47261647/R-50-GN.pkl",
+        "MSRA/R-101": "MSRA/R-101.pkl",
+        "MSRA/R-101-GN": "47592356/R-101-GN.pkl",
+        "FAIR/20171220/X-101-32x8d": "20171220/X-101-32x8d.pkl",
+        "FAIR/20171220/X-101-64x4d": "20171220/X-101-64x4d.pkl",
+    }
+    # Detectron's baselines: run and model -> the signature in the address.
+    BASELINES = {
+        "35857197/e2e_faster_rcnn_R-50-C4_1x": "01_33_49.iAX0mXvW",
+        "35857345/e2e_faster_rcnn_R-50-FPN_1x": "01_36_30.cUF7QR7I",
+        "35857890/e2e_faster_rcnn_R-101-FPN_1x": "01_38_50.sNxI7sX7",
+        "36761737/e2e_faster_rcnn_X-101-32x8d-FPN_1x": "06_31_39.5MIHi1fZ",
+        "35858791/e2e_mask_rcnn_R-50-C4_1x": "01_45_57.ZgkA7hPB",
+        "35858933/e2e_mask_rcnn_R-50-FPN_1x": "01_48_14.DzEQe4wC",
+        "35861795/e2e_mask_rcnn_R-101-FPN_1x": "02_31_37.KqyEK4tT",
+        "36761843/e2e_mask_rcnn_X-101-32x8d-FPN_1x": "06_35_59.RZotkLKI",
+        "37129812/e2e_mask_rcnn_X-152-32x8d-FPN-IN5k_1.44x": "09_35_36.8pzTQKYK",
+        "37697547/e2e_keypoint_rcnn_R-50-FPN_1x": "08_42_54.kdzV35ao",
+    }
+
+    @staticmethod
+    def get(name: str) -> str:
+        """The address of a name, with or without catalog:// before it.
+
+        Raises:
+            UnknownNameError (a KeyError): no such name.
+        """
+        name = name.removeprefix("catalog://")
+        family, _, rest = name.partition("/")
+        if family == "ImageNetPretrained" and rest in ModelCatalog.IMAGENET:
+            return f"{_DETECTRON}/ImageNetPretrained/{ModelCatalog.IMAGENET[rest]}"
+        run = rest.removeprefix("COCO/")
+        if family == "Caffe2Detectron" and rest != run and run in ModelCatalog.BASELINES:
+            number, model = run.split("/")
+            kind = "keypoints_" if "keypoint" in model else ""
+            sets = f"{kind}coco_2014_train%3A{kind}coco_2014_valminusminival"
+            return (
+                f"{_DETECTRON}/{number}/12_2017_baselines/{model}.yaml.{ModelCatalog.BASELINES[run]}/output/train/"
+                f"{sets}/generalized_rcnn/model_final.pkl"
+            )
+        known = [f"ImageNetPretrained/{key}" for key in ModelCatalog.IMAGENET]
+        known += [f"Caffe2Detectron/COCO/{key}" for key in ModelCatalog.BASELINES]
+        raise UnknownNameError(
+            f"model catalog://{name} is not in the catalog. Nearest: {', '.join(nearest(name, known))}. "
+            f"MODEL.WEIGHT also takes a file or an http(s) address."
+        )

@@ -1,0 +1,99 @@
+"""What may stand in place of a default: the same type, or what plainly means it."""
+
+from __future__ import annotations
+
+import ast
+import numbers
+
+
+class Mismatch(ValueError):
+    """The value cannot take the default's place; the message says what is wanted."""
+
+
+def literal(text: str):
+    """The Python literal that `text` spells (number, string, tuple, list, dict, True, None), else `text` itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
+
+
+def convert(value, default, *, any_number: bool = False):
+    """`value` in the type of `default`.
+
+    Strings are read as literals, as the command line has nothing else. A whole number serves as a float, 9e4 as a
+    whole number, a list as a tuple and the other way round, "true" as True. The elements of a sequence are held to the
+    type of the default's first element, where the default has one; nested sequences take the type of the outer one.
+
+    Args:
+        any_number: the default is written as a whole number but stands for any number.
+    Raises:
+        Mismatch: with what is wanted.
+    """
+    if isinstance(default, str):
+        return _string(value)
+    if isinstance(value, str):
+        value = literal(value.strip())
+    if default is None:
+        return value
+    if isinstance(default, bool):
+        return _boolean(value)
+    if isinstance(default, (int, float)):
+        return _number(value, default, any_number)
+    if isinstance(default, (tuple, list)):
+        return _sequence(value, default)
+    raise Mismatch(f"a {type(default).__name__}")
+
+
+def _string(value) -> str:
+    text = literal(value) if isinstance(value, str) else value
+    if text is None:
+        raise Mismatch('text (write "" for none)')
+    if not isinstance(value, str):
+        raise Mismatch("text (put it in quotes)")
+    return text if isinstance(text, str) else value
+
+
+def _boolean(value) -> bool:
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if not isinstance(value, bool):
+        raise Mismatch("True or False")
+    return value
+
+
+def _number(value, default, any_number):
+    whole = isinstance(default, int)
+    wanted = "a number" if any_number or not whole else "a whole number"
+    if isinstance(value, str) and not whole:
+        try:
+            value = float(value)  # inf
+        except ValueError:
+            pass
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise Mismatch(wanted)
+    if not whole:
+        return float(value)
+    if value == value and abs(value) != float("inf") and int(value) == value:
+        return int(value)
+    if any_number:
+        return float(value)
+    raise Mismatch(wanted)
+
+
+def _sequence(value, default):
+    kind = type(default)
+    if not isinstance(value, (tuple, list)):
+        alone = "" if isinstance(value, (str, dict, type(None))) else f", even of one: [{value}]"
+        raise Mismatch("a list" + alone)
+    if not default:
+        return _same_kind(value, kind)
+    try:
+        # Sizes and strides are whole by default, and other numbers are as good.
+        return kind(convert(v, default[0], any_number=True) for v in value)
+    except Mismatch as error:
+        raise Mismatch(f"a list, each entry {error}") from None
+
+
+def _same_kind(value, kind):
+    return kind(_same_kind(v, kind) if isinstance(v, (tuple, list)) else v for v in value)

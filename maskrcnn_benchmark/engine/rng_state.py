@@ -1,0 +1,59 @@
+"""The random number generators of a process: seeding, saving, putting back.
+
+They are Python's `random`, numpy's global generator, torch's on the CPU, and torch's on this process's GPU if it uses
+one. A state is made of tensors and plain types, so that it can live in a checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+
+import numpy as np
+import torch
+
+
+def seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)  # all GPUs too
+
+
+def capture() -> dict:
+    version, words, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    state = {
+        "python": {"version": version, "words": torch.tensor(words, dtype=torch.int64), "gauss": gauss},
+        "numpy": {
+            "kind": kind,
+            "keys": torch.tensor(keys.tolist(), dtype=torch.int64),
+            "position": int(position),
+            "has_gauss": int(has_gauss),
+            "cached": float(cached),
+        },
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore(state: dict) -> None:
+    """Puts back what `capture` returned. A GPU state is left out where there is no GPU."""
+    python, numpy = state["python"], state["numpy"]
+    random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
+    keys = np.array(numpy["keys"].tolist(), dtype=np.uint32)
+    np.random.set_state((numpy["kind"], keys, numpy["position"], numpy["has_gauss"], numpy["cached"]))
+    torch.set_rng_state(state["torch"].cpu())
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"].cpu())
+
+
+@contextlib.contextmanager
+def preserved():
+    """Whatever the block draws, the generators stand afterwards where they stood before."""
+    state = capture()
+    try:
+        yield
+    finally:
+        restore(state)

@@ -1,0 +1,43 @@
+"""From the predictions of a model to figures: `evaluate` picks the evaluation that fits the data set."""
+
+from __future__ import annotations
+
+from maskrcnn_benchmark.data.datasets import COCODataset
+from maskrcnn_benchmark.evaluation.coco import coco_evaluation
+from maskrcnn_benchmark.evaluation.coco_results import COCOResults, check_expected_results, compare_with_expected
+from maskrcnn_benchmark.evaluation.predictions import load_predictions, save_predictions
+
+__all__ = [
+    "COCOResults",
+    "check_expected_results",
+    "compare_with_expected",
+    "evaluate",
+    "load_predictions",
+    "save_predictions",
+]
+
+# The first entry whose type fits counts, so a subclass may stand above its base.
+EVALUATIONS = ((COCODataset, coco_evaluation),)
+
+
+def evaluate(dataset, predictions, output_folder, **kwargs):
+    """Evaluates predictions in the way of the data set's type.
+
+    Args:
+        dataset: a data set of a type in EVALUATIONS, or of a subclass.
+        predictions: list of BoxList by data set index, in the size of the network input.
+        output_folder: where result files go; None or "" writes none.
+        **kwargs: box_only, iou_types, expected_results, expected_results_sigma_tol.
+
+    Returns what that evaluation returns; for COCO see evaluation.coco.coco_evaluation.
+
+    Raises:
+        NotImplementedError: no evaluation is known for this type.
+    """
+    for kind, evaluation in EVALUATIONS:
+        if isinstance(dataset, kind):
+            return evaluation(dataset, predictions, output_folder, **kwargs)
+    known = ", ".join(kind.__name__ for kind, _ in EVALUATIONS)
+    raise NotImplementedError(
+        f"Unsupported dataset type {type(dataset).__name__}. Known are {known} and classes derived from them."
+    )

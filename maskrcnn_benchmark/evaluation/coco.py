@@ -1,0 +1,173 @@
+"""COCO evaluation of detections: result files, figures, tables.
+
+`coco_evaluation` reads from top to bottom what happens between the detections of a model and the figures.
+A further kind of result (masks, keypoints) is one more entry of PREPARE.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+
+import torch
+
+from maskrcnn_benchmark.evaluation.box_proposals import proposal_recall
+from maskrcnn_benchmark.evaluation.coco_evaluator import (
+    available_evaluator,
+    load_ground_truth,
+    per_class_figures,
+    run_evaluator,
+)
+from maskrcnn_benchmark.evaluation.coco_results import COCOResults, check_expected_results
+from maskrcnn_benchmark.evaluation.predictions import Predictions, numbered
+from maskrcnn_benchmark.evaluation.tables import per_class_table
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.utils.atomic_write import atomic_write
+
+logger = logging.getLogger("maskrcnn_benchmark.inference")
+
+
+def coco_evaluation(
+    dataset,
+    predictions: Predictions,
+    output_folder: str | None,
+    box_only: bool = False,
+    iou_types=("bbox",),
+    expected_results=(),
+    expected_results_sigma_tol: float = 4,
+) -> tuple[COCOResults, dict[str, list[dict]]] | None:
+    """Evaluates detections against the data set's annotation file.
+
+    Args:
+        dataset: offers ann_file, class_names, image_id(index), get_img_info(index) and
+            contiguous_category_id_to_json_id.
+        predictions: by data set index, in the size of the network input. Pictures without one count as
+            pictures in which nothing was found.
+        output_folder: gets bbox.json, coco_results.pth and coco_results.json (box_only: box_proposals.pth and
+            box_proposals.json); None or "" writes nothing.
+        box_only: the predictions are proposals without classes; their recall is evaluated.
+        iou_types: keys of PREPARE.
+        expected_results, expected_results_sigma_tol: see compare_with_expected; the outcome is logged.
+
+    Returns (figures, result list by iou type), or None for box_only, as maskrcnn-benchmark does.
+
+    Raises:
+        ValueError: an iou type is unknown, a prediction has a label that the data set has not, or the
+            annotation file is no COCO file.
+    """
+    unknown = [iou_type for iou_type in iou_types if iou_type not in PREPARE]
+    if unknown and not box_only:
+        raise ValueError(f"iou_types has {unknown}; COCO evaluation here knows {list(PREPARE)}")
+    ground_truth = load_ground_truth(dataset.ann_file)
+    _warn_of_missing(predictions, dataset, ground_truth)
+
+    if box_only:
+        logger.info("Evaluating bbox proposals")
+        results = COCOResults("box_proposal")
+        results.results["box_proposal"].update(proposal_recall(predictions, dataset, ground_truth))
+        _report(results, "", output_folder, "box_proposals", {"results": results.results})
+        check_expected_results(results, expected_results, expected_results_sigma_tol)
+        return None
+
+    logger.info("Preparing results for COCO format")
+    detections = {}
+    for iou_type in iou_types:
+        logger.info(f"Preparing {iou_type} results")
+        detections[iou_type] = PREPARE[iou_type](predictions, dataset)
+        if output_folder:
+            _write_json(os.path.join(output_folder, f"{iou_type}.json"), detections[iou_type])
+
+    logger.info("Evaluating predictions")
+    results = COCOResults(*iou_types)
+    names = {
+        json_id: dataset.class_names[label - 1] for label, json_id in dataset.contiguous_category_id_to_json_id.items()
+    }
+    per_class = {}
+    for iou_type in iou_types:
+        coco_eval = run_evaluator(ground_truth, detections[iou_type], iou_type)
+        results.update(coco_eval)
+        per_class[iou_type] = per_class_figures(coco_eval, ground_truth, names)
+    tables = "\n\n".join(per_class_table(iou_type, figures) for iou_type, figures in per_class.items())
+    record = {
+        "annotations": os.fspath(dataset.ann_file),
+        "images": len(ground_truth["images"]),
+        "detections": {iou_type: len(entries) for iou_type, entries in detections.items()},
+        "evaluator": available_evaluator(),
+        "results": results.results,
+        "per_class": {iou_type: [asdict(entry) for entry in figures] for iou_type, figures in per_class.items()},
+    }
+    _report(results, tables, output_folder, "coco_results", record)
+    check_expected_results(results, expected_results, expected_results_sigma_tol)
+    return results, detections
+
+
+def in_original_size(predictions: Predictions, dataset, fields) -> Iterator[tuple[int, BoxList]]:
+    """(image id, detections with the named fields in pixels of the original picture), by rising data set index."""
+    for index, prediction in numbered(predictions):
+        info = dataset.get_img_info(index)
+        yield dataset.image_id(index), prediction.copy_with_fields(fields).resize((info["width"], info["height"]))
+
+
+def prepare_for_coco_detection(predictions: Predictions, dataset) -> list[dict]:
+    """Detections (fields scores, labels) in COCO's result form, nothing rounded.
+
+    Boxes become [x, y, width, height] with width = x2 - x1 + 1. Detections whose box or score is not finite
+    are left out and counted in a warning.
+
+    Raises:
+        ValueError: a label is not in the data set.
+    """
+    json_ids = dataset.contiguous_category_id_to_json_id
+    results = []
+    dropped = 0
+    for image_id, boxlist in in_original_size(predictions, dataset, ("scores", "labels")):
+        boxes = boxlist.convert("xywh").bbox
+        finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(boxlist.get_field("scores"))
+        dropped += int((~finite).sum())
+        scores = boxlist.get_field("scores")[finite].tolist()
+        labels = boxlist.get_field("labels")[finite].tolist()
+        strange = set(labels) - json_ids.keys()
+        if strange:
+            raise ValueError(
+                f"image {image_id} has detections of label {sorted(strange)}, but {dataset.ann_file} has the labels "
+                f"{min(json_ids)} to {max(json_ids)}: the model was made for another data set or NUM_CLASSES is wrong"
+            )
+        results.extend(
+            {"image_id": image_id, "category_id": json_ids[label], "bbox": box, "score": score}
+            for box, label, score in zip(boxes[finite].tolist(), labels, scores, strict=True)
+        )
+    if dropped:
+        logger.warning(f"{dropped} detections with a box or score that is not finite were left out")
+    return results
+
+
+PREPARE: dict[str, Callable[[Predictions, object], list[dict]]] = {"bbox": prepare_for_coco_detection}
+
+
+def _warn_of_missing(predictions: Predictions, dataset, ground_truth: dict) -> None:
+    predicted = {dataset.image_id(index) for index, _ in numbered(predictions)}
+    missing = sum(image["id"] not in predicted for image in ground_truth["images"])
+    if missing:
+        logger.warning(
+            f"{missing} of {len(ground_truth['images'])} pictures of {dataset.ann_file} have no predictions; "
+            "their objects count as missed"
+        )
+
+
+def _report(results: COCOResults, tables: str, output_folder: str | None, name: str, record: dict) -> None:
+    """Logs the figures; writes NAME.pth (the COCOResults) and NAME.json (the record)."""
+    logger.info(results)
+    if tables:
+        logger.info(f"\n{tables}\n")
+    if output_folder:
+        with atomic_write(os.path.join(output_folder, f"{name}.pth")) as file:
+            torch.save(results, file)
+        _write_json(os.path.join(output_folder, f"{name}.json"), record, indent=2)
+
+
+def _write_json(path: str, content, indent: int | None = None) -> None:
+    with atomic_write(path) as file:
+        file.write(json.dumps(content, indent=indent, allow_nan=False).encode())

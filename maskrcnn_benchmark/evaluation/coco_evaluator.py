@@ -1,0 +1,181 @@
+"""COCO average precision: reading the annotation file, and running the evaluator.
+
+faster-coco-eval (C++) is used where it is installed, pycocotools otherwise; their figures are equal.
+Shapes of an evaluator's `eval["precision"]`: T IoU thresholds (0.50:0.05:0.95), R recall levels (101),
+K categories (by rising id), A area ranges (all, small, medium, large), M detection limits (1, 10, 100).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import json
+import logging
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from maskrcnn_benchmark.evaluation.coco_results import NOT_COMPUTED
+
+logger = logging.getLogger("maskrcnn_benchmark.inference")
+
+EVALUATORS = ("faster_coco_eval", "pycocotools")
+
+
+def load_ground_truth(ann_file) -> dict:
+    """The content of a COCO instances file, made fit for every evaluator; the file itself is not changed.
+
+    Filled in: "info" and "licenses"; `iscrowd` (0) and `area` (width * height) of an annotation. Annotation
+    ids are numbered anew from 1: nothing that is reported depends on them, and the evaluators take a match
+    with id 0 for no match. Annotations without four finite box numbers are left out and counted in a warning.
+
+    Raises:
+        ValueError: the file is no COCO instances file.
+    """
+    with open(ann_file, encoding="utf-8") as file:
+        content = json.load(file)
+    missing = [key for key in ("images", "categories") if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise ValueError(
+            f"{ann_file} has no {' and no '.join(repr(key) for key in missing)}; "
+            "evaluation wants a COCO instances file with 'images', 'annotations' and 'categories'"
+        )
+    if "annotations" not in content:
+        logger.warning(f"{ann_file} has no 'annotations': every figure will be {NOT_COMPUTED:g} (not computed)")
+    annotations = []
+    unusable = flat = 0
+    for original in content.get("annotations", []):
+        box = original.get("bbox")
+        if not _is_box(box):
+            unusable += 1
+            continue
+        flat += box[2] <= 0 or box[3] <= 0
+        annotation = dict(original, id=len(annotations) + 1)
+        annotation.setdefault("iscrowd", 0)
+        annotation.setdefault("area", box[2] * box[3])
+        annotations.append(annotation)
+    if unusable:
+        logger.warning(f"{ann_file}: {unusable} annotations without four finite box numbers are not evaluated")
+    if flat:
+        logger.warning(f"{ann_file}: {flat} boxes have no area; no detection can match them, they count as missed")
+    return {"info": {}, "licenses": [], **content, "annotations": annotations}
+
+
+def _is_box(box) -> bool:
+    return (
+        isinstance(box, (list, tuple))
+        and len(box) == 4
+        and all(isinstance(number, (int, float)) and math.isfinite(number) for number in box)
+    )
+
+
+def available_evaluator() -> str:
+    """The first of EVALUATORS that is installed.
+
+    Raises:
+        ImportError: none is.
+    """
+    for name in EVALUATORS:
+        if importlib.util.find_spec(name) is not None:
+            return name
+    raise ImportError("COCO evaluation needs pycocotools or faster-coco-eval; run: pip install pycocotools")
+
+
+def run_evaluator(ground_truth: dict, detections: list[dict], iou_type: str = "bbox", evaluator: str | None = None):
+    """Evaluates detections in COCO's result form and prints COCO's summary lines on stdout.
+
+    Args:
+        ground_truth: as load_ground_truth returns it; not changed.
+        detections: {"image_id", "category_id", "bbox": [x, y, width, height], "score"}; not changed. May be empty.
+        evaluator: one of EVALUATORS; None takes the first that is installed.
+
+    Returns the evaluator's object, with `params.iouType`, `params.catIds`, `stats` (12 figures for boxes)
+    and `eval["precision"]` (T, R, K, A, M).
+    """
+    evaluator = evaluator or available_evaluator()
+    # evaluators write into what they are given: masks to RLE, areas and ids into detections
+    ground_truth = {**ground_truth, "annotations": [dict(annotation) for annotation in ground_truth["annotations"]]}
+    detections = [dict(detection) for detection in detections]
+    if evaluator == "faster_coco_eval":
+        coco_eval, summary = _run_faster_coco_eval(ground_truth, detections, iou_type)
+    else:
+        coco_eval, summary = _run_pycocotools(ground_truth, detections, iou_type)
+    print(summary, end="", flush=True)
+    return coco_eval
+
+
+def _run_pycocotools(ground_truth, detections, iou_type):
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):  # progress chatter
+        coco_gt = COCO()
+        coco_gt.dataset = ground_truth
+        coco_gt.createIndex()
+        coco_dt = coco_gt.loadRes(detections) if detections else COCO()
+        coco_eval = COCOeval(coco_gt, coco_dt, iou_type)
+        coco_eval.evaluate()
+        coco_eval.accumulate()
+    with contextlib.redirect_stdout(io.StringIO()) as summary:
+        coco_eval.summarize()
+    return coco_eval, summary.getvalue()
+
+
+def _run_faster_coco_eval(ground_truth, detections, iou_type):
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    lines: list[str] = []
+    coco_gt = COCO(ground_truth)
+    coco_dt = coco_gt.loadRes(detections) if detections else COCO()
+    coco_eval = COCOeval_faster(coco_gt, coco_dt, iou_type, print_function=lines.append)
+    coco_eval.evaluate()
+    coco_eval.accumulate()
+    lines.clear()
+    coco_eval.summarize()
+    # it adds recall at IoU 0.5 and 0.75, which scripts that read pycocotools' lines do not know
+    return coco_eval, "".join(f"{line}\n" for line in lines[: len(coco_eval.stats)])
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """Average precision of one class; -1 where no ground truth decides it. `boxes` counts ground truth, not crowd."""
+
+    name: str
+    category_id: int
+    boxes: int
+    AP: float
+    AP50: float
+
+
+def per_class_figures(coco_eval, ground_truth: dict, class_names: dict[int, str]) -> list[ClassFigures]:
+    """AP (mean over IoU 0.50:0.95) and AP50 of every class at the largest detection limit, all areas.
+
+    Args:
+        coco_eval: what run_evaluator returned.
+        ground_truth: what it was given.
+        class_names: name by category id of the annotation file; others go by their id.
+    """
+    precision = coco_eval.eval["precision"][..., 0, -1]  # (T, R, K)
+    evaluated = set(coco_eval.params.imgIds)
+    boxes: dict[int, int] = {}
+    for annotation in ground_truth["annotations"]:
+        if not annotation["iscrowd"] and annotation["image_id"] in evaluated:
+            boxes[annotation["category_id"]] = boxes.get(annotation["category_id"], 0) + 1
+    return [
+        ClassFigures(
+            name=class_names.get(category_id, str(category_id)),
+            category_id=int(category_id),
+            boxes=boxes.get(category_id, 0),
+            AP=_mean_precision(precision[:, :, k]),
+            AP50=_mean_precision(precision[0, :, k]),
+        )
+        for k, category_id in enumerate(coco_eval.params.catIds)
+    ]
+
+
+def _mean_precision(precision: np.ndarray) -> float:
+    computed = precision[precision > NOT_COMPUTED]
+    return float(computed.mean()) if computed.size else NOT_COMPUTED

@@ -1,0 +1,97 @@
+"""The figures of a COCO evaluation, how they print, and how they are compared with expected ones."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+
+logger = logging.getLogger("maskrcnn_benchmark.inference")
+
+NOT_COMPUTED = -1.0
+
+
+class COCOResults:
+    """Figures by task and metric: `results["bbox"]["AP50"]`, fractions between 0 and 1, -1 where not computed.
+
+    Args:
+        iou_types: tasks out of METRICS.
+
+    Files named coco_results.pth and box_proposals.pth hold objects of this class.
+
+    Raises:
+        ValueError: a task is unknown.
+    """
+
+    METRICS = {
+        "bbox": ["AP", "AP50", "AP75", "APs", "APm", "APl"],
+        "segm": ["AP", "AP50", "AP75", "APs", "APm", "APl"],
+        "box_proposal": [f"AR{area}@{limit}" for limit in (100, 1000) for area in ("", "s", "m", "l")],
+        "keypoints": ["AP", "AP50", "AP75", "APm", "APl"],
+    }
+
+    def __init__(self, *iou_types: str):
+        unknown = [task for task in iou_types if task not in self.METRICS]
+        if unknown:
+            raise ValueError(f"COCOResults got unknown tasks {unknown}; known are {list(self.METRICS)}")
+        self.results = OrderedDict(
+            (task, OrderedDict((metric, NOT_COMPUTED) for metric in self.METRICS[task])) for task in iou_types
+        )
+
+    def update(self, coco_eval) -> None:
+        """Takes the figures of a summarized COCO evaluator (`.params.iouType`, `.stats`); None changes nothing."""
+        if coco_eval is None:
+            return
+        task = coco_eval.params.iouType
+        # COCO's summary lists the precisions first, in the order of METRICS, then recalls that nobody reads here
+        for metric, value in zip(self.METRICS[task], coco_eval.stats, strict=False):
+            self.results[task][metric] = float(value)
+
+    def __repr__(self) -> str:
+        lines = [""]
+        for task, figures in self.results.items():
+            lines += [f"Task: {task}", ", ".join(figures), ", ".join(f"{value:.4f}" for value in figures.values())]
+        return "\n".join(lines) + "\n"
+
+
+def compare_with_expected(results: COCOResults, expected_results, sigma_tol: float) -> list[tuple[bool, str]]:
+    """One (passed, line) for every expected figure.
+
+    Args:
+        expected_results: entries (task, metric, (mean, std)), as in TEST.EXPECTED_RESULTS.
+        sigma_tol: how many std a figure may be away from mean, the ends included.
+
+    A figure that was not measured has not passed.
+
+    Raises:
+        ValueError: an entry has another form.
+    """
+    outcome = []
+    for entry in expected_results:
+        try:
+            task, metric, (mean, std) = entry
+            mean, std = float(mean), float(std)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"TEST.EXPECTED_RESULTS has the entry {entry!r}; every entry is [task, metric, [mean, std]], "
+                "for example ['bbox', 'AP', [0.38, 0.002]]"
+            ) from None
+        low, high = mean - sigma_tol * std, mean + sigma_tol * std
+        value = results.results.get(task, {}).get(metric)
+        passed = value is not None and low <= value <= high
+        shown = "not measured" if value is None else f"{value:.3f}"
+        outcome.append(
+            (
+                passed,
+                f"{'PASS' if passed else 'FAIL'}: {task} > {metric} sanity check (actual vs. expected): {shown} vs. "
+                f"mean={mean:.4f}, std={std:.3f}, range=({low:.4f}, {high:.4f})",
+            )
+        )
+    return outcome
+
+
+def check_expected_results(results: COCOResults, expected_results, sigma_tol: float) -> bool:
+    """Logs compare_with_expected (PASS as INFO, FAIL as ERROR); True when every figure passed."""
+    outcome = compare_with_expected(results, expected_results, sigma_tol)
+    for passed, line in outcome:
+        logger.log(logging.INFO if passed else logging.ERROR, line)
+    return all(passed for passed, _ in outcome)

@@ -1,0 +1,29 @@
+"""Building blocks: compiled ops with their PyTorch twins, norms, losses, small modules."""
+
+from maskrcnn_benchmark.layers.iou_loss import IOULoss
+from maskrcnn_benchmark.layers.nms import batched_nms, ml_nms, nms
+from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d, get_norm
+from maskrcnn_benchmark.layers.roi_align import ROIAlign, roi_align
+from maskrcnn_benchmark.layers.scale import Scale
+from maskrcnn_benchmark.layers.sigmoid_focal_loss import SigmoidFocalLoss, sigmoid_focal_loss
+from maskrcnn_benchmark.layers.smooth_l1_loss import smooth_l1_loss
+from maskrcnn_benchmark.layers.wrappers import BatchNorm2d, Conv2d, ConvTranspose2d, interpolate
+
+__all__ = [
+    "BatchNorm2d",
+    "Conv2d",
+    "ConvTranspose2d",
+    "FrozenBatchNorm2d",
+    "IOULoss",
+    "ROIAlign",
+    "Scale",
+    "SigmoidFocalLoss",
+    "batched_nms",
+    "get_norm",
+    "interpolate",
+    "ml_nms",
+    "nms",
+    "roi_align",
+    "sigmoid_focal_loss",
+    "smooth_l1_loss",
+]

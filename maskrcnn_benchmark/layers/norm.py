@@ -1,0 +1,110 @@
+"""Normalisation layers of backbones and heads.
+
+Shapes: N images, C channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch normalisation with fixed statistics and a fixed affine part; all four are buffers.
+
+    Args:
+        n: channels C.
+        eps: added to the variance. maskrcnn-benchmark and FCOS add nothing, detectron2 1e-5.
+
+    Forward takes (N, C, H, W) and returns the same shape, dtype and memory format. The buffers keep their own dtype.
+    A state dict of a BatchNorm2d loads as well; its `num_batches_tracked` is passed over.
+    """
+
+    def __init__(self, n: int, eps: float = 0.0):
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(n))
+        self.register_buffer("bias", torch.zeros(n))
+        self.register_buffer("running_mean", torch.zeros(n))
+        self.register_buffer("running_var", torch.ones(n))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # At least float32: 1/sqrt(var) leaves the range of float16 for small variances.
+        wide = torch.promote_types(self.running_var.dtype, torch.float32)
+        scale = self.weight.to(wide) * (self.running_var.to(wide) + self.eps).rsqrt()
+        shift = self.bias.to(wide) - self.running_mean.to(wide) * scale
+        shape = (1, -1, 1, 1)
+        # The product needs no gradient but x's, so autograd keeps no copy of x (F.batch_norm would), and the sum can
+        # be made in place.
+        return (x * scale.to(x.dtype).view(shape)).add_(shift.to(x.dtype).view(shape))
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        state_dict.pop(prefix + "num_batches_tracked", None)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.numel()}, eps={self.eps}"
+
+
+def group_norm(
+    out_channels: int,
+    affine: bool = True,
+    divisor: int = 1,
+    *,
+    num_groups: int = 32,
+    eps: float = 1e-5,
+    dim_per_gp: int = -1,
+) -> nn.GroupNorm:
+    """Group normalisation (Wu & He, ECCV 2018) with the groups counted as in MODEL.GROUP_NORM.
+
+    Args:
+        out_channels: channels C.
+        divisor: divides C, num_groups and dim_per_gp before anything else.
+        num_groups: number of groups, or -1 where dim_per_gp says how many channels form one.
+
+    Raises:
+        ValueError: both or none of num_groups and dim_per_gp are given, or C cannot be divided so.
+    """
+    channels, dim_per_gp, num_groups = out_channels // divisor, dim_per_gp // divisor, num_groups // divisor
+    if (dim_per_gp > 0) == (num_groups > 0):
+        raise ValueError(
+            f"GroupNorm wants either num_groups or dim_per_gp, the other being -1; given are {num_groups} and "
+            f"{dim_per_gp} (MODEL.GROUP_NORM.NUM_GROUPS, DIM_PER_GP)"
+        )
+    if channels % (dim_per_gp if dim_per_gp > 0 else num_groups):
+        kind = f"groups of {dim_per_gp} channels" if dim_per_gp > 0 else f"{num_groups} groups"
+        raise ValueError(
+            f"GroupNorm cannot divide {channels} channels into {kind}; change MODEL.GROUP_NORM.NUM_GROUPS "
+            "(or set it to -1 and use DIM_PER_GP), or the number of channels"
+        )
+    return nn.GroupNorm(channels // dim_per_gp if dim_per_gp > 0 else num_groups, channels, eps, affine)
+
+
+def get_norm(
+    name: str,
+    channels: int,
+    *,
+    eps: float | None = None,
+    num_groups: int = 32,
+    dim_per_gp: int = -1,
+) -> nn.Module:
+    """A normalisation layer by its name in a config.
+
+    Args:
+        name: "FrozenBN", "BN", "SyncBN" or "GN". "SyncBN" gives a BatchNorm2d: torch's SyncBatchNorm refuses CPU
+            tensors, so the training engine converts batch norms (`nn.SyncBatchNorm.convert_sync_batchnorm`) where
+            several GPUs train together. The state_dict keys are the same either way.
+        eps: None for the layer's own: 0 for FrozenBN, 1e-5 for the others.
+        num_groups, dim_per_gp: of "GN" only, see `group_norm`.
+
+    Raises:
+        ValueError: there is no such norm.
+    """
+    given = {} if eps is None else {"eps": eps}
+    if name == "FrozenBN":
+        return FrozenBatchNorm2d(channels, **given)
+    if name in ("BN", "SyncBN"):
+        return nn.BatchNorm2d(channels, **given)
+    if name == "GN":
+        return group_norm(channels, num_groups=num_groups, dim_per_gp=dim_per_gp, **given)
+    raise ValueError(f"there is no norm {name!r}; known are 'FrozenBN', 'BN', 'SyncBN' and 'GN'")

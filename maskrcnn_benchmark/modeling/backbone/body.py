@@ -1,0 +1,36 @@
+"""What the bodies share: the norm that the config chooses, and freezing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from maskrcnn_benchmark.layers.norm import get_norm
+from maskrcnn_benchmark.modeling.make_layers import group_norm_options
+
+
+def build_norm(cfg, default: str) -> Callable[[int], nn.Module]:
+    """channels -> norm: MODEL.BACKBONE.NORM, or `default` (a name that `get_norm` knows) where that is empty."""
+    name = cfg.MODEL.BACKBONE.NORM or default
+    return partial(get_norm, name, **(group_norm_options(cfg) if name == "GN" else {}))
+
+
+def freeze(modules: Iterable[nn.Module]) -> None:
+    """Takes the modules out of training: parameters, and the statistics of batch norms."""
+    for module in modules:
+        module.requires_grad_(False)
+        hold_frozen_statistics(module)
+
+
+def hold_frozen_statistics(body: nn.Module) -> None:
+    """Puts the batch norms whose parameters are frozen into eval mode, so that their statistics stay as they are.
+
+    To be called at the end of a body's `train`, too. (The forks' ResNet and VoVNet had only frozen norms and
+    GroupNorm; in MobileNetV2 they froze the parameters of a block and let its statistics move on.)
+    """
+    for module in body.modules():
+        if isinstance(module, _BatchNorm) and module.affine and not module.weight.requires_grad:
+            module.eval()

@@ -1,0 +1,109 @@
+"""Feature pyramid network (Lin et al., CVPR 2017) and the levels above it.
+
+Shapes: N images, C_k channels of the body's k-th map, D channels of every FPN map, H_k x W_k their sizes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskrcnn_benchmark.modeling.make_layers import conv_with_kaiming_uniform, group_norm_options
+
+
+class FPN(nn.Module):
+    """Top-down path with lateral 1x1 and output 3x3 convolutions.
+
+    Args:
+        in_channels_list: C_k of the body's maps, finest first; 0 leaves that map out.
+        out_channels: D.
+        conv_block: factory (in_channels, out_channels, kernel_size, stride) of convolutions.
+        top_blocks: makes further, coarser maps; None for none. Called with (the body's last map, FPN's last map).
+
+    The convolutions are named by the place of their map in the list, from 1: fpn_inner1, fpn_layer1, ...
+
+    Forward takes the body's maps (N, C_k, H_k, W_k) and returns a list of maps (N, D, H_k, W_k), finest first, then
+    those of top_blocks. A coarser map is brought to the size of the finer one, whatever their ratio.
+    """
+
+    def __init__(
+        self,
+        in_channels_list: Sequence[int],
+        out_channels: int,
+        conv_block: Callable[..., nn.Module],
+        top_blocks: nn.Module | None = None,
+    ):
+        super().__init__()
+        self.levels = [k for k, channels in enumerate(in_channels_list, 1) if channels]
+        for k in self.levels:
+            self.add_module(f"fpn_inner{k}", conv_block(in_channels_list[k - 1], out_channels, 1))
+            self.add_module(f"fpn_layer{k}", conv_block(out_channels, out_channels, 3, 1))
+        self.top_blocks = top_blocks
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        inner, results = None, []
+        for k in reversed(self.levels):
+            lateral = getattr(self, f"fpn_inner{k}")(maps[k - 1])
+            inner = lateral if inner is None else lateral + F.interpolate(inner, lateral.shape[-2:], mode="nearest")
+            results.insert(0, getattr(self, f"fpn_layer{k}")(inner))
+        if self.top_blocks is not None:
+            results.extend(self.top_blocks(maps[-1], results[-1]))
+        return results
+
+
+class LastLevelMaxPool(nn.Module):
+    """P6 for RPN: every second point of P5. Forward takes (c5, p5) and returns [p6]."""
+
+    def forward(self, c5: Tensor, p5: Tensor) -> list[Tensor]:
+        return [F.max_pool2d(p5, 1, 2)]
+
+
+class LastLevelP6P7(nn.Module):
+    """P6 and P7 for RetinaNet and FCOS: 3x3 convolutions with stride 2.
+
+    Args:
+        in_channels: channels of the map that P6 is made from: P5 if they equal out_channels, else C5. This is the
+            forks' rule, so a body whose C5 has out_channels channels gets its P6 from P5 in any case.
+
+    Forward takes (c5, p5) and returns [p6, p7].
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.p6 = nn.Conv2d(in_channels, out_channels, 3, 2, 1)
+        self.p7 = nn.Conv2d(out_channels, out_channels, 3, 2, 1)
+        for conv in (self.p6, self.p7):
+            nn.init.kaiming_uniform_(conv.weight, a=1)
+            nn.init.zeros_(conv.bias)
+        self.use_P5 = in_channels == out_channels
+
+    def forward(self, c5: Tensor, p5: Tensor) -> list[Tensor]:
+        p6 = self.p6(p5 if self.use_P5 else c5)
+        return [p6, self.p7(F.relu(p6))]
+
+
+def add_fpn(cfg, body: nn.Module, out_channels: int) -> nn.Sequential:
+    """P2 to P5 from a body's four maps, and P6 by pooling."""
+    return _join(cfg, body, body.out_channels, out_channels, LastLevelMaxPool())
+
+
+def add_fpn_p3_to_p7(cfg, body: nn.Module, out_channels: int, *, p6_from_c5: bool) -> nn.Sequential:
+    """P3 to P5 from the last three of a body's four maps, and P6, P7 by convolutions."""
+    top_blocks = LastLevelP6P7(body.out_channels[-1] if p6_from_c5 else out_channels, out_channels)
+    return _join(cfg, body, (0, *body.out_channels[1:]), out_channels, top_blocks)
+
+
+def _join(cfg, body, in_channels_list, out_channels, top_blocks):
+    if tuple(body.out_strides) != (4, 8, 16, 32):
+        raise ValueError(
+            f"FPN wants maps of strides (4, 8, 16, 32), the body's have {tuple(body.out_strides)}; a dilated body "
+            "(MODEL.RESNETS.RES5_DILATION) goes with the C5 form"
+        )
+    conv_block = conv_with_kaiming_uniform(cfg.MODEL.FPN.USE_GN, cfg.MODEL.FPN.USE_RELU, **group_norm_options(cfg))
+    fpn = FPN(in_channels_list, out_channels, conv_block, top_blocks)
+    backbone = nn.Sequential(OrderedDict(body=body, fpn=fpn))
+    backbone.out_channels = out_channels
+    return backbone

@@ -1,0 +1,107 @@
+"""MobileNetV2 (Sandler et al., CVPR 2018), width 1.0, without its classifier.
+
+Shapes: N images of H x W pixels, C channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from maskrcnn_benchmark.modeling import registry
+from maskrcnn_benchmark.modeling.backbone.body import build_norm, freeze, hold_frozen_statistics
+from maskrcnn_benchmark.modeling.backbone.fpn import add_fpn_p3_to_p7
+
+STEM_CHANNELS = 32
+
+# expansion, channels, blocks, stride of the first block (table 2 of the paper)
+INVERTED_RESIDUALS = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+
+# `features` whose maps are returned, with their channels and strides: the last of each stride
+OUTPUTS = {3: (24, 4), 6: (32, 8), 13: (96, 16), 17: (320, 32)}
+
+
+def conv_norm(in_channels, out_channels, kernel_size, norm, stride=1, groups=1):
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
+    return [conv, norm(out_channels)]
+
+
+class InvertedResidual(nn.Module):
+    """1x1 expansion, 3x3 depthwise, linear 1x1 projection; plus the input where the shapes agree.
+
+    Forward: (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride).
+    """
+
+    def __init__(self, in_channels, out_channels, stride, expansion, norm):
+        super().__init__()
+        self.identity = stride == 1 and in_channels == out_channels
+        hidden = in_channels * expansion
+        layers = []
+        if expansion != 1:
+            layers += [*conv_norm(in_channels, hidden, 1, norm), nn.ReLU6(inplace=True)]
+        layers += [*conv_norm(hidden, hidden, 3, norm, stride, groups=hidden), nn.ReLU6(inplace=True)]
+        layers += conv_norm(hidden, out_channels, 1, norm)
+        self.conv = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(x) if self.identity else self.conv(x)
+
+
+class MobileNetV2(nn.Module):
+    """The body: `features` 0 (stem) to 17.
+
+    Args:
+        norm: channels -> norm.
+        freeze_at: n takes features[0] to features[n - 1] out of training, statistics of BatchNorm included; n counts
+            blocks, not stages. 0 or less freezes nothing.
+
+    Forward takes (N, 3, H, W) and returns four maps, channels `out_channels`, strides `out_strides`.
+    """
+
+    out_channels = tuple(channels for channels, _ in OUTPUTS.values())
+    out_strides = tuple(stride for _, stride in OUTPUTS.values())
+
+    def __init__(self, norm: Callable[[int], nn.Module] = nn.BatchNorm2d, freeze_at: int = 0):
+        super().__init__()
+        features = [nn.Sequential(*conv_norm(3, STEM_CHANNELS, 3, norm, stride=2), nn.ReLU6(inplace=True))]
+        in_channels = STEM_CHANNELS
+        for expansion, channels, blocks, stride in INVERTED_RESIDUALS:
+            for block in range(blocks):
+                features.append(InvertedResidual(in_channels, channels, 1 if block else stride, expansion, norm))
+                in_channels = channels
+        self.features = nn.Sequential(*features)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
+                nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
+        freeze(features[: max(freeze_at, 0)])
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        hold_frozen_statistics(self)
+        return self
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        for i, block in enumerate(self.features):
+            x = block(x)
+            if i in OUTPUTS:
+                maps.append(x)
+        return maps
+
+
+@registry.BACKBONES.register("MNV2-FPN-RETINANET")
+def build_mobilenet_v2_fpn_p3_to_p7(cfg) -> nn.Sequential:
+    body = MobileNetV2(build_norm(cfg, default="BN"), freeze_at=cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT)
+    # From P5 whatever RETINANET.USE_C5 says, as in the FCOS forks.
+    return add_fpn_p3_to_p7(cfg, body, cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS, p6_from_c5=False)

@@ -1,0 +1,249 @@
+"""ResNet (He et al., CVPR 2016) and ResNeXt (Xie et al., CVPR 2017) of bottleneck blocks.
+
+Shapes: N images of H x W pixels, C channels.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
+from maskrcnn_benchmark.modeling import registry
+from maskrcnn_benchmark.modeling.backbone.body import build_norm, freeze, hold_frozen_statistics
+from maskrcnn_benchmark.modeling.backbone.fpn import add_fpn, add_fpn_p3_to_p7
+
+# blocks of layer1 to layer4
+VARIANTS = {"R-50": (3, 4, 6, 3), "R-101": (3, 4, 23, 3), "R-152": (3, 8, 36, 3)}
+
+# The forks' names of stems and blocks: they differ in their norm only.
+STEMS = {"StemWithFixedBatchNorm": "FrozenBN", "StemWithGN": "GN"}
+BLOCKS = {"BottleneckWithFixedBatchNorm": "FrozenBN", "BottleneckWithGN": "GN"}
+
+
+class Stem(nn.Module):
+    """7x7 convolution and 3x3 max pooling, both of stride 2: (N, 3, H, W) to (N, channels, H / 4, W / 4)."""
+
+    def __init__(self, channels: int, norm: Callable[[int], nn.Module]):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, channels, 7, 2, 3, bias=False)
+        self.bn1 = norm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(F.relu_(self.bn1(self.conv1(x))), 3, 2, 1)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions and a shortcut: (N, in_channels, H, W) to (N, out_channels, H / s, W / s).
+
+    Args:
+        bottleneck_channels: channels of the first two convolutions.
+        stride: s.
+        dilation: of the 3x3 convolution.
+        num_groups: of the 3x3 convolution; more than one makes it a ResNeXt.
+        stride_in_1x1: the first convolution has the stride (the MSRA weights), otherwise the 3x3 (torchvision's and
+            ResNeXt's weights).
+    """
+
+    def __init__(
+        self, in_channels, bottleneck_channels, out_channels, stride, dilation, num_groups, stride_in_1x1, norm
+    ):
+        super().__init__()
+        self.downsample = None
+        if in_channels != out_channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), norm(out_channels)
+            )
+        stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
+        self.conv1 = nn.Conv2d(in_channels, bottleneck_channels, 1, stride_1x1, bias=False)
+        self.bn1 = norm(bottleneck_channels)
+        self.conv2 = nn.Conv2d(
+            bottleneck_channels, bottleneck_channels, 3, stride_3x3, dilation, dilation, num_groups, bias=False
+        )
+        self.bn2 = norm(bottleneck_channels)
+        self.conv3 = nn.Conv2d(bottleneck_channels, out_channels, 1, bias=False)
+        self.bn3 = norm(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = F.relu_(self.bn1(self.conv1(x)))
+        x = F.relu_(self.bn2(self.conv2(x)))
+        x = self.bn3(self.conv3(x))
+        return F.relu_(x.add_(shortcut))
+
+
+def make_stage(
+    in_channels: int,
+    bottleneck_channels: int,
+    out_channels: int,
+    blocks: int,
+    norm: Callable[[int], nn.Module],
+    *,
+    stride: int,
+    dilation: int = 1,
+    num_groups: int = 1,
+    stride_in_1x1: bool = True,
+) -> nn.Sequential:
+    """Bottleneck blocks, the first of which has the stride. A dilation of more than 1 takes the stride's place: the
+    map keeps its size. The convolutions are kaiming uniform with a = 1."""
+    stage = nn.Sequential()
+    for block in range(blocks):
+        block_stride = stride if block == 0 and dilation == 1 else 1
+        stage.append(
+            Bottleneck(
+                in_channels, bottleneck_channels, out_channels, block_stride, dilation, num_groups, stride_in_1x1, norm
+            )
+        )
+        in_channels = out_channels
+    _initialise(stage)
+    return stage
+
+
+def _initialise(module):
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_uniform_(part.weight, a=1)
+
+
+class ResNet(nn.Module):
+    """The body: stem, layer1, ..., as far as the last map that is asked for.
+
+    Args:
+        blocks: bottleneck blocks of layer1 to layer4.
+        outputs: numbers of the layers whose maps are returned, rising; (1, 2, 3, 4) is C2 to C5.
+        stem_channels: channels of the stem.
+        res2_channels: channels of layer1's map; they double from layer to layer.
+        num_groups, width_per_group: their product is layer1's bottleneck width; it doubles from layer to layer.
+        stride_in_1x1: see Bottleneck.
+        res5_dilation: dilation of layer4; more than 1 keeps its map at stride 16.
+        norm, stem_norm: channels -> norm; stem_norm None means norm.
+        freeze_at: n takes the stem (n >= 1) and the layers below n (n >= 2) out of training, statistics of
+            BatchNorm included; 0 or less freezes nothing.
+
+    Forward takes (N, 3, H, W) and returns a list of maps, channels `out_channels`, strides `out_strides`.
+    """
+
+    def __init__(
+        self,
+        blocks: tuple[int, ...],
+        outputs: tuple[int, ...] = (1, 2, 3, 4),
+        *,
+        stem_channels: int = 64,
+        res2_channels: int = 256,
+        num_groups: int = 1,
+        width_per_group: int = 64,
+        stride_in_1x1: bool = True,
+        res5_dilation: int = 1,
+        norm: Callable[[int], nn.Module] = FrozenBatchNorm2d,
+        stem_norm: Callable[[int], nn.Module] | None = None,
+        freeze_at: int = 0,
+    ):
+        super().__init__()
+        self.outputs = outputs
+        self.stem = Stem(stem_channels, stem_norm or norm)
+        _initialise(self.stem)
+        in_channels, stride = stem_channels, 4
+        channels, strides = {}, {}
+        for i in range(1, max(outputs) + 1):
+            factor = 2 ** (i - 1)
+            dilation = res5_dilation if i == 4 else 1
+            first_stride = 1 if i == 1 or dilation > 1 else 2
+            stage = make_stage(
+                in_channels,
+                num_groups * width_per_group * factor,
+                res2_channels * factor,
+                blocks[i - 1],
+                norm,
+                stride=first_stride,
+                dilation=dilation,
+                num_groups=num_groups,
+                stride_in_1x1=stride_in_1x1,
+            )
+            self.add_module(f"layer{i}", stage)
+            in_channels, stride = res2_channels * factor, stride * first_stride
+            channels[i], strides[i] = in_channels, stride
+        self.out_channels = tuple(channels[i] for i in outputs)
+        self.out_strides = tuple(strides[i] for i in outputs)
+        freeze([self.stem, *self._layers()][: max(freeze_at, 0)])
+
+    def _layers(self):
+        return [getattr(self, f"layer{i}") for i in range(1, max(self.outputs) + 1)]
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        hold_frozen_statistics(self)
+        return self
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.stem(x)
+        maps = []
+        for i, layer in enumerate(self._layers(), 1):
+            x = layer(x)
+            if i in self.outputs:
+                maps.append(x)
+        return maps
+
+
+def build_resnet(cfg, variant: str, outputs: tuple[int, ...]) -> ResNet:
+    """The body of MODEL.BACKBONE.CONV_BODY's depth, or of `variant`'s where that key names no ResNet.
+
+    Raises:
+        ValueError: an unknown STEM_FUNC or TRANS_FUNC, or deformable stages.
+    """
+    node = cfg.MODEL.RESNETS
+    if any(node.STAGE_WITH_DCN):
+        raise ValueError(
+            f"MODEL.RESNETS.STAGE_WITH_DCN is {tuple(node.STAGE_WITH_DCN)}; deformable stages are not available yet, "
+            "only (False, False, False, False) is"
+        )
+    for key, value, known in (("STEM_FUNC", node.STEM_FUNC, STEMS), ("TRANS_FUNC", node.TRANS_FUNC, BLOCKS)):
+        if value not in known:
+            raise ValueError(f"MODEL.RESNETS.{key} is {value!r}; known are {', '.join(known)}")
+    asked = "-".join(cfg.MODEL.BACKBONE.CONV_BODY.split("-")[:2])
+    return ResNet(
+        VARIANTS.get(asked, VARIANTS[variant]),
+        outputs,
+        stem_channels=node.STEM_OUT_CHANNELS,
+        res2_channels=node.RES2_OUT_CHANNELS,
+        num_groups=node.NUM_GROUPS,
+        width_per_group=node.WIDTH_PER_GROUP,
+        stride_in_1x1=node.STRIDE_IN_1X1,
+        res5_dilation=node.RES5_DILATION,
+        norm=build_norm(cfg, default=BLOCKS[node.TRANS_FUNC]),
+        stem_norm=build_norm(cfg, default=STEMS[node.STEM_FUNC]),
+        freeze_at=cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT,
+    )
+
+
+def build_resnet_last_map(cfg, variant: str, form: str) -> nn.Sequential:
+    """C4 or C5 alone: as MODEL.BACKBONE.CONV_BODY says, or `form` where it says neither."""
+    asked = cfg.MODEL.BACKBONE.CONV_BODY.rpartition("-")[2]
+    form = asked if asked in ("C4", "C5") else form
+    body = build_resnet(cfg, variant, outputs=(3,) if form == "C4" else (4,))
+    backbone = nn.Sequential(OrderedDict(body=body))
+    backbone.out_channels = body.out_channels[-1]
+    return backbone
+
+
+def build_resnet_fpn(cfg, variant: str) -> nn.Sequential:
+    return add_fpn(cfg, build_resnet(cfg, variant, (1, 2, 3, 4)), cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS)
+
+
+def build_resnet_fpn_p3_to_p7(cfg, variant: str) -> nn.Sequential:
+    return add_fpn_p3_to_p7(
+        cfg,
+        build_resnet(cfg, variant, (1, 2, 3, 4)),
+        cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS,
+        p6_from_c5=cfg.MODEL.RETINANET.USE_C5,
+    )
+
+
+for _variant in VARIANTS:
+    for _form in ("C4", "C5"):
+        registry.BACKBONES.register(f"{_variant}-{_form}", partial(build_resnet_last_map, variant=_variant, form=_form))
+    registry.BACKBONES.register(f"{_variant}-FPN", partial(build_resnet_fpn, variant=_variant))
+    registry.BACKBONES.register(f"{_variant}-FPN-RETINANET", partial(build_resnet_fpn_p3_to_p7, variant=_variant))

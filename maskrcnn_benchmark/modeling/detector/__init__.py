@@ -1,0 +1,5 @@
+"""Whole models."""
+
+from maskrcnn_benchmark.modeling.detector.detectors import build_detection_model
+
+__all__ = ["build_detection_model"]

@@ -1,0 +1,45 @@
+"""The model that every detector here is: backbone, a head on whole maps, and optionally heads on regions.
+
+Shapes: N images.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from maskrcnn_benchmark.structures.image_list import to_image_list
+
+
+class GeneralizedRCNN(nn.Module):
+    """Backbone, first stage and ROI heads in a row.
+
+    Args:
+        backbone: maps (N, 3, H, W) to a list of feature maps.
+        rpn: first stage; (images, features, targets) -> (BoxLists, losses). RPN, RetinaNet or FCOS.
+        roi_heads: second stage; (features, proposals, targets) -> (features, BoxLists, losses); [] for none.
+
+    Forward takes an ImageList, or pictures (3, H_i, W_i) as `to_image_list` accepts them, normalised as
+    the weights want them. In training it also takes N BoxLists with field "labels" and returns a dict of
+    scalar losses. In evaluation it returns N BoxLists with fields "scores" and "labels", in pixels of the
+    network input, on the model's device.
+
+    Raises:
+        ValueError: training without targets.
+    """
+
+    def __init__(self, backbone, rpn, roi_heads=()):
+        super().__init__()
+        self.backbone = backbone
+        self.rpn = rpn
+        self.roi_heads = roi_heads
+
+    def forward(self, images, targets=None):
+        if self.training and targets is None:
+            raise ValueError("in training mode the model wants targets, one BoxList an image; call model.eval() to test")
+        images = to_image_list(images)
+        features = self.backbone(images.tensors)
+        boxes, losses = self.rpn(images, features, targets)
+        if not self.roi_heads:
+            return losses if self.training else boxes
+        _, detections, roi_losses = self.roi_heads(features, boxes, targets)
+        return {**roi_losses, **losses} if self.training else detections

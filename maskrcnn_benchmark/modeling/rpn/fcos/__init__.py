@@ -1,0 +1,1 @@
+"""FCOS: fully convolutional one-stage detection (Tian et al., ICCV 2019)."""

@@ -1,0 +1,167 @@
+"""Fully convolutional one-stage detection (Tian et al., ICCV 2019), of VoVNet-FCOS and upstream.
+
+Shapes: N images, L levels, C channels of every FPN level, K foreground classes, P_l locations of a level.
+
+Read on in targets.py (which location answers for which box), loss.py and inference.py.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from maskrcnn_benchmark.layers.scale import Scale
+from maskrcnn_benchmark.modeling.convention import get_convention
+from maskrcnn_benchmark.modeling.rpn.fcos.inference import FCOSPostProcessor
+from maskrcnn_benchmark.modeling.rpn.fcos.loss import FCOSLoss
+from maskrcnn_benchmark.modeling.rpn.fcos.targets import FCOSTargets, level_locations
+
+
+class FCOSHead(nn.Module):
+    """Classification and regression towers shared by all levels (section 3.2).
+
+    Args:
+        in_channels: channels C of every FPN level.
+        num_classes: foreground classes K; there is no background channel.
+        strides: stride of each level in pixels of the network input.
+        num_convs: 3x3 convolutions per tower, each with GroupNorm and ReLU.
+        tower_channels: channels inside the towers; a multiple of 32, GroupNorm's groups.
+        prior_prob: probability that a fresh head gives to every class everywhere (focal loss paper, 3.3).
+        centerness_on_reg: predict centreness from the regression tower instead of the classification tower.
+        normalize_distances: regress relu(x) in strides of the level instead of exp(x) in pixels.
+
+    Forward takes L maps (N, C, H_l, W_l) and returns three lists of L maps: logits (N, K, H_l, W_l),
+    distances (N, 4, H_l, W_l) to left, top, right, bottom and centreness logits (N, 1, H_l, W_l).
+    Distances are pixels of the network input; in training with normalize_distances, strides of the level.
+    """
+
+    def __init__(
+        self,
+        in_channels,
+        num_classes,
+        strides,
+        num_convs=4,
+        tower_channels=256,
+        prior_prob=0.01,
+        centerness_on_reg=False,
+        normalize_distances=False,
+    ):
+        super().__init__()
+        if tower_channels % 32:
+            raise ValueError(f"FCOS towers have GroupNorm of 32 groups; {tower_channels} channels do not divide")
+        self.strides = tuple(strides)
+        self.centerness_on_reg = centerness_on_reg
+        self.normalize_distances = normalize_distances
+        self.cls_tower = _tower(in_channels, tower_channels, num_convs)
+        self.bbox_tower = _tower(in_channels, tower_channels, num_convs)
+        self.cls_logits = nn.Conv2d(tower_channels, num_classes, 3, padding=1)
+        self.bbox_pred = nn.Conv2d(tower_channels, 4, 3, padding=1)
+        self.centerness = nn.Conv2d(tower_channels, 1, 3, padding=1)
+        self.scales = nn.ModuleList(Scale(1.0) for _ in self.strides)
+
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+                nn.init.zeros_(module.bias)
+        nn.init.constant_(self.cls_logits.bias, -math.log((1 - prior_prob) / prior_prob))
+
+    def forward(self, features):
+        logits, distances, centerness = [], [], []
+        for feature, scale, stride in zip(features, self.scales, self.strides, strict=True):
+            cls_tower = self.cls_tower(feature)
+            bbox_tower = self.bbox_tower(feature)
+            logits.append(self.cls_logits(cls_tower))
+            centerness.append(self.centerness(bbox_tower if self.centerness_on_reg else cls_tower))
+            # float32: exp in half precision overflows at 11, distances of 65,504 pixels
+            raw = scale(self.bbox_pred(bbox_tower)).float()
+            if not self.normalize_distances:
+                distances.append(raw.exp())
+            else:
+                distances.append(raw.relu() if self.training else raw.relu() * stride)
+        return logits, distances, centerness
+
+
+def _tower(in_channels, channels, num_convs):
+    layers = []
+    for i in range(num_convs):
+        layers += [nn.Conv2d(in_channels if i == 0 else channels, channels, 3, padding=1)]
+        layers += [nn.GroupNorm(32, channels), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+class FCOSModule(nn.Module):
+    """Head, losses and post-processing; stands where a two-stage model has its RPN.
+
+    Args:
+        head: FCOSHead.
+        loss: FCOSLoss.
+        post_process: FCOSPostProcessor.
+
+    Forward takes an ImageList, L feature maps (N, C, H_l, W_l) and, in training, N BoxLists with
+    field "labels". It returns (detections, losses): N BoxLists and {} in evaluation; in training None
+    and a dict of the scalars loss_cls, loss_reg, loss_centerness.
+    """
+
+    def __init__(self, head, loss, post_process):
+        super().__init__()
+        self.head = head
+        self.loss = loss
+        self.post_process = post_process
+
+    def forward(self, images, features, targets=None):
+        logits, distances, centerness = self.head(features)
+        locations = [
+            level_locations(*feature.shape[-2:], stride, feature.device)
+            for feature, stride in zip(features, self.head.strides, strict=True)
+        ]
+        if self.training:
+            return None, self.loss(locations, logits, distances, centerness, targets)
+        with torch.no_grad():
+            return self.post_process(locations, logits, distances, centerness, images.image_sizes), {}
+
+
+def make_fcos_loss_evaluator(cfg):
+    fcos = cfg.MODEL.FCOS
+    assign = FCOSTargets(
+        strides=fcos.FPN_STRIDES,
+        size_bounds=fcos.SIZES_OF_INTEREST,
+        center_sampling_radius=fcos.CENTER_SAMPLING_RADIUS,
+        normalize_distances=fcos.NORM_REG_TARGETS,
+        box_offset=get_convention(cfg.MODEL.CONVENTION).box_offset,
+    )
+    return FCOSLoss(assign, fcos.LOSS_GAMMA, fcos.LOSS_ALPHA, fcos.IOU_LOSS_TYPE, fcos.LOSS_NORMALIZER)
+
+
+def make_fcos_postprocessor(cfg):
+    return FCOSPostProcessor(
+        score_thresh=cfg.MODEL.FCOS.INFERENCE_TH,
+        pre_nms_top_n=cfg.MODEL.FCOS.PRE_NMS_TOP_N,
+        nms_thresh=cfg.MODEL.FCOS.NMS_TH,
+        detections_per_img=cfg.TEST.DETECTIONS_PER_IMG,
+        box_offset=get_convention(cfg.MODEL.CONVENTION).box_offset,
+    )
+
+
+def build_fcos(cfg, in_channels):
+    """FCOSModule of a config; in_channels are the FPN's."""
+    fcos = cfg.MODEL.FCOS
+    if fcos.NUM_CLASSES < 2:
+        raise ValueError(
+            f"MODEL.FCOS.NUM_CLASSES is {fcos.NUM_CLASSES}: a model wants classes + background, 2 or more. "
+            "The tools replace -1 by the number in the training data; elsewhere set it yourself."
+        )
+    if fcos.USE_DCN_IN_TOWER:
+        raise ValueError("MODEL.FCOS.USE_DCN_IN_TOWER: deformable towers are not available yet; set it to False")
+    head = FCOSHead(
+        in_channels,
+        num_classes=fcos.NUM_CLASSES - 1,
+        strides=fcos.FPN_STRIDES,
+        num_convs=fcos.NUM_CONVS,
+        tower_channels=fcos.TOWER_CHANNELS or in_channels,
+        prior_prob=fcos.PRIOR_PROB,
+        centerness_on_reg=fcos.CENTERNESS_ON_REG,
+        normalize_distances=fcos.NORM_REG_TARGETS,
+    )
+    return FCOSModule(head, make_fcos_loss_evaluator(cfg), make_fcos_postprocessor(cfg))

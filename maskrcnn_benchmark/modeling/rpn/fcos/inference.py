@@ -1,0 +1,87 @@
+"""From FCOS outputs to detections.
+
+Shapes: N images, L levels, K foreground classes, P_l locations of a level, D detections of an image.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from maskrcnn_benchmark.layers.nms import batched_nms
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.boxes import clip_boxes
+
+
+class FCOSPostProcessor(nn.Module):
+    """Thresholds, decodes and suppresses.
+
+    Args:
+        score_thresh: a (location, class) pair is a candidate when its class probability, before
+            centreness, exceeds this.
+        pre_nms_top_n: candidates kept per level and image, by probability times centreness.
+        nms_thresh: a box is suppressed by a better one of its class at IoU above this.
+        detections_per_img: detections kept per image; all that tie with the last one stay. 0 keeps all.
+        box_offset: see Convention.
+
+    Forward takes L tensors of locations (P_l, 2), L maps each of logits (N, K, H_l, W_l), distances
+    (N, 4, H_l, W_l) in pixels and centreness (N, 1, H_l, W_l), and N pairs (height, width). It returns
+    N BoxLists in the network input's pixels, best first, with fields "labels" (D,) int64 in 1..K and
+    "scores" (D,), the root of probability times centreness.
+    """
+
+    def __init__(self, score_thresh, pre_nms_top_n, nms_thresh, detections_per_img, box_offset=1.0):
+        super().__init__()
+        self.score_thresh = score_thresh
+        self.pre_nms_top_n = pre_nms_top_n
+        self.nms_thresh = nms_thresh
+        self.detections_per_img = detections_per_img
+        self.box_offset = box_offset
+
+    def forward(self, locations, logits, distances, centerness, image_sizes) -> list[BoxList]:
+        candidates = [self._candidates(*level) for level in zip(locations, logits, distances, centerness, strict=True)]
+        return [
+            self._select(*(torch.cat(parts) for parts in zip(*(level[i] for level in candidates), strict=True)), size)
+            for i, size in enumerate(image_sizes)
+        ]
+
+    def _candidates(self, locations, logits, distances, centerness):
+        """Per image: boxes (c, 4), scores (c,) and labels (c,) of one level, c <= pre_nms_top_n."""
+        num_images, num_classes = logits.shape[:2]
+        logits = logits.permute(0, 2, 3, 1).reshape(num_images, -1)
+        distances = distances.permute(0, 2, 3, 1).reshape(num_images, -1, 4).float()
+        centerness = centerness.reshape(num_images, -1).float().sigmoid()
+
+        # The threshold on logits finds the few worth a sigmoid; a margin leaves the verdict to the sigmoid.
+        threshold = self.score_thresh
+        bound = math.log(threshold / (1 - threshold)) - 1e-2 if 0 < threshold < 1 else -math.inf
+        results = []
+        for image in range(num_images):
+            index = (logits[image] > bound).nonzero().squeeze(1)
+            probability = logits[image][index].float().sigmoid()
+            passed = probability > threshold
+            index, probability = index[passed], probability[passed]
+            location = index // num_classes
+            score = probability * centerness[image][location]
+            if len(score) > self.pre_nms_top_n:
+                score, best = score.topk(self.pre_nms_top_n, sorted=False)
+                index, location = index[best], location[best]
+            point, distance = locations[location], distances[image][location]
+            boxes = torch.cat((point - distance[:, :2], point + distance[:, 2:]), dim=1)
+            results.append((boxes, score.sqrt(), index % num_classes + 1))
+        return results
+
+    def _select(self, boxes, scores, labels, image_size) -> BoxList:
+        """The detections of one image of image_size (height, width)."""
+        height, width = (int(side) for side in image_size)
+        boxes = clip_boxes(boxes, (width, height), self.box_offset)
+        keep = batched_nms(boxes, scores, labels, self.nms_thresh, inclusive=self.box_offset == 1)
+        if 0 < self.detections_per_img < len(keep):
+            last_score = scores[keep[self.detections_per_img - 1]]
+            keep = keep[scores[keep] >= last_score]
+        result = BoxList(boxes[keep], (width, height), mode="xyxy")
+        result.add_field("labels", labels[keep])
+        result.add_field("scores", scores[keep])
+        return result

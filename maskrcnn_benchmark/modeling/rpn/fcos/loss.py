@@ -1,0 +1,94 @@
+"""Losses of FCOS (section 3.1 and 3.3 of the paper).
+
+Shapes: N images, L levels, K foreground classes, P locations of all levels together.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from maskrcnn_benchmark.layers.iou_loss import iou_loss
+from maskrcnn_benchmark.layers.sigmoid_focal_loss import sigmoid_focal_loss
+from maskrcnn_benchmark.utils.comm import all_reduce_sum, get_world_size
+
+LOSS_NORMALIZERS = ("positives_and_images", "positives")
+
+
+def flatten_levels(maps: list[torch.Tensor]) -> torch.Tensor:
+    """L maps (N, C, H_l, W_l) as one (N, P, C): level by level, each row by row."""
+    return torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in maps], dim=1)
+
+
+def centerness_of(distances: torch.Tensor) -> torch.Tensor:
+    """Centreness (...,) of positive distances (..., 4): 1 at a box's centre, 0 at its border (equation 3)."""
+    left, top, right, bottom = distances.unbind(dim=-1)
+    horizontal = torch.minimum(left, right) / torch.maximum(left, right)
+    vertical = torch.minimum(top, bottom) / torch.maximum(top, bottom)
+    return torch.sqrt(horizontal * vertical)
+
+
+class FCOSLoss:
+    """Focal loss on classes, IoU loss on boxes weighted by centreness, cross entropy on centreness.
+
+    Args:
+        assign: FCOSTargets, or a callable like it.
+        focal_gamma, focal_alpha: of the focal loss (Lin et al., ICCV 2017).
+        iou_loss_type: "iou", "linear_iou" or "giou".
+        normalizer: what the focal sum is divided by: "positives_and_images" (VoVNet-FCOS: positive
+            locations + images) or "positives" (upstream: positive locations, at least 1).
+
+    Normalisers are summed over all processes, and each process scales its sums by their number, so
+    that averaging gradients gives what one process would see on the whole batch.
+    """
+
+    def __init__(self, assign, focal_gamma=2.0, focal_alpha=0.25, iou_loss_type="iou", normalizer="positives"):
+        if normalizer not in LOSS_NORMALIZERS:
+            raise ValueError(
+                f"MODEL.FCOS.LOSS_NORMALIZER is one of {', '.join(LOSS_NORMALIZERS)}, got {normalizer!r}"
+            )
+        self.assign = assign
+        self.focal_gamma = focal_gamma
+        self.focal_alpha = focal_alpha
+        self.iou_loss_type = iou_loss_type
+        self.count_images = normalizer == "positives_and_images"
+
+    def __call__(self, locations, logits, distances, centerness, targets) -> dict[str, torch.Tensor]:
+        """Three scalars, attached to every output even where no location is positive.
+
+        Args:
+            locations: L tensors (P_l, 2).
+            logits, distances, centerness: L maps (N, K, H_l, W_l), (N, 4, H_l, W_l), (N, 1, H_l, W_l).
+            targets: N BoxLists with field "labels" in 1..K.
+        """
+        labels, target_distances = self.assign(locations, targets)
+        logits = flatten_levels(logits).float().flatten(0, 1)
+        distances = flatten_levels(distances).float().flatten(0, 1)
+        centerness = flatten_levels(centerness).float().flatten()
+        labels, target_distances = labels.flatten(), target_distances.flatten(0, 1)
+
+        # All locations go through the losses and negatives weigh nothing: picking out the positives
+        # would make the GPU wait for their number.
+        positive = labels > 0
+        target_distances = torch.where(positive[:, None], target_distances, 1.0)
+        box_pred = torch.where(positive[:, None], distances, 1.0)
+        target_centerness = torch.where(positive, centerness_of(target_distances), 0.0)
+
+        focal_sum = sigmoid_focal_loss(logits, labels, self.focal_gamma, self.focal_alpha, reduction="sum")
+        box_sum = (iou_loss(box_pred, target_distances, self.iou_loss_type) * target_centerness).sum()
+        centerness_sum = F.binary_cross_entropy_with_logits(
+            centerness, target_centerness, weight=positive.to(centerness.dtype), reduction="sum"
+        )
+
+        totals = all_reduce_sum(
+            torch.stack((positive.sum(), target_centerness.sum(), positive.new_tensor(len(targets), dtype=torch.float32)))
+        )
+        num_positives, sum_centerness, num_images = totals.unbind()
+        world_size = get_world_size()
+        class_normalizer = num_positives + num_images if self.count_images else num_positives.clamp(min=1)
+        return {
+            "loss_cls": focal_sum * (world_size / class_normalizer),
+            # without positives the sum is 0 already; the bound only keeps 0 / 0 away
+            "loss_reg": box_sum * (world_size / sum_centerness.clamp(min=torch.finfo(torch.float32).tiny)),
+            "loss_centerness": centerness_sum * (world_size / num_positives.clamp(min=1)),
+        }

@@ -1,0 +1,102 @@
+"""From the SOLVER block of a configuration to an optimizer and a schedule."""
+
+from __future__ import annotations
+
+import torch
+
+from .lr_scheduler import WarmupCosineLR, WarmupMultiStepLR, WarmupPolyLR
+
+
+def make_optimizer(cfg, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """SGD or AdamW over the trainable parameters of `model`, in one group per distinct (lr, weight decay).
+
+    SGD has the forks' numbers. A parameter whose name contains "bias" learns at BASE_LR * BIAS_LR_FACTOR and decays
+    by WEIGHT_DECAY_BIAS; all others, norm weights included, learn at BASE_LR and decay by WEIGHT_DECAY.
+
+    AdamW learns at BASE_LR everywhere (its step does not scale with the gradient, so the doubled rate of biases
+    has no ground there) and decays only tensors of more than one dimension: no bias, no norm weight, no scale.
+
+    With both, DCONV_OFFSETS_LR_FACTOR multiplies the rate of the offsets of deformable convolutions.
+
+    Groups stand in the order of their first parameter; that of group 0 is the rate in the log. An optimizer
+    state with one group per parameter, as the forks wrote it, loads too.
+    """
+    solver = cfg.SOLVER
+    if solver.OPTIMIZER not in ("SGD", "AdamW"):
+        raise ValueError(f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}: want 'SGD' or 'AdamW'")
+    groups: dict[tuple[float, float], list] = {}
+    names = []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        lr, weight_decay = solver.BASE_LR, solver.WEIGHT_DECAY
+        if solver.OPTIMIZER == "AdamW":
+            weight_decay = weight_decay if parameter.dim() > 1 else 0.0
+        elif "bias" in name:
+            lr, weight_decay = lr * solver.BIAS_LR_FACTOR, solver.WEIGHT_DECAY_BIAS
+        if name.endswith((".offset.weight", ".offset.bias")):
+            lr *= solver.DCONV_OFFSETS_LR_FACTOR
+        groups.setdefault((lr, weight_decay), []).append((name, parameter))
+        names.append(name)
+    if not groups:
+        raise ValueError("nothing to train: no parameter of the model requires a gradient")
+
+    named_groups = [
+        {"params": members, "lr": lr, "weight_decay": weight_decay, "name": f"lr {lr:g}, weight decay {weight_decay:g}"}
+        for (lr, weight_decay), members in groups.items()
+    ]
+    # One kernel over all tensors of a group, where torch has it; elsewhere torch chooses its own default.
+    devices = {parameter.device.type for members in groups.values() for _, parameter in members}
+    fused = True if devices <= {"cpu", "cuda"} else None
+    if solver.OPTIMIZER == "SGD":
+        optimizer = torch.optim.SGD(named_groups, solver.BASE_LR, momentum=solver.MOMENTUM, fused=fused)
+    else:
+        optimizer = torch.optim.AdamW(named_groups, solver.BASE_LR, fused=fused)
+
+    def accept_forks_state(optimizer, state):
+        return regroup_per_parameter_state(optimizer, state, names)
+
+    optimizer.register_load_state_dict_pre_hook(accept_forks_state)
+    return optimizer
+
+
+def regroup_per_parameter_state(optimizer, state: dict, names: list[str]) -> dict:
+    """Sorts an optimizer state with one group per parameter into the groups of `optimizer`.
+
+    Args:
+        state: what the forks saved: groups {"params": [i], "lr": ..., ...} in the order of `named_parameters()`,
+            and {i: {"momentum_buffer": ...}}.
+        names: the trainable parameters of the model in that order.
+
+    Returns `state` itself when it has the groups of `optimizer` already.
+    """
+    old_groups = state["param_groups"]
+    if len(old_groups) == len(optimizer.param_groups) or len(old_groups) != len(names):
+        return state  # ours, or something that torch will refuse with its own words
+    old_group_of = dict(zip(names, old_groups, strict=True))
+    new_groups, new_state = [], {}
+    for group in optimizer.param_groups:
+        indices = []
+        for name in group["param_names"]:
+            indices.append(len(new_state))
+            new_state[indices[-1]] = state["state"].get(old_group_of[name]["params"][0], {})
+        kept = {key: value for key, value in group.items() if key != "params"}
+        for key in ("lr", "initial_lr", "momentum", "weight_decay"):
+            old = old_group_of[group["param_names"][0]]
+            if key in old:
+                kept[key] = old[key]
+        new_groups.append({**kept, "params": indices})
+    return {"state": {index: value for index, value in new_state.items() if value}, "param_groups": new_groups}
+
+
+def make_lr_scheduler(cfg, optimizer: torch.optim.Optimizer):
+    """The schedule that SOLVER.LR_SCHEDULER names; step it once after every optimizer step."""
+    solver = cfg.SOLVER
+    warmup = (solver.WARMUP_FACTOR, solver.WARMUP_ITERS, solver.WARMUP_METHOD)
+    if solver.LR_SCHEDULER == "multistep":
+        return WarmupMultiStepLR(optimizer, solver.STEPS, solver.GAMMA, *warmup)
+    if solver.LR_SCHEDULER == "cosine":
+        return WarmupCosineLR(optimizer, solver.MAX_ITER, *warmup)
+    if solver.LR_SCHEDULER == "poly":
+        return WarmupPolyLR(optimizer, solver.MAX_ITER, solver.POLY_POWER, *warmup)
+    raise ValueError(f"SOLVER.LR_SCHEDULER is {solver.LR_SCHEDULER!r}: want 'multistep', 'cosine' or 'poly'")

@@ -1,0 +1,1 @@
+"""What flows between the rooms: boxes with their fields, and batches of pictures."""

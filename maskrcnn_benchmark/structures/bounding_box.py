@@ -1,0 +1,201 @@
+"""Boxes of one picture, with whatever belongs to each of them (labels, scores, masks, ...).
+
+Shapes: N boxes. Boxes are inclusive pixel boxes, as in maskrcnn-benchmark: a width is x2 - x1 + 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from maskrcnn_benchmark.structures.boxes import box_area, clip_boxes
+
+FLIP_LEFT_RIGHT = 0
+FLIP_TOP_BOTTOM = 1
+
+# What an inclusive side adds to x2 - x1.
+TO_REMOVE = 1
+
+
+class BoxList:
+    """N boxes in one picture and named fields with one entry a box.
+
+    Args:
+        bbox: (N, 4) tensor or nested list; kept as float32.
+        image_size: (width, height) of the picture that the coordinates belong to, in pixels.
+        mode: "xyxy" (corners, both inside the box) or "xywh" (corner, width, height).
+
+    A field is a tensor whose first dimension is N, or an object with its own `resize`, `transpose`,
+    `crop`, `to` and indexing (masks, keypoints), which then follow the boxes.
+
+    Raises:
+        ValueError: bbox is not (N, 4), or mode is unknown.
+    """
+
+    def __init__(self, bbox, image_size: tuple[int, int], mode: str = "xyxy"):
+        device = bbox.device if isinstance(bbox, torch.Tensor) else torch.device("cpu")
+        bbox = torch.as_tensor(bbox, dtype=torch.float32, device=device)
+        if bbox.numel() == 0 and bbox.dim() == 1:
+            bbox = bbox.reshape(0, 4)  # an empty list has no second dimension to check
+        if bbox.dim() != 2 or bbox.shape[-1] != 4:
+            raise ValueError(f"BoxList wants boxes of shape (N, 4), got {tuple(bbox.shape)}")
+        if mode not in ("xyxy", "xywh"):
+            raise ValueError(f"BoxList mode is 'xyxy' or 'xywh', got {mode!r}")
+        self.bbox = bbox
+        self.size = image_size
+        self.mode = mode
+        self.extra_fields: dict[str, Any] = {}
+
+    # ---- fields
+
+    def add_field(self, field: str, field_data: Any) -> None:
+        """Sets a field, replacing one of the same name."""
+        self.extra_fields[field] = field_data
+
+    def get_field(self, field: str) -> Any:
+        """The field of that name; KeyError when there is none."""
+        return self.extra_fields[field]
+
+    def has_field(self, field: str) -> bool:
+        return field in self.extra_fields
+
+    def fields(self) -> list[str]:
+        return list(self.extra_fields)
+
+    def _copy_extra_fields(self, boxlist: BoxList) -> None:
+        self.extra_fields.update(boxlist.extra_fields)
+
+    def _with_boxes(self, bbox: torch.Tensor, size, field_call=None) -> BoxList:
+        """A new BoxList of `bbox` in this list's mode, its object fields put through `field_call`."""
+        new = BoxList(bbox, size, mode="xyxy").convert(self.mode)
+        for name, data in self.extra_fields.items():
+            follows = field_call is not None and not isinstance(data, torch.Tensor)
+            new.add_field(name, field_call(data) if follows else data)
+        return new
+
+    # ---- coordinates
+
+    def convert(self, mode: str) -> BoxList:
+        """The same boxes in another mode (self if it has that mode already); fields are shared."""
+        if mode not in ("xyxy", "xywh"):
+            raise ValueError(f"BoxList mode is 'xyxy' or 'xywh', got {mode!r}")
+        if mode == self.mode:
+            return self
+        x1, y1, x2, y2 = self._corners()
+        if mode == "xywh":
+            x2, y2 = x2 - x1 + TO_REMOVE, y2 - y1 + TO_REMOVE
+        new = BoxList(torch.stack((x1, y1, x2, y2), dim=1), self.size, mode)
+        new._copy_extra_fields(self)
+        return new
+
+    def _corners(self) -> tuple[torch.Tensor, ...]:
+        """x1, y1, x2, y2, each (N,)."""
+        a, b, c, d = self.bbox.unbind(dim=1)
+        if self.mode == "xyxy":
+            return a, b, c, d
+        return a, b, a + (c - TO_REMOVE).clamp(min=0), b + (d - TO_REMOVE).clamp(min=0)
+
+    def resize(self, size: tuple[int, int], *args, **kwargs) -> BoxList:
+        """Boxes scaled to a picture of size (width, height); coordinates are multiplied, not rounded."""
+        ratio_x, ratio_y = (float(new) / float(old) for new, old in zip(size, self.size, strict=True))
+        x1, y1, x2, y2 = self._corners()
+        scaled = torch.stack((x1 * ratio_x, y1 * ratio_y, x2 * ratio_x, y2 * ratio_y), dim=1)
+        if self.mode == "xywh":
+            # widths scale like coordinates: going through inclusive corners would not give w * ratio
+            scale = scaled.new_tensor([ratio_x, ratio_y, ratio_x, ratio_y])
+            new = BoxList(self.bbox * scale, size, mode="xywh")
+            for name, data in self.extra_fields.items():
+                follows = not isinstance(data, torch.Tensor)
+                new.add_field(name, data.resize(size, *args, **kwargs) if follows else data)
+            return new
+        return self._with_boxes(scaled, size, lambda data: data.resize(size, *args, **kwargs))
+
+    def transpose(self, method: int) -> BoxList:
+        """Mirrored boxes; method is FLIP_LEFT_RIGHT (x -> W - x - 1) or FLIP_TOP_BOTTOM (y -> H - y).
+
+        The vertical flip lacks the - 1 of the horizontal one, as in the original.
+        """
+        if method not in (FLIP_LEFT_RIGHT, FLIP_TOP_BOTTOM):
+            raise NotImplementedError(
+                f"BoxList.transpose knows FLIP_LEFT_RIGHT (0) and FLIP_TOP_BOTTOM (1), got {method!r}"
+            )
+        width, height = self.size
+        x1, y1, x2, y2 = self._corners()
+        if method == FLIP_LEFT_RIGHT:
+            x1, x2 = width - x2 - TO_REMOVE, width - x1 - TO_REMOVE
+        else:
+            y1, y2 = height - y2, height - y1
+        mirrored = torch.stack((x1, y1, x2, y2), dim=1)
+        return self._with_boxes(mirrored, self.size, lambda data: data.transpose(method))
+
+    def crop(self, box) -> BoxList:
+        """Boxes relative to the window box = (x1, y1, x2, y2), cut at its border; boxes outside stay, empty."""
+        left, top, right, bottom = box
+        width, height = right - left, bottom - top
+        x1, y1, x2, y2 = self._corners()
+        cropped = torch.stack(
+            (
+                (x1 - left).clamp(min=0, max=width),
+                (y1 - top).clamp(min=0, max=height),
+                (x2 - left).clamp(min=0, max=width),
+                (y2 - top).clamp(min=0, max=height),
+            ),
+            dim=1,
+        )
+        return self._with_boxes(cropped, (width, height), lambda data: data.crop(box))
+
+    def clip_to_image(self, remove_empty: bool = True) -> BoxList:
+        """Cuts the boxes at the picture's border: coordinates within [0, side - 1].
+
+        Changes this BoxList (its tensor is replaced, not written into). With remove_empty, returns
+        a copy without the boxes that have x2 <= x1 or y2 <= y1; otherwise returns self.
+        """
+        clipped = clip_boxes(torch.stack(self._corners(), dim=1), self.size, TO_REMOVE)
+        self.bbox = BoxList(clipped, self.size).convert(self.mode).bbox
+        if not remove_empty:
+            return self
+        return self[(clipped[:, 3] > clipped[:, 1]) & (clipped[:, 2] > clipped[:, 0])]
+
+    def area(self) -> torch.Tensor:
+        """Areas (N,) in square pixels."""
+        if self.mode == "xywh":
+            return self.bbox[:, 2] * self.bbox[:, 3]
+        return box_area(self.bbox, TO_REMOVE)
+
+    # ---- the list
+
+    def to(self, device) -> BoxList:
+        """A copy on another device; fields without a `to` are shared."""
+        new = BoxList(self.bbox.to(device), self.size, self.mode)
+        for name, data in self.extra_fields.items():
+            new.add_field(name, data.to(device) if hasattr(data, "to") else data)
+        return new
+
+    def __getitem__(self, item) -> BoxList:
+        """The boxes that item (slice, index tensor or list, bool mask) picks, with their fields."""
+        new = BoxList(self.bbox[item], self.size, self.mode)
+        for name, data in self.extra_fields.items():
+            new.add_field(name, data[item])
+        return new
+
+    def __len__(self) -> int:
+        return self.bbox.shape[0]
+
+    def copy_with_fields(self, fields, skip_missing: bool = False) -> BoxList:
+        """A BoxList on the same boxes with only the named fields.
+
+        Raises:
+            KeyError: a field is missing and skip_missing is False.
+        """
+        new = BoxList(self.bbox, self.size, self.mode)
+        for name in [fields] if isinstance(fields, str) else fields:
+            if self.has_field(name):
+                new.add_field(name, self.get_field(name))
+            elif not skip_missing:
+                raise KeyError(f"field {name!r} is not in this BoxList; it has {self.fields()}")
+        return new
+
+    def __repr__(self) -> str:
+        width, height = self.size
+        return f"BoxList(num_boxes={len(self)}, image_width={width}, image_height={height}, mode={self.mode})"

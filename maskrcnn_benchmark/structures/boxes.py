@@ -1,0 +1,34 @@
+"""Arithmetic on plain box tensors, parametrised by the pixel convention.
+
+Shapes: N, M boxes; a box is x1, y1, x2, y2 in pixels, float.
+
+`offset` is what a side adds to its coordinate difference: 1 in the inclusive convention of
+maskrcnn-benchmark (a box from pixel 3 to pixel 3 is one pixel wide), 0 in the continuous one.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def box_area(boxes: torch.Tensor, offset: float = 1.0) -> torch.Tensor:
+    """Areas (N,) of boxes (N, 4), in square pixels."""
+    return (boxes[:, 2] - boxes[:, 0] + offset) * (boxes[:, 3] - boxes[:, 1] + offset)
+
+
+def box_iou(boxes1: torch.Tensor, boxes2: torch.Tensor, offset: float = 1.0) -> torch.Tensor:
+    """Intersection over union (N, M) of boxes1 (N, 4) and boxes2 (M, 4); no epsilon in the denominator."""
+    top_left = torch.maximum(boxes1[:, None, :2], boxes2[None, :, :2])
+    bottom_right = torch.minimum(boxes1[:, None, 2:], boxes2[None, :, 2:])
+    sides = (bottom_right - top_left + offset).clamp(min=0)
+    intersection = sides[..., 0] * sides[..., 1]
+    union = box_area(boxes1, offset)[:, None] + box_area(boxes2, offset)[None, :] - intersection
+    return intersection / union
+
+
+def clip_boxes(boxes: torch.Tensor, image_size: tuple[int, int], offset: float = 1.0) -> torch.Tensor:
+    """Boxes (N, 4) moved into a picture of image_size (width, height): coordinates within [0, side - offset]."""
+    width, height = image_size
+    x = boxes[:, 0::2].clamp(0, width - offset)
+    y = boxes[:, 1::2].clamp(0, height - offset)
+    return torch.stack((x[:, 0], y[:, 0], x[:, 1], y[:, 1]), dim=1)

@@ -1,0 +1,62 @@
+"""Pictures of different sizes in one tensor."""
+
+from __future__ import annotations
+
+import torch
+
+
+class ImageList:
+    """A batch of pictures, padded right and bottom to one size.
+
+    Args:
+        tensors: (N, C, H, W) float.
+        image_sizes: N pairs (height, width), each picture's own size before padding, in pixels.
+    """
+
+    def __init__(self, tensors: torch.Tensor, image_sizes: list[torch.Size]):
+        self.tensors = tensors
+        self.image_sizes = image_sizes
+
+    def to(self, *args, **kwargs) -> ImageList:
+        """The batch with `tensors.to(*args, **kwargs)`."""
+        return ImageList(self.tensors.to(*args, **kwargs), self.image_sizes)
+
+    def __len__(self) -> int:
+        return len(self.image_sizes)
+
+
+def to_image_list(tensors, size_divisible: int = 0) -> ImageList:
+    """An ImageList from whatever holds pictures.
+
+    Args:
+        tensors: an ImageList (returned as it is), one picture (C, H, W), a batch (N, C, H, W), or a
+            list or tuple of pictures (C, H_i, W_i).
+        size_divisible: the padded height and width are rounded up to a multiple of it; 0 rounds nothing.
+
+    Raises:
+        TypeError: tensors is none of those.
+        ValueError: there is no picture, or pictures differ in their channels.
+    """
+    if isinstance(tensors, ImageList):
+        return tensors
+    if isinstance(tensors, torch.Tensor):
+        if tensors.dim() not in (3, 4):
+            raise ValueError(f"a tensor of pictures is (C, H, W) or (N, C, H, W), got {tuple(tensors.shape)}")
+        tensors = [tensors] if tensors.dim() == 3 else list(tensors.unbind())
+    if not isinstance(tensors, (list, tuple)):
+        raise TypeError(f"to_image_list wants an ImageList, a tensor or a list of tensors, got {type(tensors)}")
+    if not tensors:
+        raise ValueError("to_image_list got an empty list: a batch has at least one picture")
+    channels = {image.shape[0] for image in tensors}
+    if len(channels) > 1 or any(image.dim() != 3 for image in tensors):
+        raise ValueError(f"pictures are (C, H, W) with one C, got {[tuple(image.shape) for image in tensors]}")
+
+    height = max(image.shape[1] for image in tensors)
+    width = max(image.shape[2] for image in tensors)
+    if size_divisible > 0:
+        height = -(-height // size_divisible) * size_divisible
+        width = -(-width // size_divisible) * size_divisible
+    batch = tensors[0].new_zeros((len(tensors), channels.pop(), height, width))
+    for padded, image in zip(batch, tensors, strict=True):
+        padded[:, : image.shape[1], : image.shape[2]].copy_(image)
+    return ImageList(batch, [image.shape[-2:] for image in tensors])

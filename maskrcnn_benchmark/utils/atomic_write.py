@@ -1,0 +1,42 @@
+"""Files that are either there in full or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+
+
+def _sync_folder(folder: str) -> None:
+    if os.name == "nt":  # Windows has no handle of a folder to sync
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike):
+    """Opens a binary file beside `path` and moves it onto `path` when the block ends without an error.
+
+    A reader sees the old file or the new one, never a part, whenever the process or the machine stops: the data are on
+    the disk before the name is. After an error the old file is as it was, and the temporary one is gone.
+    """
+    path = os.path.abspath(path)
+    folder, name = os.path.split(path)
+    for left_by_a_killed_run in glob.glob(os.path.join(glob.escape(folder), f".{glob.escape(name)}.*.tmp")):
+        os.remove(left_by_a_killed_run)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+        raise
+    _sync_folder(folder)

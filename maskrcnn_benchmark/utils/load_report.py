@@ -1,0 +1,111 @@
+"""What became of every tensor of a checkpoint and of the model it was loaded into."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+_STATISTICS = re.compile(r"\.(running_mean|running_var|num_batches_tracked)$")
+
+
+class Mismatch(NamedTuple):
+    """A tensor of the file that has the name of a model tensor but another shape."""
+
+    model_key: str
+    model_shape: tuple[int, ...]
+    file_key: str
+    file_shape: tuple[int, ...]
+
+
+def named(keys: Iterable[str], limit: int = 4) -> str:
+    """The first few of the keys as text, and how many more there are."""
+    keys = list(keys)
+    more = f", ... and {len(keys) - limit} more" if len(keys) > limit else ""
+    return ", ".join(keys[:limit]) + more
+
+
+@dataclass
+class LoadReport:
+    """How the tensors of a file and of a model found each other.
+
+    Attributes:
+        matched: model key -> file key of what is loaded; one file key may serve several model keys.
+        missing: model keys that the file has nothing for; they keep their values.
+        unused: file keys that no model key takes.
+        mismatched: same name, other shape; an error unless the caller skips them.
+        skipped: those of them that the caller skipped; they keep their values.
+        model_shapes, file_shapes: shape by key, in the order of the model and of the file.
+        dialect: the table of names that was applied, if any.
+    """
+
+    matched: dict[str, str]
+    missing: list[str]
+    unused: list[str]
+    mismatched: list[Mismatch]
+    model_shapes: Mapping[str, tuple[int, ...]]
+    file_shapes: Mapping[str, tuple[int, ...]]
+    dialect: str | None = None
+    skipped: list[Mismatch] = field(default_factory=list)
+
+    def table(self) -> str:
+        """Counts and the first few names, a line each."""
+        missing = [key for key in self.missing if not _STATISTICS.search(key)]
+        statistics = [key for key in self.missing if _STATISTICS.search(key)]
+        rows = [
+            ("loaded", list(self.matched), False),
+            ("missing in the file", missing, True),
+            ("missing statistics", statistics, True),
+            ("unused of the file", self.unused, True),
+            ("other shape", [describe(mismatch) for mismatch in [*self.mismatched, *self.skipped]], True),
+        ]
+        title = f"{len(self.matched)} of the model's {len(self.model_shapes)} tensors were found in the file"
+        lines = [f"{title} ({self.dialect})" if self.dialect else title]
+        for label, keys, with_names in rows:
+            lines.append(f"  {label:<20}{len(keys):>5}  {named(keys) if with_names else ''}".rstrip())
+        if missing or self.skipped:
+            lines.append("  What is missing or of another shape keeps the values that the model was built with.")
+        return "\n".join(lines)
+
+
+def describe(mismatch: Mismatch) -> str:
+    other_name = "" if mismatch.file_key == mismatch.model_key else f" ({mismatch.file_key})"
+    return f"{mismatch.model_key}: file {mismatch.file_shape}{other_name}, model {mismatch.model_shape}"
+
+
+def _classes(key: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, int] | None:
+    """The config key of the number of classes (with background), and that number, as a head's tensor tells them."""
+    rows = shape[0] if shape else 0
+    if "rpn.head.cls_logits" in key:
+        if any("rpn.head.centerness" in name for name in shapes):
+            return "MODEL.FCOS.NUM_CLASSES", rows + 1
+        if any("rpn.head.cls_tower" in name for name in shapes):
+            deltas = [shape[0] for name, shape in shapes.items() if "rpn.head.bbox_pred" in name and shape]
+            return "MODEL.RETINANET.NUM_CLASSES", (rows // (deltas[0] // 4) if deltas and deltas[0] >= 4 else rows) + 1
+    elif "cls_score" in key or "mask_fcn_logits" in key:
+        return "MODEL.ROI_BOX_HEAD.NUM_CLASSES", rows
+    elif "roi_heads" in key and "bbox_pred" in key:
+        return "MODEL.ROI_BOX_HEAD.NUM_CLASSES", rows // 4
+    elif "kps_score" in key:
+        return "MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES", shape[1] if len(shape) > 1 else rows
+    return None
+
+
+def class_count_hint(report: LoadReport) -> str:
+    """A sentence for mismatches that come from another number of classes or of anchors; empty for others."""
+    for model_key, model_shape, file_key, file_shape in report.mismatched:
+        in_file = _classes(model_key, file_shape, {**report.model_shapes, **report.file_shapes})
+        in_model = _classes(model_key, model_shape, report.model_shapes)
+        if in_file and in_model and in_file[1] != in_model[1]:
+            what = "keypoints" if "KEYPOINT" in in_file[0] else "classes, background included"
+            return (
+                f"The file was trained with {in_file[1]} {what}, and the model has {in_model[1]}: set {in_file[0]} to "
+                f"{in_file[1]} to use the file as it is. To train other classes from it, give it as MODEL.WEIGHT to "
+                "tools/train_net.py, which leaves such heads as they were built (load(..., "
+                "skip_mismatched_heads=True)), or drop the entry "
+                f"{file_key} and its like from the file."
+            )
+        if re.search(r"anchor|rpn\.head\.(cls_logits|bbox_pred)", model_key):
+            return "The anchors differ: compare ANCHOR_SIZES, ASPECT_RATIOS and ANCHOR_STRIDE with the file's config."
+    return ""

@@ -1,0 +1,43 @@
+"""Small files that a run leaves in its output folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+
+from .comm import is_main_process
+
+
+def mkdir(path: str) -> None:
+    """Makes the folder and its parents; "" is the working directory and needs nothing."""
+    if path:
+        os.makedirs(path, exist_ok=True)
+
+
+def save_config(cfg, path: str) -> None:
+    """Writes the merged configuration as YAML (rank 0)."""
+    if is_main_process():
+        with open(path, "w") as f:
+            f.write(cfg.dump())
+
+
+def save_labels(dataset_list: list, output_dir: str) -> None:
+    """Writes OUTPUT_DIR/labels.json: the data set's own category ids (as strings) to names (rank 0).
+
+    Args:
+        dataset_list: data sets with the same label space; the first one that has `categories` (id -> name) counts.
+    """
+    if not is_main_process():
+        return
+    logger = logging.getLogger(__name__)
+    for dataset in dataset_list:
+        categories = getattr(dataset, "categories", None)
+        if categories is not None:
+            path = os.path.join(output_dir, "labels.json")
+            logger.info("Saving labels mapping into %s", path)
+            with open(path, "w") as f:
+                json.dump({str(key): name for key, name in categories.items()}, f, indent=2)
+            return
+    kinds = ", ".join(type(dataset).__name__ for dataset in dataset_list)
+    logger.warning("Dataset [%s] has no categories attribute, labels.json file won't be created", kinds)

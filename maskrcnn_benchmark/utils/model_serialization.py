@@ -1,0 +1,120 @@
+"""Finding, for every tensor of a model, the tensor of a checkpoint that belongs to it.
+
+The forks' rule: a file key belongs to a model key that ends with it, and the longest such file key wins. So a backbone
+trained alone ("layer1.0.conv1.weight") loads into a detector ("backbone.body.layer1.0.conv1.weight"), and into two places
+if two model keys end with it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from .checkpoint_dialects import find_dialect, rename
+from .load_report import LoadReport, Mismatch, class_count_hint, describe, named
+
+logger = logging.getLogger(__name__)
+
+
+def strip_prefix_if_present(state_dict: Mapping, prefix: str) -> Mapping:
+    """Without `prefix` before every key, if every key has it (several times, if every key has it several times)."""
+    while state_dict and prefix and all(key.startswith(prefix) for key in state_dict):
+        state_dict = OrderedDict((key[len(prefix) :], value) for key, value in state_dict.items())
+    return state_dict
+
+
+def _tensors(state_dict: Mapping) -> dict[str, torch.Tensor]:
+    """The tensors and number arrays among the entries, arrays as tensors."""
+    tensors = {}
+    for key, value in state_dict.items():
+        if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+            value = torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), subok=False))
+        if isinstance(value, torch.Tensor) and isinstance(key, str):
+            tensors[key] = value
+    if not tensors:
+        entries = named(map(str, state_dict)) or "nothing"
+        raise ValueError(f"the checkpoint holds no tensors where the model should be, but {entries}")
+    return tensors
+
+
+def _longest_suffix(key: str, names: Mapping[str, object]) -> str | None:
+    # One look-up per suffix, longest first, so the cost does not grow with the number of file keys.
+    return next((key[start:] for start in range(len(key)) if key[start:] in names), None)
+
+
+def match_state_dicts(model_state: Mapping[str, torch.Tensor], file_state: Mapping[str, torch.Tensor]) -> LoadReport:
+    """Pairs the tensors of a model and of a file; changes neither."""
+    dialect = find_dialect(file_state, model_state)
+    by_name = {}
+    for key in file_state:
+        name = rename(key, dialect) if dialect else key
+        by_name[key if name in file_state else name] = key
+
+    matched, missing, mismatched = {}, [], []
+    for key, tensor in model_state.items():
+        name = _longest_suffix(key, by_name)
+        if name is None:
+            missing.append(key)
+        elif file_state[by_name[name]].shape == tensor.shape:
+            matched[key] = by_name[name]
+        else:
+            file_key = by_name[name]
+            mismatched.append(Mismatch(key, tuple(tensor.shape), file_key, tuple(file_state[file_key].shape)))
+    used = {*matched.values(), *(mismatch.file_key for mismatch in mismatched)}
+    return LoadReport(
+        matched=matched,
+        missing=missing,
+        unused=[key for key in file_state if key not in used],
+        mismatched=mismatched,
+        model_shapes={key: tuple(value.shape) for key, value in model_state.items()},
+        file_shapes={key: tuple(value.shape) for key, value in file_state.items()},
+        dialect=dialect.name if dialect else None,
+    )
+
+
+def align_and_update_state_dicts(model_state_dict: dict, loaded_state_dict: Mapping) -> LoadReport:
+    """Replaces the entries of `model_state_dict` by those of the file that belong to them and have their shape."""
+    file_state = _tensors(loaded_state_dict)
+    report = match_state_dicts(model_state_dict, file_state)
+    key_width = max(map(len, report.matched), default=0)
+    file_width = max(map(len, report.matched.values()), default=0)
+    for key, file_key in report.matched.items():
+        model_state_dict[key] = file_state[file_key]
+        logger.debug(f"{key:<{key_width}} loaded from {file_key:<{file_width}} of shape {report.file_shapes[file_key]}")
+    return report
+
+
+def load_state_dict(
+    model: torch.nn.Module, loaded_state_dict: Mapping, *, check=None, skip_mismatched_outside: str | None = None
+) -> LoadReport:
+    """Copies what fits of a checkpoint's "model" entry into `model`, and says what did.
+
+    Args:
+        check: called with the LoadReport before anything is copied; may raise.
+        skip_mismatched_outside: tensors of another shape are left as they are, not an error, when their model key does
+            not start with this text.
+
+    Raises:
+        ValueError: a tensor has the name of one of the model but another shape; the model is unchanged.
+    """
+    model_state = model.state_dict()
+    report = align_and_update_state_dicts(model_state, strip_prefix_if_present(loaded_state_dict, "module."))
+    if skip_mismatched_outside is not None:
+        head = [m for m in report.mismatched if not m.model_key.startswith(skip_mismatched_outside)]
+        report.mismatched = [m for m in report.mismatched if m not in head]
+        report.skipped = head
+    if check is not None:
+        check(report)
+    if report.mismatched:
+        raise ValueError(
+            f"{len(report.mismatched)} tensors of the file have another shape than the model's: "
+            f"{named(map(describe, report.mismatched))}. {class_count_hint(report)}".rstrip()
+        )
+    model.load_state_dict(model_state, strict=True)
+    log = logger.info if report.matched and not report.skipped else logger.warning
+    log(report.table())
+    return report

@@ -1,0 +1,136 @@
+"""Every default and every YAML of the five yacs repositories that this project succeeds."""
+
+import ast
+import copy
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from maskrcnn_benchmark.config import cfg
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+FILES = json.loads(gzip.decompress((GOLDEN / "configs.json.gz").read_bytes()))["configs"]
+
+
+def lists(value):
+    return [lists(v) for v in value] if isinstance(value, (tuple, list)) else value
+
+
+def value_at(tree, key):
+    for part in key.split("."):
+        tree = tree[part]
+    return tree
+
+
+def nested(overrides):
+    tree = {}
+    for key, value in overrides.items():
+        *parents, leaf = key.split(".")
+        node = tree
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[leaf] = value
+    return tree
+
+
+def as_literals(value):
+    """Sequences as the forks write them: (1, 2), which YAML reads as a string."""
+    return repr(tuple(value)) if isinstance(value, list) else value
+
+
+def leaves(tree, prefix=""):
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+@pytest.mark.parametrize("name", ["defaults_mb", "defaults_fcos"])
+def test_defaults_are_the_forks(name):
+    fork = json.loads((GOLDEN / f"{name}.json").read_text())
+    ours = dict(leaves(cfg))
+    expected = dict(fork["defaults"])
+    for other in fork["compared_with"].values():
+        expected.update(other["only_in_other"])
+    assert expected.keys() <= ours.keys()
+    differing = {key for key, value in expected.items() if lists(ours[key]) != value}
+    assert differing == {"PATHS_CATALOG", "MODEL.FCOS_ON"} & expected.keys()
+    types = {key: type(ours[key]).__name__ for key in fork["types"]}
+    assert types == fork["types"]
+
+
+def test_fcos_is_off_and_the_catalog_is_the_packages_own():
+    assert cfg.MODEL.FCOS_ON is False
+    assert Path(cfg.PATHS_CATALOG) == ROOT / "maskrcnn_benchmark" / "config" / "paths_catalog.py"
+
+
+@pytest.mark.parametrize("style", ["yaml", "literal"])
+def test_every_file_of_the_forks_merges_to_its_recorded_values(tmp_path, style):
+    assert len(FILES) == 111 and sum(len(entry["sources"]) for entry in FILES) == 361
+    path = tmp_path / "config.yaml"
+    for entry in FILES:
+        overrides = entry["overrides"]
+        written = overrides if style == "yaml" else {k: as_literals(v) for k, v in overrides.items()}
+        path.write_text(yaml.safe_dump(nested(written)))
+        merged = copy.deepcopy(cfg)
+        merged.merge_from_file(str(path))
+        expected = {key: lists(value) for key, value in leaves(cfg)} | overrides
+        assert {key: lists(value) for key, value in leaves(merged)} == expected, entry["sources"]
+        types = {key: type(value) for key, value in leaves(cfg)}
+        assert {key: type(value) for key, value in leaves(merged)} == types, entry["sources"]
+
+
+# Ours -> the fork's file of that name. Where VoVNet-FCOS and upstream FCOS differ, VoVNet-FCOS's counts.
+SHIPPED = sorted(path for folder in ("fcos", "vovnet") for path in (ROOT / "configs" / folder).glob("fcos_*.yaml"))
+# What we change, by the beginning of the name.
+STATED = {"fcos_imprv_": {"MODEL.FCOS.LOSS_NORMALIZER": "positives"}}
+
+
+def forks_file(path):
+    found = {}
+    for entry in FILES:
+        for source in entry["sources"]:
+            if source["path"] == path:
+                found[source["repo"]] = entry["overrides"]
+    return found.get("vov-net/VoVNet-FCOS", found.get("tianzhi0549/FCOS"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_fcos_config_means_what_the_forks_meant(path):
+    merged = copy.deepcopy(cfg)
+    merged.merge_from_file(path)
+    expected = {key: lists(value) for key, value in leaves(cfg)}
+    expected |= forks_file(path.relative_to(ROOT).as_posix())
+    for prefix, changes in STATED.items():
+        if path.name.startswith(prefix):
+            expected |= changes
+    assert {key: lists(value) for key, value in leaves(merged)} == expected
+
+
+def test_every_fcos_config_without_deformable_convolution_is_shipped():
+    published = {
+        source["path"]
+        for entry in FILES
+        for source in entry["sources"]
+        if entry["overrides"].get("MODEL.FCOS_ON") and "MODEL.RESNETS.STAGE_WITH_DCN" not in entry["overrides"]
+    }
+    assert {path.relative_to(ROOT).as_posix() for path in SHIPPED} >= published
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_yaml_below_configs_merges_and_survives_a_dump(path, tmp_path):
+    merged = copy.deepcopy(cfg)
+    merged.merge_from_file(path)
+    (tmp_path / "dump.yaml").write_text(merged.dump())
+    again = cfg.clone()
+    again.merge_from_file(tmp_path / "dump.yaml")
+    assert again == merged
+
+
+def test_literals_in_this_file_are_what_yaml_calls_strings():
+    assert isinstance(yaml.safe_load("(1, 2)"), str) and ast.literal_eval("(1, 2)") == (1, 2)

@@ -1,0 +1,132 @@
+"""Compares whole models with what the original programs computed from the same weights and pictures.
+
+A golden file holds, for weights made by `fill.py`: 64 samples of each feature map and head output, the
+detections, the losses and some gradient norms of two COCO pictures (inputs.npz, targets.json).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from functools import cached_property
+from pathlib import Path
+
+import fill
+import numpy as np
+import torch
+
+from maskrcnn_benchmark.config import cfg as defaults
+from maskrcnn_benchmark.modeling.detector import build_detection_model
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.image_list import to_image_list
+
+GOLDEN = Path(__file__).parent / "golden"
+
+# Largest difference of a tensor as a part of the recorded largest value; repeats of the originals
+# themselves (1 against 2 threads) differ by 1e-6 to 1e-5.
+TENSOR = 1e-4
+LOSS = 1e-3
+GRADIENT = 2e-2
+BOX_PIXELS = 0.05
+SCORE = 1e-4
+
+
+class GoldenModel:
+    """Our model under a golden file's weights.
+
+    Args:
+        name: golden file without its suffix.
+        config: path of the YAML, relative to configs/.
+        opts: KEY VALUE list on top of it.
+    """
+
+    def __init__(self, name: str, config: str, opts=()):
+        self.golden = json.loads((GOLDEN / f"{name}.json").read_text())
+        self.arrays = np.load(GOLDEN / f"{name}.npz")
+        cfg = copy.deepcopy(defaults)
+        cfg.merge_from_file(str(GOLDEN.parent.parent / "configs" / config))
+        cfg.merge_from_list([*opts, *self.golden["opts"]])
+        self.model = build_detection_model(cfg)
+        state = self.model.state_dict()
+        filled = fill.fill(state, self.golden["gains"], self.golden["bias_offsets"])
+        self.model.load_state_dict({**state, **{key: torch.from_numpy(value) for key, value in filled.items()}})
+
+    @cached_property
+    def images(self):
+        pictures = np.load(GOLDEN / "inputs.npz")
+        mean = torch.tensor(self.golden["pixel_mean_bgr"]).view(3, 1, 1)
+        tensors = [
+            torch.from_numpy(pictures[key][:, :, ::-1].copy()).permute(2, 0, 1).float() - mean
+            for key in ("image0", "image1")  # in the order of targets.json
+        ]
+        return to_image_list(tensors, self.golden["size_divisibility"])
+
+    @cached_property
+    def targets(self):
+        targets = []
+        for entry in json.loads((GOLDEN / "targets.json").read_text()):
+            target = BoxList(entry["boxes_xyxy"], (entry["width"], entry["height"]))
+            target.add_field("labels", torch.tensor(entry["labels"]))
+            targets.append(target)
+        return targets
+
+    def outputs(self):
+        """body maps, FPN maps, head outputs and detections of the two pictures, in evaluation."""
+        model = self.model.eval()
+        with torch.no_grad():
+            body = model.backbone.body(self.images.tensors)
+            features = model.backbone.fpn(body)
+            head = model.rpn.head(features)
+            return body, features, head, model(self.images)
+
+    def losses(self):
+        """Losses and, after backward, gradients, with batch norm in evaluation as the golden says."""
+        model = self.model.train()
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eval()
+        model.zero_grad()
+        losses = model(self.images, self.targets)
+        sum(losses.values()).backward()
+        return losses
+
+
+def check_tensor(tensor, recorded, what):
+    assert list(tensor.shape) == recorded["shape"], what
+    values = tensor.detach().reshape(-1)[fill.sample_indices(tensor.numel())].double().numpy()
+    worst = np.abs(values - np.array(recorded["samples"])).max()
+    assert worst <= TENSOR * recorded["absmax"], f"{what}: {worst:.3g} off, largest value {recorded['absmax']:.3g}"
+    assert abs(tensor.double().mean().item() - recorded["mean"]) <= TENSOR * recorded["absmax"], what
+
+
+def check_detections(detections, recorded, arrays):
+    """One to one by label, best first."""
+    prefix = recorded["npz_prefix"]
+    boxes, scores, labels = (arrays[prefix + part] for part in ("boxes", "scores", "labels"))
+    assert len(detections) == recorded["n"] and list(detections.size) == recorded["size_wh"]
+    ours_boxes = detections.bbox.numpy()
+    ours_scores = detections.get_field("scores").numpy()
+    ours_labels = detections.get_field("labels").numpy()
+    left = set(range(len(labels)))
+    for i in range(len(ours_labels)):
+        match = [
+            j
+            for j in left
+            if labels[j] == ours_labels[i]
+            and abs(scores[j] - ours_scores[i]) <= SCORE
+            and np.abs(boxes[j] - ours_boxes[i]).max() <= BOX_PIXELS
+        ]
+        assert match, f"no recorded detection is like ours: {ours_labels[i]} {ours_scores[i]} {ours_boxes[i]}"
+        left.remove(min(match, key=lambda j: abs(scores[j] - ours_scores[i])))
+
+
+def check_losses(model, losses, recorded):
+    for name, value in recorded["losses"].items():
+        assert abs(losses[name].item() - value) <= LOSS * abs(value), f"{name}: {losses[name].item()} against {value}"
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert len(gradients) == recorded["n_params_with_grad"]
+    for name, value in recorded["grad_norms"].items():
+        norm = gradients[name].double().norm().item()
+        assert abs(norm - value) <= GRADIENT * value, f"gradient of {name}: {norm} against {value}"
+    total = sum(g.double().pow(2).sum() for g in gradients.values()).sqrt().item()
+    assert abs(total - recorded["global_grad_norm"]) <= GRADIENT * recorded["global_grad_norm"]

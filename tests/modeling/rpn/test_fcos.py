@@ -1,0 +1,228 @@
+"""FCOS against the numbers of VoVNet-FCOS and upstream FCOS, and its odd cases."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from golden_models import GOLDEN, GoldenModel, check_detections, check_losses, check_tensor
+
+from maskrcnn_benchmark.config import cfg as defaults
+from maskrcnn_benchmark.modeling.detector import build_detection_model
+from maskrcnn_benchmark.modeling.rpn.fcos.fcos import FCOSHead, FCOSModule
+from maskrcnn_benchmark.modeling.rpn.fcos.inference import FCOSPostProcessor
+from maskrcnn_benchmark.modeling.rpn.fcos.loss import FCOSLoss, centerness_of, flatten_levels
+from maskrcnn_benchmark.modeling.rpn.fcos.targets import FCOSTargets, level_locations
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.image_list import to_image_list
+
+STRIDES = (8, 16, 32, 64, 128)
+BOUNDS = (64, 128, 256, 512)
+
+GOLDENS = {
+    "fcos_V_39": ("vovnet/fcos_V_39_FPN_1x.yaml", ()),
+    "fcos_R_50": ("fcos/fcos_R_50_FPN_1x.yaml", ()),
+    "fcos_MNV2_syncbn_c128": ("fcos/fcos_syncbn_bs32_c128_MNV2_FPN_1x.yaml", ()),
+    "fcosup_imprv_R_50": ("fcos/fcos_imprv_R_50_FPN_1x.yaml", ()),
+}
+
+
+@pytest.fixture(scope="module", params=GOLDENS)
+def golden(request):
+    return GoldenModel(request.param, *GOLDENS[request.param])
+
+
+def test_maps_and_detections_equal_the_originals(golden):
+    recorded = golden.golden["test"][0]
+    check_tensor(golden.images.tensors, recorded["batched_input"], "input")
+    body, features, (logits, distances, centerness), detections = golden.outputs()
+    for name, maps, wanted in [
+        ("body", body, recorded["backbone_body"]),
+        ("FPN", features, recorded["features"]),
+        ("logits", logits, recorded["head"]["cls"]),
+        ("distances", distances, recorded["head"]["bbox"]),
+        ("centreness", centerness, recorded["head"]["centerness"]),
+    ]:
+        assert len(maps) == len(wanted)
+        for level, (tensor, entry) in enumerate(zip(maps, wanted, strict=True)):
+            check_tensor(tensor, entry, f"{name} of level {level}")
+    for found, entry in zip(detections, recorded["detections"], strict=True):
+        check_detections(found, entry, golden.arrays)
+
+
+def test_losses_and_gradients_equal_the_originals(golden):
+    check_losses(golden.model, golden.losses(), golden.golden["train"])
+
+
+def test_detections_are_best_first(golden):
+    for found in golden.outputs()[-1]:
+        scores = found.get_field("scores")
+        assert (scores[:-1] >= scores[1:]).all()
+
+
+@pytest.fixture(scope="module")
+def golden_targets():
+    targets = []
+    for entry in json.loads((GOLDEN / "targets.json").read_text()):
+        target = BoxList(entry["boxes_xyxy"], (entry["width"], entry["height"]))
+        target.add_field("labels", torch.tensor(entry["labels"]))
+        targets.append(target)
+    return targets
+
+
+@pytest.mark.parametrize(
+    "file, case, options",
+    [
+        ("assign_fcos_vovfork", "plain", {}),
+        ("assign_fcos_upstream", "plain", {}),
+        ("assign_fcos_upstream", "radius1.5", {"center_sampling_radius": 1.5}),
+        ("assign_fcos_upstream", "radius1.5_norm", {"center_sampling_radius": 1.5, "normalize_distances": True}),
+    ],
+)
+@pytest.mark.parametrize("max_pairs", [2**21, 4000])
+def test_assignment_equals_the_originals(file, case, options, max_pairs, golden_targets, monkeypatch):
+    monkeypatch.setattr("maskrcnn_benchmark.modeling.rpn.fcos.targets.MAX_PAIRS", max_pairs)
+    recorded = json.loads((GOLDEN / f"{file}.json").read_text())
+    height, width = recorded["padded_input_hw"]
+    locations = [level_locations(-(-height // s), -(-width // s), s) for s in STRIDES]
+    labels, distances = FCOSTargets(STRIDES, BOUNDS, **options)(locations, golden_targets)
+    sizes = [len(points) for points in locations]
+    for level, wanted in enumerate(recorded[case]):
+        level_labels = labels.split(sizes, dim=1)[level].reshape(-1)
+        level_distances = distances.split(sizes, dim=1)[level].reshape(-1, 4)
+        assert len(level_labels) == wanted["n_locations_two_images"]
+        positive = level_labels.nonzero().squeeze(1)
+        assert positive.tolist() == wanted["pos_index"]
+        assert level_labels[positive].tolist() == wanted["pos_label"]
+        expected = np.array(wanted["pos_ltrb"], dtype=np.float32).reshape(-1, 4)
+        np.testing.assert_allclose(level_distances[positive].numpy(), expected, rtol=1e-6, atol=1e-5)
+        total = centerness_of(level_distances[positive]).sum().item()
+        assert total == pytest.approx(wanted["centerness_sum"], rel=1e-5)
+
+
+def small_model(num_classes=4, normalizer="positives_and_images", **options):
+    head = FCOSHead(32, num_classes, STRIDES, num_convs=1, tower_channels=32, **options)
+    assign = FCOSTargets(STRIDES, BOUNDS)
+    return FCOSModule(head, FCOSLoss(assign, normalizer=normalizer), FCOSPostProcessor(0.05, 1000, 0.6, 100))
+
+
+def maps_for(images, requires_grad=False):
+    return [
+        torch.randn(len(images.image_sizes), 32, -(-side[0] // s), -(-side[1] // s), requires_grad=requires_grad)
+        for side in [images.tensors.shape[-2:]]
+        for s in STRIDES
+    ]
+
+
+def target(boxes, labels, size=(160, 128)):
+    boxlist = BoxList(boxes, size)
+    boxlist.add_field("labels", torch.tensor(labels, dtype=torch.int64))
+    return boxlist
+
+
+@pytest.mark.parametrize("normalizer", ["positives_and_images", "positives"])
+@pytest.mark.parametrize(
+    "targets",
+    [
+        [target([], []), target([], [])],
+        [target([], []), target([[10.0, 10, 90, 90]], [2])],
+        [target([[50.0, 50, 50, 50]], [1]), target([[3.0, 3, 3.5, 3.2]], [4])],
+        [target([[0.0, 0, 159, 127]] * 1000, [1] * 1000), target([[-50.0, -50, 400, 400]], [1])],
+    ],
+    ids=["no objects", "one image without objects", "boxes of a pixel", "a thousand objects"],
+)
+def test_losses_are_finite_and_reach_every_parameter(targets, normalizer, rng_seed):
+    images = to_image_list(torch.zeros(2, 3, 128, 160))
+    model = small_model(normalizer=normalizer).train()
+    _, losses = model(images, maps_for(images), targets)
+    assert set(losses) == {"loss_cls", "loss_reg", "loss_centerness"}
+    sum(losses.values()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("loss_type", ["iou", "linear_iou", "giou"])
+def test_loss_falls_when_boxes_come_closer(loss_type, rng_seed):
+    loss = FCOSLoss(FCOSTargets(STRIDES, BOUNDS), iou_loss_type=loss_type)
+    locations = [level_locations(16 * 8 // s, 16 * 8 // s, s) for s in STRIDES]
+    shapes = [(16 * 8 // s, 16 * 8 // s) for s in STRIDES]
+    targets = [target([[20.0, 24, 70, 80]], [1], (128, 128))]
+    _, distances = loss.assign(locations, targets)
+    exact = [
+        part.transpose(1, 2).reshape(1, 4, *shape)
+        for part, shape in zip(distances.split([len(p) for p in locations], dim=1), shapes, strict=True)
+    ]
+    zeros = [torch.zeros(1, 1, *shape) for shape in shapes]
+    values = [
+        loss(locations, zeros, [(level.clamp(min=0) + off) for level in exact], zeros, targets)["loss_reg"].item()
+        for off in (0.0, 5.0, 20.0)
+    ]
+    assert values[0] == pytest.approx(0, abs=1e-5) and values[0] < values[1] < values[2]
+
+
+def test_flat_order_is_level_then_row():
+    maps = [torch.arange(12.0).reshape(1, 2, 2, 3), torch.tensor([[[[100.0]], [[200.0]]]])]
+    assert flatten_levels(maps)[0].tolist() == [[0, 6], [1, 7], [2, 8], [3, 9], [4, 10], [5, 11], [100, 200]]
+
+
+def test_no_candidate_gives_empty_detections(rng_seed):
+    images = to_image_list(torch.zeros(2, 3, 128, 160))
+    model = small_model(prior_prob=1e-6).eval()
+    detections, losses = model(images, maps_for(images))
+    assert losses == {} and len(detections) == 2
+    for found in detections:
+        assert len(found) == 0 and found.size == (160, 128)
+        assert found.get_field("scores").shape == (0,) and found.get_field("labels").dtype == torch.int64
+
+
+def test_boxes_are_clipped_to_each_picture_not_to_the_batch(rng_seed):
+    images = to_image_list([torch.zeros(3, 100, 160), torch.zeros(3, 128, 90)], 32)
+    model = small_model(prior_prob=0.5).eval()
+    with torch.no_grad():
+        model.head.bbox_pred.bias.fill_(6.0)
+    for found, (height, width) in zip(model(images, maps_for(images))[0], images.image_sizes, strict=True):
+        assert 0 < len(found) and found.size == (width, height)
+        assert found.bbox[:, 2].max() == width - 1 and found.bbox[:, 3].max() == height - 1 and found.bbox.min() == 0
+
+
+def test_all_that_tie_with_the_last_detection_stay():
+    post = FCOSPostProcessor(0.05, 1000, 0.6, detections_per_img=3)
+    locations = level_locations(1, 6, 100)
+    logits = torch.zeros(1, 1, 1, 6)
+    logits[..., 0] = 2.0
+    found = post([locations], [logits], [torch.full((1, 4, 1, 6), 5.0)], [torch.zeros(1, 1, 1, 6)], [(100, 700)])[0]
+    assert len(found) == 6
+    logits[..., 1:3] = 1.0
+    found = post([locations], [logits], [torch.full((1, 4, 1, 6), 5.0)], [torch.zeros(1, 1, 1, 6)], [(100, 700)])[0]
+    assert len(found) == 3
+
+
+def test_threshold_is_on_the_class_probability_before_centerness():
+    post = FCOSPostProcessor(0.5, 1000, 0.6, 100)
+    logits = torch.tensor([[[[0.1, -0.1]]]])
+    centerness = torch.full((1, 1, 1, 2), -5.0)
+    found = post([level_locations(1, 2, 100)], [logits], [torch.full((1, 4, 1, 2), 5.0)], [centerness], [(100, 300)])[0]
+    assert len(found) == 1
+    expected = (torch.tensor(0.1).sigmoid() * torch.tensor(-5.0).sigmoid()).sqrt()
+    assert found.get_field("scores").item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "opts, message",
+    [
+        (["MODEL.FCOS.NUM_CLASSES", -1], "NUM_CLASSES"),
+        (["MODEL.FCOS.LOSS_NORMALIZER", "images"], "LOSS_NORMALIZER"),
+        (["MODEL.FCOS.FPN_STRIDES", [8, 16]], "SIZES_OF_INTEREST"),
+        (["MODEL.FCOS.TOWER_CHANNELS", 40], "32 groups"),
+        (["MODEL.CONVENTION", "caffe"], "CONVENTION"),
+        (["MODEL.FCOS_ON", False], "FCOS_ON"),
+        (["MODEL.META_ARCHITECTURE", "YOLO"], "META_ARCHITECTURE"),
+    ],
+)
+def test_a_config_that_cannot_be_built_is_named(opts, message):
+    cfg = copy.deepcopy(defaults)
+    cfg.merge_from_list(["MODEL.FCOS_ON", True, "MODEL.RPN_ONLY", True, "MODEL.BACKBONE.CONV_BODY", "V-39-FPN-RETINANET"])
+    cfg.merge_from_list(opts)
+    with pytest.raises(ValueError, match=message), torch.device("meta"):
+        build_detection_model(cfg)

@@ -1,0 +1,154 @@
+"""BoxList: inclusive boxes, as the originals computed them."""
+
+import numpy as np
+import pytest
+import torch
+
+from maskrcnn_benchmark.structures.bounding_box import FLIP_LEFT_RIGHT, FLIP_TOP_BOTTOM, BoxList
+from maskrcnn_benchmark.structures.boxlist_ops import (
+    boxlist_iou,
+    boxlist_ml_nms,
+    boxlist_nms,
+    cat_boxlist,
+    remove_small_boxes,
+)
+
+SIZE = (100, 80)
+
+
+@pytest.fixture
+def boxlist(units):
+    return BoxList(units["box_coder_1"]["proposals"], SIZE)
+
+
+def check(boxes, expected):
+    np.testing.assert_allclose(boxes.numpy(), np.array(expected, dtype=np.float32), rtol=1e-6, atol=1e-5)
+
+
+def test_operations_give_the_recorded_numbers(boxlist, units):
+    check(boxlist.convert("xywh").bbox, units["xywh"])
+    check(boxlist.convert("xywh").convert("xyxy").bbox, units["box_coder_1"]["proposals"])
+    check(boxlist.area(), units["area"])
+    check(boxlist.convert("xywh").area(), units["area"])
+    check(boxlist.transpose(FLIP_LEFT_RIGHT).bbox, units["hflip"])
+    check(boxlist.transpose(FLIP_TOP_BOTTOM).bbox, units["vflip"])
+    check(boxlist.resize((150, 90)).bbox, units["resize_150_90"])
+
+
+def test_iou_gives_the_recorded_numbers(boxlist, units):
+    reference = BoxList(units["box_coder_1"]["ref"], SIZE)
+    check(boxlist_iou(boxlist, reference), units["iou"])
+
+
+def test_iou_of_different_pictures_is_an_error(boxlist):
+    with pytest.raises(RuntimeError, match="same picture"):
+        boxlist_iou(boxlist, BoxList(boxlist.bbox, (7, 7)))
+
+
+def test_clip_stays_inside_and_removes_what_is_empty():
+    boxes = BoxList([[-5.0, -5, 10, 10], [90, 70, 300, 300], [200, 10, 300, 20]], SIZE)
+    boxes.add_field("labels", torch.tensor([1, 2, 3]))
+    kept = boxes.clip_to_image()
+    check(boxes.bbox, [[0, 0, 10, 10], [90, 70, 99, 79], [99, 10, 99, 20]])
+    assert kept.get_field("labels").tolist() == [1, 2]
+    assert boxes.clip_to_image(remove_empty=False) is boxes
+
+
+def test_clip_works_on_views_with_autograd():
+    whole = torch.rand(6, 4, requires_grad=True) * 500
+    first, _ = whole.split(3)
+    BoxList(first, SIZE).clip_to_image(remove_empty=False).bbox.sum().backward()
+
+
+def test_empty_list_survives_everything():
+    empty = BoxList([], SIZE)
+    empty.add_field("labels", torch.zeros(0, dtype=torch.int64))
+    assert empty.bbox.shape == (0, 4)
+    for changed in (
+        empty.resize((10, 10)),
+        empty.transpose(FLIP_LEFT_RIGHT),
+        empty.crop((1, 1, 5, 5)),
+        empty.convert("xywh").convert("xyxy"),
+        empty.clip_to_image(),
+        empty[torch.zeros(0, dtype=torch.bool)],
+        empty.to("cpu"),
+        remove_small_boxes(empty, 3),
+        cat_boxlist([empty, empty]),
+    ):
+        assert len(changed) == 0 and len(changed.get_field("labels")) == 0
+
+
+def test_crop_shifts_cuts_and_keeps_empty_boxes():
+    cropped = BoxList([[10, 10, 30, 30], [0, 0, 5, 5]], SIZE).crop((20, 20, 50, 40))
+    assert cropped.size == (30, 20)
+    check(cropped.bbox, [[0, 0, 10, 10], [0, 0, 0, 0]])
+
+
+def test_object_fields_follow_the_boxes_and_tensor_fields_stay():
+    class Recorder:
+        calls: list = []
+
+        def resize(self, size):
+            self.calls.append(("resize", size))
+            return self
+
+        def transpose(self, method):
+            self.calls.append(("transpose", method))
+            return self
+
+        def crop(self, box):
+            self.calls.append(("crop", box))
+            return self
+
+    boxes = BoxList([[1.0, 2, 3, 4]], SIZE)
+    boxes.add_field("masks", Recorder())
+    boxes.add_field("labels", torch.tensor([7]))
+    out = boxes.resize((50, 40)).transpose(0).crop((0, 0, 9, 9))
+    assert Recorder.calls == [("resize", (50, 40)), ("transpose", 0), ("crop", (0, 0, 9, 9))]
+    assert out.get_field("labels").tolist() == [7]
+
+
+def test_indexing_picks_boxes_and_fields(boxlist):
+    boxlist.add_field("labels", torch.arange(6))
+    assert boxlist[[4, 1]].get_field("labels").tolist() == [4, 1]
+    assert boxlist[2:4].get_field("labels").tolist() == [2, 3]
+    assert boxlist[torch.arange(6) > 3].get_field("labels").tolist() == [4, 5]
+    with pytest.raises(ValueError, match=r"\(N, 4\)"):
+        boxlist[0]
+
+
+def test_mistakes_are_named():
+    with pytest.raises(ValueError, match="(3, 5)"):
+        BoxList(torch.zeros(3, 5), SIZE)
+    with pytest.raises(ValueError, match="xxyy"):
+        BoxList(torch.zeros(3, 4), SIZE, mode="xxyy")
+    with pytest.raises(NotImplementedError, match="5"):
+        BoxList(torch.zeros(3, 4), SIZE).transpose(5)
+    with pytest.raises(KeyError, match="scores"):
+        BoxList(torch.zeros(3, 4), SIZE).copy_with_fields("scores")
+    assert BoxList(torch.zeros(3, 4), SIZE).copy_with_fields("scores", skip_missing=True).fields() == []
+
+
+def test_repr_is_the_forks(boxlist):
+    assert repr(boxlist) == "BoxList(num_boxes=6, image_width=100, image_height=80, mode=xyxy)"
+
+
+def test_nms_keeps_list_order_and_mode():
+    boxes = BoxList([[0.0, 0, 9, 9], [0, 0, 9, 9], [50, 50, 59, 59]], SIZE).convert("xywh")
+    boxes.add_field("scores", torch.tensor([0.3, 0.9, 0.5]))
+    boxes.add_field("labels", torch.tensor([1, 2, 1]))
+    assert boxlist_nms(boxes, 0.5).get_field("scores").tolist() == pytest.approx([0.9, 0.5])
+    assert boxlist_nms(boxes, 0.5).mode == "xywh"
+    assert len(boxlist_nms(boxes, 0.5, max_proposals=1)) == 1
+    assert boxlist_nms(boxes, 0) is boxes
+    assert len(boxlist_ml_nms(boxes, 0.5)) == 3
+
+
+def test_cat_wants_lists_that_fit(boxlist):
+    assert len(cat_boxlist([boxlist, boxlist])) == 12
+    with pytest.raises(ValueError, match="same fields"):
+        other = BoxList(boxlist.bbox, SIZE)
+        other.add_field("labels", torch.arange(6))
+        cat_boxlist([boxlist, other])
+    with pytest.raises(ValueError, match="non-empty"):
+        cat_boxlist([])
