@@ -40,7 +40,7 @@ def _check_name(name, key: str) -> str:
 def _check_block(block: dict, key: str) -> dict[str, str]:
     if "FORMAT" not in block:
         raise ValueError(f"{key}: the block {dict(block)} has no FORMAT. Write {EXAMPLE}.")
-    if block["FORMAT"] not in FORMATS:
+    if block["FORMAT"] not in list(FORMATS):  # a list, as what a file says need not be hashable
         raise ValueError(f"{key}: FORMAT {block['FORMAT']!r} is not known; known: {', '.join(FORMATS)}.")
     required = ["FORMAT", *FORMATS[block["FORMAT"]][1]]
     for name, text in block.items():

@@ -38,12 +38,12 @@ def proposal_recall(predictions: Predictions, dataset, ground_truth: dict) -> di
     proposals_of_image = {dataset.image_id(index): (index, boxlist) for index, boxlist in numbered(predictions)}
 
     best: dict[str, list[torch.Tensor]] = defaultdict(list)
-    for image_id, annotations in boxes_of_image.items():
-        areas = torch.tensor([float(annotation["area"]) for annotation in annotations])
-        iou = torch.zeros(0, len(annotations))
+    for image_id, objects in boxes_of_image.items():
+        areas = torch.tensor([float(annotation["area"]) for annotation in objects])
+        iou = torch.zeros(0, len(objects))
         if image_id in proposals_of_image:
             index, proposals = proposals_of_image[image_id]
-            iou = _sorted_iou(proposals, annotations, dataset.get_img_info(index))
+            iou = _sorted_iou(proposals, objects, dataset.get_img_info(index))
         for suffix, (low, high) in AREAS.items():
             columns = (areas >= low) & (areas <= high)
             for limit in LIMITS:

@@ -1,4 +1,4 @@
-"""Whether a checkpoint has the weights of a detector's backbone: without them training and testing run, and are wrong."""
+"""Whether a checkpoint has the weights of a detector's backbone: without them everything runs, and is wrong."""
 
 from __future__ import annotations
 
@@ -35,9 +35,7 @@ def check_body(report: LoadReport) -> None:
         return
 
     file_has_statistics = any(_RUNNING.search(key) for key in report.file_shapes)
-    needed = [
-        key for key in body if not _OPTIONAL.search(key) and (file_has_statistics or not _RUNNING.search(key))
-    ]
+    needed = [key for key in body if not _OPTIONAL.search(key) and (file_has_statistics or not _RUNNING.search(key))]
     absent = [key for key in needed if key not in report.matched]
     if absent:
         other_shape = [describe(m) for m in report.mismatched if m.model_key in absent]

@@ -1,8 +1,8 @@
 """Finding, for every tensor of a model, the tensor of a checkpoint that belongs to it.
 
 The forks' rule: a file key belongs to a model key that ends with it, and the longest such file key wins. So a backbone
-trained alone ("layer1.0.conv1.weight") loads into a detector ("backbone.body.layer1.0.conv1.weight"), and into two places
-if two model keys end with it.
+trained alone ("layer1.0.conv1.weight") loads into a detector ("backbone.body.layer1.0.conv1.weight"), and into two
+places if two model keys end with it.
 """
 
 from __future__ import annotations
@@ -49,10 +49,9 @@ def _longest_suffix(key: str, names: Mapping[str, object]) -> str | None:
 def match_state_dicts(model_state: Mapping[str, torch.Tensor], file_state: Mapping[str, torch.Tensor]) -> LoadReport:
     """Pairs the tensors of a model and of a file; changes neither."""
     dialect = find_dialect(file_state, model_state)
-    by_name = {}
-    for key in file_state:
-        name = rename(key, dialect) if dialect else key
-        by_name[key if name in file_state else name] = key
+    names = {key: rename(key, dialect) if dialect else key for key in file_state}
+    # A key that has our name already keeps it; one that would be renamed to the same stays unused.
+    by_name = {name: key for key, name in names.items() if name == key or names.get(name) != name}
 
     matched, missing, mismatched = {}, [], []
     for key, tensor in model_state.items():

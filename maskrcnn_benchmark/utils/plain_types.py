@@ -54,6 +54,6 @@ def to_plain(value, name: str = "checkpoint", _seen: dict | None = None):
         return tuple(plain) if kind is torch.Size else kind(plain)
     advice = "torch.from_numpy(...) or .tolist()" if isinstance(value, np.ndarray) else "a str, a dict or a tensor"
     raise TypeError(
-        f"{name} is a {kind.__module__}.{kind.__qualname__}, and a checkpoint holds tensors and plain Python types only, "
-        f"so that it can be read without executing code. Turn it into {advice} before saving."
+        f"{name} is a {kind.__module__}.{kind.__qualname__}, and a checkpoint holds tensors and plain Python types "
+        f"only, so that it can be read without executing code. Turn it into {advice} before saving."
     )

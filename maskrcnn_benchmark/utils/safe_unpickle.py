@@ -131,7 +131,7 @@ class _RestrictedUnpickler(pickle._Unpickler):
     dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
 
 
-def _what_it_seems_to_be(head: bytes, size: int) -> str | None:
+def what_it_seems_to_be(head: bytes, size: int) -> str | None:
     """Words for a file that is no checkpoint, by its first bytes; None when it may be one."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if size == 0:
@@ -161,7 +161,7 @@ def is_complete(path: str | os.PathLike) -> bool:
         if head.startswith(b"PK\x03\x04"):  # the list of contents is the last thing in a zip file
             zipfile.ZipFile(path).close()
             return True
-        return _what_it_seems_to_be(head, os.path.getsize(path)) is None
+        return what_it_seems_to_be(head, os.path.getsize(path)) is None
     except (OSError, zipfile.BadZipFile):
         return False
 
@@ -187,7 +187,7 @@ def load_pickled(path: str | os.PathLike, allow: Mapping[tuple[str, str], type] 
         raise FileNotFoundError(f"there is no file {path} (working directory {os.getcwd()})")
     with open(path, "rb") as file:
         head = file.read(512)
-    seems = _what_it_seems_to_be(head, os.path.getsize(path))
+    seems = what_it_seems_to_be(head, os.path.getsize(path))
     if seems:
         raise ValueError(f"{path} is not a checkpoint but {seems}")
     if head.startswith(b"PK\x03\x04") and not is_complete(path):
@@ -202,8 +202,8 @@ def load_pickled(path: str | os.PathLike, allow: Mapping[tuple[str, str], type] 
                 return torch.load(path, map_location="cpu", weights_only=True)
         with open(path, "rb") as file:
             return _RestrictedUnpickler(file, {**allowed, **_ALLOWED_IN_PLAIN_PICKLES}).load()
-    except MemoryError:
-        raise
+    except MemoryError as error:  # a damaged length looks like a wish for memory
+        raise ValueError(f"{path} is damaged, or needs more memory than there is") from error
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         if refused:

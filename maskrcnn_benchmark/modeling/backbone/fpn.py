@@ -81,8 +81,17 @@ class LastLevelP6P7(nn.Module):
         self.use_P5 = in_channels == out_channels
 
     def forward(self, c5: Tensor, p5: Tensor) -> list[Tensor]:
-        p6 = self.p6(p5 if self.use_P5 else c5)
-        return [p6, self.p7(F.relu(p6))]
+        p6 = _halve(self.p6, p5 if self.use_P5 else c5)
+        return [p6, _halve(self.p7, F.relu(p6))]
+
+
+def _halve(conv, x):
+    if x.shape[-1] == 1:
+        # In bfloat16 on the CPU the weight gradient of this convolution comes out of uninitialised memory where the
+        # map is one point wide (seen with torch 2.15). A column of its own zero padding, written out, changes nothing
+        # else.
+        x = F.pad(x, (0, 1))
+    return conv(x)
 
 
 def add_fpn(cfg, body: nn.Module, out_channels: int) -> nn.Sequential:

@@ -1,0 +1,22 @@
+// Every compiled op of the package. Kernels: cpu/ and cuda/, one file an op; Python faces, fake kernels, autograd and
+// twins in plain PyTorch: maskrcnn_benchmark/layers/, one file an op.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(maskrcnn_benchmark, m) {
+  // boxes (N, 4) xyxy, scores (N,), groups (N,) int64 -> indices of the kept boxes by falling score, int64
+  m.def(
+      "nms(Tensor boxes, Tensor scores, Tensor? groups, float iou_threshold, bool inclusive, int max_keep) -> Tensor");
+
+  // input (N, C, H, W), rois (R, 5): image index and xyxy in pixels -> (R, C, pooled_h, pooled_w)
+  m.def(
+      "roi_align(Tensor input, Tensor rois, float spatial_scale, int pooled_h, int pooled_w, int sampling_ratio, "
+      "bool aligned) -> Tensor");
+  m.def(
+      "roi_align_backward(Tensor grad, Tensor rois, int[] input_size, float spatial_scale, int sampling_ratio, "
+      "bool aligned, bool channels_last, bool deterministic) -> Tensor");
+
+  // logits (N, K), targets (N,) int or (N, K) float -> (N, K)
+  m.def("sigmoid_focal_loss(Tensor logits, Tensor targets, float gamma, float alpha) -> Tensor");
+  m.def(
+      "sigmoid_focal_loss_backward(Tensor grad, Tensor logits, Tensor targets, float gamma, float alpha) -> Tensor");
+}

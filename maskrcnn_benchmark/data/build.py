@@ -1,0 +1,162 @@
+"""From the configuration to data loaders."""
+
+from __future__ import annotations
+
+import bisect
+import sys
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
+from maskrcnn_benchmark.data import datasets as dataset_classes
+from maskrcnn_benchmark.data.collate_batch import BatchCollator
+from maskrcnn_benchmark.data.datasets import ConcatDataset
+from maskrcnn_benchmark.data.samplers import GroupedBatchSampler, SampleKey, ShardSampler, TrainingBatchSampler
+from maskrcnn_benchmark.data.seeding import LOADER, SAMPLE, seeded, stream_seeds
+from maskrcnn_benchmark.data.transforms import build_transforms
+from maskrcnn_benchmark.utils import comm
+
+
+class SeededDataset(Dataset):
+    """A data set asked by `SampleKey`: the random numbers of a sample depend on (seed, epoch, position) only.
+
+    The global generators are as before after each sample, so that loading in the training's own process
+    (NUM_WORKERS 0) does not disturb it.
+    """
+
+    def __init__(self, dataset, seed: int):
+        self.dataset = dataset
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: SampleKey):
+        index, epoch, position = key
+        with seeded(SAMPLE, self.seed, epoch, position):
+            return self.dataset[index]
+
+    @property
+    def class_names(self) -> list[str]:
+        return self.dataset.class_names
+
+    def image_id(self, index: int):
+        return self.dataset.image_id(index)
+
+    def get_img_info(self, index: int) -> dict:
+        return self.dataset.get_img_info(index)
+
+
+def build_dataset(dataset_list, transforms, dataset_catalog=DatasetCatalog, is_train: bool = True, root: str = ""):
+    """The data sets behind catalog names and inline blocks.
+
+    Args:
+        dataset_list: names (str) and blocks (dict), see DATASETS.TRAIN.
+        transforms: for all of them.
+        dataset_catalog: answers `get(entry, root)` with {"factory", "args"} and `name(entry)`.
+        is_train: pictures without usable annotations are left out, and several sets are joined into one.
+        root: the data folder; "" = $MB_DATASETS, else "datasets".
+
+    Returns:
+        A list: one data set for training, one an entry for testing.
+
+    Raises:
+        ValueError: nothing to train on is named, or the catalog names a kind of data set that does not exist here.
+    """
+    if isinstance(dataset_list, (str, dict)):
+        raise ValueError(f"DATASETS.TRAIN and TEST are lists of names and blocks, got {dataset_list!r}")
+    built = []
+    for entry in dataset_list:
+        description = dataset_catalog.get(entry, root)
+        factory, args = description["factory"], dict(description["args"])
+        if not hasattr(dataset_classes, factory):
+            raise ValueError(
+                f"data set {entry!r} needs a {factory}, which is not available; there are: "
+                f"{', '.join(dataset_classes.__all__)}. COCO json is read from an inline block too."
+            )
+        if factory == "COCODataset":
+            args["remove_images_without_annotations"] = is_train
+            args["name"] = dataset_catalog.name(entry)
+        built.append(getattr(dataset_classes, factory)(transforms=transforms, **args))
+    if not is_train:
+        return built
+    if not built:
+        raise ValueError("DATASETS.TRAIN is empty: name at least one data set to train on")
+    return [built[0] if len(built) == 1 else ConcatDataset(built)]
+
+
+def aspect_groups(dataset) -> list[int]:
+    """Group of every picture: 0 for wide ones, 1 for tall and square ones."""
+    groups = []
+    for index in range(len(dataset)):
+        info = dataset.get_img_info(index)
+        groups.append(bisect.bisect_right([1.0], float(info["height"]) / float(info["width"])))
+    return groups
+
+
+def make_data_loader(cfg, is_train: bool = True, is_distributed: bool = False, start_iter: int = 0):
+    """Loaders of the configured data sets.
+
+    Args:
+        cfg: see DATASETS, DATALOADER, INPUT, SOLVER, TEST.
+        is_train: training data (one endless-looking loader), or test data (a list, one loader a set).
+        is_distributed: share the data between the processes of the process group.
+        start_iter: optimizer steps already done; the loader goes on behind them.
+
+    Returns:
+        Batches are (ImageList, tuple of BoxList, tuple of data set indices).
+        Training: micro-batches of IMS_PER_BATCH / (processes x ACCUMULATION_STEPS) pictures; `len()` is
+        MAX_ITER x ACCUMULATION_STEPS, of which those behind start_iter come.
+        Test: each process gets a part of its own; batches of TEST.IMS_PER_BATCH / processes, at least 1.
+        Both: `loader.dataset` has class_names, image_id(i), get_img_info(i).
+
+    Raises:
+        ValueError: batch size and number of processes do not fit, or a data set cannot be used (see there).
+    """
+    rank, world_size = (comm.get_rank(), comm.get_world_size()) if is_distributed else (0, 1)
+    entries = cfg.DATASETS.TRAIN if is_train else cfg.DATASETS.TEST
+    built = build_dataset(entries, build_transforms(cfg, is_train), DatasetCatalog, is_train, cfg.DATASETS.ROOT)
+    if not is_train:
+        return [_test_loader(cfg, dataset, rank, world_size) for dataset in built]
+
+    dataset = built[0]
+    batch_sampler = TrainingBatchSampler(
+        aspect_groups(dataset) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else [0] * len(dataset),
+        cfg.SOLVER.IMS_PER_BATCH,
+        cfg.SOLVER.MAX_ITER,
+        cfg.SEED,
+        start_iteration=start_iter,
+        rank=rank,
+        world_size=world_size,
+        accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
+    )
+    return _loader(cfg, SeededDataset(dataset, cfg.SEED), batch_sampler)
+
+
+def _test_loader(cfg, dataset, rank: int, world_size: int) -> DataLoader:
+    images_per_batch = max(1, cfg.TEST.IMS_PER_BATCH // world_size)
+    groups = aspect_groups(dataset) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else [0] * len(dataset)
+    shard = ShardSampler(len(dataset), world_size, rank)
+    return _loader(cfg, dataset, GroupedBatchSampler(shard, groups, images_per_batch))
+
+
+def _loader(cfg, dataset, batch_sampler) -> DataLoader:
+    # Without a generator of its own a loader draws its base seed from the global one, which resuming would change.
+    generator = torch.Generator().manual_seed(stream_seeds(LOADER, cfg.SEED)[0] & 0x7FFFFFFFFFFFFFFF)
+    return DataLoader(
+        dataset,
+        batch_sampler=batch_sampler,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=BatchCollator(cfg.DATALOADER.SIZE_DIVISIBILITY),
+        pin_memory=cfg.MODEL.DEVICE.startswith("cuda") and torch.cuda.is_available(),
+        worker_init_fn=_one_thread,
+        generator=generator,
+    )
+
+
+def _one_thread(worker_id: int) -> None:
+    """A worker is one thread: more would take the cores from the training and from the other workers."""
+    torch.set_num_threads(1)
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(0)

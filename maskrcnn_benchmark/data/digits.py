@@ -1,0 +1,276 @@
+"""The embedded default data set: handwritten digits on photographs, composed on the spot.
+
+scikit-learn ships 1,797 real handwritten digits (8x8) and two real photographs. Digits are enlarged smoothly, coloured
+and laid on crops of the photographs; boxes, masks and semantic maps come from the same arrays as the pixels and are
+exact. Training and test scenes share neither a digit nor a pixel of the photographs.
+
+Written below the output folder:
+
+    train/000000.jpg ...   test/000000.jpg ...       pictures
+    annotations/instances_train.json, instances_test.json   COCO instances, masks as run lengths
+    semantic/train/000000.png ..., semantic/test/...  index maps: 0 background, else the category id (1..10)
+    digits.json                                       what was composed, with which numbers
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+VERSION = 1
+CLASS_NAMES = tuple("0123456789")
+RECIPE_FILE = "digits.json"
+
+# Share of the writers' digits, and of the photographs' width, that only test scenes use.
+TEST_SHARE = 0.3
+MAX_DIGITS = 6
+# Side of a digit's square, in parts of the scene's side.
+DIGIT_SIDE = (0.16, 0.42)
+# Two digits' boxes may share this part of the smaller one.
+MAX_OVERLAP = 0.1
+# Mean difference (of 255, largest channel) between a digit's colour and what it is laid on.
+MIN_CONTRAST = 90
+# Where a digit's coverage is over this it belongs to the mask.
+MASK_THRESHOLD = 0.4
+JPEG_QUALITY = 92
+
+
+def make_digits(
+    output: str | os.PathLike,
+    train: int = 2000,
+    test: int = 200,
+    size: int = 160,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> bool:
+    """Composes the data set, unless it is there already.
+
+    Args:
+        output: folder to make. It appears complete or not at all: the work is done beside it and renamed.
+        train, test: number of scenes.
+        size: side of a scene in pixels.
+        seed: same numbers, same scenes (JPEG bytes may depend on the JPEG library).
+        progress: called with (scenes done, scenes in all) after each scene.
+
+    Returns:
+        Whether anything was written; False if the same data set was there.
+
+    Raises:
+        ImportError: scikit-learn is not installed.
+        FileExistsError: `output` holds files that are not an older data set of this kind; they are left alone.
+        ValueError: a number that makes no sense.
+    """
+    for name, value, least in (("train", train, 1), ("test", test, 1), ("size", size, 64), ("seed", seed, 0)):
+        if value < least:
+            raise ValueError(f"make_digits: {name} is {value}; wanted at least {least}")
+    output = Path(output).absolute()
+    recipe = {"version": VERSION, "train": train, "test": test, "size": size, "seed": seed}
+    before = _recipe_of(output)
+    if before == recipe:
+        return False
+
+    partial = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+    done = 0
+    try:
+        for split, count in (("train", train), ("test", test)):
+            for _ in _write_split(partial, split, count, size, seed):
+                done += 1
+                if progress is not None:
+                    progress(done, train + test)
+        (partial / RECIPE_FILE).write_text(json.dumps(recipe, indent=2) + "\n")
+        os.sync()
+        if before is not None:
+            shutil.rmtree(output)
+        elif output.exists():
+            output.rmdir()  # empty: _recipe_of saw to it
+        partial.rename(output)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return True
+
+
+def _recipe_of(output: Path) -> dict | None:
+    """The recipe of the data set in a folder; None if there is nothing. FileExistsError for anything else."""
+    if not output.exists():
+        return None
+    if not output.is_dir():
+        raise FileExistsError(f"{output} is a file. Give a folder that does not exist yet.")
+    files = {path.relative_to(output).as_posix() for path in output.rglob("*") if not path.is_dir()}
+    if not files:
+        return None
+    try:
+        recipe = json.loads((output / RECIPE_FILE).read_text())
+        foreign = files - _files(recipe["train"], recipe["test"])
+    except (OSError, ValueError, KeyError, TypeError):
+        foreign = files
+    if foreign:
+        raise FileExistsError(
+            f"{output} holds files that are not from here ({', '.join(sorted(foreign)[:3])}{', ...' * (len(foreign) > 3)}). "
+            f"Nothing was changed. Give another folder, or move them away."
+        )
+    # a file that was deleted makes it another data set
+    return recipe if files == _files(recipe["train"], recipe["test"]) else {}
+
+
+def _files(train: int, test: int) -> set[str]:
+    files = {RECIPE_FILE}
+    for split, count in (("train", train), ("test", test)):
+        files.add(f"annotations/instances_{split}.json")
+        for number in range(count):
+            files.update((f"{split}/{number:06d}.jpg", f"semantic/{split}/{number:06d}.png"))
+    return files
+
+
+def _write_split(folder: Path, split: str, count: int, size: int, seed: int):
+    """Writes all scenes of a split, yielding after each."""
+    digits, labels, photographs = _sources(split)
+    for name in (split, f"semantic/{split}", "annotations"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    images, annotations = [], []
+    for number in range(count):
+        rng = np.random.default_rng([seed, ("train", "test").index(split), number])
+        pixels, masks = compose_scene(rng, digits, labels, photographs, size)
+        file_name = f"{number:06d}.jpg"
+        Image.fromarray(pixels).save(folder / split / file_name, quality=JPEG_QUALITY, subsampling=0)
+        semantic = np.zeros((size, size), dtype=np.uint8)
+        images.append({"id": number + 1, "file_name": file_name, "width": size, "height": size})
+        for label, mask in masks:
+            semantic[mask] = label + 1
+            annotations.append(_annotation(len(annotations) + 1, number + 1, label + 1, mask))
+        Image.fromarray(semantic).save(folder / "semantic" / split / f"{number:06d}.png")
+        yield
+    content = {
+        "info": {"description": f"handwritten digits on photographs, composed from scikit-learn's data ({split})"},
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": k, "name": name} for k, name in enumerate(CLASS_NAMES, start=1)],
+    }
+    (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+
+
+def _sources(split: str) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Digits (D, 8, 8) in 0..1, their values (D,), and photographs (H, W, 3) uint8, of one split."""
+    try:
+        from sklearn.datasets import load_digits, load_sample_images
+    except ImportError as error:
+        raise ImportError(
+            "the embedded data set is composed from scikit-learn's digits, and scikit-learn is not installed: "
+            "pip install scikit-learn"
+        ) from error
+    bunch = load_digits()
+    # the digits are ordered by writer, so a cut in the middle also keeps the writers apart
+    cut = round(len(bunch.target) * (1 - TEST_SHARE))
+    part = slice(None, cut) if split == "train" else slice(cut, None)
+    photographs = []
+    for photograph in load_sample_images().images:
+        border = round(photograph.shape[1] * (1 - TEST_SHARE))
+        photographs.append(photograph[:, :border] if split == "train" else photograph[:, border:])
+    return bunch.images[part] / 16.0, bunch.target[part], photographs
+
+
+def compose_scene(
+    rng: np.random.Generator, digits: np.ndarray, labels: np.ndarray, photographs: list[np.ndarray], size: int
+) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
+    """One scene with 1 to 6 digits.
+
+    Returns:
+        pixels (size, size, 3) uint8, and for each digit its value and its visible pixels, (size, size) bool.
+    """
+    scene = _background(rng, photographs, size).astype(np.float32)
+    placed: list[tuple[int, np.ndarray]] = []
+    boxes: list[tuple[int, int, int, int]] = []
+    for _ in range(rng.integers(1, MAX_DIGITS + 1)):
+        which = rng.integers(len(digits))
+        side = int(round(size * rng.uniform(*DIGIT_SIDE)))
+        coverage = _enlarge(digits[which], side)
+        mask = coverage > MASK_THRESHOLD
+        x1, y1, x2, y2 = tight_box(mask)
+        coverage, mask = coverage[y1 : y2 + 1, x1 : x2 + 1], mask[y1 : y2 + 1, x1 : x2 + 1]
+        height, width = mask.shape
+        corner = _free_corner(rng, boxes, width, height, size)
+        if corner is None:
+            continue  # the scene is full
+        left, top = corner
+        window = np.s_[top : top + height, left : left + width]
+        colour = _contrasting_colour(rng, scene[window][mask].mean(axis=0))
+        scene[window] += coverage[..., None] * (colour - scene[window])
+        whole = np.zeros((size, size), dtype=bool)
+        whole[window] = mask
+        placed = [(label, earlier & ~whole) for label, earlier in placed]
+        placed.append((int(labels[which]), whole))
+        boxes.append((left, top, left + width, top + height))
+    noise = rng.normal(0.0, 4.0, scene.shape)
+    return (scene + noise).clip(0, 255).astype(np.uint8), placed
+
+
+def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """First and last column and row of a mask's pixels: x1, y1, x2, y2, all inside."""
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
+
+
+def _background(rng: np.random.Generator, photographs: list[np.ndarray], size: int) -> np.ndarray:
+    """A random square of a photograph, scaled to the scene, perhaps mirrored, lighter or darker."""
+    photograph = photographs[rng.integers(len(photographs))]
+    height, width = photograph.shape[:2]
+    side = int(rng.integers(min(height, width) // 2, min(height, width) + 1))
+    top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
+    square = Image.fromarray(photograph[top : top + side, left : left + side])
+    pixels = np.asarray(square.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32)
+    if rng.random() < 0.5:
+        pixels = pixels[:, ::-1]
+    return (pixels * rng.uniform(0.6, 1.2)).clip(0, 255)
+
+
+def _enlarge(digit: np.ndarray, side: int) -> np.ndarray:
+    """(8, 8) in 0..1 -> (side, side) coverage in 0..1, with a smooth but firm edge."""
+    padded = Image.fromarray(np.pad(digit, 1).astype(np.float32))
+    smooth = np.asarray(padded.resize((side, side), Image.Resampling.BICUBIC))
+    return ((smooth - 0.2) / 0.4).clip(0, 1)
+
+
+def _free_corner(rng: np.random.Generator, boxes: list, width: int, height: int, size: int) -> tuple[int, int] | None:
+    """A place where the box hardly covers another; None if there is none in 20 tries."""
+    for _ in range(20):
+        left, top = int(rng.integers(size - width + 1)), int(rng.integers(size - height + 1))
+        for x1, y1, x2, y2 in boxes:
+            shared = max(0, min(left + width, x2) - max(left, x1)) * max(0, min(top + height, y2) - max(top, y1))
+            if shared > MAX_OVERLAP * min(width * height, (x2 - x1) * (y2 - y1)):
+                break
+        else:
+            return left, top
+    return None
+
+
+def _contrasting_colour(rng: np.random.Generator, ground: np.ndarray) -> np.ndarray:
+    """A random colour that stands out from `ground`, (3,) in 0..255."""
+    while True:
+        colour = rng.uniform(0, 255, 3)
+        # brightness decides how well a stroke is seen, so it has to differ, not just the hue
+        if abs(colour.mean() - ground.mean()) > MIN_CONTRAST:
+            return colour.astype(np.float32)
+
+
+def _annotation(number: int, image_id: int, category_id: int, mask: np.ndarray) -> dict:
+    """A COCO annotation; the box spans whole pixels, so that its far corner (x + w - 1, y + h - 1) is the last one."""
+    from pycocotools import mask as run_lengths
+
+    encoded = run_lengths.encode(np.asfortranarray(mask, dtype=np.uint8))
+    x1, y1, x2, y2 = tight_box(mask)
+    return {
+        "id": number,
+        "image_id": image_id,
+        "category_id": category_id,
+        "bbox": [x1, y1, x2 - x1 + 1, y2 - y1 + 1],
+        "area": int(mask.sum()),
+        "iscrowd": 0,
+        "segmentation": {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")},
+    }

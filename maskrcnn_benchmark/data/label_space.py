@@ -1,0 +1,87 @@
+"""Do model, training data and test data mean the same by label k? Answered by name, before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+# so many classes are spelled out in a message
+SPELLED_OUT = 20
+
+
+def describe_classes(class_names: Sequence[str]) -> str:
+    """'(a, b, c)', shortened when there are many."""
+    names = [str(name) for name in class_names]
+    shown = names if len(names) <= SPELLED_OUT else [*names[: SPELLED_OUT - 1], "...", names[-1]]
+    return f"({', '.join(shown)})"
+
+
+def num_classes_keys(cfg) -> list[str]:
+    """The NUM_CLASSES keys, relative to cfg.MODEL, that the configured model uses."""
+    if cfg.MODEL.FCOS_ON:
+        return ["FCOS.NUM_CLASSES"]
+    if cfg.MODEL.RETINANET_ON:
+        return ["RETINANET.NUM_CLASSES"]
+    return ["ROI_BOX_HEAD.NUM_CLASSES"]
+
+
+def resolve_num_classes(cfg, class_names: Sequence[str], source: str | None = None) -> None:
+    """Fills NUM_CLASSES = -1 from the data and checks any other value against it.
+
+    Args:
+        cfg: the configuration, not frozen; changed where a relevant NUM_CLASSES is -1.
+        class_names: foreground classes of the data.
+        source: what the error calls the data; default: DATASETS.TRAIN and what it holds.
+
+    Raises:
+        ValueError: the configured number is not the number of classes plus one (background counts).
+    """
+    wanted = len(class_names) + 1
+    for key in num_classes_keys(cfg):
+        node_name, leaf = key.split(".")
+        node = cfg.MODEL[node_name]
+        if node[leaf] == -1:
+            node[leaf] = wanted
+        elif node[leaf] != wanted:
+            raise ValueError(
+                f"{source or _training_sets(cfg)} has {len(class_names)} classes {describe_classes(class_names)} but "
+                f"MODEL.{key} is {node[leaf]}. Set it to {wanted} (classes + background), or to -1 to take it from "
+                f"the data."
+            )
+
+
+def check_label_spaces(
+    train_names: Sequence[str], test_names: Mapping[str, Sequence[str]], train_source: str = "the training data"
+) -> None:
+    """Compares the classes of test sets with those trained on, names and order.
+
+    Args:
+        train_names: class names that the labels 1..K mean to the model.
+        test_names: class names by test set.
+        train_source: what the error calls the former.
+
+    Raises:
+        ValueError: a test set differs; both lists are in the message.
+    """
+    expected = list(train_names)
+    for test_set, names in test_names.items():
+        given = list(names)
+        if given == expected:
+            continue
+        lists = f"{train_source} {describe_classes(expected)}, test set '{test_set}' {describe_classes(given)}"
+        if sorted(given) == sorted(expected):
+            at = next(k for k, pair in enumerate(zip(expected, given, strict=True), start=1) if pair[0] != pair[1])
+            raise ValueError(
+                f"the classes come in another order: label {at} is '{expected[at - 1]}' in training and "
+                f"'{given[at - 1]}' in the test: {lists}. Bring 'categories' of the annotation files into one order."
+            )
+        missing = describe_classes([name for name in expected if name not in given])
+        new = describe_classes([name for name in given if name not in expected])
+        raise ValueError(
+            f"the classes differ: {lists}. Only in training: {missing}; only in the test: {new}. Both annotation "
+            f"files have to list the same categories, also those without a box."
+        )
+
+
+def _training_sets(cfg) -> str:
+    names = [entry if isinstance(entry, str) else entry.get("NAME") or entry["ANNOTATIONS"] for entry in cfg.DATASETS.TRAIN]
+    return f"DATASETS.TRAIN {', '.join(repr(name) for name in names)}"

@@ -1,0 +1,41 @@
+"""The transforms that a configuration asks for."""
+
+from __future__ import annotations
+
+from maskrcnn_benchmark.data.transforms import transforms as T
+
+
+def build_transforms(cfg, is_train: bool = True) -> T.Compose:
+    """Training: colour jitter (when asked for), resize, flips, tensor, normalise. Testing: resize, tensor, normalise.
+
+    Raises:
+        ValueError: MIN_SIZE_RANGE_TRAIN is not two ascending numbers.
+    """
+    if is_train:
+        steps = []
+        jitter = (cfg.INPUT.BRIGHTNESS, cfg.INPUT.CONTRAST, cfg.INPUT.SATURATION, cfg.INPUT.HUE)
+        if any(jitter):
+            steps.append(T.ColorJitter(*jitter))
+        steps.append(T.Resize(_training_sizes(cfg), cfg.INPUT.MAX_SIZE_TRAIN))
+        if cfg.INPUT.HORIZONTAL_FLIP_PROB_TRAIN > 0:
+            steps.append(T.RandomHorizontalFlip(cfg.INPUT.HORIZONTAL_FLIP_PROB_TRAIN))
+        if cfg.INPUT.VERTICAL_FLIP_PROB_TRAIN > 0:
+            steps.append(T.RandomVerticalFlip(cfg.INPUT.VERTICAL_FLIP_PROB_TRAIN))
+    else:
+        steps = [T.Resize(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)]
+    steps += [T.ToTensor(), T.Normalize(cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD, to_bgr255=cfg.INPUT.TO_BGR255)]
+    return T.Compose(steps)
+
+
+def _training_sizes(cfg) -> list[int]:
+    """Every size of MIN_SIZE_RANGE_TRAIN if it is set (it wins, as in the FCOS forks), else MIN_SIZE_TRAIN."""
+    size_range = tuple(cfg.INPUT.MIN_SIZE_RANGE_TRAIN)
+    if not size_range or size_range[0] == -1:
+        sizes = cfg.INPUT.MIN_SIZE_TRAIN
+        return list(sizes) if isinstance(sizes, (list, tuple)) else [sizes]
+    if len(size_range) != 2 or not 0 < size_range[0] <= size_range[1]:
+        raise ValueError(
+            f"INPUT.MIN_SIZE_RANGE_TRAIN is {size_range}; wanted (smallest, largest) in pixels, or (-1, -1) to use "
+            f"MIN_SIZE_TRAIN"
+        )
+    return list(range(size_range[0], size_range[1] + 1))

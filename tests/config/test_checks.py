@@ -1,0 +1,26 @@
+import pytest
+
+from maskrcnn_benchmark.config import cfg, check_values
+from maskrcnn_benchmark.config.checks import CHOICES
+
+
+def test_defaults_pass():
+    check_values(cfg)
+
+
+@pytest.mark.parametrize("key", CHOICES)
+def test_another_word_is_refused_with_the_choices(key):
+    tree = cfg.clone()
+    tree.merge_from_list([key, "none_of_these"])
+    with pytest.raises(ValueError) as raised:
+        check_values(tree)
+    text = str(raised.value)
+    assert key in text and "none_of_these" in text and all(repr(choice) in text for choice in CHOICES[key])
+
+
+@pytest.mark.parametrize("key", CHOICES)
+def test_every_choice_passes(key):
+    for choice in CHOICES[key]:
+        tree = cfg.clone()
+        tree.merge_from_list([key, choice])
+        check_values(tree)

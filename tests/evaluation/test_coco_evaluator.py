@@ -1,0 +1,199 @@
+import copy
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from maskrcnn_benchmark.evaluation.coco_evaluator import (
+    EVALUATORS,
+    available_evaluator,
+    load_ground_truth,
+    per_class_figures,
+    run_evaluator,
+)
+
+
+@pytest.fixture(params=EVALUATORS)
+def evaluator(request):
+    pytest.importorskip(request.param)
+    return request.param
+
+
+def _content(annotations, categories=(1,), images=(1,)):
+    return {
+        "info": {},
+        "images": [{"id": i, "width": 200, "height": 200} for i in images],
+        "annotations": [
+            {"id": k + 1, "image_id": i, "category_id": c, "bbox": b, "area": b[2] * b[3], "iscrowd": 0}
+            for k, (i, c, b) in enumerate(annotations)
+        ],
+        "categories": [{"id": c, "name": f"class {c}"} for c in categories],
+    }
+
+
+def _detection(image_id, category_id, box, score):
+    return {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
+
+
+def test_one_perfect_detection(evaluator):
+    stats = run_evaluator(
+        _content([(1, 1, [10, 10, 50, 50])]), [_detection(1, 1, [10, 10, 50, 50], 0.3)], evaluator=evaluator
+    ).stats
+    assert list(stats[:6]) == pytest.approx([1, 1, 1, -1, 1, -1])
+
+
+def test_duplicate_behind_all_objects_costs_nothing_and_before_one_costs_precision(evaluator):
+    ground_truth = _content([(1, 1, [10, 10, 50, 50]), (1, 1, [100, 100, 50, 50])])
+    good = [_detection(1, 1, [10, 10, 50, 50], 0.9), _detection(1, 1, [100, 100, 50, 50], 0.5)]
+    last = run_evaluator(ground_truth, [*good, _detection(1, 1, [10, 10, 50, 50], 0.1)], evaluator=evaluator)
+    assert last.stats[0] == pytest.approx(1)
+    # hits at ranks 1 and 3: precision 1 up to recall 0.5 (51 of 101 levels), 2/3 beyond
+    between = run_evaluator(ground_truth, [*good, _detection(1, 1, [10, 10, 50, 50], 0.7)], evaluator=evaluator)
+    assert between.stats[0] == pytest.approx((51 + 50 * 2 / 3) / 101)
+
+
+def test_wrong_class_finds_nothing(evaluator):
+    ground_truth = _content([(1, 1, [10, 10, 50, 50])], categories=(1, 7))
+    stats = run_evaluator(ground_truth, [_detection(1, 7, [10, 10, 50, 50], 0.9)], evaluator=evaluator).stats
+    assert stats[0] == 0
+
+
+def test_overlap_decides_which_thresholds_count(evaluator):
+    # 64x41 inside 64x50: IoU 0.82 passes 0.50 to 0.80, 7 of 10 thresholds
+    stats = run_evaluator(
+        _content([(1, 1, [0, 0, 64, 50])]), [_detection(1, 1, [0, 0, 64, 41], 0.9)], evaluator=evaluator
+    ).stats
+    assert list(stats[:3]) == pytest.approx([0.7, 1, 1])
+
+
+def test_picture_without_objects_only_counts_false_detections(evaluator):
+    ground_truth = _content([(1, 1, [10, 10, 50, 50])], images=(1, 2))
+    right = _detection(1, 1, [10, 10, 50, 50], 0.5)
+    assert run_evaluator(ground_truth, [right], evaluator=evaluator).stats[0] == pytest.approx(1)
+    wrong = _detection(2, 1, [10, 10, 50, 50], 0.9)
+    assert run_evaluator(ground_truth, [right, wrong], evaluator=evaluator).stats[0] == pytest.approx(0.5)
+
+
+def test_no_detections_at_all(evaluator):
+    stats = run_evaluator(_content([(1, 1, [10, 10, 50, 50])]), [], evaluator=evaluator).stats
+    assert list(stats[:6]) == [0, 0, 0, -1, 0, -1]
+
+
+def test_no_ground_truth_at_all(evaluator):
+    coco_eval = run_evaluator(_content([]), [_detection(1, 1, [10, 10, 50, 50], 0.5)], evaluator=evaluator)
+    assert list(coco_eval.stats[:6]) == [-1] * 6
+    assert per_class_figures(coco_eval, _content([]), {})[0].AP == -1
+
+
+def test_crowd_swallows_detections_without_counting(evaluator):
+    ground_truth = _content([(1, 1, [10, 10, 50, 50]), (1, 1, [100, 0, 90, 190])])
+    ground_truth["annotations"][1]["iscrowd"] = 1
+    in_crowd = [_detection(1, 1, [110, y, 20, 20], 0.9) for y in (0, 40, 80)]
+    coco_eval = run_evaluator(
+        ground_truth, [*in_crowd, _detection(1, 1, [10, 10, 50, 50], 0.5)], evaluator=evaluator
+    )
+    assert coco_eval.stats[0] == pytest.approx(1)
+    assert per_class_figures(coco_eval, ground_truth, {1: "cell"})[0].boxes == 1
+
+
+def test_per_class_figures_by_hand(evaluator):
+    ground_truth = _content(
+        [(1, 2, [0, 0, 40, 40]), (1, 2, [100, 0, 40, 40]), (1, 9, [0, 100, 40, 40])], categories=(9, 2, 30)
+    )
+    detections = [_detection(1, 2, [0, 0, 40, 40], 0.9), _detection(1, 9, [0, 100, 40, 26], 0.9)]
+    coco_eval = run_evaluator(ground_truth, detections, evaluator=evaluator)
+    two, nine, thirty = per_class_figures(coco_eval, ground_truth, {2: "two", 9: "nine"})
+    assert (two.name, two.category_id, two.boxes) == ("two", 2, 2)
+    assert two.AP == two.AP50 == pytest.approx(51 / 101)  # one of two found: recall levels 0 to 0.5
+    assert (nine.boxes, nine.AP50, nine.AP) == (1, pytest.approx(1), pytest.approx(0.4))  # IoU 0.65
+    assert (thirty.name, thirty.boxes, thirty.AP) == ("30", 0, -1)
+    assert np.mean([two.AP, nine.AP]) == pytest.approx(coco_eval.stats[0])
+
+
+def test_summary_lines_are_pycocotools_own(evaluator, capsys):
+    run_evaluator(_content([(1, 1, [10, 10, 50, 50])]), [_detection(1, 1, [10, 10, 50, 50], 1)], evaluator=evaluator)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 12
+    assert lines[0] == " Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = 1.000"
+    assert lines[11] == " Average Recall     (AR) @[ IoU=0.50:0.95 | area= large | maxDets=100 ] = -1.000"
+
+
+def test_inputs_are_left_alone(evaluator, random_scenes, rng_seed):
+    ground_truth, detections = random_scenes(np.random.default_rng(rng_seed))
+    before = copy.deepcopy((ground_truth, detections))
+    run_evaluator(ground_truth, detections, evaluator=evaluator)
+    assert (ground_truth, detections) == before
+
+
+def _assert_equal_figures(ground_truth, detections):
+    fast, slow = (run_evaluator(ground_truth, detections, evaluator=name) for name in EVALUATORS)
+    # both add the same numbers, the C++ one in another order
+    np.testing.assert_allclose(fast.stats[:12], slow.stats[:12], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(fast.eval["precision"], slow.eval["precision"], rtol=0, atol=1e-12)
+    for a, b in zip(*(per_class_figures(result, ground_truth, {}) for result in (fast, slow)), strict=True):
+        assert (a.name, a.category_id, a.boxes) == (b.name, b.category_id, b.boxes)
+        assert (a.AP, a.AP50) == pytest.approx((b.AP, b.AP50), abs=1e-12)
+
+
+def test_both_evaluators_agree_on_random_scenes(random_scenes, rng_seed):
+    for name in EVALUATORS:
+        pytest.importorskip(name)
+    rng = np.random.default_rng(rng_seed)
+    for _ in range(5):
+        _assert_equal_figures(*random_scenes(rng))
+
+
+def test_both_evaluators_agree_on_real_annotations(shared_data, rng_seed):
+    for name in EVALUATORS:
+        pytest.importorskip(name)
+    rng = np.random.default_rng(rng_seed)
+    ground_truth = load_ground_truth(shared_data("coco_tiny") / "annotations" / "instances_val2017.json")
+    detections = []
+    for annotation in ground_truth["annotations"]:
+        x, y, w, h = annotation["bbox"]
+        for score in rng.random(rng.integers(0, 4)):
+            dx, dy, dw, dh = rng.normal(0, 0.1, 4) * (w, h, w, h)
+            box = [x + dx, y + dy, max(w + dw, 1), max(h + dh, 1)]
+            detections.append(_detection(annotation["image_id"], annotation["category_id"], box, float(score)))
+    _assert_equal_figures(ground_truth, detections)
+
+
+def test_missing_keys_are_filled_in_and_ids_are_numbered_anew(tmp_path, evaluator):
+    path = tmp_path / "bare.json"
+    bare = {"image_id": 4, "category_id": 1, "bbox": [10, 10, 40, 50]}
+    content = {
+        "images": [{"id": 4, "width": 99, "height": 99}],
+        "annotations": [bare, {**bare, "id": 0, "bbox": [60, 10, 30, 30]}],
+        "categories": [{"id": 1, "name": "cell"}],
+    }
+    path.write_text(json.dumps(content))
+    ground_truth = load_ground_truth(path)
+    assert ground_truth["annotations"][0] == {**bare, "id": 1, "area": 2000, "iscrowd": 0}
+    detections = [_detection(4, 1, annotation["bbox"], 0.5) for annotation in content["annotations"]]
+    assert run_evaluator(ground_truth, detections, evaluator=evaluator).stats[0] == pytest.approx(1)
+    assert json.loads(path.read_text()) == content
+
+
+def test_unusable_and_flat_boxes_are_counted(tmp_path, caplog):
+    path = tmp_path / "bad.json"
+    boxes = [[1, 1, 5, 5], [1, 1, float("nan"), 5], None, [1, 2, 3], "box", [4, 4, 0, 9]]
+    annotations = [{"id": k, "image_id": 1, "category_id": 1, "bbox": box} for k, box in enumerate(boxes)]
+    path.write_text(json.dumps({"images": [{"id": 1}], "annotations": annotations, "categories": [{"id": 1}]}))
+    with caplog.at_level(logging.WARNING):
+        ground_truth = load_ground_truth(path)
+    assert [annotation["bbox"] for annotation in ground_truth["annotations"]] == [[1, 1, 5, 5], [4, 4, 0, 9]]
+    assert "4 annotations without four finite" in caplog.text and "1 boxes have no area" in caplog.text
+
+
+def test_a_file_that_is_no_coco_file_is_named(tmp_path):
+    path = tmp_path / "other.json"
+    path.write_text("[]")
+    with pytest.raises(ValueError, match=r"other\.json has no 'images' and no 'categories'"):
+        load_ground_truth(path)
+
+
+def test_missing_evaluators_say_what_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="pip install pycocotools"):
+        available_evaluator()

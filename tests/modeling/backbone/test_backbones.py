@@ -1,0 +1,216 @@
+"""What holds for every backbone."""
+
+import gzip
+import json
+from pathlib import Path
+
+import fill
+import numpy as np
+import pytest
+import torch
+
+from maskrcnn_benchmark.config import cfg as defaults
+from maskrcnn_benchmark.modeling import registry
+from maskrcnn_benchmark.modeling.backbone import build_backbone
+from maskrcnn_benchmark.structures.image_list import to_image_list
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+KEY_LISTS = sorted((GOLDEN / "state_dicts").glob("*.json.gz"))
+FPN_SETTINGS = ["MODEL.RESNETS.BACKBONE_OUT_CHANNELS", 256]
+
+
+def config(overrides):
+    cfg = defaults.clone()
+    for key, value in overrides.items():
+        cfg.merge_from_list([key, tuple(value) if isinstance(value, list) else value])
+    return cfg
+
+
+@pytest.mark.parametrize("path", KEY_LISTS, ids=lambda path: path.name[: -len(".json.gz")])
+def test_state_dict_equals_the_original(path):
+    recorded = json.loads(gzip.decompress(path.read_bytes()))
+    with torch.device("meta"):
+        backbone = build_backbone(config(recorded["overrides"]))
+    ours = [
+        [f"backbone.{key}", list(value.shape), str(value.dtype).removeprefix("torch.")]
+        for key, value in backbone.state_dict().items()
+    ]
+    assert ours == [entry for entry in recorded["state_dict"] if entry[0].startswith("backbone.")]
+    frozen = [f"backbone.{key}" for key, p in backbone.named_parameters() if not p.requires_grad]
+    assert sorted(frozen) == sorted(recorded["requires_grad_false"])
+
+
+# (file, overrides where the file has none)
+GOLDENS = {
+    "fcos_V_39": {
+        "MODEL.BACKBONE.CONV_BODY": "V-39-FPN-RETINANET",
+        "MODEL.RETINANET.USE_C5": False,
+    },
+    "fcos_R_50": {
+        "MODEL.BACKBONE.CONV_BODY": "R-50-FPN-RETINANET",
+        "MODEL.RESNETS.BACKBONE_OUT_CHANNELS": 256,
+        "MODEL.RETINANET.USE_C5": False,
+    },
+    "fcos_MNV2_syncbn_c128": {
+        "MODEL.BACKBONE.CONV_BODY": "MNV2-FPN-RETINANET",
+        "MODEL.RESNETS.BACKBONE_OUT_CHANNELS": 128,
+    },
+    "backbone_faster_R_50_C4": {},
+    "backbone_retinanet_R_50_FPN": {},
+    "backbone_scratch_mask_V_39_gn": {},
+}
+
+
+def golden_images(golden):
+    pictures = np.load(GOLDEN / "inputs.npz")
+    mean = torch.tensor([102.9801, 115.9465, 122.7717]).view(3, 1, 1)
+    tensors = [
+        torch.from_numpy(pictures[key][:, :, ::-1].copy()).permute(2, 0, 1).float() - mean
+        for key in ("image0", "image1")
+    ]
+    return to_image_list(tensors, golden["size_divisibility"]).tensors
+
+
+def assert_like(ours, recorded, what):
+    assert list(ours.shape) == recorded["shape"], what
+    samples = ours.reshape(-1)[fill.sample_indices(ours.numel())]
+    worst = (samples - torch.tensor(recorded["samples"])).abs().max().item()
+    # The originals differ from themselves by 1e-6 to 1e-5 of the largest value between 1 and 2 threads.
+    assert worst <= 1e-4 * recorded["absmax"], f"{what}: {worst} off, largest value {recorded['absmax']}"
+    assert ours.abs().max().item() == pytest.approx(recorded["absmax"], rel=1e-4), what
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_maps_equal_the_original(name):
+    golden = json.loads((GOLDEN / f"{name}.json").read_text())
+    backbone = build_backbone(config(GOLDENS[name] or golden["overrides"])).eval()
+    # The weights are made from the names that they have in the whole model.
+    state = {f"backbone.{key}": value for key, value in backbone.state_dict().items()}
+    filled = fill.fill(state, golden["gains"], golden["bias_offsets"])
+    state = {key.removeprefix("backbone."): torch.from_numpy(value) for key, value in filled.items()}
+    backbone.load_state_dict(state, strict=False)
+    recorded = golden["test"][0]
+    images = golden_images(golden)
+    with torch.inference_mode():
+        assert_like(images, recorded["batched_input"], "input")
+        body = backbone.body(images)
+        features = backbone.fpn(body) if hasattr(backbone, "fpn") else body
+    assert len(body) == len(recorded["backbone_body"]) and len(features) == len(recorded["features"])
+    for kind, maps in (("backbone_body", body), ("features", features)):
+        for level, ours in enumerate(maps):
+            assert_like(ours, recorded[kind][level], f"{kind} {level}")
+
+
+# Upstream's own test of backbones: these names get their config, every other one the untouched defaults. V-XX and
+# MobileNetV2 then have to do without a CONV_BODY of their own, and a depth comes from the R-50-C4 of the defaults.
+UPSTREAM_CONFIGS = {
+    "R-50-FPN": ["MODEL.BACKBONE.CONV_BODY", "R-50-FPN", *FPN_SETTINGS],
+    "R-101-FPN": ["MODEL.BACKBONE.CONV_BODY", "R-101-FPN", *FPN_SETTINGS],
+    "R-152-FPN": ["MODEL.BACKBONE.CONV_BODY", "R-101-FPN", *FPN_SETTINGS],
+    "R-50-FPN-RETINANET": ["MODEL.BACKBONE.CONV_BODY", "R-50-FPN-RETINANET", *FPN_SETTINGS],
+    "R-101-FPN-RETINANET": ["MODEL.BACKBONE.CONV_BODY", "R-101-FPN-RETINANET", *FPN_SETTINGS],
+}
+
+
+@pytest.mark.parametrize("name", sorted(registry.BACKBONES))
+def test_every_entry_builds_from_the_defaults_and_tells_its_channels(name):
+    cfg = defaults.clone()
+    cfg.merge_from_list(UPSTREAM_CONFIGS.get(name, []))
+    # Shapes alone are asked here, and on the meta device 25 models take no time; the goldens compute.
+    with torch.device("meta"):
+        backbone = registry.BACKBONES[name](cfg)
+        maps = backbone(torch.rand(2, 3, 224, 256))
+    assert [tuple(m.shape[:2]) for m in maps] == [(2, backbone.out_channels)] * len(maps)
+    sizes = [tuple(m.shape[2:]) for m in maps]
+    if "FPN" not in name:
+        assert sizes == [(14, 16)] and backbone.out_channels == 1024
+    elif "RETINANET" in name:
+        assert sizes == [(28, 32), (14, 16), (7, 8), (4, 4), (2, 2)]
+    else:
+        assert sizes == [(56, 64), (28, 32), (14, 16), (7, 8), (4, 4)]
+
+
+def test_builder_falls_back_to_its_own_name_for_a_body_it_does_not_know():
+    with torch.device("meta"):
+        backbone = registry.BACKBONES["V-57-FPN"](config({"MODEL.BACKBONE.CONV_BODY": "R-50-C4"}))
+        assert len([name for name, _ in backbone.body.stage4.named_children()]) == 1 + 4
+        backbone = registry.BACKBONES["R-101-C5"](config({"MODEL.BACKBONE.CONV_BODY": "V-39-FPN"}))
+        assert len(backbone.body.layer3) == 23 and hasattr(backbone.body, "layer4")
+
+
+def test_unknown_backbone_names_the_nearest():
+    with pytest.raises(KeyError, match="'V-39-FNP' is not registered; did you mean V-39-FPN"):
+        build_backbone(config({"MODEL.BACKBONE.CONV_BODY": "V-39-FNP"}))
+
+
+SMALL_BODIES = {
+    "vovnet": {
+        "MODEL.BACKBONE.CONV_BODY": "V-27-FPN-RETINANET",
+        "MODEL.VOVNET.STEM_CHANNELS": [8, 8, 16],
+        "MODEL.VOVNET.STAGE_CONV_CHANNELS": [8, 8, 16, 16],
+        "MODEL.VOVNET.STAGE_OUT_CHANNELS": [16, 32, 48, 64],
+        "MODEL.VOVNET.LAYERS_PER_BLOCK": 2,
+        "MODEL.VOVNET.BACKBONE_OUT_CHANNELS": 32,
+    },
+    "resnet": {
+        "MODEL.BACKBONE.CONV_BODY": "R-50-FPN",
+        "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": 16,
+        "MODEL.RESNETS.WIDTH_PER_GROUP": 4,
+        "MODEL.RESNETS.BACKBONE_OUT_CHANNELS": 32,
+    },
+    "mobilenet": {"MODEL.BACKBONE.CONV_BODY": "MNV2-FPN-RETINANET", "MODEL.RESNETS.BACKBONE_OUT_CHANNELS": 32},
+}
+
+
+def small_backbone(name, **more):
+    return build_backbone(config({**SMALL_BODIES[name], "MODEL.BACKBONE.FREEZE_CONV_BODY_AT": 0, **more}))
+
+
+@pytest.mark.parametrize("name", SMALL_BODIES)
+@pytest.mark.parametrize("size", [(97, 131), (1, 40), (32, 33)])
+def test_any_picture_size_runs(name, size):
+    backbone = small_backbone(name).eval()
+    maps = backbone(torch.rand(2, 3, *size))
+    assert len(maps) == 5 and all(m.shape[:2] == (2, 32) and min(m.shape[2:]) >= 1 for m in maps)
+
+
+@pytest.mark.parametrize("name", SMALL_BODIES)
+def test_every_parameter_gets_a_gradient(rng_seed, name):
+    backbone = small_backbone(name)
+    sum(m.sum() for m in backbone(torch.rand(2, 3, 64, 64))).backward()
+    without = [key for key, p in backbone.named_parameters() if p.grad is None]
+    # The fork's MobileNetV2 and VoVNet FPNs of level 3 to 7 do not use the finest map, but the body goes on from it.
+    assert without == []
+
+
+@pytest.mark.parametrize("name", SMALL_BODIES)
+def test_channels_last_gives_the_same_maps(rng_seed, name):
+    backbone = small_backbone(name).eval()
+    x = torch.rand(2, 3, 96, 64)
+    with torch.inference_mode():
+        plain = backbone(x)
+        backbone = backbone.to(memory_format=torch.channels_last)
+        last = backbone(x.to(memory_format=torch.channels_last))
+    for a, b in zip(plain, last, strict=True):
+        assert b.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * a.abs().max().item())
+
+
+@pytest.mark.parametrize("name", SMALL_BODIES)
+def test_autocast_trains_in_bfloat16(rng_seed, name):
+    backbone = small_backbone(name)
+    x = torch.rand(2, 3, 64, 64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        maps = backbone(x)
+    assert {m.dtype for m in maps} == {torch.bfloat16}
+    sum(m.float().sum() for m in maps).backward()
+    assert all(torch.isfinite(p.grad).all() for p in backbone.parameters())
+
+
+@pytest.mark.parametrize("norm", ["FrozenBN", "BN", "SyncBN", "GN"])
+@pytest.mark.parametrize("name", SMALL_BODIES)
+def test_every_body_takes_every_norm(norm, name):
+    groups = {"MODEL.GROUP_NORM.NUM_GROUPS": 4}
+    backbone = small_backbone(name, **groups, **{"MODEL.BACKBONE.NORM": norm})
+    assert all(torch.isfinite(m).all() for m in backbone(torch.rand(2, 3, 64, 64)))

@@ -1,0 +1,142 @@
+import pytest
+import torch
+from torch import nn
+
+from maskrcnn_benchmark.config import cfg as defaults
+from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
+from maskrcnn_benchmark.modeling.backbone import build_backbone
+from maskrcnn_benchmark.modeling.backbone.vovnet import VARIANTS, CeilMaxPool, OSASpec, VoVNet
+
+SMALL = OSASpec((8, 8, 8, 8), (16, 24, 32, 40), (1, 1, 2, 1), layers=2, stem=(4, 4, 8))
+
+
+def config(*opts):
+    cfg = defaults.clone()
+    cfg.merge_from_list(list(opts))
+    return cfg
+
+
+# Totals of published models, less their heads: FCOS (towers and predictions of 256 channels) 4,920,666 and RPN with
+# the 2-layer box head 14,904,740 parameters.
+@pytest.mark.parametrize(
+    ("body", "parameters"),
+    [
+        ("V-27-FPN-RETINANET", 11_172_890 - 4_920_666),
+        ("V-39-FPN-RETINANET", 30_016_538 - 4_920_666),
+        ("V-57-FPN-RETINANET", 44_045_338 - 4_920_666),
+        ("V-93-FPN-RETINANET", 64_631_834 - 4_920_666),
+        ("V-27-FPN", 20_599_908 - 14_904_740),
+        ("V-39-FPN", 39_476_324 - 14_904_740),
+        ("V-57-FPN", 53_505_124 - 14_904_740),
+        ("V-69-FPN", 61_467_748 - 14_904_740),
+        ("V-75-FPN", 63_798_372 - 14_904_740),
+        ("V-93-FPN", 74_091_620 - 14_904_740),
+    ],
+)
+def test_parameters_equal_the_originals(body, parameters):
+    with torch.device("meta"):
+        backbone = build_backbone(
+            config("MODEL.BACKBONE.CONV_BODY", body, "MODEL.RETINANET.USE_C5", False)
+        )
+    assert sum(p.numel() for p in backbone.parameters()) == parameters
+
+
+def test_channels_and_strides_are_told_truly(rng_seed):
+    body = VoVNet(SMALL)
+    maps = body(torch.randn(2, 3, 64, 96))
+    assert tuple(m.shape[1] for m in maps) == body.out_channels == (16, 24, 32, 40)
+    assert [tuple(m.shape[2:]) for m in maps] == [(64 // s, 96 // s) for s in body.out_strides]
+
+
+def test_sizes_of_a_picture_that_is_no_multiple_of_32():
+    with torch.device("meta"):
+        maps = VoVNet(VARIANTS["V-39"])(torch.rand(1, 3, 100, 100))
+    assert [m.shape[-1] for m in maps] == [25, 12, 6, 3]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (17, 200), (31, 33)])
+def test_tiny_pictures_pass(size):
+    maps = VoVNet(SMALL)(torch.rand(1, 3, *size))
+    assert all(min(m.shape[2:]) >= 1 for m in maps)
+
+
+def test_pooling_equals_ceil_mode_where_that_works(rng_seed):
+    for size in ((2, 2), (7, 12), (24, 25)):
+        x = torch.randn(1, 2, *size)
+        assert torch.equal(CeilMaxPool()(x), nn.MaxPool2d(3, 2, ceil_mode=True)(x))
+    x = torch.randn(1, 2, 1, 8)
+    assert torch.equal(CeilMaxPool()(x), nn.MaxPool2d((1, 3), (1, 2), ceil_mode=True)(x))
+
+
+def test_only_later_blocks_of_a_stage_add_their_input():
+    body = VoVNet(SMALL)
+    assert [block.identity for name, block in body.stage4.named_children() if name != "Pooling"] == [False, True]
+
+
+def test_config_gives_widths_and_depths():
+    cfg = config(
+        "MODEL.BACKBONE.CONV_BODY", "V-27-FPN-RETINANET",
+        "MODEL.VOVNET.STEM_CHANNELS", [8, 8, 16],
+        "MODEL.VOVNET.STAGE_CONV_CHANNELS", [8, 8, 16, 16],
+        "MODEL.VOVNET.STAGE_OUT_CHANNELS", [16, 32, 48, 64],
+        "MODEL.VOVNET.BLOCKS_PER_STAGE", [1, 1, 1, 2],
+        "MODEL.VOVNET.LAYERS_PER_BLOCK", 3,
+        "MODEL.VOVNET.BACKBONE_OUT_CHANNELS", 24,
+    )  # fmt: skip
+    backbone = build_backbone(cfg)
+    assert backbone.body.out_channels == (16, 32, 48, 64)
+    assert backbone.body.stem[0].out_channels == 8
+    assert len(backbone.body.stage5.OSA5_2.layers) == 3
+    assert [m.shape[1] for m in backbone(torch.rand(1, 3, 64, 64))] == [24] * 5
+
+
+def test_wrong_number_of_widths_is_named():
+    with pytest.raises(ValueError, match=r"STAGE_OUT_CHANNELS is \[16, 32\]; it wants 4"):
+        build_backbone(
+            config("MODEL.BACKBONE.CONV_BODY", "V-39-FPN", "MODEL.VOVNET.STAGE_OUT_CHANNELS", [16, 32])
+        )
+
+
+@pytest.mark.parametrize("out_channels", [128, 256])
+def test_out_channels_key_decides_nothing(out_channels):
+    cfg = config("MODEL.BACKBONE.CONV_BODY", "V-27-FPN", "MODEL.VOVNET.OUT_CHANNELS", out_channels)
+    with torch.device("meta"):
+        backbone = build_backbone(cfg)
+        maps = backbone(torch.rand(1, 3, 64, 64))
+    assert backbone.body.out_channels == (128, 256, 384, 512)
+    assert [m.shape[1] for m in maps] == [256] * 5
+
+
+@pytest.mark.parametrize(
+    ("opts", "kind"),
+    [
+        ((), FrozenBatchNorm2d),
+        (("MODEL.VOVNET.USE_GN", True), nn.GroupNorm),
+        (("MODEL.BACKBONE.NORM", "BN", "MODEL.VOVNET.USE_GN", True), nn.BatchNorm2d),
+        (("MODEL.BACKBONE.NORM", "SyncBN"), nn.BatchNorm2d),
+        (("MODEL.BACKBONE.NORM", "GN"), nn.GroupNorm),
+    ],
+)
+def test_norm_by_config(opts, kind):
+    with torch.device("meta"):
+        body = build_backbone(config("MODEL.BACKBONE.CONV_BODY", "V-39-FPN", *opts)).body
+    norms = [module for name, module in body.named_modules() if name.endswith("/norm")]
+    assert len(norms) == 39 and {type(norm) for norm in norms} == {kind}
+
+
+@pytest.mark.parametrize(("freeze_at", "frozen"), [(-1, 0), (0, 0), (1, 3), (2, 9), (3, 15), (5, 39)])
+def test_frozen_weights_of_v39(freeze_at, frozen):
+    with torch.device("meta"):
+        body = VoVNet(VARIANTS["V-39"], freeze_at=freeze_at)
+    assert sum(not p.requires_grad for p in body.parameters()) == frozen
+
+
+def test_frozen_stages_keep_their_batch_statistics(rng_seed):
+    body = VoVNet(SMALL, nn.BatchNorm2d, freeze_at=2)
+    for _ in range(2):  # as built, and after a round of evaluation
+        before = {name: value.clone() for name, value in body.state_dict().items() if "running" in name}
+        body(torch.randn(2, 3, 64, 64))
+        moved = {name.split(".")[0] for name, value in before.items() if not torch.equal(body.state_dict()[name], value)}
+        assert moved == {"stage3", "stage4", "stage5"}
+        body.eval()
+        body.train()

@@ -1,0 +1,50 @@
+import pytest
+
+from maskrcnn_benchmark.modeling import registry
+from maskrcnn_benchmark.utils.registry import Registry
+
+
+def test_decorator_returns_its_object_and_can_be_stacked():
+    table = Registry()
+
+    @table.register("one")
+    @table.register("two")
+    def builder():
+        return "built"
+
+    assert builder() == "built"
+    assert table["one"] is table["two"] is builder
+
+
+def test_register_with_a_module_stores_it():
+    table = Registry({"first": 1})
+    assert table.register("second", 2) == 2
+    assert dict(table.items()) == {"first": 1, "second": 2} and len(table) == 2
+
+
+def test_a_name_twice_is_refused_and_the_first_stays():
+    table = Registry(name=1)
+    with pytest.raises(AssertionError, match="'name' is registered already"):
+        table.register("name", 2)
+    assert table["name"] == 1
+
+
+def test_unknown_name_lists_the_nearest():
+    table = Registry({"V-39-FPN": 1, "R-50-C4": 2})
+    with pytest.raises(KeyError, match="did you mean V-39-FPN"):
+        table["V-38-FPN"]
+    assert "V-38-FPN" not in table and table.get("V-38-FPN") is None
+
+
+def test_the_forks_eight_tables_are_there():
+    for name in (
+        "BACKBONES",
+        "RPN_HEADS",
+        "ROI_BOX_FEATURE_EXTRACTORS",
+        "ROI_BOX_PREDICTOR",
+        "ROI_KEYPOINT_FEATURE_EXTRACTORS",
+        "ROI_KEYPOINT_PREDICTOR",
+        "ROI_MASK_FEATURE_EXTRACTORS",
+        "ROI_MASK_PREDICTOR",
+    ):
+        assert isinstance(getattr(registry, name), Registry)

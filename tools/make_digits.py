@@ -1,0 +1,35 @@
+"""Composes the embedded default data set (handwritten digits on photographs); see maskrcnn_benchmark/data/digits.py."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from maskrcnn_benchmark.data.digits import make_digits
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", default="datasets/digits", help="folder to make (default: %(default)s)")
+    parser.add_argument("--train", type=int, default=2000, help="training scenes (default: %(default)s)")
+    parser.add_argument("--test", type=int, default=200, help="test scenes (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=160, help="side of a scene in pixels (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+
+    def progress(done: int, total: int) -> None:
+        if sys.stderr.isatty() and (done % 20 == 0 or done == total):
+            end = "\n" if done == total else ""
+            print(f"\rcomposing scenes: {done}/{total}", end=end, file=sys.stderr, flush=True)
+
+    try:
+        written = make_digits(args.output, args.train, args.test, args.size, args.seed, progress)
+    except (FileExistsError, ImportError, ValueError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
+    scenes = f"{args.train} training and {args.test} test scenes of {args.size}x{args.size}"
+    print(f"{args.output}: {scenes}" + ("" if written else ", there already"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""Writes a copy of a training checkpoint without what only the training needs: NAME.pth -> NAME_wo_solver_states.pth.
+
+    python tools/remove_solver_states.py output/model_final.pth
+
+Weights, class names and configuration stay. The copy is smaller and starts a training at iteration 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from maskrcnn_benchmark.utils.checkpoint import write_checkpoint
+from maskrcnn_benchmark.utils.safe_unpickle import load_pickled
+
+SOLVER_ENTRIES = ("optimizer", "scheduler", "iteration", "scaler", "rng_state", "best_score")
+
+
+def remove_solver_states(path: str) -> str:
+    """Writes the copy and returns its path.
+
+    Raises:
+        FileNotFoundError, ValueError: the file can't be read, or has no such entries.
+    """
+    checkpoint = load_pickled(path)
+    if not isinstance(checkpoint, dict) or "model" not in checkpoint:
+        raise ValueError(
+            f'{path} has no "model" entry: it is no training checkpoint, but weights alone or another file'
+        )
+    removed = [name for name in SOLVER_ENTRIES if name in checkpoint]
+    if not removed:
+        raise ValueError(f"{path} holds no solver states (its entries: {', '.join(map(str, checkpoint))})")
+    stem, extension = os.path.splitext(path)
+    stripped = f"{stem}_wo_solver_states{extension}"
+    write_checkpoint(stripped, {name: value for name, value in checkpoint.items() if name not in removed})
+    return stripped
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", metavar="MODEL", help="checkpoint written by tools/train_net.py or by a fork")
+    try:
+        path = remove_solver_states(parser.parse_args().model)
+    except (OSError, ValueError, TypeError) as error:
+        sys.exit(f"error: {error}")
+    print(f"Done. The model without solver states is saved to {path}")
+
+
+if __name__ == "__main__":
+    main()
