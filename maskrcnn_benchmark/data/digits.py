@@ -30,8 +30,8 @@ RECIPE_FILE = "digits.json"
 # Share of the writers' digits, and of the photographs' width, that only test scenes use.
 TEST_SHARE = 0.3
 MAX_DIGITS = 6
-# Side of a digit's square, in parts of the scene's side.
-DIGIT_SIDE = (0.16, 0.42)
+# Side of a digit's square (its strokes fill about four fifths of it), in parts of the scene's side.
+DIGIT_SIDE = (0.2, 0.48)
 # Two digits' boxes may share this part of the smaller one.
 MAX_OVERLAP = 0.1
 # Mean difference (of 255, largest channel) between a digit's colour and what it is laid on.
@@ -75,8 +75,9 @@ def make_digits(
     if before == recipe:
         return False
 
-    partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+    partial, replaced = output.with_name(f".{output.name}.partial"), output.with_name(f".{output.name}.replaced")
+    for leftover in (partial, replaced):  # of a run that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     done = 0
     try:
         for split, count in (("train", train), ("test", test)):
@@ -85,15 +86,13 @@ def make_digits(
                 if progress is not None:
                     progress(done, train + test)
         (partial / RECIPE_FILE).write_text(json.dumps(recipe, indent=2) + "\n")
-        os.sync()
-        if before is not None:
-            shutil.rmtree(output)
-        elif output.exists():
-            output.rmdir()  # empty: _recipe_of saw to it
+        if output.exists():
+            output.rename(replaced)
         partial.rename(output)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+    shutil.rmtree(replaced, ignore_errors=True)
     return True
 
 
@@ -189,7 +188,7 @@ def compose_scene(
     boxes: list[tuple[int, int, int, int]] = []
     for _ in range(rng.integers(1, MAX_DIGITS + 1)):
         which = rng.integers(len(digits))
-        side = int(round(size * rng.uniform(*DIGIT_SIDE)))
+        side = round(size * rng.uniform(*DIGIT_SIDE))
         coverage = _enlarge(digits[which], side)
         mask = coverage > MASK_THRESHOLD
         x1, y1, x2, y2 = tight_box(mask)
@@ -207,8 +206,9 @@ def compose_scene(
         placed = [(label, earlier & ~whole) for label, earlier in placed]
         placed.append((int(labels[which]), whole))
         boxes.append((left, top, left + width, top + height))
-    noise = rng.normal(0.0, 4.0, scene.shape)
-    return (scene + noise).clip(0, 255).astype(np.uint8), placed
+    noise = rng.normal(0.0, 2.5, scene.shape)
+    visible = [(label, mask) for label, mask in placed if mask.any()]
+    return (scene + noise).clip(0, 255).astype(np.uint8), visible
 
 
 def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
@@ -234,7 +234,7 @@ def _enlarge(digit: np.ndarray, side: int) -> np.ndarray:
     """(8, 8) in 0..1 -> (side, side) coverage in 0..1, with a smooth but firm edge."""
     padded = Image.fromarray(np.pad(digit, 1).astype(np.float32))
     smooth = np.asarray(padded.resize((side, side), Image.Resampling.BICUBIC))
-    return ((smooth - 0.2) / 0.4).clip(0, 1)
+    return ((smooth - 0.3) / 0.4).clip(0, 1)
 
 
 def _free_corner(rng: np.random.Generator, boxes: list, width: int, height: int, size: int) -> tuple[int, int] | None:

@@ -2,7 +2,7 @@
 
 from maskrcnn_benchmark.layers.iou_loss import IOULoss
 from maskrcnn_benchmark.layers.nms import batched_nms, ml_nms, nms
-from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d, get_norm
+from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d, get_norm, group_norm
 from maskrcnn_benchmark.layers.roi_align import ROIAlign, roi_align
 from maskrcnn_benchmark.layers.scale import Scale
 from maskrcnn_benchmark.layers.sigmoid_focal_loss import SigmoidFocalLoss, sigmoid_focal_loss
@@ -20,6 +20,7 @@ __all__ = [
     "SigmoidFocalLoss",
     "batched_nms",
     "get_norm",
+    "group_norm",
     "interpolate",
     "ml_nms",
     "nms",

@@ -103,9 +103,16 @@ def _overlap(a, b) -> float:
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
-def enlarge(image: np.ndarray, min_width: int) -> np.ndarray:
-    """The picture, scaled up by a whole number (pixels stay squares) when it is narrower than min_width."""
-    factor = -(-min_width // image.shape[1])
+def fit_width(image: np.ndarray, min_width: int, max_width: int) -> np.ndarray:
+    """The picture at a width that text on it can be read at.
+
+    Narrower than min_width: enlarged by a whole number, so that pixels stay squares. Wider than max_width: reduced.
+    """
+    height, width = image.shape[:2]
+    if width > max_width:
+        reduced = Image.fromarray(image).resize((max_width, max(1, round(height * max_width / width))), Image.BILINEAR)
+        return np.asarray(reduced).copy()
+    factor = -(-min_width // width)
     return image if factor <= 1 else image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 

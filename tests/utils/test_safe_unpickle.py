@@ -53,7 +53,7 @@ GADGETS = {
     "open": Calls(open, "executed", "w"),
     "numpy.load": Calls(np.load, "inner.npy", None, True),
     "torch.serialization.load": Calls(torch.load, "inner.pth"),
-    "subprocess.Popen": Calls(subprocess.Popen, ["touch", "executed"]),
+    "Popen": Calls(subprocess.Popen, ["touch", "executed"]),
 }
 
 

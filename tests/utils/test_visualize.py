@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from maskrcnn_benchmark.structures.bounding_box import BoxList
-from maskrcnn_benchmark.utils.visualize import draw_boxes, enlarge, grid, label_colors, save_picture, side_by_side
+from maskrcnn_benchmark.utils.visualize import draw_boxes, fit_width, grid, label_colors, save_picture, side_by_side
 
 
 def _boxes(boxes, size, labels=None, scores=None):
@@ -91,11 +91,12 @@ def test_captions_are_above_their_pictures_and_cut_to_fit():
         grid([], columns=2)
 
 
-def test_small_pictures_are_enlarged_by_whole_numbers():
+def test_width_is_fitted():
     image = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
-    assert enlarge(image, 7).shape == (6, 9, 3)
-    assert (enlarge(image, 7)[::3, ::3] == image).all()
-    assert enlarge(image, 3) is image
+    assert fit_width(image, 7, 20).shape == (6, 9, 3)
+    assert (fit_width(image, 7, 20)[::3, ::3] == image).all()
+    assert fit_width(image, 3, 20) is image
+    assert fit_width(np.zeros((20, 40, 3), np.uint8), 5, 10).shape == (5, 10, 3)
 
 
 def test_saving_by_extension(tmp_path):

@@ -118,9 +118,7 @@ class VoVNet(nn.Module):
 
     out_strides = (4, 8, 16, 32)
 
-    def __init__(
-        self, spec: OSASpec, norm: Callable[[int], nn.Module] = FrozenBatchNorm2d, freeze_at: int = 0
-    ):
+    def __init__(self, spec: OSASpec, norm: Callable[[int], nn.Module] = FrozenBatchNorm2d, freeze_at: int = 0):
         super().__init__()
         self.out_channels = spec.out_channels
         self.stem = nn.Sequential(

@@ -99,9 +99,7 @@ def test_norms_by_config(opts, stem, blocks):
 
 @pytest.mark.parametrize(("freeze_at", "frozen"), [(-1, 0), (0, 0), (1, 1), (2, 11), (5, 53)])
 def test_frozen_weights_of_r50(freeze_at, frozen):
-    body = build_on_meta(
-        "MODEL.BACKBONE.CONV_BODY", "R-50-FPN", "MODEL.BACKBONE.FREEZE_CONV_BODY_AT", freeze_at
-    ).body
+    body = build_on_meta("MODEL.BACKBONE.CONV_BODY", "R-50-FPN", "MODEL.BACKBONE.FREEZE_CONV_BODY_AT", freeze_at).body
     assert sum(not p.requires_grad for p in body.parameters()) == frozen
 
 

@@ -35,9 +35,7 @@ def config(*opts):
 )
 def test_parameters_equal_the_originals(body, parameters):
     with torch.device("meta"):
-        backbone = build_backbone(
-            config("MODEL.BACKBONE.CONV_BODY", body, "MODEL.RETINANET.USE_C5", False)
-        )
+        backbone = build_backbone(config("MODEL.BACKBONE.CONV_BODY", body, "MODEL.RETINANET.USE_C5", False))
     assert sum(p.numel() for p in backbone.parameters()) == parameters
 
 
@@ -92,9 +90,7 @@ def test_config_gives_widths_and_depths():
 
 def test_wrong_number_of_widths_is_named():
     with pytest.raises(ValueError, match=r"STAGE_OUT_CHANNELS is \[16, 32\]; it wants 4"):
-        build_backbone(
-            config("MODEL.BACKBONE.CONV_BODY", "V-39-FPN", "MODEL.VOVNET.STAGE_OUT_CHANNELS", [16, 32])
-        )
+        build_backbone(config("MODEL.BACKBONE.CONV_BODY", "V-39-FPN", "MODEL.VOVNET.STAGE_OUT_CHANNELS", [16, 32]))
 
 
 @pytest.mark.parametrize("out_channels", [128, 256])
@@ -136,7 +132,9 @@ def test_frozen_stages_keep_their_batch_statistics(rng_seed):
     for _ in range(2):  # as built, and after a round of evaluation
         before = {name: value.clone() for name, value in body.state_dict().items() if "running" in name}
         body(torch.randn(2, 3, 64, 64))
-        moved = {name.split(".")[0] for name, value in before.items() if not torch.equal(body.state_dict()[name], value)}
+        moved = {
+            name.split(".")[0] for name, value in before.items() if not torch.equal(body.state_dict()[name], value)
+        }
         assert moved == {"stage3", "stage4", "stage5"}
         body.eval()
         body.train()

@@ -1,0 +1,69 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from maskrcnn_benchmark.evaluation import save_predictions
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """run(*arguments) of the script on three pictures with predictions; returns the finished process."""
+    categories = [{"id": 4, "name": "cell"}]
+    images = [{"id": 10 + k, "file_name": f"{k}.png", "width": 200, "height": 100} for k in range(3)]
+    annotations = [
+        {"id": k + 1, "image_id": image["id"], "category_id": 4, "bbox": [20, 20, 40, 40]}
+        for k, image in enumerate(images)
+    ]
+    for image in images:
+        Image.new("RGB", (200, 100), (90, 90, 90)).save(tmp_path / image["file_name"])
+    annotation_file = tmp_path / "cells.json"
+    annotation_file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"OUTPUT_DIR: {tmp_path}\n"
+        "DATASETS:\n"
+        f"  TEST: [{{NAME: cells, FORMAT: coco, IMAGES: {tmp_path}, ANNOTATIONS: {annotation_file}}}]\n"
+    )
+    found = BoxList([[40, 40, 118, 118]], (400, 200))
+    found.add_field("labels", torch.tensor([1]))
+    found.add_field("scores", torch.tensor([0.9]))
+    folder = tmp_path / "inference" / "cells"
+    folder.mkdir(parents=True)
+    save_predictions([found, None, found[[]]], folder / "predictions.pth")
+
+    def call(*arguments):
+        command = [sys.executable, str(ROOT / "tools" / "draw_predictions.py"), "--config-file", str(config)]
+        return subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=120)
+
+    return call
+
+
+def test_grid_is_written_beside_the_predictions(run, tmp_path):
+    process = run()
+    assert process.returncode == 0, process.stderr
+    output = tmp_path / "inference" / "cells" / "predictions.png"
+    assert str(output) in process.stdout
+    picture = np.asarray(Image.open(output))
+    # two columns of pairs, each picture enlarged from 200 to 400 pixels
+    assert picture.shape == (12 + 2 * (21 + 200) + 12 + 12, 12 + 2 * (2 * 400 + 4) + 12 + 12, 3)
+
+
+def test_missing_predictions_say_what_to_run(run, tmp_path):
+    process = run("OUTPUT_DIR", str(tmp_path / "elsewhere"))
+    assert process.returncode != 0
+    assert "tools/test_net.py" in process.stderr and "Traceback" not in process.stderr
+
+
+def test_predictions_of_another_data_set_are_refused(run, tmp_path):
+    save_predictions([], tmp_path / "other.pth")
+    process = run("--predictions", str(tmp_path / "other.pth"))
+    assert process.returncode != 0 and "predictions of 0 pictures, but the data set has 3" in process.stderr

@@ -1,0 +1,67 @@
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from maskrcnn_benchmark.utils.atomic_write import atomic_write
+
+
+def test_the_new_file_replaces_the_old_one(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with atomic_write(path) as file:
+        file.write(b"new")
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["file"]
+
+
+def test_a_relative_path_is_written_in_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with atomic_write("file") as file:
+        file.write(b"here")
+    assert (tmp_path / "file").read_bytes() == b"here"
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt, TypeError])
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(error):
+        with atomic_write(path) as file:
+            file.write(b"half of the n")
+            raise error
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failing_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, step):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def fails(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, step, fails)
+    with pytest.raises(OSError, match="No space left"):
+        with atomic_write(path) as file:
+            file.write(b"new")
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_writing(tmp_path):
+    code = """
+        import os, signal, sys
+        from maskrcnn_benchmark.utils.atomic_write import atomic_write
+        with atomic_write(sys.argv[1]) as file:
+            file.write(b"half"); file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    path = tmp_path / "model.pth"
+    path.write_bytes(b"old")
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(path)], check=False)
+    assert path.read_bytes() == b"old" and len(os.listdir(tmp_path)) == 2
+    with atomic_write(path) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["model.pth"]

@@ -1,0 +1,123 @@
+"""Draws a grid of test pictures: ground truth on the left, what the model found on the right.
+
+    python tools/draw_predictions.py --config-file configs/quick/fcos_digits.yaml
+
+The predictions are those that testing left in OUTPUT_DIR/inference/NAME/predictions.pth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import sys
+
+import numpy as np
+
+from maskrcnn_benchmark.config import cfg
+from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
+from maskrcnn_benchmark.data.build import build_dataset
+from maskrcnn_benchmark.engine.progress import ProgressBar
+from maskrcnn_benchmark.evaluation import load_predictions
+from maskrcnn_benchmark.evaluation.matching import count_matches
+from maskrcnn_benchmark.utils.visualize import draw_boxes, fit_width, grid, save_picture, side_by_side
+
+# Text can be read on pictures of these widths, and sixteen pairs still make a file that opens at once.
+WIDTHS = (320, 640)
+
+
+def draw_pair(dataset, predictions, index: int, score: float) -> tuple[np.ndarray, str]:
+    """One picture of the grid and its caption."""
+    image, ground_truth, _ = dataset[index]
+    detections = predictions[index]
+    if detections is None:
+        detections, outcome = ground_truth[[]], "no predictions"
+    else:
+        detections = detections.copy_with_fields(("labels", "scores")).resize(image.size)
+        detections = detections[detections.get_field("scores") >= score]
+        found = count_matches(ground_truth, detections)
+        outcome = f"{found} of {len(ground_truth)} found, {len(detections) - found} false"
+    picture = fit_width(np.asarray(image), *WIDTHS)
+    names = dataset.class_names
+    pair = side_by_side(draw_boxes(picture, ground_truth, names), draw_boxes(picture, detections, names))
+    return pair, f"image {dataset.image_id(index)}: {outcome}"
+
+
+def draw_predictions(dataset, predictions, count: int, score: float, seed: int, columns: int = 2) -> np.ndarray:
+    """The grid, (H, W, 3) uint8 RGB.
+
+    Args:
+        dataset: without transforms.
+        predictions: list of BoxList by data set index.
+        count: how many pictures to draw; which ones is decided by seed.
+        score: detections below it are left out.
+
+    Raises:
+        ValueError: the predictions are not of this data set.
+    """
+    if len(predictions) != len(dataset):
+        raise ValueError(
+            f"there are predictions of {len(predictions)} pictures, but the data set has {len(dataset)}; test again"
+        )
+    indices = list(range(len(dataset)))
+    chosen = sorted(random.Random(seed).sample(indices, min(count, len(indices))))
+    pictures, captions = [], []
+    progress = ProgressBar(len(chosen), unit="picture")
+    for index in chosen:
+        picture, caption = draw_pair(dataset, predictions, index, score)
+        pictures.append(picture)
+        captions.append(caption)
+        progress.advance()
+    progress.close()
+    return grid(pictures, columns, captions)
+
+
+def _entry(config, name: str | None):
+    """The entry of DATASETS.TEST that goes by that name (the first one without a name), or a catalog name."""
+    entries = {DatasetCatalog.name(entry): entry for entry in config.DATASETS.TEST}
+    if name is None:
+        if not entries:
+            raise ValueError("DATASETS.TEST is empty: name a data set with --dataset or in the configuration")
+        return next(iter(entries.values()))
+    return entries.get(name, name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", default="", metavar="FILE", help="configuration that was tested")
+    parser.add_argument("--dataset", metavar="NAME", help="test data set (default: the first of DATASETS.TEST)")
+    parser.add_argument(
+        "--predictions", metavar="FILE", help="default: OUTPUT_DIR/inference/NAME/predictions.pth, as testing wrote it"
+    )
+    parser.add_argument("--output", metavar="FILE", help="picture to write (default: predictions.png beside them)")
+    parser.add_argument("--count", type=int, default=16, help="number of pictures (default: %(default)s)")
+    parser.add_argument("--score", type=float, default=0.3, help="lowest score that is drawn (default: %(default)s)")
+    parser.add_argument("--columns", type=int, default=2, help="pairs in a row (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="decides which pictures (default: %(default)s)")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that change the configuration")
+    args = parser.parse_args()
+    if args.count < 1 or args.columns < 1:
+        parser.error("--count and --columns are at least 1")
+
+    config = cfg.clone()
+    try:
+        if args.config_file:
+            config.merge_from_file(args.config_file)
+        config.merge_from_list(args.opts)
+        entry = _entry(config, args.dataset)
+        folder = os.path.join(config.OUTPUT_DIR, "inference", DatasetCatalog.name(entry))
+        path = args.predictions or os.path.join(folder, "predictions.pth")
+        if not os.path.exists(path):
+            raise FileNotFoundError(f"there is no {path}; run tools/test_net.py with the same configuration first")
+        predictions = load_predictions(path)
+        (dataset,) = build_dataset([entry], None, DatasetCatalog, is_train=False, root=config.DATASETS.ROOT)
+        picture = draw_predictions(dataset, predictions, args.count, args.score, args.seed, args.columns)
+        output = args.output or os.path.join(os.path.dirname(path), "predictions.png")
+        save_picture(picture, output)
+    except (OSError, ValueError, KeyError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{output}: ground truth (left) and predictions with a score of at least {args.score:g} (right)")
+
+
+if __name__ == "__main__":
+    main()
