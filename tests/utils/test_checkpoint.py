@@ -24,9 +24,9 @@ def equal(first, second):
     return all(torch.equal(a, b) for a, b in zip(first.values(), second.values(), strict=True))
 
 
-def make_training(momentum=0.9):
+def make_training():
     model = make_model()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=momentum)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     return model, optimizer, torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 4])
 
 

@@ -1,0 +1,56 @@
+"""Whole models have the forks' state_dict, key for key and shape for shape."""
+
+import copy
+import gzip
+import json
+
+import pytest
+import torch
+from golden_models import GOLDEN
+
+from maskrcnn_benchmark.config import cfg as defaults
+from maskrcnn_benchmark.modeling.detector import build_detection_model
+
+CONFIGS = GOLDEN.parent.parent / "configs"
+LISTS = {
+    "VoVNet-FCOS__vovnet__fcos_V_39_FPN_1x": "vovnet/fcos_V_39_FPN_1x.yaml",
+    "VoVNet-FCOS__fcos__fcos_R_50_FPN_1x": "fcos/fcos_R_50_FPN_1x.yaml",
+    "VoVNet-FCOS__fcos__fcos_X_101_64x4d_FPN_2x": "fcos/fcos_X_101_64x4d_FPN_2x.yaml",
+    "VoVNet-FCOS__fcos__fcos_syncbn_bs32_c128_MNV2_FPN_1x": "fcos/fcos_syncbn_bs32_c128_MNV2_FPN_1x.yaml",
+    "FCOS__fcos__fcos_imprv_R_50_FPN_1x": "fcos/fcos_imprv_R_50_FPN_1x.yaml",
+}
+
+
+def build(config, opts=()):
+    cfg = copy.deepcopy(defaults)
+    cfg.merge_from_file(str(CONFIGS / config))
+    cfg.merge_from_list(list(opts))
+    with torch.device("meta"):
+        return build_detection_model(cfg)
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_keys_and_shapes_are_the_forks(name):
+    recorded = json.loads(gzip.decompress((GOLDEN / "state_dicts" / f"{name}.json.gz").read_bytes()))
+    ours = [[key, list(value.shape)] for key, value in build(LISTS[name]).state_dict().items()]
+    assert ours == [entry[:2] for entry in recorded["state_dict"]]
+
+
+@pytest.mark.parametrize(
+    "body, opts, parameters",
+    [
+        ("V-27", ["MODEL.VOVNET.OUT_CHANNELS", 128], 11_172_890),
+        ("V-27", [], 11_172_890),
+        ("V-39", [], 30_016_538),
+        ("V-57", [], 44_045_338),
+        ("V-93", [], 64_631_834),
+    ],
+)
+def test_fcos_on_vovnet_has_the_published_number_of_parameters(body, opts, parameters):
+    model = build("vovnet/fcos_V_39_FPN_1x.yaml", ["MODEL.BACKBONE.CONV_BODY", f"{body}-FPN-RETINANET", *opts])
+    assert sum(p.numel() for p in model.parameters()) == parameters
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONFIGS)))
+def test_every_shipped_config_builds(path):
+    assert sum(p.numel() for p in build(path.relative_to(CONFIGS)).parameters()) > 0
