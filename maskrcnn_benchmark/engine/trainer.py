@@ -20,10 +20,9 @@ from maskrcnn_benchmark.engine import rng_state
 from maskrcnn_benchmark.engine.metrics_file import MetricsFile
 from maskrcnn_benchmark.engine.nonfinite import stop_at_nonfinite_loss
 from maskrcnn_benchmark.engine.progress import ProgressBar
-from maskrcnn_benchmark.utils.atomic_write import atomic_write
+from maskrcnn_benchmark.utils.checkpoint import write_checkpoint
 from maskrcnn_benchmark.utils.comm import all_gather, get_rank, get_world_size, is_main_process, reduce_dict
 from maskrcnn_benchmark.utils.metric_logger import MetricLogger
-from maskrcnn_benchmark.utils.plain_types import to_plain
 
 LOG_PERIOD = 20
 BEST_NAME = "model_best.pth"
@@ -170,7 +169,7 @@ class TrainingStep:
         for part, (images, targets, _) in enumerate(micro_batches, start=1):
             is_last = part == len(micro_batches)
             with contextlib.nullcontext() if is_last else self._without_gradient_exchange():
-                images = images.to(self.device)
+                images = images.to(self.device, non_blocking=True)
                 targets = [target.to(self.device) for target in targets]
                 with self._autocast():
                     losses = self.model(images, targets)
@@ -273,9 +272,7 @@ def keep_best(model: torch.nn.Module, save_dir: str, arguments: dict, figures: d
         return
     path = os.path.join(save_dir, BEST_NAME)
     logger.info("Best so far: saving checkpoint to %s", path)
-    weights = getattr(model, "module", model).state_dict()
-    with atomic_write(path) as f:
-        torch.save(to_plain({"model": weights, **arguments}), f)
+    write_checkpoint(path, {"model": getattr(model, "module", model).state_dict(), **arguments})
 
 
 def training_line(iteration: int, eta: float, meters: MetricLogger, lr: float, max_mem: float) -> str:

@@ -1,37 +1,117 @@
-"""Non-maximum suppression (twin only, for now)."""
+"""Greedy non-maximum suppression. Kernels: csrc/cpu/nms.cpp, csrc/cuda/nms.cu.
+
+Shapes: N boxes, M kept boxes.
+
+IoU of two xyxy boxes; with `inclusive` a side is x2 - x1 + 1, as in maskrcnn-benchmark, else x2 - x1. All arithmetic is
+float32 (float64 when a tensor is), rounded alike on every device. A box is suppressed by a kept box of its group at
+IoU > threshold. CUDA of the forks did that; their CPU kernel used >=. Published results come from CUDA.
+
+Equal scores: the lower index goes first. A NaN score ranks as -infinity. A box with a NaN coordinate overlaps nothing,
+so it is kept and suppresses nothing; likewise two boxes without area.
+"""
+
 from __future__ import annotations
 
+import math
+
 import torch
+from torch import Tensor
+
+from maskrcnn_benchmark.layers import _native
 
 
-def batched_nms(boxes, scores, groups, iou_threshold, *, inclusive=False, max_keep=-1):
-    off = 1.0 if inclusive else 0.0
-    order = scores.sort(descending=True, stable=True).indices
-    b = boxes[order].float()
-    g = groups[order] if groups is not None else None
-    area = (b[:, 2] - b[:, 0] + off) * (b[:, 3] - b[:, 1] + off)
-    alive = torch.ones(len(b), dtype=torch.bool)
-    keep = []
-    for i in range(len(b)):
-        if not alive[i]:
-            continue
-        keep.append(i)
-        if 0 < max_keep <= len(keep):
-            break
-        r = b[i + 1 :]
-        w = (torch.minimum(b[i, 2], r[:, 2]) - torch.maximum(b[i, 0], r[:, 0]) + off).clamp(min=0)
-        h = (torch.minimum(b[i, 3], r[:, 3]) - torch.maximum(b[i, 1], r[:, 1]) + off).clamp(min=0)
-        inter = w * h
-        bad = inter / (area[i] + area[i + 1 :] - inter) > iou_threshold
-        if g is not None:
-            bad &= g[i + 1 :] == g[i]
-        alive[i + 1 :] &= ~bad
-    return order[torch.tensor(keep, dtype=torch.int64)]
+def batched_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    groups: Tensor | None,
+    iou_threshold: float,
+    *,
+    inclusive: bool = False,
+    max_keep: int = -1,
+) -> Tensor:
+    """Indices of the boxes that survive, by falling score.
+
+    Args:
+        boxes: (N, 4) xyxy, any floating dtype.
+        scores: (N,), any floating dtype.
+        groups: (N,) integers; boxes of different groups never meet. None: one group.
+        iou_threshold: at least 0.
+        inclusive: the last pixel belongs to the box (sides + 1).
+        max_keep: stop after so many, over all groups together; negative: no limit.
+
+    Returns:
+        (M,) int64 on the device of the boxes. No gradient flows through it.
+
+    Raises:
+        ValueError, TypeError: shapes, dtypes, devices or numbers that do not fit.
+    """
+    _check(boxes, scores, groups, iou_threshold)
+    boxes, scores = boxes.detach(), scores.detach()
+    if _native.kernels_for(boxes.device):
+        return torch.ops.maskrcnn_benchmark.nms(boxes, scores, groups, float(iou_threshold), inclusive, max_keep)
+    return nms_twin(boxes, scores, groups, float(iou_threshold), inclusive, max_keep)
 
 
-def nms(boxes, scores, threshold):
+def nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
+    """maskrcnn-benchmark's nms: inclusive boxes, indices (M,) int64 in ascending order, not by score."""
     return batched_nms(boxes, scores, None, threshold, inclusive=True).sort().values
 
 
-def ml_nms(boxes, scores, labels, threshold):
-    return batched_nms(boxes, scores, labels, threshold, inclusive=True).sort().values
+def ml_nms(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> Tensor:
+    """FCOS's nms per label: as `nms`, and boxes of different labels, integer or floating, never meet."""
+    return batched_nms(boxes, scores, labels.to(torch.int64), threshold, inclusive=True).sort().values
+
+
+def nms_twin(
+    boxes: Tensor, scores: Tensor, groups: Tensor | None, iou_threshold: float, inclusive: bool, max_keep: int
+) -> Tensor:
+    """The compiled op in plain PyTorch: one kept box at a time against all that follow."""
+    dtype = torch.float64 if torch.float64 in (boxes.dtype, scores.dtype) else torch.float32
+    extra = 1.0 if inclusive else 0.0
+    order = scores.to(dtype).nan_to_num(-math.inf, math.inf, -math.inf).sort(descending=True, stable=True).indices
+    x1, y1, x2, y2 = boxes[order].to(dtype).unbind(1)
+    area = (x2 - x1 + extra) * (y2 - y1 + extra)
+    group = torch.zeros_like(order) if groups is None else groups[order]
+    alive = torch.ones(len(order), dtype=torch.bool, device=boxes.device)
+    kept = []
+    for i in range(len(order)):
+        if 0 <= max_keep <= len(kept):
+            break
+        if not alive[i]:
+            continue
+        kept.append(i)
+        width = (torch.minimum(x2[i], x2) - torch.maximum(x1[i], x1) + extra).clamp(min=0)
+        height = (torch.minimum(y2[i], y2) - torch.maximum(y1[i], y1) + extra).clamp(min=0)
+        common = width * height
+        alive &= ~((common / (area[i] + area - common) > iou_threshold) & (group == group[i]))
+    return order[torch.tensor(kept, dtype=torch.int64, device=boxes.device)]
+
+
+def _check(boxes: Tensor, scores: Tensor, groups: Tensor | None, iou_threshold: float) -> None:
+    if boxes.dim() != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"boxes have shape {tuple(boxes.shape)}; wanted (N, 4)")
+    if scores.shape != boxes.shape[:1]:
+        raise ValueError(f"scores have shape {tuple(scores.shape)} for boxes {tuple(boxes.shape)}; wanted one a box")
+    if not boxes.is_floating_point() or not scores.is_floating_point():
+        raise TypeError(f"boxes are {boxes.dtype} and scores {scores.dtype}; wanted floating dtypes")
+    if scores.device != boxes.device:
+        raise ValueError(f"boxes are on {boxes.device}, scores on {scores.device}; wanted one device")
+    if groups is not None:
+        if groups.shape != scores.shape:
+            raise ValueError(f"groups have shape {tuple(groups.shape)} for boxes {tuple(boxes.shape)}; wanted one a box")
+        if groups.is_floating_point() or groups.is_complex():
+            raise TypeError(f"groups are {groups.dtype}; wanted integers")
+        if groups.device != boxes.device:
+            raise ValueError(f"boxes are on {boxes.device}, groups on {groups.device}; wanted one device")
+    if not iou_threshold >= 0:  # NaN too
+        raise ValueError(f"iou_threshold is {iou_threshold}; wanted a number of at least 0")
+
+
+if _native.declared():
+
+    @torch.library.register_fake("maskrcnn_benchmark::nms")
+    def _nms_fake(boxes, scores, groups, iou_threshold, inclusive, max_keep):
+        return boxes.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64)
+
+    for _device in ("cpu", "cuda"):
+        torch.library.register_autocast("maskrcnn_benchmark::nms", _device, torch.float32)

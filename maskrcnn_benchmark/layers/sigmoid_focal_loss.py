@@ -1,16 +1,137 @@
+"""Sigmoid focal loss (Lin et al., ICCV 2017). Kernels: csrc/cpu/sigmoid_focal_loss.cpp, csrc/cuda/sigmoid_focal_loss.cu.
+
+Shapes: N locations, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maskrcnn_benchmark.layers import _native
+
+LARGEST_MINUS_LOG_P = -math.log(torch.finfo(torch.float32).tiny)  # the original kernels clamp p at FLT_MIN
 
 
-def sigmoid_focal_loss(logits, targets, gamma, alpha, reduction="none"):
-    k = torch.arange(1, logits.shape[1] + 1, device=logits.device)
-    t = (targets[:, None] == k).to(logits.dtype)
-    valid = (targets >= 0)[:, None].to(logits.dtype)
-    p = logits.sigmoid()
-    ce = F.binary_cross_entropy_with_logits(logits, t, reduction="none")
-    pt = p * t + (1 - p) * (1 - t)
-    loss = (alpha * t + (1 - alpha) * (1 - t)) * (1 - pt) ** gamma * ce * valid
-    return loss.sum() if reduction == "sum" else loss
+def sigmoid_focal_loss(logits: Tensor, targets: Tensor, gamma: float, alpha: float, reduction: str = "none") -> Tensor:
+    """Focal loss of every logit, computed in float32 (float64 for float64 logits).
+
+    Args:
+        logits: (N, K), any floating dtype.
+        targets: (N,) integers: 0 is background, k makes column k - 1 the positive one, a negative number leaves the
+            location out (loss 0, gradient 0). Or (N, K) floating, in [0, 1], with the definition of torchvision's
+            sigmoid_focal_loss. No gradient flows into targets.
+        gamma: at least 0.
+        alpha: weight of positives, in [0, 1]; negatives weigh 1 - alpha.
+        reduction: "none", "sum" or "mean" (over all N * K).
+
+    Returns:
+        (N, K), or a scalar, in the dtype of the logits (float32 under autocast).
+
+    Raises:
+        ValueError, TypeError: shapes, dtypes, devices or numbers that do not fit.
+        RuntimeError: an integer target above K (seen by the CPU kernel; the CUDA kernel takes it for background).
+    """
+    _check(logits, targets, gamma, alpha, reduction)
+    if _native.kernels_for(logits.device):
+        loss = torch.ops.maskrcnn_benchmark.sigmoid_focal_loss(logits, targets, float(gamma), float(alpha))
+    else:
+        loss = sigmoid_focal_loss_twin(logits, targets, gamma, alpha)
+    if reduction == "none":
+        return loss
+    return loss.sum() if reduction == "sum" else loss.mean()
 
 
-class SigmoidFocalLoss: ...
+class SigmoidFocalLoss(nn.Module):
+    """The forks' module: sum of `sigmoid_focal_loss` over all locations and classes."""
+
+    def __init__(self, gamma: float, alpha: float):
+        super().__init__()
+        self.gamma = gamma
+        self.alpha = alpha
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return sigmoid_focal_loss(logits, targets, self.gamma, self.alpha, reduction="sum")
+
+    def extra_repr(self) -> str:
+        return f"gamma={self.gamma}, alpha={self.alpha}"
+
+
+def sigmoid_focal_loss_twin(logits: Tensor, targets: Tensor, gamma: float, alpha: float) -> Tensor:
+    """The compiled op in plain PyTorch, differentiable by autograd."""
+    autocast = torch.is_autocast_enabled(logits.device.type)
+    result_dtype = torch.float32 if autocast and logits.dtype != torch.float64 else logits.dtype
+    x = logits if logits.dtype == torch.float64 else logits.float()
+    p, q = torch.sigmoid(x), torch.sigmoid(-x)
+    minus_log_p, minus_log_q = -F.logsigmoid(x), -F.logsigmoid(-x)
+    if targets.dim() == 2:
+        t = targets.to(x.dtype)
+        miss = p * (1 - t) + q * t
+        weight = alpha * t + (1 - alpha) * (1 - t)
+        loss = weight * miss**gamma * (t * minus_log_p + (1 - t) * minus_log_q)
+    else:
+        if (targets > logits.shape[1]).any():
+            worst = int(targets.max())
+            raise RuntimeError(f"sigmoid_focal_loss: targets hold {worst}, the logits have {logits.shape[1]} columns")
+        # the original clamps the logarithm in its derivative too: it does not differentiate the clamp
+        clamped = minus_log_p + (minus_log_p.clamp(max=LARGEST_MINUS_LOG_P) - minus_log_p).detach()
+        positive = alpha * q**gamma * clamped
+        negative = (1 - alpha) * p**gamma * minus_log_q
+        columns = torch.arange(1, logits.shape[1] + 1, device=logits.device)
+        labels = targets[:, None]
+        loss = torch.where(labels == columns, positive, negative)
+        loss = torch.where(labels < 0, torch.zeros_like(loss), loss)
+    return loss.to(result_dtype)
+
+
+def _check(logits: Tensor, targets: Tensor, gamma: float, alpha: float, reduction: str) -> None:
+    if logits.dim() != 2:
+        raise ValueError(f"logits have shape {tuple(logits.shape)}; wanted (N, K)")
+    if not logits.is_floating_point():
+        raise TypeError(f"logits are {logits.dtype}; wanted a floating dtype")
+    if targets.is_floating_point():
+        if targets.shape != logits.shape:
+            raise ValueError(
+                f"targets are {targets.dtype} of shape {tuple(targets.shape)}; wanted the shape of the logits, "
+                f"{tuple(logits.shape)}, or integers of shape ({logits.shape[0]},)"
+            )
+    elif targets.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"targets are {targets.dtype}; wanted int32, int64 or a floating dtype")
+    elif targets.shape != logits.shape[:1]:
+        raise ValueError(f"targets have shape {tuple(targets.shape)}; wanted ({logits.shape[0]},), one a row of logits")
+    if targets.device != logits.device:
+        raise ValueError(f"logits are on {logits.device}, targets on {targets.device}; wanted one device")
+    if not gamma >= 0:
+        raise ValueError(f"gamma is {gamma}; wanted a number of at least 0")
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is {alpha}; wanted a number from 0 to 1")
+    if reduction not in ("none", "sum", "mean"):
+        raise ValueError(f"reduction is {reduction!r}; wanted 'none', 'sum' or 'mean'")
+
+
+if _native.declared():
+
+    @torch.library.register_fake("maskrcnn_benchmark::sigmoid_focal_loss")
+    def _forward_fake(logits, targets, gamma, alpha):
+        return logits.new_empty(logits.shape)
+
+    @torch.library.register_fake("maskrcnn_benchmark::sigmoid_focal_loss_backward")
+    def _backward_fake(grad, logits, targets, gamma, alpha):
+        return logits.new_empty(logits.shape)
+
+    def _setup_context(ctx, inputs, output):
+        logits, targets, ctx.gamma, ctx.alpha = inputs
+        ctx.save_for_backward(logits, targets)
+
+    def _backward(ctx, grad):
+        backward = torch.ops.maskrcnn_benchmark.sigmoid_focal_loss_backward
+        return backward(grad, *ctx.saved_tensors, ctx.gamma, ctx.alpha), None, None, None
+
+    torch.library.register_autograd(
+        "maskrcnn_benchmark::sigmoid_focal_loss", _backward, setup_context=_setup_context
+    )
+    for _device in ("cpu", "cuda"):
+        torch.library.register_autocast("maskrcnn_benchmark::sigmoid_focal_loss", _device, torch.float32)

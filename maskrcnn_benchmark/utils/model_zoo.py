@@ -94,7 +94,7 @@ def _download(url: str, path: str, progress: bool) -> None:
                 )
     except (URLError, ConnectionError, TimeoutError, http.client.HTTPException) as error:
         raise ConnectionError(
-            f"could not download {url} ({getattr(error, 'reason', error)}). Without a network, get the file elsewhere, "
+            f"could not download {url} ({error}). Without a network, get the file elsewhere, "
             f"name it {os.path.basename(path)} and put it into the folder {os.path.dirname(path)}; or give its path "
             "as MODEL.WEIGHT."
         ) from error
