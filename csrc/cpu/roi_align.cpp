@@ -104,17 +104,17 @@ struct FlatTaps {
 
 // ---- channels_last: the loops run over channels -------------------------------------------------------------------
 
-// Sums of kWide channels stay in registers over all taps of a bin.
+// 64 bytes of sums: one register with AVX-512, two with AVX2, four without.
 template <typename A>
 struct Lanes {
   static constexpr int64_t kCount = 64 / sizeof(A);
   typedef A type __attribute__((vector_size(64)));
 };
 
+// Returns through a reference: a 64-byte vector as return value has another ABI in every clone.
 template <typename T>
-MB_HD typename Lanes<acc_t<T>>::type load_lanes(const T* from) {
+MB_HD void load_lanes(const T* from, typename Lanes<acc_t<T>>::type& lanes) {
   using A = acc_t<T>;
-  typename Lanes<A>::type lanes;
   if constexpr (std::is_same_v<T, A>) {
     std::memcpy(&lanes, from, sizeof lanes);
   } else if constexpr (std::is_same_v<T, torch::headeronly::BFloat16>) {
@@ -127,7 +127,6 @@ MB_HD typename Lanes<acc_t<T>>::type load_lanes(const T* from) {
   } else {
     for (int64_t i = 0; i < Lanes<A>::kCount; ++i) lanes[i] = static_cast<A>(from[i]);
   }
-  return lanes;
 }
 
 // image: (H, W, C); out: (pooled_h, pooled_w, C).
@@ -148,7 +147,11 @@ MB_SIMD_CLONES void pool_channels_last(const T* image, const RoiTaps<acc_t<T>>& 
           for (int64_t c = col_begin; c < col_end; ++c) {
             const A weight = taps.rows.weight[r] * taps.cols.weight[c];
             const T* pixel = row + taps.cols.index[c] * channels;
-            for (int64_t v = 0; v < kVectors; ++v) sum[v] += weight * load_lanes(pixel + v * kCount);
+            for (int64_t v = 0; v < kVectors; ++v) {
+              typename Lanes<A>::type lanes;
+              load_lanes(pixel + v * kCount, lanes);
+              sum[v] += weight * lanes;
+            }
           }
         }
         for (int64_t v = 0; v < kVectors; ++v) {

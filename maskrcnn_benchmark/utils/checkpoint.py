@@ -30,11 +30,18 @@ def write_checkpoint(path: str | os.PathLike, data: dict) -> None:
 
     Raises:
         TypeError: an entry is something else; the message names it.
-        OSError, RuntimeError: it could not be written; an older file of this name is as it was.
+        OSError: it could not be written; an older file of this name is as it was.
     """
     plain = to_plain(data)
-    with atomic_write(path) as file:
-        torch.save(plain, file)
+    try:
+        with atomic_write(path) as file:
+            torch.save(plain, file)
+    except (OSError, RuntimeError) as error:
+        # torch ends with an error of its zip writer; what the disk said stands behind it
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise OSError(
+            f"could not write the checkpoint {path}: {reason}. An older file of this name is intact."
+        ) from error
 
 
 def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:

@@ -84,12 +84,3 @@ def broadcast_buffers(module: torch.nn.Module) -> None:
         return
     for buffer in module.buffers():
         dist.broadcast(buffer, src=0)
-
-
-def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
-    """Sum of `values` over the processes, without gradient; `values` itself when there is one process."""
-    if get_world_size() == 1:
-        return values
-    total = values.detach().clone()
-    dist.all_reduce(total)
-    return total

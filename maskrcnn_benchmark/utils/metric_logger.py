@@ -44,7 +44,7 @@ class MetricLogger:
         self.meters: dict[str, SmoothedValue] = defaultdict(SmoothedValue)
         self.delimiter = delimiter
 
-    def update(self, **values: float | int | torch.Tensor) -> None:
+    def update(self, **values: float | torch.Tensor) -> None:
         """Numbers, or tensors of one element."""
         for name, value in values.items():
             if isinstance(value, torch.Tensor):

@@ -26,13 +26,14 @@ def save_labels(dataset_list: list, output_dir: str) -> None:
     """Writes OUTPUT_DIR/labels.json: the data set's own category ids (as strings) to names (rank 0).
 
     Args:
-        dataset_list: data sets with the same label space; the first one that has `categories` (id -> name) counts.
+        dataset_list: data sets with the same label space. The first one that has `categories` (id -> name) counts;
+            it is looked for inside wrappers too (`dataset`, and the first of `datasets`).
     """
     if not is_main_process():
         return
     logger = logging.getLogger(__name__)
     for dataset in dataset_list:
-        categories = getattr(dataset, "categories", None)
+        categories = _categories(dataset)
         if categories is not None:
             path = os.path.join(output_dir, "labels.json")
             logger.info("Saving labels mapping into %s", path)
@@ -41,3 +42,14 @@ def save_labels(dataset_list: list, output_dir: str) -> None:
             return
     kinds = ", ".join(type(dataset).__name__ for dataset in dataset_list)
     logger.warning("Dataset [%s] has no categories attribute, labels.json file won't be created", kinds)
+
+
+def _categories(dataset) -> dict | None:
+    while not hasattr(dataset, "categories"):
+        if hasattr(dataset, "datasets"):
+            dataset = dataset.datasets[0]
+        elif hasattr(dataset, "dataset"):
+            dataset = dataset.dataset
+        else:
+            return None
+    return dataset.categories

@@ -1,0 +1,78 @@
+"""Testing a configured model on DATASETS.TEST."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+import torch
+
+from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
+from maskrcnn_benchmark.data import make_data_loader
+from maskrcnn_benchmark.engine.inference import inference
+from maskrcnn_benchmark.evaluation import compare_with_expected
+from maskrcnn_benchmark.utils.comm import broadcast_buffers, get_world_size, synchronize
+from maskrcnn_benchmark.utils.miscellaneous import mkdir
+
+
+@dataclass
+class TestOutcome:
+    """What a test gave, on rank 0; empty on the others.
+
+    Attributes:
+        figures: "<data set>/<task>/<metric>" to value, in the order of DATASETS.TEST; -1 where not computed.
+        as_expected: False if a figure missed TEST.EXPECTED_RESULTS.
+    """
+
+    figures: dict[str, float] = field(default_factory=dict)
+    as_expected: bool = True
+
+
+def make_test_loaders(cfg) -> dict:
+    """Loaders by data set name."""
+    loaders = make_data_loader(cfg, is_train=False, is_distributed=get_world_size() > 1)
+    return dict(zip([DatasetCatalog.name(entry) for entry in cfg.DATASETS.TEST], loaders, strict=True))
+
+
+def run_test(cfg, model: torch.nn.Module, loaders: dict, check_expected: bool = True) -> TestOutcome:
+    """Tests the model on every loader; files go to OUTPUT_DIR/inference/<data set>.
+
+    Args:
+        model: on MODEL.DEVICE; a DistributedDataParallel around it is taken off.
+        loaders: as `make_test_loaders` returns them.
+        check_expected: compare with TEST.EXPECTED_RESULTS.
+    """
+    model = getattr(model, "module", model)
+    broadcast_buffers(model)  # one model on all processes, that of rank 0, which is the one in the checkpoints
+    iou_types = ("bbox",)
+    if cfg.MODEL.MASK_ON:
+        iou_types += ("segm",)
+    if cfg.MODEL.KEYPOINT_ON:
+        iou_types += ("keypoints",)
+    expected = cfg.TEST.EXPECTED_RESULTS if check_expected else ()
+    outcome = TestOutcome()
+    for name, loader in loaders.items():
+        output_folder = ""
+        if cfg.OUTPUT_DIR:
+            output_folder = os.path.join(cfg.OUTPUT_DIR, "inference", name)
+            mkdir(output_folder)
+        result = inference(
+            model,
+            loader,
+            name,
+            iou_types=iou_types,
+            box_only=cfg.MODEL.RPN_ONLY and not (cfg.MODEL.FCOS_ON or cfg.MODEL.RETINANET_ON),
+            device=cfg.MODEL.DEVICE,
+            expected_results=expected,
+            expected_results_sigma_tol=cfg.TEST.EXPECTED_RESULTS_SIGMA_TOL,
+            output_folder=output_folder,
+            dtype=getattr(torch, cfg.DTYPE),
+        )
+        if result is not None:  # rank 0, and not proposals only
+            results, _ = result
+            for task, metrics in results.results.items():
+                outcome.figures |= {f"{name}/{task}/{metric}": value for metric, value in metrics.items()}
+            compared = compare_with_expected(results, expected, cfg.TEST.EXPECTED_RESULTS_SIGMA_TOL)
+            outcome.as_expected &= all(passed for passed, _ in compared)
+        synchronize()
+    return outcome

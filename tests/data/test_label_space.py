@@ -1,0 +1,63 @@
+import pytest
+
+from maskrcnn_benchmark.config import cfg as defaults
+from maskrcnn_benchmark.data import check_label_spaces, resolve_num_classes
+
+BEES = ["drone", "queen", "worker", "wasp"]
+
+
+def config(*overrides):
+    cfg = defaults.clone()
+    cfg.DATASETS.TRAIN = ("bees_train",)
+    cfg.merge_from_list(list(overrides))
+    return cfg
+
+
+@pytest.mark.parametrize(
+    "overrides, node",
+    [
+        (["MODEL.FCOS_ON", True, "MODEL.FCOS.NUM_CLASSES", -1], "FCOS"),
+        (["MODEL.RETINANET_ON", True, "MODEL.RETINANET.NUM_CLASSES", -1], "RETINANET"),
+        (["MODEL.ROI_BOX_HEAD.NUM_CLASSES", -1], "ROI_BOX_HEAD"),
+    ],
+)
+def test_minus_one_is_filled_from_the_data(overrides, node):
+    cfg = config(*overrides)
+    resolve_num_classes(cfg, BEES)
+    assert cfg.MODEL[node].NUM_CLASSES == 5
+    resolve_num_classes(cfg, BEES)  # and fits from then on
+
+
+def test_keys_of_other_models_do_not_matter():
+    cfg = config("MODEL.FCOS_ON", True, "MODEL.FCOS.NUM_CLASSES", 5)
+    resolve_num_classes(cfg, BEES)
+    assert cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES == 81 and cfg.MODEL.RETINANET.NUM_CLASSES == 81
+
+
+def test_a_wrong_number_names_the_right_one_and_the_classes():
+    with pytest.raises(ValueError) as error:
+        resolve_num_classes(config(), BEES)
+    assert str(error.value) == (
+        "DATASETS.TRAIN 'bees_train' has 4 classes (drone, queen, worker, wasp) but MODEL.ROI_BOX_HEAD.NUM_CLASSES is "
+        "81. Set it to 5 (classes + background), or to -1 to take it from the data."
+    )
+
+
+def test_long_class_lists_are_shortened():
+    names = [f"class{k}" for k in range(100)]
+    with pytest.raises(ValueError, match=r"class18, \.\.\., class99\)"):
+        resolve_num_classes(config(), names)
+
+
+def test_equal_label_spaces_pass():
+    check_label_spaces(BEES, {"bees_val": list(BEES), "bees_test": tuple(BEES)})
+
+
+def test_classes_that_are_missing_or_new_are_named():
+    with pytest.raises(ValueError, match=r"'bees_test' \(drone, hornet\).*training: \(queen, .*the test: \(hornet\)"):
+        check_label_spaces(BEES, {"bees_test": ["drone", "hornet"]})
+
+
+def test_another_order_is_an_error_that_names_the_first_difference():
+    with pytest.raises(ValueError, match="label 2 is 'queen' in training and 'worker' in the test"):
+        check_label_spaces(BEES, {"bees_test": ["drone", "worker", "queen", "wasp"]})

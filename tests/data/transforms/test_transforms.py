@@ -1,0 +1,163 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from maskrcnn_benchmark.config import cfg as defaults
+from maskrcnn_benchmark.data import transforms as T
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+
+
+def noise_picture(width=30, height=20) -> Image.Image:
+    return Image.fromarray(np.random.randint(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def boxes(size=(30, 20)) -> BoxList:
+    target = BoxList([[2, 3, 11, 9], [0, 0, 29, 19]], size)
+    target.add_field("labels", torch.tensor([1, 2]))
+    return target
+
+
+def test_resize_follows_the_forks_rule(units):
+    for case in units["get_size"]:
+        assert T.Resize(case["min"], case["max"]).get_size(tuple(case["wh"])) == tuple(case["hw"]), case
+
+
+def test_resize_scales_picture_and_boxes(rng_seed):
+    image, target = T.Resize(40, 100)(noise_picture(), boxes())
+    assert image.size == (60, 40) and target.size == (60, 40)
+    assert target.bbox[0].tolist() == [4, 6, 22, 18]
+
+
+def test_resize_is_pils_bilinear(rng_seed):
+    picture = noise_picture()
+    resized = T.Resize(13, 100)(picture)
+    assert np.array_equal(np.asarray(resized), np.asarray(picture.resize((19, 13), Image.Resampling.BILINEAR)))
+
+
+def test_resize_draws_from_the_sizes_given(rng_seed):
+    resize = T.Resize((10, 20, 40), 100)
+    assert {resize.get_size((30, 20))[0] for _ in range(100)} == {10, 20, 40}
+
+
+def test_a_very_long_picture_keeps_a_pixel():
+    assert T.Resize(800, 1333).get_size((20000, 3)) == (1, 6666)
+
+
+def test_transforms_take_a_picture_alone(rng_seed):
+    steps = [
+        T.ColorJitter(0.1, 0.1, 0.1, 0.1),
+        T.Resize(10, 40),
+        T.RandomHorizontalFlip(1.0),
+        T.RandomVerticalFlip(1.0),
+        T.ToTensor(),
+        T.Normalize([0.0] * 3, [1.0] * 3),
+    ]
+    assert T.Compose(steps)(noise_picture()).shape == (3, 10, 15)
+
+
+def test_flips_mirror_picture_and_boxes(rng_seed):
+    picture = noise_picture()
+    image, target = T.RandomHorizontalFlip(1.0)(picture, boxes())
+    assert np.array_equal(np.asarray(image), np.asarray(picture)[:, ::-1])
+    assert target.bbox[0].tolist() == [30 - 11 - 1, 3, 30 - 2 - 1, 9]
+    image, target = T.RandomVerticalFlip(1.0)(picture, boxes())
+    assert np.array_equal(np.asarray(image), np.asarray(picture)[::-1])
+    assert target.bbox[0].tolist() == [2, 20 - 9, 11, 20 - 3]  # without - 1, as in the forks
+
+
+def test_flip_happens_with_its_probability(rng_seed):
+    picture, target = noise_picture(2, 2), boxes((2, 2))
+    flip = T.RandomHorizontalFlip(0.5)
+    flips = sum(flip(picture, target)[1] is not target for _ in range(1000))
+    assert 400 < flips < 600  # six sigmas
+
+
+def test_to_tensor_is_channels_first_in_0_to_1(rng_seed):
+    picture = noise_picture()
+    tensor = T.ToTensor()(picture)
+    assert tensor.dtype == torch.float32 and tensor.is_contiguous()
+    assert torch.equal(tensor, torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255)
+
+
+def test_normalize_to_bgr255_and_rgb(rng_seed):
+    tensor = T.ToTensor()(noise_picture())
+    before = tensor.clone()
+    caffe = T.Normalize([102.9801, 115.9465, 122.7717], [1.0, 2.0, 4.0])(tensor)
+    expected = (before[[2, 1, 0]] * 255 - torch.tensor([102.9801, 115.9465, 122.7717])[:, None, None]) / torch.tensor(
+        [1.0, 2.0, 4.0]
+    ).view(3, 1, 1)
+    assert torch.allclose(caffe, expected, atol=1e-5)
+    rgb = T.Normalize([0.5, 0.4, 0.3], [0.2, 0.2, 0.1], to_bgr255=False)(tensor)
+    assert torch.allclose(rgb[2], (before[2] - 0.3) / 0.1)
+    assert torch.equal(tensor, before)  # the input is left as it was
+
+
+def test_color_jitter_changes_each_property_within_its_range(rng_seed):
+    grey = Image.new("RGB", (4, 4), (100, 100, 100))
+    values = [np.asarray(T.ColorJitter(brightness=0.3)(grey)).mean() for _ in range(200)]
+    assert 69 <= min(values) < 80 and 120 < max(values) <= 130
+    assert np.array_equal(np.asarray(T.ColorJitter(saturation=0.5, hue=0.3)(grey)), np.asarray(grey))
+    red = Image.new("RGB", (4, 4), (255, 0, 0))
+    assert len({T.ColorJitter(hue=0.5)(red).getpixel((0, 0)) for _ in range(20)}) > 5
+
+
+def test_hue_shifts_equal_torchvisions(rng_seed):
+    functional = pytest.importorskip("torchvision.transforms.functional")
+    from maskrcnn_benchmark.data.transforms.transforms import _shift_hue
+
+    picture = noise_picture()
+    for turns in (-0.5, -0.1, 0.0, 0.2, 0.5):
+        ours, theirs = _shift_hue(picture, turns), functional.adjust_hue(picture, turns)
+        # theirs returns the picture itself for 0, ours goes through HSV and back
+        assert np.abs(np.asarray(ours).astype(int) - np.asarray(theirs)).max() <= (8 if turns == 0 else 0)
+
+
+def test_color_jitter_refuses_senseless_numbers():
+    with pytest.raises(ValueError, match="hue is 0.7"):
+        T.ColorJitter(hue=0.7)
+    with pytest.raises(ValueError, match="contrast is -1"):
+        T.ColorJitter(contrast=-1)
+
+
+def test_python_random_decides_everything(rng_seed):
+    picture, target = noise_picture(), boxes()
+    steps = T.Compose(
+        [T.ColorJitter(0.3, 0.3, 0.3, 0.1), T.Resize(range(10, 30), 60), T.RandomHorizontalFlip(), T.ToTensor()]
+    )
+    outcomes = []
+    for _ in range(2):
+        random.seed(rng_seed)
+        outcomes.append(steps(picture, target))
+    assert torch.equal(outcomes[0][0], outcomes[1][0]) and torch.equal(outcomes[0][1].bbox, outcomes[1][1].bbox)
+
+
+def names(transforms) -> list[str]:
+    return [type(step).__name__ for step in transforms.transforms]
+
+
+def test_build_transforms_by_default():
+    cfg = defaults.clone()
+    assert names(T.build_transforms(cfg, True)) == ["Resize", "RandomHorizontalFlip", "ToTensor", "Normalize"]
+    assert names(T.build_transforms(cfg, False)) == ["Resize", "ToTensor", "Normalize"]
+    assert T.build_transforms(cfg, True).transforms[0].min_size == (800,)
+
+
+def test_build_transforms_with_everything_on():
+    cfg = defaults.clone()
+    cfg.merge_from_list(
+        ["INPUT.BRIGHTNESS", 0.1, "INPUT.VERTICAL_FLIP_PROB_TRAIN", 0.5, "INPUT.HORIZONTAL_FLIP_PROB_TRAIN", 0.0]
+        + ["INPUT.MIN_SIZE_RANGE_TRAIN", (640, 800)]
+    )
+    built = T.build_transforms(cfg, True)
+    assert names(built) == ["ColorJitter", "Resize", "RandomVerticalFlip", "ToTensor", "Normalize"]
+    assert built.transforms[1].min_size == tuple(range(640, 801))
+
+
+def test_a_range_that_descends_is_an_error():
+    cfg = defaults.clone()
+    cfg.INPUT.MIN_SIZE_RANGE_TRAIN = (800, 640)
+    with pytest.raises(ValueError, match="MIN_SIZE_RANGE_TRAIN"):
+        T.build_transforms(cfg, True)

@@ -1,0 +1,30 @@
+import logging
+import re
+
+from maskrcnn_benchmark.utils.logger import setup_logger
+
+
+def lines_of(path):
+    return path.read_text().splitlines()
+
+
+def test_line_has_the_forks_form_on_stdout_and_in_the_file(tmp_path, capsys):
+    setup_logger("test_logger_form", str(tmp_path), 0)
+    logging.getLogger("test_logger_form.part").info("words")
+    (line,) = lines_of(tmp_path / "log.txt")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} test_logger_form\.part INFO: words", line)
+    assert capsys.readouterr().out.splitlines() == [line]
+
+
+def test_second_call_does_not_double_lines(tmp_path, capsys):
+    for _ in range(2):
+        logger = setup_logger("test_logger_twice", str(tmp_path), 0, filename="other.txt")
+    logger.debug("once")
+    assert len(lines_of(tmp_path / "other.txt")) == 1
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_other_ranks_write_nothing(tmp_path, capsys):
+    setup_logger("test_logger_rank", str(tmp_path), 1).info("words")
+    assert capsys.readouterr().out == ""
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,72 @@
+"""Test a detector on DATASETS.TEST.
+
+    python tools/test_net.py --config-file FILE [--ckpt CHECKPOINT] [KEY VALUE ...]
+    torchrun --nproc_per_node=2 tools/test_net.py --config-file FILE ...
+
+Which weights: --ckpt; else a MODEL.WEIGHT on the command line; else the last checkpoint in OUTPUT_DIR; else the
+MODEL.WEIGHT of the config file. The log names the file.
+"""
+
+# First, because importing it runs the user's own set-up code, if there is any.
+import maskrcnn_benchmark.utils.env  # noqa: F401  # isort: skip
+
+import sys
+
+from maskrcnn_benchmark.data import check_label_spaces, resolve_num_classes
+from maskrcnn_benchmark.engine import launch
+from maskrcnn_benchmark.engine.testing import make_test_loaders, run_test
+from maskrcnn_benchmark.modeling.detector import build_detection_model
+from maskrcnn_benchmark.utils.checkpoint import DetectronCheckpointer
+from maskrcnn_benchmark.utils.comm import is_main_process
+
+
+def choose_weights(cfg, checkpointer, ckpt, opts):
+    """The file to test; "" if the user asks for random weights by an empty MODEL.WEIGHT on the command line.
+
+    Raises:
+        ValueError: nothing names a file.
+    """
+    if ckpt:
+        return ckpt
+    if "MODEL.WEIGHT" in opts[0::2]:
+        return cfg.MODEL.WEIGHT
+    if checkpointer.has_checkpoint():
+        return checkpointer.get_checkpoint_file()
+    if cfg.MODEL.WEIGHT:
+        return cfg.MODEL.WEIGHT
+    raise ValueError(
+        f"no weights to test: OUTPUT_DIR {cfg.OUTPUT_DIR!r} has no last_checkpoint and MODEL.WEIGHT is empty. "
+        "Give --ckpt FILE or MODEL.WEIGHT FILE; MODEL.WEIGHT '' tests random weights."
+    )
+
+
+def main():
+    parser = launch.make_parser(__doc__)
+    parser.add_argument("--ckpt", default=None, metavar="FILE", help="checkpoint to test, whatever OUTPUT_DIR holds")
+    args = parser.parse_args()
+    cfg = launch.load_config(args.config_file, args.opts)
+    logger = launch.start(cfg, args, log_dir="")
+    if not cfg.DATASETS.TEST:
+        raise ValueError("DATASETS.TEST is empty: name at least one data set to test on")
+    loaders = make_test_loaders(cfg)
+    class_names = {name: loader.dataset.class_names for name, loader in loaders.items()}
+    first = next(iter(class_names))
+    resolve_num_classes(cfg, class_names[first], source=f"DATASETS.TEST '{first}'")
+    cfg.freeze()
+
+    model = build_detection_model(cfg).to(cfg.MODEL.DEVICE)
+    checkpointer = DetectronCheckpointer(cfg, model, save_dir=cfg.OUTPUT_DIR)
+    weights = choose_weights(cfg, checkpointer, args.ckpt, args.opts)
+    logger.info("Testing the weights of %s", weights or "a random initialisation")
+    checkpoint = checkpointer.load(weights, use_latest=False)
+    trained_on = checkpoint.get("class_names", class_names[first])
+    check_label_spaces(trained_on, class_names, weights if "class_names" in checkpoint else f"test set '{first}'")
+
+    outcome = run_test(cfg, model, loaders)
+    launch.leave_processes()
+    if cfg.TEST.FAIL_ON_UNEXPECTED_RESULTS and is_main_process() and not outcome.as_expected:
+        sys.exit("TEST.EXPECTED_RESULTS were not met; see the FAIL lines above")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Train a detector, and test it at the end.
+
+    python tools/train_net.py --config-file FILE [--skip-test] [KEY VALUE ...]
+    torchrun --nproc_per_node=2 tools/train_net.py --config-file FILE ...
+
+A training that was stopped goes on from the last checkpoint in OUTPUT_DIR when the same command is given again.
+Otherwise MODEL.WEIGHT gives the initial weights, and only the weights, whatever else that file holds.
+"""
+
+# First, because importing it runs the user's own set-up code, if there is any.
+import maskrcnn_benchmark.utils.env  # noqa: F401  # isort: skip
+
+import os
+import sys
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from maskrcnn_benchmark.data import check_label_spaces, make_data_loader, resolve_num_classes
+from maskrcnn_benchmark.data.label_space import describe_classes
+from maskrcnn_benchmark.engine import launch
+from maskrcnn_benchmark.engine.rng_state import seed_everything
+from maskrcnn_benchmark.engine.testing import make_test_loaders, run_test
+from maskrcnn_benchmark.engine.trainer import do_train
+from maskrcnn_benchmark.modeling.detector import build_detection_model
+from maskrcnn_benchmark.solver import make_lr_scheduler, make_optimizer
+from maskrcnn_benchmark.utils.checkpoint import DetectronCheckpointer
+from maskrcnn_benchmark.utils.comm import get_rank, get_world_size, is_main_process
+from maskrcnn_benchmark.utils.miscellaneous import save_config, save_labels
+
+
+def train(cfg, test_loaders, logger):
+    """Trains to MAX_ITER; returns the model and, if the last step was evaluated, that test's outcome."""
+    distributed = get_world_size() > 1
+    train_loader = make_data_loader(cfg, is_train=True, is_distributed=distributed)
+    class_names = train_loader.dataset.class_names
+    resolve_num_classes(cfg, class_names)
+    check_label_spaces(class_names, {name: loader.dataset.class_names for name, loader in test_loaders.items()})
+    cfg.freeze()
+    logger.info("Training on %d pictures with the classes %s", len(train_loader.dataset), describe_classes(class_names))
+    if cfg.OUTPUT_DIR:
+        config_path = os.path.join(cfg.OUTPUT_DIR, "config.yml")
+        logger.info("Saving config into: %s", config_path)
+        save_config(cfg, config_path)
+        save_labels([train_loader.dataset], cfg.OUTPUT_DIR)
+
+    seed_everything(cfg.SEED)
+    device = torch.device(cfg.MODEL.DEVICE)
+    model = build_detection_model(cfg).to(device)
+    if cfg.MODEL.USE_SYNCBN and distributed and device.type == "cuda":
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    optimizer = make_optimizer(cfg, model)
+    scheduler = make_lr_scheduler(cfg, optimizer)
+    checkpointer = DetectronCheckpointer(cfg, model, optimizer, scheduler, cfg.OUTPUT_DIR, is_main_process())
+    arguments = {"iteration": 0}
+    arguments.update(checkpointer.load(cfg.MODEL.WEIGHT, model_only=True, skip_mismatched_heads=True))
+    trained_on = arguments.get("class_names", class_names)
+    check_label_spaces(trained_on, {"DATASETS.TRAIN": class_names}, f"the checkpoint in {cfg.OUTPUT_DIR}")
+    arguments |= {"class_names": list(class_names), "config": cfg.dump()}
+    train_loader.batch_sampler.start_iteration = arguments["iteration"]
+    # Weights are equal everywhere; from here on every process draws its own numbers.
+    seed_everything(cfg.SEED + get_rank())
+
+    trained = model
+    if distributed:
+        trained = DistributedDataParallel(
+            model,
+            device_ids=[torch.cuda.current_device()] if device.type == "cuda" else None,
+            broadcast_buffers=has_statistics_of_its_own(model),
+        )
+    outcomes = {}
+
+    def evaluate(iteration):
+        is_last = iteration == cfg.SOLVER.MAX_ITER
+        outcomes[iteration] = run_test(cfg, model, test_loaders, check_expected=is_last)
+        return outcomes[iteration].figures
+
+    do_train(
+        trained,
+        train_loader,
+        optimizer,
+        scheduler,
+        checkpointer,
+        device,
+        cfg.SOLVER.CHECKPOINT_PERIOD,
+        arguments,
+        dtype=getattr(torch, cfg.DTYPE),
+        accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
+        clip_gradients=cfg.SOLVER.CLIP_GRADIENTS,
+        evaluate=evaluate if test_loaders else None,
+        test_period=cfg.SOLVER.TEST_PERIOD,
+    )
+    return model, outcomes.get(cfg.SOLVER.MAX_ITER)
+
+
+def has_statistics_of_its_own(model):
+    """Whether a process's batch norms move away from those of the others; SyncBatchNorm's and frozen ones do not."""
+    return any(
+        isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and not isinstance(module, torch.nn.SyncBatchNorm)
+        for module in model.modules()
+    )
+
+
+def main():
+    parser = launch.make_parser(__doc__)
+    parser.add_argument("--skip-test", action="store_true", help="do not test the final model")
+    args = parser.parse_args()
+    cfg = launch.load_config(args.config_file, args.opts)
+    logger = launch.start(cfg, args, log_dir=cfg.OUTPUT_DIR)
+    # Made before training, so that a mistake in them shows now and not after it.
+    test_loaders = make_test_loaders(cfg) if not args.skip_test or cfg.SOLVER.TEST_PERIOD > 0 else {}
+    model, outcome = train(cfg, test_loaders, logger)
+    if outcome is None and not args.skip_test:
+        outcome = run_test(cfg, model, test_loaders)
+    launch.leave_processes()
+    if cfg.TEST.FAIL_ON_UNEXPECTED_RESULTS and outcome is not None and not outcome.as_expected:
+        sys.exit("TEST.EXPECTED_RESULTS were not met; see the FAIL lines above")
+
+
+if __name__ == "__main__":
+    main()
