@@ -7,7 +7,8 @@
 #include "launch.h"
 
 #include <array>
-#include <limits>
+#include <cmath>
+#include <initializer_list>
 #include <optional>
 
 namespace {
@@ -20,7 +21,7 @@ constexpr int kSweepThreads = 512;
 template <typename T>
 __global__ void sort_keys(const T* scores, int64_t n, T* keys) {
   MB_GRID_STRIDE(i, n) {
-    keys[i] = scores[i] == scores[i] ? scores[i] : -std::numeric_limits<T>::infinity();  // NaN ranks last
+    keys[i] = scores[i] == scores[i] ? scores[i] : static_cast<T>(-INFINITY);  // NaN ranks last
   }
 }
 

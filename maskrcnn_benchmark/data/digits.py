@@ -165,7 +165,7 @@ def _sources(split: str) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
             "pip install scikit-learn"
         ) from error
     bunch = load_digits()
-    # the digits are ordered by writer, so a cut in the middle also keeps the writers apart
+    # the rows come writer by writer, as far as one can see, so that a cut also keeps most writers apart
     cut = round(len(bunch.target) * (1 - TEST_SHARE))
     part = slice(None, cut) if split == "train" else slice(cut, None)
     photographs = []

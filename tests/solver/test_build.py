@@ -94,7 +94,7 @@ def test_steps_equal_those_with_one_group_per_parameter_and_its_state_loads(rng_
 
     resumed = copy.deepcopy(twin)
     continued = make_optimizer(cfg, resumed)
-    continued.load_state_dict(per_parameter.state_dict())
+    continued.load_state_dict(copy.deepcopy(per_parameter.state_dict()))
     step(per_parameter, twin, data)
     step(continued, resumed, data)
     for p, q in zip(resumed.parameters(), twin.parameters(), strict=True):

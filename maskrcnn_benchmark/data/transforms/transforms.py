@@ -52,11 +52,12 @@ class Resize:
     def get_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) that a picture of (width, height) is resized to."""
         width, height = image_size
-        size = random.choice(self.min_size)
+        # one size needs no draw: a test in the middle of a training must not disturb its random numbers
+        size = self.min_size[0] if len(self.min_size) == 1 else random.choice(self.min_size)
         if self.max_size is not None:
             short, long = float(min(image_size)), float(max(image_size))
             if long / short * size > self.max_size:
-                size = int(round(self.max_size * short / long))
+                size = round(self.max_size * short / long)
         size = max(size, 1)  # a line of a picture keeps one pixel
         if min(width, height) == size:
             return height, width

@@ -1,0 +1,29 @@
+"""Runs a function in several processes joined by gloo, as torchrun would."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+
+def run(count: int, function, *args) -> list:
+    """`function(*args)` in `count` new processes; returns their results by rank.
+
+    The function has to live in a module that can be imported by name (test files cannot).
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(_work, (count, folder, function, args), nprocs=count)
+        return [torch.load(os.path.join(folder, f"{rank}.pth"), weights_only=False) for rank in range(count)]
+
+
+def _work(rank, count, folder, function, args):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count)
+    result = function(*args)
+    dist.barrier()
+    dist.destroy_process_group()
+    torch.save(result, os.path.join(folder, f"{rank}.pth"))

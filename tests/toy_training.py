@@ -1,0 +1,161 @@
+"""A detector and data small enough to train in milliseconds, run by the trainer's tests (also as a script)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from torch import nn
+
+from maskrcnn_benchmark.engine.trainer import do_train
+from maskrcnn_benchmark.solver import WarmupMultiStepLR, make_optimizer
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.image_list import to_image_list
+from maskrcnn_benchmark.utils.checkpoint import Checkpointer
+from maskrcnn_benchmark.utils.comm import get_rank, get_world_size, is_main_process
+
+SIZE = 8
+
+
+class ToyDetector(nn.Module):
+    """Two losses that depend on every parameter; with `noisy`, on every random number generator of the process too."""
+
+    def __init__(self, noisy: bool = False):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.out = nn.Conv2d(4, 1, 1)
+        self.noisy = noisy
+
+    def forward(self, images, targets=None):
+        maps = self.out(torch.relu(self.norm(self.conv(images.tensors)))).mean(dim=(1, 2, 3))
+        if not self.training:
+            return [BoxList(torch.zeros(0, 4), (SIZE, SIZE)) for _ in images.image_sizes]
+        wanted = torch.stack([target.bbox.sum() / (SIZE * SIZE) for target in targets])
+        if self.noisy:
+            wanted = wanted + random.random() + np.random.rand() + torch.rand(()).item()
+        return {"loss_b": (maps - wanted).abs().mean(), "loss_a": 0.5 * (maps - wanted).square().mean()}
+
+
+class ToyDataset(torch.utils.data.Dataset):
+    """Pictures that depend on their index only; every third has no object. `bad` ones hold NaN."""
+
+    def __init__(self, length: int, bad=()):
+        self.length = length
+        self.bad = bad
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        numbers = torch.Generator().manual_seed(index)
+        picture = torch.rand(3, SIZE, SIZE, generator=numbers)
+        if index in self.bad:
+            picture[:] = torch.nan
+        boxes = torch.rand(0 if index % 3 == 0 else 2, 4, generator=numbers) * SIZE
+        target = BoxList(boxes, (SIZE, SIZE))
+        target.add_field("labels", torch.ones(len(boxes), dtype=torch.int64))
+        return picture, target, index
+
+    def image_id(self, index):
+        return 1000 + index
+
+
+class ToyLoader:
+    """Micro-batches of 2 pictures; batch k of a training is the same whatever the start and the accumulation."""
+
+    def __init__(self, max_iter: int, start_iter: int = 0, accumulation_steps: int = 1, bad=()):
+        self.dataset = ToyDataset(2 * max_iter * accumulation_steps * get_world_size(), bad)
+        self.batches = range(max_iter * accumulation_steps)
+        self.start = start_iter * accumulation_steps
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        torch.rand(())  # as torch's DataLoader does when it draws a base seed
+        for batch in self.batches[self.start :]:
+            first = 2 * (batch * get_world_size() + get_rank())
+            pictures, targets, indices = zip(*(self.dataset[first + k] for k in range(2)), strict=True)
+            yield to_image_list(list(pictures)), targets, indices
+
+
+def optimizer_config(lr):
+    solver = SimpleNamespace(
+        OPTIMIZER="SGD",
+        BASE_LR=lr,
+        BIAS_LR_FACTOR=2,
+        WEIGHT_DECAY=1e-4,
+        WEIGHT_DECAY_BIAS=0,
+        DCONV_OFFSETS_LR_FACTOR=1.0,
+        MOMENTUM=0.9,
+    )
+    return SimpleNamespace(SOLVER=solver)
+
+
+def train(
+    folder,
+    max_iter=10,
+    *,
+    period=1000,
+    noisy=False,
+    lr=0.05,
+    bad=(),
+    wrap=lambda model: model,
+    accumulation_steps=1,
+    model=None,
+    pause=0.0,
+    **options,
+):
+    """Trains (or resumes) in `folder` like tools/train_net.py; returns the model."""
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
+    model = model or ToyDetector(noisy)
+    optimizer = make_optimizer(optimizer_config(lr), model)
+    scheduler = WarmupMultiStepLR(optimizer, [max_iter * 2 // 3], warmup_iters=3)
+    checkpointer = Checkpointer(model, optimizer, scheduler, str(folder), is_main_process())
+    arguments = {"iteration": 0} | checkpointer.load()
+    loader = ToyLoader(max_iter, arguments["iteration"], accumulation_steps, bad)
+    if pause:
+        model.register_forward_hook(lambda *_: time.sleep(pause))
+    do_train(
+        wrap(model),
+        loader,
+        optimizer,
+        scheduler,
+        checkpointer,
+        "cpu",
+        period,
+        arguments,
+        accumulation_steps=accumulation_steps,
+        **options,
+    )
+    return model
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout)
+    settings = json.loads(sys.argv[2])
+    kill_at = settings.pop("kill_at", None)
+    if kill_at is not None:
+        steps = 0
+
+        def count(_module, _inputs, _output):
+            global steps
+            steps += 1
+            if steps == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        victim = ToyDetector(settings["noisy"])
+        victim.register_forward_hook(count)
+        settings["model"] = victim
+    train(sys.argv[1], **settings)
