@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import logging
 import os
 import random
 import signal
 import sys
-import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +20,7 @@ from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import to_image_list
 from maskrcnn_benchmark.utils.checkpoint import Checkpointer
 from maskrcnn_benchmark.utils.comm import get_rank, get_world_size, is_main_process
+from maskrcnn_benchmark.utils.miscellaneous import mkdir
 
 SIZE = 8
 
@@ -43,6 +43,13 @@ class ToyDetector(nn.Module):
         if self.noisy:
             wanted = wanted + random.random() + np.random.rand() + torch.rand(()).item()
         return {"loss_b": (maps - wanted).abs().mean(), "loss_a": 0.5 * (maps - wanted).square().mean()}
+
+
+def without_batch_statistics(noisy: bool = False) -> ToyDetector:
+    """Its gradient of a batch is the mean of those of the batch's parts."""
+    model = ToyDetector(noisy)
+    model.norm = nn.GroupNorm(2, 4)
+    return model
 
 
 class ToyDataset(torch.utils.data.Dataset):
@@ -82,6 +89,9 @@ class ToyLoader:
 
     def __iter__(self):
         torch.rand(())  # as torch's DataLoader does when it draws a base seed
+        return self._micro_batches()
+
+    def _micro_batches(self):
         for batch in self.batches[self.start :]:
             first = 2 * (batch * get_world_size() + get_rank())
             pictures, targets, indices = zip(*(self.dataset[first + k] for k in range(2)), strict=True)
@@ -111,22 +121,24 @@ def train(
     bad=(),
     wrap=lambda model: model,
     accumulation_steps=1,
-    model=None,
-    pause=0.0,
+    build=ToyDetector,
+    after_forward=None,
     **options,
 ):
     """Trains (or resumes) in `folder` like tools/train_net.py; returns the model."""
+    if folder:
+        mkdir(str(folder))
     torch.manual_seed(0)
     random.seed(0)
     np.random.seed(0)
-    model = model or ToyDetector(noisy)
+    model = build(noisy)
     optimizer = make_optimizer(optimizer_config(lr), model)
     scheduler = WarmupMultiStepLR(optimizer, [max_iter * 2 // 3], warmup_iters=3)
     checkpointer = Checkpointer(model, optimizer, scheduler, str(folder), is_main_process())
     arguments = {"iteration": 0} | checkpointer.load()
     loader = ToyLoader(max_iter, arguments["iteration"], accumulation_steps, bad)
-    if pause:
-        model.register_forward_hook(lambda *_: time.sleep(pause))
+    if after_forward is not None:
+        model.register_forward_hook(after_forward)
     do_train(
         wrap(model),
         loader,
@@ -142,20 +154,17 @@ def train(
     return model
 
 
+def kill_self_at(call: int):
+    """A forward hook that ends the process, without any clean-up, at its call number `call`."""
+    calls = itertools.count(1)
+
+    def count(_module, _inputs, _output):
+        if next(calls) == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return count
+
+
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, stream=sys.stdout)
     settings = json.loads(sys.argv[2])
-    kill_at = settings.pop("kill_at", None)
-    if kill_at is not None:
-        steps = 0
-
-        def count(_module, _inputs, _output):
-            global steps
-            steps += 1
-            if steps == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        victim = ToyDetector(settings["noisy"])
-        victim.register_forward_hook(count)
-        settings["model"] = victim
-    train(sys.argv[1], **settings)
+    train(sys.argv[1], after_forward=kill_self_at(settings.pop("kill_at")), **settings)

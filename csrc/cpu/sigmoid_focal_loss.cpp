@@ -139,6 +139,7 @@ void backward(const Inputs& in, const T* grad, int64_t step, Gamma gamma, acc_t<
 
 Tensor sigmoid_focal_loss(const Tensor& logits, const Tensor& targets, double gamma, double alpha) {
   const Inputs in(logits, targets);
+  if (in.rows * in.classes == 0) return in.out;
   MB_DISPATCH_FLOATING(in.logits.scalar_type(), "sigmoid_focal_loss", [&] {
     using A = acc_t<scalar_t>;
     if (gamma == 2) {
@@ -153,6 +154,7 @@ Tensor sigmoid_focal_loss(const Tensor& logits, const Tensor& targets, double ga
 Tensor sigmoid_focal_loss_backward(const Tensor& grad, const Tensor& logits, const Tensor& targets, double gamma,
                                    double alpha) {
   const Inputs in(logits, targets);
+  if (in.rows * in.classes == 0) return in.out;
   const bool one_gradient = grad.stride(0) == 0 && grad.stride(1) == 0;
   const Tensor grad_data = one_gradient ? grad : torch::stable::contiguous(grad);
   const int64_t step = one_gradient ? 0 : 1;

@@ -41,6 +41,10 @@ class SeededDataset(Dataset):
     def class_names(self) -> list[str]:
         return self.dataset.class_names
 
+    @property
+    def categories(self) -> dict | None:
+        return getattr(self.dataset, "categories", None)
+
     def image_id(self, index: int):
         return self.dataset.image_id(index)
 

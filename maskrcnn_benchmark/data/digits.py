@@ -111,9 +111,10 @@ def _recipe_of(output: Path) -> dict | None:
     except (OSError, ValueError, KeyError, TypeError):
         foreign = files
     if foreign:
+        names = ", ".join(sorted(foreign)[:3]) + (", ..." if len(foreign) > 3 else "")
         raise FileExistsError(
-            f"{output} holds files that are not from here ({', '.join(sorted(foreign)[:3])}{', ...' * (len(foreign) > 3)}). "
-            f"Nothing was changed. Give another folder, or move them away."
+            f"{output} holds files that are not from here ({names}). Nothing was changed. Give another folder, or move "
+            f"them away."
         )
     # a file that was deleted makes it another data set
     return recipe if files == _files(recipe["train"], recipe["test"]) else {}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
+
 # so many classes are spelled out in a message
 SPELLED_OUT = 20
 
@@ -83,5 +85,4 @@ def check_label_spaces(
 
 
 def _training_sets(cfg) -> str:
-    names = [entry if isinstance(entry, str) else entry.get("NAME") or entry["ANNOTATIONS"] for entry in cfg.DATASETS.TRAIN]
-    return f"DATASETS.TRAIN {', '.join(repr(name) for name in names)}"
+    return f"DATASETS.TRAIN {', '.join(repr(DatasetCatalog.name(entry)) for entry in cfg.DATASETS.TRAIN)}"

@@ -14,17 +14,24 @@ import torch
 from maskrcnn_benchmark.utils import build_ops
 
 
+def folders() -> list[Path]:
+    """Where libraries are looked for: the package, then the cache of a user who may not write there."""
+    try:
+        return [build_ops.PACKAGE, build_ops.cache_folder(build_ops.source_folder())]
+    except (build_ops.BuildError, OSError):
+        return [build_ops.PACKAGE]
+
+
 def _load(kind: str) -> tuple[Path | None, str | None]:
     """(the library that was loaded, None), or (None, why none was)."""
     library = build_ops.LIBRARIES[kind]
     try:
         sources = build_ops.source_folder()
         wanted = build_ops.source_hash(kind, sources)
-        folders = [build_ops.PACKAGE, build_ops.cache_folder(sources)]
     except (build_ops.BuildError, OSError) as error:
         return None, str(error)
     reason = "not built yet"
-    for folder in folders:
+    for folder in folders():
         report = build_ops.read_report(folder).get(kind, {})
         if "error" in report:
             reason = report["error"]
@@ -87,5 +94,5 @@ def _warn_once(device_type: str) -> None:
     warnings.warn(
         f"maskrcnn_benchmark runs without its compiled {device_type.upper()} kernels, on slower PyTorch code: {reason}. "
         f"To build them: {build_ops.COMMAND}",
-        stacklevel=4,
+        stacklevel=5,
     )

@@ -100,7 +100,7 @@ def read_report(folder: Path) -> dict:
 
 
 def find_torch() -> Torch:
-    """The newest-looking torch folder is not guessed at: the first one on the user's path counts."""
+    """The first torch on the environment's path. Raises BuildError where there is none that can be built against."""
     for folder in _site_folders():
         version_file = folder / "torch" / "version.py"
         if not version_file.is_file():
@@ -114,7 +114,7 @@ def find_torch() -> Torch:
         if not (folder / "torch" / "include" / "torch" / "csrc" / "stable" / "library.h").is_file():
             raise BuildError(f"torch {version} in {folder} comes without its C++ headers")
         return Torch(folder / "torch", version, _assigned(text, "cuda"))
-    raise BuildError("torch is not installed in this environment: install it, then run " + COMMAND)
+    raise BuildError("torch is not installed in this environment")
 
 
 def _assigned(text: str, name: str) -> str | None:
@@ -159,10 +159,7 @@ def find_compiler() -> str:
     names = (shlex.split(wanted)[0],) if wanted else ("c++", "g++", "clang++")
     found = _find_program(names)
     if found is None:
-        raise BuildError(
-            f"no C++ compiler: looked for {', '.join(names)} on PATH. Install one (for instance: apt install g++), "
-            f"then run {COMMAND}"
-        )
+        raise BuildError(f"no C++ compiler: looked for {', '.join(names)} on PATH (to get one: apt install g++)")
     return shlex.join([found, *shlex.split(wanted)[1:]]) if wanted else shlex.quote(found)
 
 
@@ -171,7 +168,7 @@ def find_ninja() -> str:
     folders = (sysconfig.get_path("scripts"), Path(sys.executable).parent)
     found = _find_program(("ninja", "ninja-build"), folders)
     if found is None:
-        raise BuildError(f"ninja is not installed: pip install ninja, then run {COMMAND}")
+        raise BuildError("ninja is not installed (to get it: pip install ninja)")
     return shlex.quote(found)
 
 
@@ -191,12 +188,12 @@ def find_nvcc(torch: Torch) -> str:
         raise BuildError("no nvcc: looked in $CUDA_HOME, /usr/local/cuda and on PATH")
     if choice == "auto":
         if not gpu_is_present() and not os.environ.get("TORCH_CUDA_ARCH_LIST"):
-            raise BuildError(f"no GPU in this machine. To build them all the same: BUILD_CUDA=1 {COMMAND}")
+            raise BuildError("no GPU in this machine (to build them all the same, set BUILD_CUDA=1)")
         release = re.search(r"release (\d+)", _output([nvcc, "--version"]))
         if release and int(release.group(1)) > int(torch.cuda.split(".")[0]):
             raise BuildError(
                 f"nvcc is of CUDA {release.group(1)}, torch of CUDA {torch.cuda}: the driver may be too old for what "
-                f"this nvcc builds. Point CUDA_HOME to a CUDA {torch.cuda}, or build anyway: BUILD_CUDA=1 {COMMAND}"
+                f"this nvcc builds (point CUDA_HOME to a CUDA {torch.cuda}, or set BUILD_CUDA=1 to build anyway)"
             )
     return nvcc
 
@@ -338,6 +335,8 @@ def describe(report: dict) -> str:
         error = report[kind].get("error")
         name = f"{kind.upper()} kernels"
         lines.append(f"{name}: not built: {error}" if error else f"{name}: {Path(folder) / library}")
+    if "error" in report["cpu"]:
+        lines.append(f"Until they are built, every op runs on slower PyTorch code. To build them: {COMMAND}")
     return "\n".join(lines)
 
 

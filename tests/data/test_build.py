@@ -1,3 +1,4 @@
+import gc
 import random
 
 import numpy as np
@@ -45,7 +46,8 @@ def test_training_batch_is_images_targets_indices(loader_cfg, pets):
             assert target.size == (size[1], size[0]) and len(target) == 1
             assert target.get_field("labels").tolist() == [1 + index % 2]
         assert len({index % 2 for index in indices}) == 1  # wide and tall are not mixed
-    assert loader.dataset.class_names == ["cat", "dog"] and loader.dataset.image_id(3) == 3
+    assert loader.dataset.class_names == ["cat", "dog"] and loader.dataset.categories == {1: "cat", 2: "dog"}
+    assert loader.dataset.image_id(3) == 3 and loader.dataset.get_img_info(3)["height"] == 60
 
 
 def test_grouping_can_be_switched_off(loader_cfg, pets):
@@ -188,11 +190,12 @@ def test_an_inline_blocks_name_is_the_data_sets(loader_cfg, pets):
 
 
 def test_an_unreadable_picture_in_a_worker_is_named(loader_cfg, pets, coco_folder):
-    loader = make_data_loader(loader_cfg([pets], [], "DATALOADER.NUM_WORKERS", 1))
+    loader = make_data_loader(loader_cfg([pets], [], "DATALOADER.NUM_WORKERS", 1, "SOLVER.MAX_ITER", 1))
     for path in (coco_folder.root / "images").iterdir():
         path.unlink()
     with pytest.raises(RuntimeError, match=r"picture .*\.jpg \(image id \d+\) failed: FileNotFoundError"):
         list(loader)
+    gc.collect()  # the error holds the workers' pipes; a collection in the middle of a later test would wait for them
 
 
 def test_workers_run_one_thread(loader_cfg, pets, monkeypatch):

@@ -10,7 +10,7 @@ import processes
 import pytest
 import torch
 import toy_training
-from toy_training import ToyDetector, train
+from toy_training import ToyDetector, train, without_batch_statistics
 
 from maskrcnn_benchmark.engine.metrics_file import read_metrics
 from maskrcnn_benchmark.engine.trainer import TrainingStep, peak_memory
@@ -68,8 +68,6 @@ def test_loss_falls_and_checkpoints_are_written(tmp_path):
 def test_killed_training_resumed_ends_bit_identical(tmp_path, kill_at):
     settings = {"max_iter": 12, "period": 3, "noisy": True, "accumulation_steps": 2 if kill_at == 17 else 1}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    for folder in (whole, killed):
-        folder.mkdir()
     assert run_script(killed, kill_at=kill_at, **settings).returncode == -9
     assert not (killed / "model_final.pth").exists()
     train(killed, **settings)
@@ -111,8 +109,7 @@ def test_stop_between_last_and_final_checkpoint_still_gives_the_final_one(tmp_pa
 
 
 def test_accumulation_averages_the_gradients_of_its_parts():
-    model = ToyDetector().eval()  # without batch statistics the mean over parts is the mean over the whole
-    model.training = True
+    model = without_batch_statistics()
     batches = list(toy_training.ToyLoader(2))
     step = TrainingStep(model, torch.optim.SGD(model.parameters(), 0.1), torch.device("cpu"), torch.float32, 0.0)
     losses = step.accumulate(batches)
@@ -173,16 +170,21 @@ def test_evaluation_disturbs_nothing_and_keeps_the_best(tmp_path, caplog):
     caplog.set_level(logging.INFO, "maskrcnn_benchmark.trainer")
     scores = {4: 0.25, 8: 0.75, 12: 0.5}
     seen = {}
-    model = ToyDetector(noisy=True)
-    model.norm.eval()
+    models = []
+
+    def build(noisy):
+        models.append(ToyDetector(noisy))
+        return models[0]
 
     def evaluate(iteration):
+        (model,) = models
+        assert model.training
         model.eval()
         torch.rand(7)
         seen[iteration] = {name: value.clone() for name, value in model.state_dict().items()}
         return {"toy/bbox/AP": scores[iteration], "toy/bbox/AP50": 1.0}
 
-    train(tmp_path / "with", 12, model=model, noisy=True, evaluate=evaluate, test_period=4)
+    train(tmp_path / "with", 12, build=build, noisy=True, evaluate=evaluate, test_period=4)
     train(tmp_path / "without", 12, noisy=True)
     assert_identical(weights(tmp_path / "with/model_final.pth"), weights(tmp_path / "without/model_final.pth"))
     best = torch.load(tmp_path / "with" / "model_best.pth", weights_only=True)
@@ -219,11 +221,7 @@ def test_peak_memory_is_that_of_the_process():
 
 def test_two_processes_take_the_steps_of_one(tmp_path):
     """Two micro-batches in turn, or one on each of two processes: the same mean gradient up to rounding."""
-    (tmp_path / "one").mkdir()
-    (tmp_path / "two").mkdir()
-    model = ToyDetector()
-    model.norm = torch.nn.GroupNorm(2, 4)
-    train(tmp_path / "one", 6, model=model, accumulation_steps=2)
+    train(tmp_path / "one", 6, build=without_batch_statistics, accumulation_steps=2)
     first, second = processes.run(2, distributed_cases.train_toy, tmp_path / "two", {"max_iter": 6})
     assert_identical(first, second)
     saved = torch.load(tmp_path / "two/model_final.pth", weights_only=True)

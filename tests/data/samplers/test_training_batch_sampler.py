@@ -85,9 +85,7 @@ def test_processes_and_parts_together_see_the_batch_of_one_process(rng_seed, wor
         for r in range(world_size)
     ]
     for iteration, batch in enumerate(one):
-        slices = [
-            ranks[r][iteration * parts + part] for part, r in itertools.product(range(parts), range(world_size))
-        ]
+        slices = [ranks[r][iteration * parts + part] for part, r in itertools.product(range(parts), range(world_size))]
         assert {len(piece) for piece in slices} == {24 // world_size // parts}
         assert sum(slices, []) == batch
 

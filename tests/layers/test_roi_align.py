@@ -1,0 +1,223 @@
+"""roi_align against the original's values, its twin, torchvision, and its own contract."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from ops_helpers import needs_kernels
+from torch.testing import assert_close
+
+from maskrcnn_benchmark.layers.roi_align import ROIAlign, roi_align, roi_align_twin
+
+CHANNELS_LAST = torch.channels_last
+
+
+def random_case(n=2, c=20, h=13, w=17, r=9, dtype=torch.float32):
+    """Maps and ROIs (scale 1/4) of all sizes, some of them partly or wholly outside."""
+    corner = torch.rand(r, 2) * torch.tensor([w, h]) * 4 * 1.4 - 10
+    side = torch.rand(r, 2) ** 2 * 60
+    rois = torch.cat([torch.randint(0, n, (r, 1)), corner, corner + side], dim=1)
+    return torch.randn(n, c, h, w).to(dtype), rois
+
+
+def pooled_and_grad(function, maps, *rest):
+    x = maps.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    pooled = function(x, *rest)
+    weights = torch.linspace(-1, 1, pooled.numel(), dtype=torch.float64).view(pooled.shape).to(pooled.dtype)
+    (grad,) = torch.autograd.grad(pooled, x, weights)
+    return pooled.detach(), grad
+
+
+def twin(maps, rois, size, scale, ratio, aligned):
+    return roi_align_twin(maps, rois, scale, *size, ratio, aligned)
+
+
+@pytest.mark.parametrize("ratio", [2, 0])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, CHANNELS_LAST])
+def test_original_values(units, ratio, memory_format):
+    case = units["roi_align"]
+    maps = torch.from_numpy(np.random.RandomState(8).standard_normal((1, 2, 12, 14)).astype(np.float32))
+    maps, rois = maps.contiguous(memory_format=memory_format), torch.tensor(case["rois"])
+    expected = torch.tensor(case[f"out_3x3_sr{ratio}"])
+    assert_close(ROIAlign((3, 3), case["scale"], ratio)(maps, rois), expected, rtol=0, atol=1e-6)
+    assert_close(twin(maps, rois, (3, 3), case["scale"], ratio, False), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, CHANNELS_LAST])
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("ratio", [0, 1, 2, 3])
+def test_equals_twin(rng_seed, dtype, memory_format, aligned, ratio):
+    # few and many ROIs take different ways through contiguous maps; 83 channels leave a rest in the wide loop
+    for c, r in ((20, 4), (83, 40)):
+        maps, rois = random_case(c=c, r=r, dtype=dtype)
+        maps = maps.contiguous(memory_format=memory_format)
+        ours = pooled_and_grad(roi_align, maps, rois, (5, 4), 0.25, ratio, aligned)
+        other = pooled_and_grad(twin, maps, rois, (5, 4), 0.25, ratio, aligned)
+        tolerance = {torch.float32: 1e-5, torch.float64: 1e-12, torch.float16: 2e-3, torch.bfloat16: 2e-2}[dtype]
+        for mine, theirs, source in zip(ours, other, (None, maps), strict=True):
+            assert mine.dtype == dtype
+            assert mine.is_contiguous(memory_format=memory_format)
+            if source is not None and dtype.itemsize == 2:
+                continue  # autograd rounds the twin's gradient after every ROI; see the next test
+            assert_close(mine, theirs, rtol=tolerance, atol=tolerance * max(1.0, float(theirs.abs().max())))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, CHANNELS_LAST])
+def test_half_gradients_are_summed_in_float32(rng_seed, dtype, memory_format):
+    maps, rois = random_case(r=60)
+    maps = maps.to(dtype).contiguous(memory_format=memory_format)
+    _, grad = pooled_and_grad(roi_align, maps, rois, (5, 4), 0.25, 2, False)
+    weights = torch.linspace(-1, 1, 60 * 20 * 20, dtype=torch.float64).view(60, 20, 5, 4).to(dtype)
+    x = maps.float().requires_grad_()
+    (expected,) = torch.autograd.grad(roi_align(x, rois, (5, 4), 0.25, 2), x, weights.float())
+    assert_close(grad, expected.to(dtype))
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("ratio", [0, 2])
+def test_equals_torchvision(rng_seed, aligned, ratio):
+    torchvision = pytest.importorskip("torchvision")
+    maps, rois = random_case(r=50)
+    theirs = pooled_and_grad(torchvision.ops.roi_align, maps, rois, (7, 7), 0.25, ratio, aligned)
+    for memory_format in (torch.contiguous_format, CHANNELS_LAST):
+        ours = pooled_and_grad(roi_align, maps.contiguous(memory_format=memory_format), rois, (7, 7), 0.25, ratio, aligned)
+        for mine, other in zip(ours, theirs, strict=True):
+            assert_close(mine, other, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, CHANNELS_LAST])
+@pytest.mark.parametrize("ratio", [0, 2])
+def test_gradcheck(rng_seed, memory_format, ratio):
+    maps, rois = random_case(n=2, c=2, h=5, w=6, r=3, dtype=torch.float64)
+    maps = maps.contiguous(memory_format=memory_format).requires_grad_()
+    for aligned in (False, True):
+        assert torch.autograd.gradcheck(lambda x, a=aligned: roi_align(x, rois, (2, 3), 0.25, ratio, a), (maps,))
+
+
+def test_no_roi_gives_empty_output_and_zero_gradient():
+    for function in (roi_align, twin):
+        maps = torch.randn(1, 3, 8, 8, requires_grad=True)
+        pooled = function(maps, torch.zeros(0, 5), (7, 7), 0.25, 2, False)
+        assert pooled.shape == (0, 3, 7, 7)
+        pooled.sum().backward()
+        assert maps.grad.shape == maps.shape and maps.grad.abs().sum() == 0
+
+
+def test_wild_rois_end_and_sample_what_is_there():
+    maps = torch.ones(1, 20, 8, 8)
+    nan, inf = math.nan, math.inf
+    rois = torch.tensor(
+        [[0, nan, 0, 4, 4], [0, 0, 0, inf, 4], [0, -inf, 0, inf, 4], [0, -1e9, -1e9, 1e9, 1e9], [0, 9, 9, 2, 2]]
+    )
+    for memory_format in (torch.contiguous_format, CHANNELS_LAST):
+        for aligned in (False, True):
+            for ratio in (0, 2):
+                arguments = (maps.contiguous(memory_format=memory_format), rois, (2, 2), 1.0, ratio, aligned)
+                ours, other = pooled_and_grad(roi_align, *arguments), pooled_and_grad(twin, *arguments)
+                assert ours[0][:3].abs().sum() == 0
+                assert_close(ours[0], other[0])
+                assert_close(ours[1], other[1])
+
+
+@needs_kernels
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, CHANNELS_LAST])
+def test_does_not_depend_on_threads(rng_seed, memory_format):
+    maps, rois = random_case(c=96, h=40, w=40, r=200)
+    maps = maps.contiguous(memory_format=memory_format)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = pooled_and_grad(roi_align, maps, rois, (7, 7), 0.25, 2, False)
+        torch.set_num_threads(2)
+        two = pooled_and_grad(roi_align, maps, rois, (7, 7), 0.25, 2, False)
+    finally:
+        torch.set_num_threads(threads)
+    assert one[0].equal(two[0]) and one[1].equal(two[1])
+
+
+def test_both_layouts_give_the_same_bits(rng_seed):
+    for r in (2, 60):
+        maps, rois = random_case(c=70, r=r)
+        first = pooled_and_grad(roi_align, maps, rois, (7, 7), 0.25, 2, False)
+        last = pooled_and_grad(roi_align, maps.contiguous(memory_format=CHANNELS_LAST), rois, (7, 7), 0.25, 2, False)
+        assert first[0].equal(last[0]) and first[1].equal(last[1])
+
+
+def test_strided_maps_and_rois(rng_seed):
+    maps, rois = random_case(c=6)
+    expected = roi_align(maps, rois, 3, 0.25, 2)
+    wide = torch.stack([maps, maps], dim=-1)[..., 0]
+    assert not wide.is_contiguous()
+    assert roi_align(wide, rois.t().contiguous().t(), 3, 0.25, 2).equal(expected)
+    assert roi_align(maps[:, :5], rois, 3, 0.25, 2).equal(expected[:, :5])
+    assert roi_align(maps, rois.double(), 3, 0.25, 2).dtype == torch.float32
+
+
+def test_gradient_given_in_another_layout(rng_seed):
+    maps, rois = random_case()
+    for memory_format in (torch.contiguous_format, CHANNELS_LAST):
+        x = maps.contiguous(memory_format=memory_format).requires_grad_()
+        pooled = roi_align(x, rois, (7, 7), 0.25, 2)
+        gradient = torch.randn(pooled.shape)
+        plain, turned = (
+            torch.autograd.grad(pooled, x, g, retain_graph=True)[0]
+            for g in (gradient, gradient.contiguous(memory_format=CHANNELS_LAST))
+        )
+        assert plain.equal(turned)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"input": torch.rand(3, 8, 8)}, ValueError, r"\(3, 8, 8\)"),
+        ({"rois": torch.rand(2, 4)}, ValueError, r"\(2, 4\)"),
+        ({"rois": torch.zeros(2, 5).half()}, TypeError, "float16"),
+        ({"input": torch.zeros(1, 3, 8, 8, dtype=torch.uint8)}, TypeError, "uint8"),
+        ({"rois": torch.tensor([[1.0, 0, 0, 4, 4]])}, RuntimeError, "1"),
+        ({"rois": torch.tensor([[-1.0, 0, 0, 4, 4]])}, RuntimeError, "-1"),
+        ({"rois": torch.zeros(2, 5, device="meta")}, ValueError, "meta"),
+        ({"output_size": (0, 7)}, ValueError, r"\(0, 7\)"),
+        ({"spatial_scale": 0.0}, ValueError, "0.0"),
+    ],
+)
+def test_mistakes_are_named(change, error, words):
+    arguments = {"input": torch.rand(1, 3, 8, 8), "rois": torch.zeros(2, 5), "output_size": 7} | change
+    with pytest.raises(error, match=words):
+        roi_align(**{"spatial_scale": 0.25, "sampling_ratio": 2, **arguments})
+
+
+@needs_kernels
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, CHANNELS_LAST])
+def test_opcheck(rng_seed, memory_format):
+    op = torch.ops.maskrcnn_benchmark.roi_align.default
+    backward = torch.ops.maskrcnn_benchmark.roi_align_backward.default
+    channels_last = memory_format == CHANNELS_LAST
+    for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+        maps, rois = random_case(dtype=dtype)
+        maps = maps.contiguous(memory_format=memory_format).requires_grad_()
+        torch.library.opcheck(op, (maps, rois, 0.25, 3, 4, 2, False))
+        grad = torch.randn(9, 20, 3, 4).to(dtype)
+        torch.library.opcheck(backward, (grad, rois, list(maps.shape), 0.25, 2, False, channels_last, False))
+
+
+@needs_kernels
+def test_runs_inside_torch_compile(rng_seed):
+    maps, rois = random_case()
+    pool = ROIAlign((7, 7), 0.25, 2, aligned=True)
+    compiled = torch.compile(pool, fullgraph=True, backend="aot_eager")
+    x, y = maps.clone().requires_grad_(), maps.clone().requires_grad_()
+    compiled(x, rois).square().sum().backward()
+    pool(y, rois).square().sum().backward()
+    assert_close(x.grad, y.grad)
+
+
+def test_autocast_leaves_coordinates_alone(rng_seed):
+    maps, rois = random_case()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert roi_align(maps, rois, 7, 0.25, 2).equal(roi_align(maps, rois, 7, 0.25, 2))
+        assert roi_align(maps.bfloat16(), rois, 7, 0.25, 2).dtype == torch.bfloat16
+    with torch.inference_mode():
+        roi_align(maps, rois, 7, 0.25, 2)
