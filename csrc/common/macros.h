@@ -1,6 +1,8 @@
 // Compiler switches, written once.
 #pragma once
 
+#include <cstdint>  // any C library header: it defines __GLIBC__ where that is the library
+
 #if defined(__CUDACC__)
 #define MB_HD __host__ __device__ __forceinline__
 #else

@@ -21,9 +21,7 @@ THREADS_VARIABLE = "MB_NUM_THREADS"
 
 def make_parser(description: str) -> argparse.ArgumentParser:
     """The arguments that all scripts share."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", default="", metavar="FILE", help="path to a YAML config file")
     parser.add_argument(
         "--local_rank",

@@ -39,9 +39,7 @@ def stop_at_nonfinite_loss(iteration: int, batches: list, losses: list[dict], da
         report += f"\n  saved as {path}"
         batch = {
             "iteration": iteration,
-            "micro_batches": [
-                _describe(dataset, *batch, parts) for batch, parts in zip(batches, losses, strict=True)
-            ],
+            "micro_batches": [_describe(dataset, *batch, parts) for batch, parts in zip(batches, losses, strict=True)],
         }
         try:
             torch.save(batch, path)
@@ -74,11 +72,7 @@ def _describe(dataset, images, targets, indices, losses) -> dict:
                 "bbox": target.bbox.cpu(),
                 "size": tuple(target.size),
                 "mode": target.mode,
-                **{
-                    name: value.cpu()
-                    for name, value in target.extra_fields.items()
-                    if isinstance(value, torch.Tensor)
-                },
+                **{name: value.cpu() for name, value in target.extra_fields.items() if isinstance(value, torch.Tensor)},
             }
             for target in targets
         ],

@@ -50,6 +50,7 @@ def make_optimizer(cfg, model: torch.nn.Module) -> torch.optim.Optimizer:
     fused = True if devices <= {"cpu", "cuda"} else None
     if solver.OPTIMIZER == "SGD":
         optimizer = torch.optim.SGD(named_groups, solver.BASE_LR, momentum=solver.MOMENTUM, fused=fused)
+        _start_with_zero_momentum(optimizer)
     else:
         optimizer = torch.optim.AdamW(named_groups, solver.BASE_LR, fused=fused)
 
@@ -58,6 +59,24 @@ def make_optimizer(cfg, model: torch.nn.Module) -> torch.optim.Optimizer:
 
     optimizer.register_load_state_dict_pre_hook(accept_forks_state)
     return optimizer
+
+
+def _start_with_zero_momentum(optimizer: torch.optim.SGD) -> None:
+    """Gives every parameter a momentum of zeros before the first step, which is what no momentum means.
+
+    torch's fused SGD makes the buffer in the first step without filling it. When a gradient scaler then leaves that
+    step out, as with float16 it usually does, what happened to be in memory counts as momentum from then on.
+    """
+
+    def fill(optimizer, args, kwargs):
+        for group in optimizer.param_groups:
+            for parameter in group["params"] if group["momentum"] else ():
+                state = optimizer.state[parameter]
+                if state.get("momentum_buffer") is None:
+                    state["momentum_buffer"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        hook.remove()
+
+    hook = optimizer.register_step_pre_hook(fill)
 
 
 def regroup_per_parameter_state(optimizer, state: dict, names: list[str]) -> dict:

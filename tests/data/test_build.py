@@ -195,7 +195,7 @@ def test_an_unreadable_picture_in_a_worker_is_named(loader_cfg, pets, coco_folde
         path.unlink()
     with pytest.raises(RuntimeError, match=r"picture .*\.jpg \(image id \d+\) failed: FileNotFoundError"):
         list(loader)
-    gc.collect()  # the error holds the workers' pipes; a collection in the middle of a later test would wait for them
+    gc.collect()  # torch waits 5 s for a worker after an error: here, and not in the middle of a later test
 
 
 def test_workers_run_one_thread(loader_cfg, pets, monkeypatch):

@@ -101,6 +101,16 @@ def test_steps_equal_those_with_one_group_per_parameter_and_its_state_loads(rng_
         torch.testing.assert_close(p, q)
 
 
+def test_first_step_left_out_by_the_scaler_leaves_no_momentum():
+    model = nn.Linear(64, 64)
+    optimizer = make_optimizer(config(), model)
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale((model(torch.ones(1, 64)) * 1e38).sum()).backward()
+    scaler.step(optimizer)
+    for parameter in model.parameters():
+        assert not optimizer.state[parameter]["momentum_buffer"].any()
+
+
 def test_own_state_loads(rng_seed):
     model = nn.Linear(3, 2)
     optimizer = make_optimizer(config(), model)
@@ -108,9 +118,7 @@ def test_own_state_loads(rng_seed):
     again = make_optimizer(config(), model)
     again.load_state_dict(optimizer.state_dict())
     for parameter in model.parameters():
-        assert torch.equal(
-            again.state[parameter]["momentum_buffer"], optimizer.state[parameter]["momentum_buffer"]
-        )
+        assert torch.equal(again.state[parameter]["momentum_buffer"], optimizer.state[parameter]["momentum_buffer"])
 
 
 @pytest.mark.parametrize(

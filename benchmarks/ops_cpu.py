@@ -1,0 +1,140 @@
+"""Times the CPU ops against torchvision's in one process; see README.md in this folder for the protocol.
+
+    python benchmarks/ops_cpu.py [--threads 2] [--repeats 15] [--only nms]
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import re
+import time
+from pathlib import Path
+
+import torch
+import torchvision
+
+from maskrcnn_benchmark.layers import _native, batched_nms, roi_align, sigmoid_focal_loss
+
+
+def boxes_in(n: int, extent: float, side: float) -> torch.Tensor:
+    corner = torch.rand(n, 2) * extent
+    return torch.cat([corner, corner + torch.rand(n, 2) * side], dim=1)
+
+
+def nms_cases():
+    tv = torchvision.ops
+    for n in (1000, 5000, 20_000):
+        boxes, scores = boxes_in(n, 1000, 100), torch.rand(n)
+        yield (
+            f"nms, {n} boxes",
+            lambda b=boxes, s=scores: batched_nms(b, s, None, 0.5),
+            lambda b=boxes, s=scores: tv.nms(b, s, 0.5),
+        )
+    boxes, scores, labels = boxes_in(5000, 1000, 100), torch.rand(5000), torch.randint(0, 80, (5000,))
+    yield (
+        "batched nms, 80 classes, 5000 boxes",
+        lambda: batched_nms(boxes, scores, labels, 0.5),
+        lambda: tv.batched_nms(boxes, scores, labels, 0.5),
+    )
+    yield (
+        "the same, first 100 kept",
+        lambda: batched_nms(boxes, scores, labels, 0.5, max_keep=100),
+        lambda: tv.batched_nms(boxes, scores, labels, 0.5)[:100],
+    )
+
+
+def roi_align_cases():
+    maps = torch.randn(1, 256, 200, 336)
+    rois = torch.cat([torch.zeros(1000, 1), boxes_in(1000, 800, 400)], dim=1)
+    last = maps.contiguous(memory_format=torch.channels_last)
+    half = last.bfloat16()
+
+    def theirs(x=maps, r=rois):
+        return torchvision.ops.roi_align(x, r, 7, 0.25, 2)
+
+    yield "roi_align, 1000 ROIs, channels_last", lambda: roi_align(last, rois, 7, 0.25, 2), theirs
+    yield "roi_align, 1000 ROIs, contiguous", lambda: roi_align(maps, rois, 7, 0.25, 2), theirs
+    yield "roi_align, 1000 ROIs, channels_last bfloat16", lambda: roi_align(half, rois, 7, 0.25, 2), theirs
+    yield (
+        "roi_align, 10 ROIs, contiguous",
+        lambda: roi_align(maps, rois[:10], 7, 0.25, 2),
+        lambda: torchvision.ops.roi_align(maps, rois[:10], 7, 0.25, 2),
+    )
+
+    def backward_of(function, x):
+        x = x.detach().requires_grad_()
+        pooled = function(x, rois[:512], 7, 0.25, 2)
+        grad = torch.randn(512, 256, 7, 7).to(x.dtype)
+        return lambda: torch.autograd.grad(pooled, x, grad, retain_graph=True)
+
+    reference = backward_of(torchvision.ops.roi_align, maps)
+    yield "roi_align backward, 512 ROIs, channels_last", backward_of(roi_align, last), reference
+    yield "roi_align backward, 512 ROIs, contiguous", backward_of(roi_align, maps), reference
+    yield "roi_align backward, 512 ROIs, channels_last bfloat16", backward_of(roi_align, half), reference
+
+
+def focal_loss_cases():
+    logits = torch.randn(44_800, 80) - 3
+    labels = torch.zeros(44_800, dtype=torch.int64)
+    positive = torch.randperm(44_800)[: 44_800 * 80 // 1000]  # 0.1 % of all logits
+    labels[positive] = torch.randint(1, 81, (len(positive),))
+    one_hot = torch.nn.functional.one_hot(labels, 81)[:, 1:].float()
+    x = logits.requires_grad_()
+
+    def theirs():
+        torch.autograd.grad(torchvision.ops.sigmoid_focal_loss(x, one_hot, 0.25, 2.0, reduction="sum"), x)
+
+    def ours(targets):
+        torch.autograd.grad(sigmoid_focal_loss(x, targets, 2.0, 0.25, reduction="sum"), x)
+
+    yield "focal loss forward + backward, labels", lambda: ours(labels), theirs
+    yield "focal loss forward + backward, dense targets", lambda: ours(one_hot), theirs
+
+
+CASES = {"nms": nms_cases, "roi_align": roi_align_cases, "focal_loss": focal_loss_cases}
+
+
+def seconds(function) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def compare(ours, theirs, repeats: int) -> tuple[float, float]:
+    """Medians in milliseconds; the two sides take turns, so that a busy spell of the machine meets both."""
+    ours(), theirs()
+    pairs = [(seconds(ours), seconds(theirs)) for _ in range(repeats)]
+    return tuple(sorted(side)[repeats // 2] * 1e3 for side in zip(*pairs, strict=True))
+
+
+def machine() -> str:
+    try:
+        model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        model = None
+    return model.group(1) if model else platform.processor()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--only", choices=sorted(CASES), default=None)
+    arguments = parser.parse_args()
+    if not _native.declared():
+        raise SystemExit(f"no compiled ops to time: {_native.REASONS['cpu']}")
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    print(f"{machine()}, {torch.backends.cpu.get_cpu_capability()}, {arguments.threads} threads")
+    print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, median of {arguments.repeats}\n")
+    print("| op | ours ms | torchvision ms | ratio |\n|---|---|---|---|")
+    for name, cases in CASES.items():
+        if arguments.only in (None, name):
+            for title, ours, theirs in cases():
+                mine, other = compare(ours, theirs, arguments.repeats)
+                print(f"| {title} | {mine:.2f} | {other:.2f} | {other / mine:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
