@@ -29,9 +29,16 @@ class TestOutcome:
 
 
 def make_test_loaders(cfg) -> dict:
-    """Loaders by data set name."""
+    """Loaders by data set name.
+
+    Raises:
+        ValueError: two sets of DATASETS.TEST go by one name, and would overwrite each other's results.
+    """
+    names = [DatasetCatalog.name(entry) for entry in cfg.DATASETS.TEST]
+    if len(set(names)) < len(names):
+        raise ValueError(f"DATASETS.TEST has two sets of one name ({', '.join(names)}): give each block a NAME")
     loaders = make_data_loader(cfg, is_train=False, is_distributed=get_world_size() > 1)
-    return dict(zip([DatasetCatalog.name(entry) for entry in cfg.DATASETS.TEST], loaders, strict=True))
+    return dict(zip(names, loaders, strict=True))
 
 
 def run_test(cfg, model: torch.nn.Module, loaders: dict, check_expected: bool = True) -> TestOutcome:

@@ -21,6 +21,10 @@ class ImageList:
         """The batch with `tensors.to(*args, **kwargs)`."""
         return ImageList(self.tensors.to(*args, **kwargs), self.image_sizes)
 
+    def pin_memory(self) -> ImageList:
+        """The batch in page-locked memory, from where a copy to a GPU need not wait; DataLoader calls this."""
+        return ImageList(self.tensors.pin_memory(), self.image_sizes)
+
     def __len__(self) -> int:
         return len(self.image_sizes)
 
