@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import torch
-from toy_training import ToyDetector, ToyLoader, train, without_batch_statistics
 from torch.nn.parallel import DistributedDataParallel
+from toy_training import ToyDetector, ToyLoader, train, without_batch_statistics
 
+from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.engine.inference import compute_on_dataset, gather_predictions
+from maskrcnn_benchmark.modeling.rpn.rpn import build_rpn
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.image_list import ImageList, to_image_list
 from maskrcnn_benchmark.utils import comm
 
 
@@ -47,3 +51,37 @@ def predict_toy(skip):
     predictions = compute_on_dataset(ToyDetector(), loader, "cpu")
     kept = {index: prediction for index, prediction in predictions.items() if index not in skip}
     return gather_predictions(kept, len(loader.dataset))
+
+
+def dense_losses(which):
+    """Losses of a small RPN and a small RetinaNet, and gradients of both, for some of two fixed images.
+
+    One image has objects, the other has none, and RPN samples every anchor.
+    """
+    torch.manual_seed(0)
+    cfg = defaults.clone()
+    cfg.merge_from_list(["MODEL.RPN.ANCHOR_SIZES", (32,), "MODEL.RPN.BATCH_SIZE_PER_IMAGE", 100_000])
+    cfg.merge_from_list(["MODEL.RPN_ONLY", True, "MODEL.RETINANET.NUM_CONVS", 1, "MODEL.RETINANET.NUM_CLASSES", 4])
+    models = {"rpn": build_rpn(cfg, 8)}
+    cfg.merge_from_list(["MODEL.RETINANET_ON", True])
+    models["retinanet"] = build_rpn(cfg, 8)
+    # the second image is smaller, so that the processes sample different numbers of anchors
+    images = to_image_list([torch.zeros(3, 96, 128), torch.zeros(3, 64, 64)])
+    maps = [torch.randn(2, 8, -(-96 // stride), 128 // stride) for stride in (8, 16, 32, 64, 128)]
+    targets = [BoxList([[10.0, 10, 60, 70], [50.0, 20, 90, 60]], (128, 96)), BoxList([], (64, 64))]
+    targets[0].add_field("labels", torch.tensor([1, 3]))
+    targets[1].add_field("labels", torch.zeros(0, dtype=torch.int64))
+
+    images = ImageList(images.tensors[which], [images.image_sizes[i] for i in which])
+    results = {}
+    for name, model in models.items():
+        features = [level[which] for level in maps]
+        losses = model(images, features[1:2] if name == "rpn" else features, [targets[i] for i in which])[1]
+        sum(losses.values()).backward()
+        results |= {key: value.detach() for key, value in losses.items()}
+        results |= {f"{name}.{key}": parameter.grad for key, parameter in model.named_parameters()}
+    return results
+
+
+def dense_losses_by_rank():
+    return dense_losses([comm.get_rank()])

@@ -4,6 +4,7 @@ from maskrcnn_benchmark.layers.iou_loss import IOULoss
 from maskrcnn_benchmark.layers.nms import batched_nms, ml_nms, nms
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d, get_norm, group_norm
 from maskrcnn_benchmark.layers.roi_align import ROIAlign, roi_align
+from maskrcnn_benchmark.layers.roi_pool import ROIPool, roi_pool
 from maskrcnn_benchmark.layers.scale import Scale
 from maskrcnn_benchmark.layers.sigmoid_focal_loss import SigmoidFocalLoss, sigmoid_focal_loss
 from maskrcnn_benchmark.layers.smooth_l1_loss import smooth_l1_loss
@@ -16,6 +17,7 @@ __all__ = [
     "FrozenBatchNorm2d",
     "IOULoss",
     "ROIAlign",
+    "ROIPool",
     "Scale",
     "SigmoidFocalLoss",
     "batched_nms",
@@ -25,6 +27,7 @@ __all__ = [
     "ml_nms",
     "nms",
     "roi_align",
+    "roi_pool",
     "sigmoid_focal_loss",
     "smooth_l1_loss",
 ]

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d, get_norm, group_norm
+from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d, GroupNorm, get_norm, group_norm
 
 
 def random_frozen(channels, eps=0.0):
@@ -78,7 +78,7 @@ def test_gradient_flows_through_frozen_to_its_input(rng_seed):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("FrozenBN", FrozenBatchNorm2d), ("BN", nn.BatchNorm2d), ("SyncBN", nn.BatchNorm2d), ("GN", nn.GroupNorm)],
+    [("FrozenBN", FrozenBatchNorm2d), ("BN", nn.BatchNorm2d), ("SyncBN", nn.BatchNorm2d), ("GN", GroupNorm)],
 )
 def test_get_norm_by_name(name, kind):
     norm = get_norm(name, 64)
@@ -110,3 +110,15 @@ def test_groups_that_do_not_fit_are_refused():
         group_norm(48)
     with pytest.raises(ValueError, match="either num_groups or dim_per_gp"):
         group_norm(64, num_groups=32, dim_per_gp=2)
+
+
+@pytest.mark.parametrize("offset", [0.0, 300.0])
+def test_group_norm_does_not_depend_on_the_layout(offset, rng_seed):
+    x = torch.randn(2, 64, 9, 11) + offset
+    norm = group_norm(64)
+    exact = torch.nn.GroupNorm(32, 64).double()(x.double()).float()
+    in_channels_last = norm(x.contiguous(memory_format=torch.channels_last))
+    assert in_channels_last.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(in_channels_last, norm(x), rtol=0, atol=0)
+    # of a value near 300, float32 keeps 3e-5
+    torch.testing.assert_close(in_channels_last, exact, rtol=1e-4, atol=1e-4)

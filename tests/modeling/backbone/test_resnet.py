@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from maskrcnn_benchmark.config import cfg as defaults
-from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
+from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d, GroupNorm
 from maskrcnn_benchmark.modeling.backbone import build_backbone
 from maskrcnn_benchmark.modeling.backbone.resnet import ResNet, make_stage
 
@@ -86,8 +86,8 @@ def test_unknown_block_is_named():
     ("opts", "stem", "blocks"),
     [
         ((), FrozenBatchNorm2d, FrozenBatchNorm2d),
-        (("MODEL.RESNETS.TRANS_FUNC", "BottleneckWithGN"), FrozenBatchNorm2d, nn.GroupNorm),
-        (("MODEL.RESNETS.STEM_FUNC", "StemWithGN"), nn.GroupNorm, FrozenBatchNorm2d),
+        (("MODEL.RESNETS.TRANS_FUNC", "BottleneckWithGN"), FrozenBatchNorm2d, GroupNorm),
+        (("MODEL.RESNETS.STEM_FUNC", "StemWithGN"), GroupNorm, FrozenBatchNorm2d),
         (("MODEL.BACKBONE.NORM", "BN"), nn.BatchNorm2d, nn.BatchNorm2d),
     ],
 )

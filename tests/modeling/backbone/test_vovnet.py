@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from maskrcnn_benchmark.config import cfg as defaults
-from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
+from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d, GroupNorm
 from maskrcnn_benchmark.modeling.backbone import build_backbone
 from maskrcnn_benchmark.modeling.backbone.vovnet import VARIANTS, CeilMaxPool, OSASpec, VoVNet
 
@@ -107,10 +107,10 @@ def test_out_channels_key_decides_nothing(out_channels):
     ("opts", "kind"),
     [
         ((), FrozenBatchNorm2d),
-        (("MODEL.VOVNET.USE_GN", True), nn.GroupNorm),
+        (("MODEL.VOVNET.USE_GN", True), GroupNorm),
         (("MODEL.BACKBONE.NORM", "BN", "MODEL.VOVNET.USE_GN", True), nn.BatchNorm2d),
         (("MODEL.BACKBONE.NORM", "SyncBN"), nn.BatchNorm2d),
-        (("MODEL.BACKBONE.NORM", "GN"), nn.GroupNorm),
+        (("MODEL.BACKBONE.NORM", "GN"), GroupNorm),
     ],
 )
 def test_norm_by_config(opts, kind):

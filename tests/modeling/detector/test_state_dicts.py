@@ -12,13 +12,8 @@ from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 
 CONFIGS = GOLDEN.parent.parent / "configs"
-LISTS = {
-    "VoVNet-FCOS__vovnet__fcos_V_39_FPN_1x": "vovnet/fcos_V_39_FPN_1x.yaml",
-    "VoVNet-FCOS__fcos__fcos_R_50_FPN_1x": "fcos/fcos_R_50_FPN_1x.yaml",
-    "VoVNet-FCOS__fcos__fcos_X_101_64x4d_FPN_2x": "fcos/fcos_X_101_64x4d_FPN_2x.yaml",
-    "VoVNet-FCOS__fcos__fcos_syncbn_bs32_c128_MNV2_FPN_1x": "fcos/fcos_syncbn_bs32_c128_MNV2_FPN_1x.yaml",
-    "FCOS__fcos__fcos_imprv_R_50_FPN_1x": "fcos/fcos_imprv_R_50_FPN_1x.yaml",
-}
+# repository, folders and file of the config, joined by two underscores
+LISTS = sorted(path.name.removesuffix(".json.gz") for path in (GOLDEN / "state_dicts").glob("*.json.gz"))
 
 
 def build(config, opts=()):
@@ -32,7 +27,8 @@ def build(config, opts=()):
 @pytest.mark.parametrize("name", LISTS)
 def test_keys_and_shapes_are_the_forks(name):
     recorded = json.loads(gzip.decompress((GOLDEN / "state_dicts" / f"{name}.json.gz").read_bytes()))
-    ours = [[key, list(value.shape)] for key, value in build(LISTS[name]).state_dict().items()]
+    _, *config = name.split("__")
+    ours = [[key, list(value.shape)] for key, value in build("/".join(config) + ".yaml").state_dict().items()]
     assert ours == [entry[:2] for entry in recorded["state_dict"]]
 
 

@@ -216,7 +216,6 @@ def test_threshold_is_on_the_class_probability_before_centerness():
         (["MODEL.FCOS.FPN_STRIDES", [8, 16]], "SIZES_OF_INTEREST"),
         (["MODEL.FCOS.TOWER_CHANNELS", 40], "32 groups"),
         (["MODEL.CONVENTION", "caffe"], "CONVENTION"),
-        (["MODEL.FCOS_ON", False], "FCOS_ON"),
         (["MODEL.META_ARCHITECTURE", "YOLO"], "META_ARCHITECTURE"),
     ],
 )

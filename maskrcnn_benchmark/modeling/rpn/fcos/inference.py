@@ -10,9 +10,8 @@ import math
 import torch
 from torch import nn
 
-from maskrcnn_benchmark.layers.nms import batched_nms
+from maskrcnn_benchmark.modeling.rpn.detections import best_detections
 from maskrcnn_benchmark.structures.bounding_box import BoxList
-from maskrcnn_benchmark.structures.boxes import clip_boxes
 
 
 class FCOSPostProcessor(nn.Module):
@@ -42,10 +41,15 @@ class FCOSPostProcessor(nn.Module):
 
     def forward(self, locations, logits, distances, centerness, image_sizes) -> list[BoxList]:
         candidates = [self._candidates(*level) for level in zip(locations, logits, distances, centerness, strict=True)]
-        return [
-            self._select(*(torch.cat(parts) for parts in zip(*(level[i] for level in candidates), strict=True)), size)
-            for i, size in enumerate(image_sizes)
-        ]
+        detections = []
+        for i, size in enumerate(image_sizes):
+            boxes, scores, labels = (torch.cat(part) for part in zip(*(level[i] for level in candidates), strict=True))
+            detections.append(
+                best_detections(
+                    boxes, scores, labels, size, self.nms_thresh, self.detections_per_img, self.box_offset
+                )
+            )
+        return detections
 
     def _candidates(self, locations, logits, distances, centerness):
         """Per image: boxes (c, 4), scores (c,) and labels (c,) of one level, c <= pre_nms_top_n."""
@@ -72,16 +76,3 @@ class FCOSPostProcessor(nn.Module):
             boxes = torch.cat((point - distance[:, :2], point + distance[:, 2:]), dim=1)
             results.append((boxes, score.sqrt(), index % num_classes + 1))
         return results
-
-    def _select(self, boxes, scores, labels, image_size) -> BoxList:
-        """The detections of one image of image_size (height, width)."""
-        height, width = (int(side) for side in image_size)
-        boxes = clip_boxes(boxes, (width, height), self.box_offset)
-        keep = batched_nms(boxes, scores, labels, self.nms_thresh, inclusive=self.box_offset == 1)
-        if 0 < self.detections_per_img < len(keep):
-            last_score = scores[keep[self.detections_per_img - 1]]
-            keep = keep[scores[keep] >= last_score]
-        result = BoxList(boxes[keep], (width, height), mode="xyxy")
-        result.add_field("labels", labels[keep])
-        result.add_field("scores", scores[keep])
-        return result

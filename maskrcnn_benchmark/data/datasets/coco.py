@@ -1,0 +1,84 @@
+"""Pictures with boxes, masks and keypoints from a COCO json."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+
+from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
+from maskrcnn_benchmark.data.datasets.coco_annotations import read_coco
+from maskrcnn_benchmark.data.datasets.report import DatasetReport
+
+
+class COCODataset(BoxDataset):
+    """The pictures of a COCO instances or keypoints json, sorted by id.
+
+    Args:
+        ann_file: the json. "info", "licenses", "area", "iscrowd" and "segmentation" are not needed.
+        root: folder that the json's file names are relative to.
+        remove_images_without_annotations: leave out pictures that have no usable box (for training).
+        transforms: called (image, target) -> (image, target); None gives PIL pictures.
+        name: what messages call the data set; default: the json's file name without its ending.
+
+    Items are as BoxDataset has them. Where the file has segmentations there is the field "masks" (SegmentationMask;
+    an object without a usable one gets its box), and where it has keypoints the field "keypoints" (PersonKeypoints;
+    Keypoints if they are others than COCO's 17). The outcome of checking the file is logged as one line (`report`).
+
+    Attributes, besides those of BoxDataset:
+        json_category_id_to_contiguous_id, contiguous_category_id_to_json_id: category id <-> label.
+
+    Raises:
+        FileNotFoundError: the json, the folder, or pictures are missing; the first few are named.
+        ValueError: the json is no COCO instances file, contradicts itself, or nothing is left to train on.
+        OSError: pictures cannot be decoded; the first few are named.
+    """
+
+    def __init__(
+        self,
+        ann_file: str,
+        root: str,
+        remove_images_without_annotations: bool,
+        transforms=None,
+        *,
+        name: str | None = None,
+    ):
+        self.ann_file = os.fspath(ann_file)
+        self._coco = None
+        report = DatasetReport(name or os.path.splitext(os.path.basename(self.ann_file))[0])
+        table = read_coco(self.ann_file, report)
+        super().__init__(
+            table, os.fspath(root), self.ann_file, "json", report, remove_images_without_annotations, transforms
+        )
+        self.json_category_id_to_contiguous_id = {number: k for k, number in enumerate(self.categories, start=1)}
+        self.contiguous_category_id_to_json_id = dict(enumerate(self.categories, start=1))
+
+    @property
+    def coco(self):
+        """pycocotools' view of the annotation file, read when first asked for; "area" and "iscrowd" are filled in."""
+        if self._coco is None:
+            self._coco = load_pycocotools(self.ann_file)
+        return self._coco
+
+    def __getstate__(self):
+        return {**self.__dict__, "_coco": None}  # too big to send to a worker that was not forked
+
+
+def load_pycocotools(ann_file: str):
+    """pycocotools.coco.COCO of a file, without its prints, with "area", "iscrowd" and "info" filled in if missing."""
+    from pycocotools.coco import COCO
+
+    coco = COCO()
+    with open(ann_file, encoding="utf-8") as file:
+        coco.dataset = json.load(file)
+    coco.dataset.setdefault("info", {})
+    for number, annotation in enumerate(coco.dataset.setdefault("annotations", []), start=1):
+        annotation.setdefault("id", number)
+        annotation.setdefault("iscrowd", 0)
+        sides = annotation["bbox"][2:] if isinstance(annotation.get("bbox"), list) else []
+        usable = len(sides) == 2 and all(isinstance(side, (int, float)) for side in sides)
+        annotation.setdefault("area", sides[0] * sides[1] if usable else 0)
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    return coco

@@ -1,0 +1,248 @@
+"""Reading a COCO instances json into flat arrays, with everything questionable decided and counted.
+
+Shapes: I pictures, B boxes, K foreground classes, J keypoints of an object.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import numpy as np
+
+from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
+from maskrcnn_benchmark.data.datasets.mask_table import read_masks
+from maskrcnn_benchmark.data.datasets.report import DatasetReport
+
+
+def read_coco(ann_file: str, report: DatasetReport) -> AnnotationTable:
+    """Reads a COCO json; "info", "licenses", and an annotation's "area", "iscrowd" and "segmentation" may be missing.
+
+    Dropped and counted: annotations of pictures or categories that the file does not list; boxes that are missing,
+    not finite, inverted, or at most one pixel wide or high (inclusive corners coincide: the forks dropped those too);
+    repetitions of the same picture or annotation. Different annotations with one id are kept, and noted. Masks and
+    keypoints that are broken do not drop their box, see `read_masks` and `_keypoints`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a COCO instances json, or one whose ids contradict each other.
+    """
+    data = _load(ann_file)
+    category_ids, class_names = _categories(data, ann_file, report)
+    images = _images(data, ann_file, report)
+    image_ids = list(images)
+    rows = _annotations(data, ann_file, report, image_ids, category_ids)
+    sizes = [(_side(image.get("width")), _side(image.get("height"))) for image in images.values()]
+    return AnnotationTable(
+        image_ids=image_ids,
+        file_names=[image["file_name"] for image in images.values()],
+        given_sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2),
+        category_ids=category_ids,
+        class_names=class_names,
+        keypoint_names=_keypoint_names(data, rows["keypoints"]),
+        **rows,
+    )
+
+
+def _load(ann_file: str) -> dict:
+    try:
+        with open(ann_file, encoding="utf-8") as file:
+            data = json.load(file)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"annotation file {ann_file} does not exist. Is the data folder right (DATASETS.ROOT, or $MB_DATASETS)?"
+        ) from None
+    except (ValueError, RecursionError) as error:  # bad JSON and bad UTF-8 are both ValueErrors
+        raise ValueError(f"annotation file {ann_file} is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise ValueError(
+            f"annotation file {ann_file} holds a {type(data).__name__}; wanted a COCO instances file: an object with "
+            f"'images', 'annotations' and 'categories'. (A list is what results look like.)"
+        )
+    return data
+
+
+def _table(data: dict, key: str, ann_file: str, required: tuple[str, ...]) -> list[dict]:
+    table = data[key]
+    if not isinstance(table, list):
+        raise ValueError(f"'{key}' of {ann_file} is a {type(table).__name__}; wanted a list of objects")
+    for number, row in enumerate(table):
+        if not isinstance(row, dict):
+            raise ValueError(f"'{key}' of {ann_file}: entry {number} is {row!r:.80}; wanted an object")
+        for name in required:
+            if name not in row:
+                raise ValueError(f"'{key}' of {ann_file}: entry {number} has no '{name}': {row!r:.200}")
+        if "id" in required and not isinstance(row["id"], (int, str)):
+            raise ValueError(f"'{key}' of {ann_file}: entry {number} has id {row['id']!r:.80}; wanted a number or text")
+    return table
+
+
+def _categories(data: dict, ann_file: str, report: DatasetReport) -> tuple[list, list[str]]:
+    if not data.get("categories"):
+        raise ValueError(f"annotation file {ann_file} lists no categories: its classes are unknown")
+    names: dict = {}
+    for category in _table(data, "categories", ann_file, ("id", "name")):
+        number, name = category["id"], str(category["name"])
+        if names.setdefault(number, name) != name:
+            raise ValueError(f"{ann_file}: category id {number} is both {names[number]!r} and {name!r}")
+    twice = sorted({name for name in names.values() if list(names.values()).count(name) > 1})
+    report.add("noted", "class names with more than one category id", twice, "names")
+    return list(names), list(names.values())
+
+
+def _images(data: dict, ann_file: str, report: DatasetReport) -> dict:
+    """The entries of "images" by id, sorted by id."""
+    if "images" not in data:
+        raise ValueError(f"annotation file {ann_file} has no 'images'; wanted a COCO instances file")
+    images: dict = {}
+    repeated = []
+    for image in _table(data, "images", ann_file, ("id", "file_name")):
+        if not isinstance(image["file_name"], str) or not image["file_name"]:
+            raise ValueError(f"{ann_file}: image id {image['id']} has file name {image['file_name']!r}; wanted text")
+        if "\0" in image["file_name"]:
+            raise ValueError(f"{ann_file}: the file name of image id {image['id']} has a NUL character")
+        known = images.setdefault(image["id"], image)
+        if known is not image:
+            if known["file_name"] != image["file_name"]:
+                raise ValueError(
+                    f"{ann_file}: image id {image['id']} is both {known['file_name']!r} and {image['file_name']!r}, so "
+                    f"nobody can tell whose its annotations are. Give every picture an id of its own."
+                )
+            repeated.append(image["id"])
+    report.add("dropped", "repeated image entries", repeated, "image ids")
+    # numbers before texts: a file may mix them, Python does not compare them
+    return {key: images[key] for key in sorted(images, key=lambda key: (isinstance(key, str), key))}
+
+
+def _annotations(data: dict, ann_file: str, report: DatasetReport, image_ids: list, category_ids: list) -> dict:
+    """The box, mask and keypoint arrays of AnnotationTable, by field name."""
+    table = _table({"annotations": data.get("annotations", [])}, "annotations", ann_file, ())
+    ids = [row.get("id") for row in table]
+    picture = _positions([row.get("image_id") for row in table], image_ids)
+    category = _positions([row.get("category_id") for row in table], category_ids)
+    xywh = _boxes([row.get("bbox") for row in table])
+
+    keep = np.ones(len(table), dtype=bool)
+
+    def drop(what: str, bad: np.ndarray) -> None:
+        bad &= keep
+        report.add("dropped", what, [ids[i] for i in np.flatnonzero(bad)])
+        keep[bad] = False
+
+    finite = np.isfinite(xywh).all(axis=1)
+    sides = np.where(finite[:, None], xywh[:, 2:], 0.0)
+    drop("annotations of unknown pictures", picture < 0)
+    drop("annotations of unknown categories", category < 0)
+    drop("repeated annotations", _repeated(table, ids, report))
+    drop("boxes that are missing, not four numbers, or not finite", ~finite)
+    drop("inverted boxes", (sides < 0).any(axis=1))
+    drop("boxes without area (at most one pixel wide or high)", (sides <= 1).any(axis=1))
+
+    rows = np.flatnonzero(keep)
+    rows = rows[np.argsort(picture[rows], kind="stable")]
+    boxes = xywh[rows].astype(np.float32)
+    boxes[:, 2:] = boxes[:, :2] + np.maximum(boxes[:, 2:] - 1, 0)
+    crowd = np.array([bool(table[i].get("iscrowd")) for i in rows], dtype=bool)
+    row_ids = [ids[i] for i in rows]
+    return {
+        "boxes": boxes,
+        "picture": picture[rows],
+        "labels": category[rows] + 1,
+        "crowd": crowd,
+        "annotation_ids": row_ids,
+        "masks": read_masks([table[i].get("segmentation") for i in rows], boxes, ~crowd, row_ids, report),
+        "keypoints": _keypoints([table[i].get("keypoints") for i in rows], row_ids, report),
+    }
+
+
+def _keypoints(keypoints: list, ids: list, report: DatasetReport) -> np.ndarray | None:
+    """(B, J, 3) float32 where most entries have J keypoints; None when there is none.
+
+    Entries that are missing or broken become zeros, which means not visible; broken ones are counted.
+    """
+    lengths = Counter(len(entry) for entry in keypoints if isinstance(entry, list) and entry)
+    if not lengths:
+        return None
+    count = max(lengths, key=lambda length: (length % 3 == 0, lengths[length])) // 3
+    table = np.zeros((len(keypoints), count, 3), dtype=np.float32)
+    broken = []
+    for row, entry, number in zip(table.reshape(len(keypoints), -1), keypoints, ids, strict=True):
+        if entry is None or entry == []:
+            continue
+        try:
+            row[:] = np.array(entry if isinstance(entry, list) else [], dtype=np.float32)
+        except (TypeError, ValueError, OverflowError):
+            row[:] = np.nan  # of another length, or not numbers
+        if not np.isfinite(row).all():
+            row[:] = 0
+            broken.append(number)
+    what = f"broken keypoints (not {count} times three finite numbers), taken for not visible"
+    report.add("repaired", what, broken)
+    return table
+
+
+def _keypoint_names(data: dict, keypoints: np.ndarray | None) -> list[str] | None:
+    """What the first category with as many names calls the keypoints."""
+    if keypoints is None:
+        return None
+    for category in data["categories"]:
+        names = category.get("keypoints")
+        if isinstance(names, list) and len(names) == keypoints.shape[1]:
+            return [str(name) for name in names]
+    return None
+
+
+def _positions(values: list, known: list) -> np.ndarray:
+    """(len(values),) int64: the place of each value in `known`, -1 for one that is not there."""
+    places = {value: place for place, value in enumerate(known)}
+    try:
+        found = [places.get(value, -1) for value in values]
+    except TypeError:  # an id that is a list or an object
+        found = [places.get(value, -1) if isinstance(value, (int, str)) else -1 for value in values]
+    return np.array(found, dtype=np.int64)
+
+
+def _boxes(boxes: list) -> np.ndarray:
+    """(len(boxes), 4) float64; NaN where an entry is not four numbers."""
+    if not boxes:
+        return np.zeros((0, 4))
+    try:
+        array = np.array(boxes, dtype=np.float64)
+        if array.shape == (len(boxes), 4):
+            return array
+    except (TypeError, ValueError, OverflowError):
+        pass
+    array = np.full((len(boxes), 4), np.nan)
+    for row, box in zip(array, boxes, strict=True):
+        try:
+            if len(box) == 4 and not isinstance(box, str):
+                row[:] = [float(value) for value in box]
+        except (TypeError, ValueError, OverflowError, KeyError):
+            row[:] = np.nan  # the row may be half written
+    return array
+
+
+def _repeated(table: list[dict], ids: list, report: DatasetReport) -> np.ndarray:
+    """(len(table),) bool: an earlier annotation has the same id and says the same."""
+    repeated = np.zeros(len(table), dtype=bool)
+    keys = [repr(number) for number in ids]
+    if len(set(keys)) == len(keys):
+        return repeated
+    first: dict[str, dict] = {}
+    reused = []
+    for i, (key, row) in enumerate(zip(keys, table, strict=True)):
+        if ids[i] is None:
+            continue  # annotations without ids are not repetitions of each other
+        known = first.setdefault(key, row)
+        if known is not row:
+            same = all(known.get(name) == row.get(name) for name in ("image_id", "category_id", "bbox"))
+            repeated[i] = same
+            if not same:
+                reused.append(ids[i])
+    report.add("noted", "annotation ids used for different annotations", reused)
+    return repeated
+
+
+def _side(value) -> int:
+    """A width or height of the json; 0 for anything that is not a positive number."""
+    return int(value) if isinstance(value, (int, float)) and 0 < value < 2**31 else 0

@@ -1,0 +1,40 @@
+"""ROIPool (Girshick, "Fast R-CNN", ICCV 2015): the maximum of every bin of a region. torchvision's op computes it.
+
+Shapes: N images, C channels, H x W pixels of the feature map, R ROIs, P x Q bins.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+def roi_pool(input: Tensor, rois: Tensor, output_size: int | tuple[int, int], spatial_scale: float) -> Tensor:
+    """Maxima (R, C, P, Q); a bin without pixels gives 0. Corners are rounded to pixels of the map, both inclusive.
+
+    Args:
+        input: (N, C, H, W) floating.
+        rois: (R, 5) of input's dtype: image index, then x1, y1, x2, y2 in pixels of the image. They get no gradient.
+        output_size: bins, (P, Q) or one number for both.
+        spatial_scale: pixels of the map per pixel of the image, for instance 1 / 16.
+
+    Raises:
+        ImportError: torchvision is not installed.
+    """
+    from torchvision.ops import roi_pool as torchvision_roi_pool  # it takes seconds to import
+
+    return torchvision_roi_pool(input, rois.to(input.dtype), output_size, spatial_scale)
+
+
+class ROIPool(nn.Module):
+    """`roi_pool` with its numbers kept: call (input, rois)."""
+
+    def __init__(self, output_size: int | tuple[int, int], spatial_scale: float):
+        super().__init__()
+        self.output_size = output_size
+        self.spatial_scale = spatial_scale
+
+    def forward(self, input: Tensor, rois: Tensor) -> Tensor:
+        return roi_pool(input, rois, self.output_size, self.spatial_scale)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}, spatial_scale={self.spatial_scale}"

@@ -1,0 +1,63 @@
+"""Boxes as corrections of other boxes (R-CNN, appendix C; Faster R-CNN, equation 2).
+
+Shapes: R boxes, K corrections of each.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+
+class BoxCoder:
+    """Translates boxes into (dx, dy, dw, dh) relative to other boxes, and back.
+
+    dx and dy are the way between the centres in widths and heights of the other box, dw and dh logarithms of the
+    ratios of the sides.
+
+    Args:
+        weights: factors of dx, dy, dw, dh in the code.
+        bbox_xform_clip: upper bound of dw and dh in decoding, so that no box outgrows float32.
+        box_offset: see Convention.
+    """
+
+    def __init__(self, weights, bbox_xform_clip: float = math.log(1000.0 / 16), box_offset: float = 1.0):
+        self.weights = tuple(weights)
+        self.bbox_xform_clip = bbox_xform_clip
+        self.box_offset = box_offset
+
+    def encode(self, reference_boxes: torch.Tensor, proposals: torch.Tensor) -> torch.Tensor:
+        """Codes (R, 4) that turn proposals (R, 4) into reference_boxes (R, 4); all xyxy in pixels."""
+        x, y, w, h = self._centers_and_sides(proposals)
+        gx, gy, gw, gh = self._centers_and_sides(reference_boxes)
+        wx, wy, ww, wh = self.weights
+        return torch.stack(
+            (wx * (gx - x) / w, wy * (gy - y) / h, ww * torch.log(gw / w), wh * torch.log(gh / h)), dim=1
+        )
+
+    def decode(self, rel_codes: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+        """Boxes (R, 4 K) that the codes (R, 4 K) make of boxes (R, 4); not clipped to a picture.
+
+        The result has the dtype of rel_codes.
+        """
+        boxes = boxes.to(rel_codes.dtype)
+        x, y, w, h = (side[:, None] for side in self._centers_and_sides(boxes))
+        codes = rel_codes.reshape(len(rel_codes), rel_codes.shape[1] // 4, 4)
+        dx, dy, dw, dh = (code / weight for code, weight in zip(codes.unbind(dim=2), self.weights, strict=True))
+        center_x, center_y = dx * w + x, dy * h + y
+        half_w = 0.5 * (torch.exp(dw.clamp(max=self.bbox_xform_clip)) * w)
+        half_h = 0.5 * (torch.exp(dh.clamp(max=self.bbox_xform_clip)) * h)
+        corners = (
+            center_x - half_w,
+            center_y - half_h,
+            center_x + half_w - self.box_offset,
+            center_y + half_h - self.box_offset,
+        )
+        return torch.stack(corners, dim=2).reshape(rel_codes.shape)
+
+    def _centers_and_sides(self, boxes):
+        """Centre x, centre y, width, height, each (R,)."""
+        x1, y1, x2, y2 = boxes.unbind(dim=1)
+        width, height = x2 - x1 + self.box_offset, y2 - y1 + self.box_offset
+        return x1 + 0.5 * width, y1 + 0.5 * height, width, height

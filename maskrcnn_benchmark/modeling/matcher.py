@@ -1,0 +1,83 @@
+"""Which ground-truth box each anchor or proposal answers for.
+
+Shapes: G ground-truth boxes, N anchors or proposals.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from maskrcnn_benchmark.structures.boxes import box_iou
+
+# Pairs looked at in one piece by match_boxes: bounds the memory of a picture with a thousand objects and 250,000
+# anchors to some 300 MB (about ten float32 matrices of this size).
+MAX_PAIRS = 2**23
+
+
+class Matcher:
+    """Gives every prediction the ground truth that it overlaps most, or none.
+
+    Args:
+        high_threshold: overlaps of at least this are matches.
+        low_threshold: overlaps below this are BELOW_LOW_THRESHOLD (background); those from here to high_threshold are
+            BETWEEN_THRESHOLDS (neither).
+        allow_low_quality_matches: every ground truth also wins all predictions that have its best overlap (ties
+            included, and an overlap of 0 where it has no better one). Such a prediction is matched with its own best
+            ground truth, which may be another one.
+
+    Raises:
+        ValueError: low_threshold is above high_threshold.
+    """
+
+    BELOW_LOW_THRESHOLD = -1
+    BETWEEN_THRESHOLDS = -2
+
+    def __init__(self, high_threshold: float, low_threshold: float, allow_low_quality_matches: bool = False):
+        if low_threshold > high_threshold:
+            raise ValueError(
+                f"a matcher's low threshold is at most its high one, got {low_threshold} and {high_threshold} "
+                "(BG_IOU_THRESHOLD and FG_IOU_THRESHOLD)"
+            )
+        self.high_threshold = high_threshold
+        self.low_threshold = low_threshold
+        self.allow_low_quality_matches = allow_low_quality_matches
+
+    def __call__(self, match_quality_matrix: torch.Tensor) -> torch.Tensor:
+        """Matches (N,) int64 for overlaps (G, N): an index below G (the first of equally good ones), or one of the two
+        negative constants. Without ground truth everything is BELOW_LOW_THRESHOLD."""
+        if len(match_quality_matrix) == 0:
+            return self._no_match(match_quality_matrix.shape[1], match_quality_matrix.device)
+        quality, index = match_quality_matrix.max(dim=0)
+        best = match_quality_matrix.amax(dim=1) if self.allow_low_quality_matches and index.numel() else None
+        return self._decide(match_quality_matrix, quality, index, best)
+
+    def match_boxes(self, boxes: torch.Tensor, predictions: torch.Tensor, box_offset: float = 1.0) -> torch.Tensor:
+        """Matches (N,) of predictions (N, 4) by their IoU with boxes (G, 4), in memory that does not grow with G * N.
+
+        box_offset: see Convention.
+        """
+        if len(boxes) == 0:
+            return self._no_match(len(predictions), predictions.device)
+        pieces = predictions.split(max(1, MAX_PAIRS // len(boxes)))
+        if len(pieces) <= 1:
+            return self(box_iou(boxes, predictions, box_offset))
+        # The best overlap of each box is known after the last piece, so the overlaps are computed twice.
+        best = None
+        if self.allow_low_quality_matches:
+            best = torch.stack([box_iou(boxes, piece, box_offset).amax(dim=1) for piece in pieces]).amax(dim=0)
+        matches = []
+        for piece in pieces:
+            overlaps = box_iou(boxes, piece, box_offset)
+            matches.append(self._decide(overlaps, *overlaps.max(dim=0), best))
+        return torch.cat(matches)
+
+    def _decide(self, overlaps, quality, index, best):
+        """Matches (n,): quality and index (n,) are the column maxima of overlaps (G, n), best (G,) of whole rows."""
+        matches = torch.where(quality >= self.high_threshold, index, self.BETWEEN_THRESHOLDS)
+        matches = torch.where(quality < self.low_threshold, self.BELOW_LOW_THRESHOLD, matches)
+        if best is None:
+            return matches
+        return torch.where((overlaps == best[:, None]).any(dim=0), index, matches)
+
+    def _no_match(self, count, device):
+        return torch.full((count,), self.BELOW_LOW_THRESHOLD, dtype=torch.int64, device=device)

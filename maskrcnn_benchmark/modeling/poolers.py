@@ -1,0 +1,107 @@
+"""Features of regions, each taken from the FPN level that suits its size (FPN paper, section 4.2).
+
+Shapes: N images, L levels, C channels, R regions of all images together, P x Q bins.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from maskrcnn_benchmark.layers.roi_align import ROIAlign
+from maskrcnn_benchmark.modeling.convention import get_convention
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.boxes import box_area
+
+
+class LevelMapper:
+    """Which level a region is pooled from (equation 1): floor(canonical_level + log2(side / canonical_scale + eps)).
+
+    Args:
+        k_min, k_max: finest and coarsest level; level k has stride 2**k.
+        canonical_scale: root of the area, in pixels of the network input, of a region that belongs to...
+        canonical_level: ... this level.
+        eps: keeps the logarithm of an empty region finite and lifts regions on the border between two levels.
+        box_offset: see Convention.
+    """
+
+    def __init__(self, k_min, k_max, canonical_scale=224, canonical_level=4, eps=1e-6, box_offset=1.0):
+        self.k_min = k_min
+        self.k_max = k_max
+        self.canonical_scale = canonical_scale
+        self.canonical_level = canonical_level
+        self.eps = eps
+        self.box_offset = box_offset
+
+    def __call__(self, boxlists: list[BoxList]) -> Tensor:
+        """Levels (R,) int64 of the boxes of N lists, counted from 0 = k_min."""
+        area = torch.cat([box_area(boxlist.convert("xyxy").bbox, self.box_offset) for boxlist in boxlists])
+        level = torch.floor(self.canonical_level + torch.log2(area.sqrt() / self.canonical_scale + self.eps))
+        # a diverged model's NaN must not become an index
+        return level.nan_to_num(self.k_min).clamp(self.k_min, self.k_max).to(torch.int64) - self.k_min
+
+
+class Pooler(nn.Module):
+    """ROIAlign on one map, or on the right one of several.
+
+    Args:
+        output_size: bins (P, Q), or one number for both.
+        scales: pixels of the map per pixel of the network input, for each map pooled from, finest first.
+        sampling_ratio: samples per bin and axis; 0 = adaptive.
+        aligned: see ROIAlign.
+        box_offset: see Convention.
+
+    Forward takes at least L = len(scales) maps (N, C, H_l, W_l), of which it reads the first L, and N BoxLists. It
+    returns (R, C, P, Q) in the order of the boxes.
+
+    Raises:
+        ValueError: fewer maps than scales.
+    """
+
+    def __init__(self, output_size, scales, sampling_ratio, aligned=False, box_offset=1.0):
+        super().__init__()
+        self.poolers = nn.ModuleList(ROIAlign(output_size, scale, sampling_ratio, aligned) for scale in scales)
+        k_min, k_max = (round(-math.log2(scale)) for scale in (scales[0], scales[-1]))
+        self.map_levels = LevelMapper(k_min, k_max, box_offset=box_offset)
+
+    def forward(self, features: list[Tensor], boxlists: list[BoxList]) -> Tensor:
+        if len(features) < len(self.poolers):
+            raise ValueError(
+                f"regions are to be pooled from {len(self.poolers)} maps, but there are {len(features)}; "
+                "POOLER_SCALES lists the scale of each map"
+            )
+        rois = boxes_with_image_index(boxlists)
+        if len(self.poolers) == 1:
+            return self.poolers[0](features[0], rois)
+        levels = self.map_levels(boxlists)
+        order = levels.argsort(stable=True)
+        counts = levels.bincount(minlength=len(self.poolers)).tolist()
+        # Levels without regions take part with zero rows, so that every map keeps its place in the graph.
+        pooled = [
+            pooler(level, part)
+            for pooler, level, part in zip(self.poolers, features, rois[order].split(counts), strict=False)
+        ]
+        return torch.cat(pooled).index_select(0, order.argsort())
+
+
+def boxes_with_image_index(boxlists: list[BoxList]) -> Tensor:
+    """Boxes of N lists as (R, 5): number of the image, x1, y1, x2, y2."""
+    return torch.cat(
+        [
+            torch.cat((boxlist.bbox.new_full((len(boxlist), 1), i), boxlist.convert("xyxy").bbox), dim=1)
+            for i, boxlist in enumerate(boxlists)
+        ]
+    )
+
+
+def make_pooler(cfg, head_name: str) -> Pooler:
+    """The pooler that MODEL.<head_name> (ROI_BOX_HEAD, ROI_MASK_HEAD, ...) describes."""
+    node = cfg.MODEL[head_name]
+    return Pooler(
+        output_size=(node.POOLER_RESOLUTION, node.POOLER_RESOLUTION),
+        scales=node.POOLER_SCALES,
+        sampling_ratio=node.POOLER_SAMPLING_RATIO,
+        box_offset=get_convention(cfg.MODEL.CONVENTION).box_offset,
+    )

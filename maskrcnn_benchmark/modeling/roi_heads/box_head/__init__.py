@@ -1,0 +1,1 @@
+"""Class and box of every region (Faster R-CNN)."""

@@ -1,0 +1,56 @@
+"""The second stage of Faster R-CNN (Ren et al., NeurIPS 2015): class and box of every region.
+
+Shapes: N images, L maps, C channels, R regions of all images together.
+
+Read on in roi_box_feature_extractors.py, roi_box_predictors.py, loss.py and inference.py.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from maskrcnn_benchmark.modeling.roi_heads.box_head.inference import make_roi_box_post_processor
+from maskrcnn_benchmark.modeling.roi_heads.box_head.loss import make_roi_box_loss_evaluator
+from maskrcnn_benchmark.modeling.roi_heads.box_head.roi_box_feature_extractors import make_roi_box_feature_extractor
+from maskrcnn_benchmark.modeling.roi_heads.box_head.roi_box_predictors import make_roi_box_predictor
+
+
+class ROIBoxHead(nn.Module):
+    """Features, predictions, and losses or detections.
+
+    Args:
+        feature_extractor: (maps, BoxLists) -> (R, ...).
+        predictor: (R, ...) -> class logits and box corrections.
+        loss: FastRCNNLoss.
+        post_processor: PostProcessor.
+
+    Forward takes L maps (N, C, H_l, W_l), N BoxLists of proposals and, in training, N BoxLists with field "labels". It
+    returns (x, boxes, losses): x the extractor's output; in training the regions drawn for it, with field "labels", and
+    the scalars loss_classifier and loss_box_reg; in evaluation the detections and {}.
+    """
+
+    def __init__(self, feature_extractor, predictor, loss, post_processor):
+        super().__init__()
+        self.feature_extractor = feature_extractor
+        self.predictor = predictor
+        self.loss = loss
+        self.post_processor = post_processor
+
+    def forward(self, features, proposals, targets=None):
+        if self.training:
+            proposals = self.loss.subsample(proposals, targets)
+        x = self.feature_extractor(features, proposals)
+        class_logits, box_regression = self.predictor(x)
+        if not self.training:
+            with torch.no_grad():
+                return x, self.post_processor((class_logits, box_regression), proposals), {}
+        loss_classifier, loss_box_reg = self.loss(class_logits, box_regression, proposals)
+        return x, proposals, {"loss_classifier": loss_classifier, "loss_box_reg": loss_box_reg}
+
+
+def build_roi_box_head(cfg, in_channels) -> ROIBoxHead:
+    """The box head of a config; in_channels are the backbone's."""
+    extractor = make_roi_box_feature_extractor(cfg, in_channels)
+    predictor = make_roi_box_predictor(cfg, extractor.out_channels)
+    return ROIBoxHead(extractor, predictor, make_roi_box_loss_evaluator(cfg), make_roi_box_post_processor(cfg))

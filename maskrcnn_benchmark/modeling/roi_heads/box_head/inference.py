@@ -1,0 +1,97 @@
+"""From box head outputs to detections.
+
+Shapes: N images, R regions of all images together, R_i of one, K classes with the background, D detections of an image.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from maskrcnn_benchmark.layers.nms import batched_nms
+from maskrcnn_benchmark.modeling.box_coder import BoxCoder
+from maskrcnn_benchmark.modeling.convention import get_convention
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.boxes import clip_boxes
+
+
+class PostProcessor(nn.Module):
+    """Thresholds, decodes and suppresses.
+
+    Args:
+        score_thresh: a (region, class) pair is a candidate when its probability exceeds this.
+        nms: a box is suppressed by a better one of its class at IoU above this; 0 or less suppresses nothing.
+        detections_per_img: detections kept per image; all that tie with the last one stay. 0 keeps all.
+        box_coder: BoxCoder.
+        cls_agnostic_bbox_reg: all classes share one box correction.
+        box_offset: see Convention.
+
+    Forward takes (class_logits (R, K), box_regression (R, 4 K), or (R, 8) with cls_agnostic_bbox_reg) and the N
+    BoxLists of regions. It returns N BoxLists in the network input's pixels, ordered by class and then by region, with
+    fields "scores" (D,) and "labels" (D,) int64 in 1..K-1.
+    """
+
+    def __init__(
+        self,
+        score_thresh=0.05,
+        nms=0.5,
+        detections_per_img=100,
+        box_coder=None,
+        cls_agnostic_bbox_reg=False,
+        box_offset=1.0,
+    ):
+        super().__init__()
+        self.score_thresh = score_thresh
+        self.nms = nms
+        self.detections_per_img = detections_per_img
+        self.box_coder = box_coder or BoxCoder((10.0, 10.0, 5.0, 5.0), box_offset=box_offset)
+        self.cls_agnostic_bbox_reg = cls_agnostic_bbox_reg
+        self.box_offset = box_offset
+
+    def forward(self, x, boxes: list[BoxList]) -> list[BoxList]:
+        return [self.select(candidates) for candidates in self.candidates(x, boxes)]
+
+    def candidates(self, x, boxes: list[BoxList]) -> list[BoxList]:
+        """All (region, class) pairs above the threshold, as N BoxLists like forward's."""
+        class_logits, box_regression = x
+        sizes = [len(regions) for regions in boxes]
+        probability = class_logits.float().softmax(dim=1).split(sizes)
+        codes = box_regression.float().reshape(len(box_regression), box_regression.shape[1] // 4, 4).split(sizes)
+        return [self._candidates_of_image(*parts) for parts in zip(probability, codes, boxes, strict=True)]
+
+    def _candidates_of_image(self, probability, codes, regions):
+        label, region = (probability[:, 1:].t() > self.score_thresh).nonzero().unbind(dim=1)
+        label = label + 1
+        # Only what passed the threshold is decoded: a few hundred of some 80,000 boxes.
+        column = torch.ones_like(label) if self.cls_agnostic_bbox_reg else label
+        decoded = self.box_coder.decode(codes[region, column], regions.convert("xyxy").bbox[region])
+        result = BoxList(clip_boxes(decoded, regions.size, self.box_offset), regions.size)
+        result.add_field("scores", probability[region, label])
+        result.add_field("labels", label)
+        return result
+
+    def select(self, candidates: BoxList) -> BoxList:
+        """Detections of one image: the best of the candidates after suppression, class by class."""
+        scores, labels = candidates.get_field("scores"), candidates.get_field("labels")
+        if self.nms > 0:
+            inclusive = self.box_offset == 1
+            kept = batched_nms(candidates.bbox, scores, labels, self.nms, inclusive=inclusive).sort().values
+            kept = kept[labels[kept].argsort(stable=True)]
+            candidates, scores = candidates[kept], scores[kept]
+        if 0 < self.detections_per_img < len(candidates):
+            last_score = scores.topk(self.detections_per_img).values[-1]
+            candidates = candidates[(scores >= last_score).nonzero().squeeze(1)]
+        return candidates
+
+
+def make_roi_box_post_processor(cfg) -> PostProcessor:
+    node = cfg.MODEL.ROI_HEADS
+    box_offset = get_convention(cfg.MODEL.CONVENTION).box_offset
+    return PostProcessor(
+        node.SCORE_THRESH,
+        node.NMS,
+        node.DETECTIONS_PER_IMG,
+        BoxCoder(node.BBOX_REG_WEIGHTS, box_offset=box_offset),
+        cfg.MODEL.CLS_AGNOSTIC_BBOX_REG,
+        box_offset,
+    )

@@ -1,0 +1,104 @@
+"""Targets and losses of the box head (Fast R-CNN, section 2.3).
+
+Shapes: N images, R regions of all images together, R_i of one, G ground-truth boxes of an image, K classes with the
+background.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from maskrcnn_benchmark.layers.smooth_l1_loss import smooth_l1_loss
+from maskrcnn_benchmark.modeling.balanced_positive_negative_sampler import BalancedPositiveNegativeSampler
+from maskrcnn_benchmark.modeling.box_coder import BoxCoder
+from maskrcnn_benchmark.modeling.convention import get_convention
+from maskrcnn_benchmark.modeling.matcher import Matcher
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+
+
+class FastRCNNLoss:
+    """Draws the regions to train on and compares what is predicted of them with the ground truth.
+
+    Args:
+        matcher: Matcher of proposals and ground truth.
+        sampler: BalancedPositiveNegativeSampler.
+        box_coder: BoxCoder.
+        class_agnostic: all classes share one box correction.
+        box_offset: see Convention.
+    """
+
+    def __init__(self, matcher, sampler, box_coder, class_agnostic=False, box_offset=1.0):
+        self.matcher = matcher
+        self.sampler = sampler
+        self.box_coder = box_coder
+        self.class_agnostic = class_agnostic
+        self.box_offset = box_offset
+
+    @torch.no_grad()
+    def subsample(self, proposals: list[BoxList], targets: list[BoxList]) -> list[BoxList]:
+        """The drawn regions of each image, in the order of the proposals.
+
+        Args:
+            proposals: N BoxLists (xyxy).
+            targets: N BoxLists with field "labels" in 1..K-1; may be empty.
+
+        Each region has the fields of its proposal and "labels" (R_i,) int64, 0 for the background, and
+        "regression_targets" (R_i, 4), codes of BoxCoder that mean nothing for the background.
+        """
+        labelled = [self._label(*pair) for pair in zip(proposals, targets, strict=True)]
+        positive, negative = self.sampler([boxes.get_field("labels") for boxes in labelled])
+        return [
+            boxes[(pos | neg).nonzero().squeeze(1)] for boxes, pos, neg in zip(labelled, positive, negative, strict=True)
+        ]
+
+    def _label(self, proposals, target):
+        truth = target.convert("xyxy").bbox
+        matches = self.matcher.match_boxes(truth, proposals.bbox, self.box_offset)
+        labels = matches.new_zeros(len(proposals))
+        codes = torch.zeros_like(proposals.bbox)
+        if len(target):
+            nearest = matches.clamp(min=0)
+            labels = torch.where(matches >= 0, target.get_field("labels")[nearest].to(torch.int64), 0)
+            labels = torch.where(matches == Matcher.BETWEEN_THRESHOLDS, -1, labels)
+            codes = self.box_coder.encode(truth[nearest], proposals.bbox)
+        labelled = proposals.copy_with_fields(proposals.fields())
+        labelled.add_field("labels", labels)
+        labelled.add_field("regression_targets", codes)
+        return labelled
+
+    def __call__(self, class_logits, box_regression, proposals) -> tuple[torch.Tensor, torch.Tensor]:
+        """Two scalars, classification and box loss, attached to both inputs whatever the regions are.
+
+        Args:
+            class_logits: (R, K).
+            box_regression: (R, 4 K), or (R, 8) where classes share a correction.
+            proposals: the N lists of `subsample`.
+        """
+        labels = torch.cat([boxes.get_field("labels") for boxes in proposals])
+        codes = torch.cat([boxes.get_field("regression_targets") for boxes in proposals])
+        class_sum = F.cross_entropy(class_logits.float(), labels, reduction="sum")
+
+        # All regions go through the box loss and those of the background weigh nothing: picking out the positives
+        # would make the GPU wait for their number.
+        column = labels.clamp(max=1) if self.class_agnostic else labels
+        per_class = box_regression.float().reshape(len(labels), box_regression.shape[1] // 4, 4)
+        predicted = per_class.gather(1, column[:, None, None].expand(-1, 1, 4)).squeeze(1)
+        positive = (labels > 0)[:, None]
+        box_sum = smooth_l1_loss(
+            torch.where(positive, predicted, 0.0), torch.where(positive, codes, 0.0), beta=1, size_average=False
+        )
+        count = max(len(labels), 1)
+        return class_sum / count, box_sum / count
+
+
+def make_roi_box_loss_evaluator(cfg) -> FastRCNNLoss:
+    node = cfg.MODEL.ROI_HEADS
+    box_offset = get_convention(cfg.MODEL.CONVENTION).box_offset
+    return FastRCNNLoss(
+        Matcher(node.FG_IOU_THRESHOLD, node.BG_IOU_THRESHOLD),
+        BalancedPositiveNegativeSampler(node.BATCH_SIZE_PER_IMAGE, node.POSITIVE_FRACTION),
+        BoxCoder(node.BBOX_REG_WEIGHTS, box_offset=box_offset),
+        class_agnostic=cfg.MODEL.CLS_AGNOSTIC_BBOX_REG,
+        box_offset=box_offset,
+    )

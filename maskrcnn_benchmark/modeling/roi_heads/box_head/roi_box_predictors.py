@@ -1,0 +1,54 @@
+"""From a region's features to class scores and box corrections.
+
+Shapes: R regions, C channels, K classes with the background.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from maskrcnn_benchmark.modeling import registry
+
+
+class BoxPredictor(nn.Module):
+    """Two linear layers (Fast R-CNN, section 2.1).
+
+    Args:
+        in_channels: C.
+        num_classes: K; class 0 is the background.
+        num_box_classes: K where every class corrects the box its own way; 2 (background and the rest) where all
+            classes share one correction.
+
+    Forward takes (R, C), or maps (R, C, h, w), which are averaged. It returns class logits (R, K) and codes
+    (R, 4 * num_box_classes) for BoxCoder.
+    """
+
+    def __init__(self, in_channels, num_classes, num_box_classes):
+        super().__init__()
+        self.cls_score = nn.Linear(in_channels, num_classes)
+        self.bbox_pred = nn.Linear(in_channels, num_box_classes * 4)
+        for layer, std in ((self.cls_score, 0.01), (self.bbox_pred, 0.001)):
+            nn.init.normal_(layer.weight, std=std)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x):
+        if x.dim() == 4:
+            x = x.mean(dim=(2, 3))
+        return self.cls_score(x), self.bbox_pred(x)
+
+
+@registry.ROI_BOX_PREDICTOR.register("FastRCNNPredictor")
+@registry.ROI_BOX_PREDICTOR.register("FPNPredictor")
+def build_box_predictor(cfg, in_channels):
+    num_classes = cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES
+    if num_classes < 2:
+        raise ValueError(
+            f"MODEL.ROI_BOX_HEAD.NUM_CLASSES is {num_classes}: a model wants classes + background, 2 or more. "
+            "The tools replace -1 by the number in the training data; elsewhere set it yourself."
+        )
+    return BoxPredictor(in_channels, num_classes, 2 if cfg.MODEL.CLS_AGNOSTIC_BBOX_REG else num_classes)
+
+
+def make_roi_box_predictor(cfg, in_channels):
+    """The predictor that MODEL.ROI_BOX_HEAD.PREDICTOR names; in_channels are the extractor's."""
+    return registry.ROI_BOX_PREDICTOR[cfg.MODEL.ROI_BOX_HEAD.PREDICTOR](cfg, in_channels)

@@ -1,0 +1,1 @@
+"""Keypoints of every region (Mask R-CNN, section 5)."""

@@ -1,0 +1,114 @@
+"""Targets and loss of the keypoint head (Mask R-CNN, section 5).
+
+Shapes: N images, R regions of all images together, R_i of one, G ground-truth boxes of an image, K keypoints of an
+object, M pixels a side of a heat map.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from maskrcnn_benchmark.modeling.balanced_positive_negative_sampler import BalancedPositiveNegativeSampler
+from maskrcnn_benchmark.modeling.convention import get_convention
+from maskrcnn_benchmark.modeling.matcher import Matcher
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.keypoint import keypoints_to_heat_map
+
+
+class KeypointRCNNLoss:
+    """Cross entropy over the M x M places where each visible keypoint can be.
+
+    Args:
+        matcher: Matcher of regions and ground truth.
+        sampler: BalancedPositiveNegativeSampler; of its draw only the positives are used.
+        discretization_size: M.
+        box_offset: see Convention.
+    """
+
+    def __init__(self, matcher, sampler, discretization_size, box_offset=1.0):
+        self.matcher = matcher
+        self.sampler = sampler
+        self.discretization_size = discretization_size
+        self.box_offset = box_offset
+
+    @torch.no_grad()
+    def subsample(self, proposals: list[BoxList], targets: list[BoxList]) -> list[BoxList]:
+        """The regions to train on: they overlap an object that has a visible keypoint inside its box.
+
+        Args:
+            proposals: N BoxLists (xyxy).
+            targets: N BoxLists with fields "labels" and, where they are not empty, "keypoints" (PersonKeypoints).
+
+        Each region has the fields of its proposal and "keypoints_target" (R_i, K, 3): x, y in pixels of the network
+        input, visibility.
+        """
+        matched = [self._match(*pair) for pair in zip(proposals, targets, strict=True)]
+        positive, _ = self.sampler([labels for labels, _ in matched])
+        regions = []
+        for boxes, (_, keypoints), chosen in zip(proposals, matched, positive, strict=True):
+            chosen = chosen.nonzero().squeeze(1)
+            drawn = boxes[chosen]
+            drawn.add_field("keypoints_target", keypoints[chosen])
+            regions.append(drawn)
+        return regions
+
+    def _match(self, proposals, target):
+        """Labels (R_i,) and keypoints (R_i, K, 3) of the objects that the proposals overlap most."""
+        truth = target.convert("xyxy").bbox
+        matches = self.matcher.match_boxes(truth, proposals.bbox, self.box_offset)
+        if len(target) == 0:
+            return torch.zeros_like(matches), proposals.bbox.new_zeros((len(proposals), 0, 3))
+        if not target.has_field("keypoints"):
+            raise ValueError(
+                f"MODEL.KEYPOINT_ON is True, but the ground truth has no keypoints, only {target.fields()}; set it to "
+                "False or train on a data set with keypoints"
+            )
+        keypoints = target.get_field("keypoints").keypoints.to(truth.device)
+        x, y, visibility = keypoints.unbind(dim=2)
+        x1, y1, x2, y2 = truth[:, :, None].unbind(dim=1)
+        seen = ((x >= x1) & (x <= x2) & (y >= y1) & (y <= y2) & (visibility > 0)).any(dim=1)
+
+        nearest = matches.clamp(min=0)
+        labels = target.get_field("labels")[nearest].to(torch.int64)
+        labels = torch.where(matches == Matcher.BELOW_LOW_THRESHOLD, 0, labels)
+        labels = torch.where(matches == Matcher.BETWEEN_THRESHOLDS, -1, labels)
+        # an object without a keypoint to learn is neither an example nor background
+        labels = torch.where(seen[nearest], labels, -1)
+        return labels, keypoints[nearest]
+
+    def __call__(self, proposals: list[BoxList], keypoint_logits: torch.Tensor) -> torch.Tensor:
+        """A scalar, attached to keypoint_logits even where there is no keypoint.
+
+        Args:
+            proposals: the N lists of `subsample`.
+            keypoint_logits: (R, K, M, M).
+        """
+        places, valid = [], []
+        for boxes in proposals:
+            if len(boxes):
+                place, inside = keypoints_to_heat_map(
+                    boxes.get_field("keypoints_target"), boxes.bbox, self.discretization_size
+                )
+                places.append(place.flatten())
+                valid.append(inside.flatten())
+        valid = torch.cat(valid).bool().nonzero().squeeze(1) if valid else []
+        if len(valid) == 0:
+            return keypoint_logits.sum() * 0
+        if keypoint_logits.shape[-2:] != (self.discretization_size,) * 2:
+            raise ValueError(
+                f"heat maps of {tuple(keypoint_logits.shape[-2:])} pixels are predicted, but "
+                f"MODEL.ROI_KEYPOINT_HEAD.RESOLUTION is {self.discretization_size}; set it to their side"
+            )
+        logits = keypoint_logits.float().reshape(-1, self.discretization_size**2)
+        return F.cross_entropy(logits[valid], torch.cat(places)[valid].to(torch.int64))
+
+
+def make_roi_keypoint_loss_evaluator(cfg) -> KeypointRCNNLoss:
+    node = cfg.MODEL.ROI_HEADS
+    return KeypointRCNNLoss(
+        Matcher(node.FG_IOU_THRESHOLD, node.BG_IOU_THRESHOLD),
+        BalancedPositiveNegativeSampler(node.BATCH_SIZE_PER_IMAGE, node.POSITIVE_FRACTION),
+        cfg.MODEL.ROI_KEYPOINT_HEAD.RESOLUTION,
+        get_convention(cfg.MODEL.CONVENTION).box_offset,
+    )

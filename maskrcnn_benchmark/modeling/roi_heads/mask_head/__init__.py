@@ -1,0 +1,1 @@
+"""A mask for every region (Mask R-CNN)."""

@@ -1,0 +1,76 @@
+"""From mask logits to masks, in the box and in the picture.
+
+Shapes: N images, D detections of an image, R of all images together, K classes with the background, M pixels a side of
+a mask, H x W pixels of a picture.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.paste_masks import paste_masks
+
+
+class MaskPostProcessor(nn.Module):
+    """Gives every detection the mask of its class.
+
+    Args:
+        masker: Masker to paste the masks into the picture; None leaves them in their boxes.
+
+    Forward takes mask logits (R, K, M, M) and N BoxLists with field "labels". It returns N BoxLists with the same
+    fields and "mask", probabilities (D, 1, M, M), or what the masker makes of them, (D, 1, H, W).
+    """
+
+    def __init__(self, masker=None):
+        super().__init__()
+        self.masker = masker
+
+    def forward(self, x: Tensor, boxes: list[BoxList]) -> list[BoxList]:
+        labels = torch.cat([detections.get_field("labels") for detections in boxes])
+        own_class = x[torch.arange(len(x), device=x.device), labels][:, None]
+        masks = own_class.float().sigmoid().split([len(detections) for detections in boxes])
+        if self.masker is not None:
+            masks = self.masker(masks, boxes)
+        results = []
+        for detections, mask in zip(boxes, masks, strict=True):
+            result = detections.copy_with_fields(detections.fields())
+            result.add_field("mask", mask)
+            results.append(result)
+        return results
+
+
+class Masker:
+    """Puts masks into their pictures, see `structures.paste_masks`.
+
+    Args:
+        threshold: a pixel belongs to the mask where the probability exceeds this; below 0, no decision is made and
+            the result is the probability times 255.
+        padding: width of that border in mask pixels.
+
+    Called with N tensors (D, 1, M, M) of probabilities and N BoxLists (or one BoxList and a list of one tensor), it
+    returns N uint8 tensors (D, 1, H, W) in the size of their BoxList's picture.
+    """
+
+    def __init__(self, threshold=0.5, padding=1):
+        self.threshold = threshold
+        self.padding = padding
+
+    def __call__(self, masks, boxes) -> list[Tensor]:
+        boxes = [boxes] if isinstance(boxes, BoxList) else boxes
+        if len(masks) != len(boxes):
+            raise ValueError(f"Masker got masks of {len(masks)} pictures and boxes of {len(boxes)}; wanted as many")
+        return [self.forward_single_image(*pair) for pair in zip(masks, boxes, strict=True)]
+
+    def forward_single_image(self, masks: Tensor, boxes: BoxList) -> Tensor:
+        """(D, 1, H, W) uint8 from masks (D, 1, M, M)."""
+        if len(masks) != len(boxes):
+            raise ValueError(f"Masker got {len(masks)} masks for {len(boxes)} boxes; wanted one a box")
+        return paste_masks(masks, boxes.convert("xyxy").bbox, boxes.size, self.threshold, self.padding)[:, None]
+
+
+def make_roi_mask_post_processor(cfg) -> MaskPostProcessor:
+    node = cfg.MODEL.ROI_MASK_HEAD
+    masker = Masker(node.POSTPROCESS_MASKS_THRESHOLD, padding=1) if node.POSTPROCESS_MASKS else None
+    return MaskPostProcessor(masker)

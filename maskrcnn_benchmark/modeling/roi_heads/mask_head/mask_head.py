@@ -1,0 +1,65 @@
+"""The mask branch of Mask R-CNN (He et al., ICCV 2017).
+
+Shapes: N images, L maps, C channels, R regions of all images together.
+
+Read on in roi_mask_feature_extractors.py, roi_mask_predictors.py, loss.py and inference.py.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import make_roi_mask_post_processor
+from maskrcnn_benchmark.modeling.roi_heads.mask_head.loss import make_roi_mask_loss_evaluator
+from maskrcnn_benchmark.modeling.roi_heads.mask_head.roi_mask_feature_extractors import make_roi_mask_feature_extractor
+from maskrcnn_benchmark.modeling.roi_heads.mask_head.roi_mask_predictors import make_roi_mask_predictor
+
+
+class ROIMaskHead(nn.Module):
+    """Features, mask logits, and the loss or masks.
+
+    Args:
+        feature_extractor: (maps, BoxLists) -> (R, C', S, S).
+        predictor: (R, C', S, S) -> mask logits.
+        loss: MaskRCNNLoss.
+        post_processor: MaskPostProcessor.
+        share_box_features: feature_extractor is the box head's, whose output serves again in training.
+
+    Forward takes L maps (N, C, H_l, W_l), N BoxLists with field "labels", in training N BoxLists with fields "labels"
+    and "masks", and the box head's features (R, ...) of the boxes. It returns (x, boxes, losses): x the extractor's
+    output; in training the boxes as they came and the scalar loss_mask; in evaluation the boxes with field "mask" and
+    {}. In training only boxes with a label above 0 are looked at.
+    """
+
+    def __init__(self, feature_extractor, predictor, loss, post_processor, share_box_features=False):
+        super().__init__()
+        self.feature_extractor = feature_extractor
+        self.predictor = predictor
+        self.loss = loss
+        self.post_processor = post_processor
+        self.share_box_features = share_box_features
+
+    def forward(self, features, boxes, targets=None, box_features=None):
+        if not self.training:
+            x = self.feature_extractor(features, boxes)
+            with torch.no_grad():
+                return x, self.post_processor(self.predictor(x), boxes), {}
+        positive = [boxlist.get_field("labels") > 0 for boxlist in boxes]
+        regions = [boxlist[mask.nonzero().squeeze(1)] for boxlist, mask in zip(boxes, positive, strict=True)]
+        if self.share_box_features:
+            x = box_features[torch.cat(positive)]
+        else:
+            x = self.feature_extractor(features, regions)
+        return x, boxes, {"loss_mask": self.loss(regions, self.predictor(x), targets)}
+
+
+def build_roi_mask_head(cfg, in_channels, box_extractor=None) -> ROIMaskHead:
+    """The mask head of a config; in_channels are the backbone's.
+
+    box_extractor: the box head's, to be shared; None gives the mask head its own.
+    """
+    extractor = box_extractor if box_extractor is not None else make_roi_mask_feature_extractor(cfg, in_channels)
+    predictor = make_roi_mask_predictor(cfg, extractor.out_channels)
+    loss, post_processor = make_roi_mask_loss_evaluator(cfg), make_roi_mask_post_processor(cfg)
+    return ROIMaskHead(extractor, predictor, loss, post_processor, share_box_features=box_extractor is not None)

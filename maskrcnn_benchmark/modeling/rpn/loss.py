@@ -1,0 +1,76 @@
+"""Losses of RPN (Faster R-CNN, equation 1).
+
+Shapes: N images, L levels, A anchors of a cell, P anchors of all levels.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from maskrcnn_benchmark.layers.smooth_l1_loss import smooth_l1_loss
+from maskrcnn_benchmark.modeling.balanced_positive_negative_sampler import BalancedPositiveNegativeSampler
+from maskrcnn_benchmark.modeling.convention import get_convention
+from maskrcnn_benchmark.modeling.matcher import Matcher
+from maskrcnn_benchmark.modeling.rpn.anchor_targets import IGNORED, AnchorTargets
+from maskrcnn_benchmark.modeling.rpn.flatten import flatten_levels
+from maskrcnn_benchmark.utils.comm import all_reduce_sum, get_world_size
+
+
+class RPNLoss:
+    """Cross entropy on objectness and smooth L1 on boxes, over a random sample of anchors.
+
+    Args:
+        assign: AnchorTargets.
+        sampler: BalancedPositiveNegativeSampler.
+        beta: turning point of smooth L1.
+
+    Both sums are divided by the number of sampled anchors, positive and negative, of all images of all processes, and
+    each process scales its sums by the number of processes: averaging gradients gives what one process would see on
+    the whole batch. (The forks divide by each process's own number, which is the same wherever every image fills its
+    sample.)
+    """
+
+    def __init__(self, assign, sampler, beta: float = 1.0 / 9):
+        self.assign = assign
+        self.sampler = sampler
+        self.beta = beta
+
+    def __call__(self, anchors, visible, logits, codes, targets) -> dict[str, torch.Tensor]:
+        """The scalars loss_objectness and loss_rpn_box_reg, attached to every output even where nothing is sampled.
+
+        Args:
+            anchors: (P, 4).
+            visible: N masks (P,); anchors outside them are not trained.
+            logits, codes: L maps (N, A, H_l, W_l) and (N, 4 A, H_l, W_l).
+            targets: N BoxLists.
+        """
+        labels, target_codes = [], []
+        for mask, target in zip(visible, targets, strict=True):
+            image_labels, image_codes = self.assign(anchors, target)
+            labels.append(torch.where(mask, image_labels, IGNORED))
+            target_codes.append(image_codes)
+        positive, negative = (torch.stack(masks) for masks in self.sampler(labels))
+        sampled = positive | negative
+        target_codes = torch.stack(target_codes)
+
+        # All anchors go through the losses and those not sampled weigh nothing: picking out the sample would make the
+        # GPU wait for its size.
+        objectness_sum = F.binary_cross_entropy_with_logits(
+            flatten_levels(logits, 1).squeeze(2), positive.float(), weight=sampled.float(), reduction="sum"
+        )
+        codes = torch.where(positive[:, :, None], flatten_levels(codes, 4), target_codes)
+        box_sum = smooth_l1_loss(codes, target_codes, self.beta, size_average=False)
+        num_sampled = all_reduce_sum(sampled.sum(dtype=torch.float32))
+        factor = get_world_size() / num_sampled.clamp(min=1)
+        return {"loss_objectness": objectness_sum * factor, "loss_rpn_box_reg": box_sum * factor}
+
+
+def make_rpn_loss_evaluator(cfg, box_coder) -> RPNLoss:
+    rpn = cfg.MODEL.RPN
+    matcher = Matcher(rpn.FG_IOU_THRESHOLD, rpn.BG_IOU_THRESHOLD, allow_low_quality_matches=True)
+    box_offset = get_convention(cfg.MODEL.CONVENTION).box_offset
+    return RPNLoss(
+        AnchorTargets(matcher, box_coder, by_class=False, box_offset=box_offset),
+        BalancedPositiveNegativeSampler(rpn.BATCH_SIZE_PER_IMAGE, rpn.POSITIVE_FRACTION),
+    )

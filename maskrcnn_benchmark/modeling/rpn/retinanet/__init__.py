@@ -1,0 +1,1 @@
+"""RetinaNet: focal loss for dense object detection (Lin et al., ICCV 2017)."""

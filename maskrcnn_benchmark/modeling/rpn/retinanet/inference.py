@@ -1,0 +1,92 @@
+"""From RetinaNet outputs to detections.
+
+Shapes: N images, L levels, A anchors of a cell, P_l anchors of level l, K foreground classes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from maskrcnn_benchmark.modeling.convention import get_convention
+from maskrcnn_benchmark.modeling.rpn.detections import best_detections
+from maskrcnn_benchmark.modeling.rpn.flatten import flatten_level
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+
+
+class RetinaNetPostProcessor:
+    """Thresholds, decodes and suppresses.
+
+    Args:
+        num_classes: K.
+        score_thresh: an (anchor, class) pair is a candidate when its probability exceeds this.
+        pre_nms_top_n: candidates kept per level and image.
+        nms_thresh: a box is suppressed by a better one of its class at IoU above this.
+        detections_per_img: detections kept per image; all that tie with the last one stay. 0 keeps all.
+        box_coder: BoxCoder.
+        box_offset: see Convention.
+
+    Called with L tensors of anchors (P_l, 4), L maps each of logits (N, A K, H_l, W_l) and box codes (N, 4 A, H_l,
+    W_l), and N pairs (height, width). Returns N BoxLists in pixels of the network input, best first, with fields
+    "labels" int64 in 1..K and "scores".
+    """
+
+    def __init__(
+        self, num_classes, score_thresh, pre_nms_top_n, nms_thresh, detections_per_img, box_coder, box_offset=1.0
+    ):
+        self.num_classes = num_classes
+        self.score_thresh = score_thresh
+        self.pre_nms_top_n = pre_nms_top_n
+        self.nms_thresh = nms_thresh
+        self.detections_per_img = detections_per_img
+        self.box_coder = box_coder
+        self.box_offset = box_offset
+
+    def __call__(self, anchors, logits, codes, image_sizes) -> list[BoxList]:
+        levels = [self._candidates(*level) for level in zip(anchors, logits, codes, strict=True)]
+        detections = []
+        for i, size in enumerate(image_sizes):
+            boxes, scores, labels = (torch.cat(parts) for parts in zip(*(level[i] for level in levels), strict=True))
+            detections.append(
+                best_detections(
+                    boxes, scores, labels, size, self.nms_thresh, self.detections_per_img, self.box_offset
+                )
+            )
+        return detections
+
+    def _candidates(self, anchors, logits, codes):
+        """Per image: boxes (c, 4), scores (c,) and labels (c,) of one level, c <= pre_nms_top_n."""
+        logits = flatten_level(logits, self.num_classes).flatten(1)
+        codes = flatten_level(codes, 4).float()
+
+        # The threshold on logits finds the few worth a sigmoid; a margin leaves the verdict to the sigmoid.
+        threshold = self.score_thresh
+        bound = math.log(threshold / (1 - threshold)) - 1e-2 if 0 < threshold < 1 else -math.inf
+        results = []
+        for image_logits, image_codes in zip(logits, codes, strict=True):
+            index = (image_logits > bound).nonzero().squeeze(1)
+            scores = image_logits[index].float().sigmoid()
+            passed = scores > threshold
+            index, scores = index[passed], scores[passed]
+            if len(scores) > self.pre_nms_top_n:
+                scores, best = scores.topk(self.pre_nms_top_n, sorted=False)
+                index = index[best]
+            anchor = index // self.num_classes
+            boxes = self.box_coder.decode(image_codes[anchor], anchors[anchor])
+            results.append((boxes, scores, index % self.num_classes + 1))
+        return results
+
+
+def make_retinanet_postprocessor(cfg, rpn_box_coder, is_train: bool) -> RetinaNetPostProcessor:
+    """is_train changes nothing: RetinaNet makes no boxes in training."""
+    retinanet = cfg.MODEL.RETINANET
+    return RetinaNetPostProcessor(
+        num_classes=retinanet.NUM_CLASSES - 1,
+        score_thresh=retinanet.INFERENCE_TH,
+        pre_nms_top_n=retinanet.PRE_NMS_TOP_N,
+        nms_thresh=retinanet.NMS_TH,
+        detections_per_img=cfg.TEST.DETECTIONS_PER_IMG,
+        box_coder=rpn_box_coder,
+        box_offset=get_convention(cfg.MODEL.CONVENTION).box_offset,
+    )

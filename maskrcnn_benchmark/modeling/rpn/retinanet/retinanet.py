@@ -1,0 +1,113 @@
+"""RetinaNet (Lin et al., ICCV 2017, section 4).
+
+Shapes: N images, L levels, C channels of every FPN level, A anchors of a cell, K foreground classes.
+
+Read on in ../anchor_generator.py, ../anchor_targets.py (which anchor answers for which box), loss.py and inference.py.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from maskrcnn_benchmark.modeling.box_coder import BoxCoder
+from maskrcnn_benchmark.modeling.convention import get_convention
+from maskrcnn_benchmark.modeling.rpn.anchor_generator import make_anchor_generator_retinanet
+from maskrcnn_benchmark.modeling.rpn.retinanet.inference import make_retinanet_postprocessor
+from maskrcnn_benchmark.modeling.rpn.retinanet.loss import make_retinanet_loss_evaluator
+
+
+class RetinaNetHead(nn.Module):
+    """Classification and regression towers shared by all levels.
+
+    Args:
+        in_channels: channels C of every FPN level, and of the towers.
+        num_anchors: anchors A of a cell.
+        num_classes: foreground classes K; there is no background channel.
+        num_convs: 3x3 convolutions per tower, each with ReLU.
+        prior_prob: probability that a fresh head gives to every class everywhere (section 3.3).
+
+    Forward takes L maps (N, C, H_l, W_l) and returns two lists of L maps: class logits (N, A K, H_l, W_l) and box
+    codes (N, 4 A, H_l, W_l), both anchor by anchor.
+    """
+
+    def __init__(self, in_channels: int, num_anchors: int, num_classes: int, num_convs: int = 4, prior_prob=0.01):
+        super().__init__()
+        self.num_classes = num_classes
+        self.cls_tower = _tower(in_channels, num_convs)
+        self.bbox_tower = _tower(in_channels, num_convs)
+        self.cls_logits = nn.Conv2d(in_channels, num_anchors * num_classes, 3, padding=1)
+        self.bbox_pred = nn.Conv2d(in_channels, num_anchors * 4, 3, padding=1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+                nn.init.zeros_(module.bias)
+        nn.init.constant_(self.cls_logits.bias, -math.log((1 - prior_prob) / prior_prob))
+
+    def forward(self, features):
+        logits = [self.cls_logits(self.cls_tower(feature)) for feature in features]
+        codes = [self.bbox_pred(self.bbox_tower(feature)) for feature in features]
+        return logits, codes
+
+
+def _tower(channels, num_convs):
+    layers = []
+    for _ in range(num_convs):
+        layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+class RetinaNetModule(nn.Module):
+    """Anchors, head, losses and detections; stands where a two-stage model has its RPN.
+
+    Args:
+        anchor_generator: AnchorGenerator.
+        head: RetinaNetHead.
+        loss: RetinaNetLoss.
+        post_process: RetinaNetPostProcessor.
+
+    Forward takes an ImageList, L feature maps (N, C, H_l, W_l) and, in training, N BoxLists with field "labels". It
+    returns (detections, losses): N BoxLists and {} in evaluation; in training None and the dict of RetinaNetLoss.
+    """
+
+    def __init__(self, anchor_generator, head, loss, post_process):
+        super().__init__()
+        self.anchor_generator = anchor_generator
+        self.head = head
+        self.loss = loss
+        self.post_process = post_process
+
+    def forward(self, images, features, targets=None):
+        logits, codes = self.head(features)
+        anchors = self.anchor_generator.grid_anchors([feature.shape[-2:] for feature in features])
+        if self.training:
+            return None, self.loss(torch.cat(anchors), logits, codes, targets)
+        with torch.no_grad():
+            return self.post_process(anchors, logits, codes, images.image_sizes), {}
+
+
+def build_retinanet(cfg, in_channels):
+    """RetinaNetModule of a config; in_channels are the FPN's."""
+    retinanet = cfg.MODEL.RETINANET
+    if retinanet.NUM_CLASSES < 2:
+        raise ValueError(
+            f"MODEL.RETINANET.NUM_CLASSES is {retinanet.NUM_CLASSES}: a model wants classes + background, 2 or more. "
+            "The tools replace -1 by the number in the training data; elsewhere set it yourself."
+        )
+    box_coder = BoxCoder((10.0, 10.0, 5.0, 5.0), box_offset=get_convention(cfg.MODEL.CONVENTION).box_offset)
+    anchor_generator = make_anchor_generator_retinanet(cfg)
+    head = RetinaNetHead(
+        in_channels,
+        anchor_generator.num_anchors_per_location()[0],
+        num_classes=retinanet.NUM_CLASSES - 1,
+        num_convs=retinanet.NUM_CONVS,
+        prior_prob=retinanet.PRIOR_PROB,
+    )
+    return RetinaNetModule(
+        anchor_generator,
+        head,
+        make_retinanet_loss_evaluator(cfg, box_coder),
+        make_retinanet_postprocessor(cfg, box_coder, is_train=False),
+    )

@@ -1,0 +1,95 @@
+"""Run lengths of binary masks, in COCO's order: column by column, the first run is of zeros.
+
+A mask of H x W pixels is an array of counts with sum H * W. COCO files hold them as a list of numbers ("uncompressed")
+or as a text ("compressed": differences in base 32, least significant digit first, from character 48 on).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+MAX_PIXELS = 2**31
+
+
+def parse_counts(counts, size) -> np.ndarray:
+    """The run lengths (R,) uint32 of a COCO "counts" entry.
+
+    Args:
+        counts: list of numbers, or compressed text (str or bytes).
+        size: (height, width) as the file has it.
+
+    Raises:
+        ValueError: they are not run lengths of a mask of that size.
+    """
+    try:
+        height, width = (int(side) for side in size)
+        if isinstance(counts, (str, bytes)):
+            runs = _decompress(counts)
+        else:
+            runs = np.array(counts, dtype=np.int64)  # of text, of nested lists: ValueError or a wrong shape
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"not run lengths of a mask: {error}") from error
+    if height <= 0 or width <= 0 or height * width >= MAX_PIXELS:
+        raise ValueError(f"a mask of size {size!r} (height, width) is not possible")
+    if runs.ndim != 1 or (runs < 0).any() or runs.sum() != height * width:
+        raise ValueError(f"run lengths do not add up to a mask of {height} x {width} pixels")
+    return runs.astype(np.uint32)
+
+
+def _decompress(text: str | bytes) -> np.ndarray:
+    data = text.encode("ascii") if isinstance(text, str) else text
+    digits = np.frombuffer(data, dtype=np.uint8).astype(np.int64) - 48
+    if len(digits) == 0:
+        return digits
+    if digits.min() < 0 or digits.max() > 63 or digits[-1] & 32:
+        raise ValueError("compressed run lengths are damaged")
+    # a digit with bit 32 is followed by another of the same number
+    starts = np.flatnonzero(np.concatenate(([True], (digits[:-1] & 32) == 0)))
+    lengths = np.diff(np.append(starts, len(digits)))
+    if lengths.max() > 7:
+        raise ValueError("compressed run lengths are damaged")
+    place = np.arange(len(digits)) - np.repeat(starts, lengths)
+    numbers = np.add.reduceat((digits & 31) << (5 * place), starts)
+    negative = (digits[starts + lengths - 1] & 16) != 0
+    numbers = np.where(negative, numbers - (1 << (5 * lengths)), numbers)
+    # from the fourth on, a number is the difference to the one two before it
+    numbers[1::2] = np.cumsum(numbers[1::2])
+    numbers[2::2] = np.cumsum(numbers[2::2])
+    return numbers
+
+
+def decode_counts(runs: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The mask (H, W) uint8 of run lengths that add up to height * width."""
+    values = np.arange(len(runs), dtype=np.uint8) & 1
+    return np.repeat(values, runs).reshape(width, height).T
+
+
+def compress_counts(runs: np.ndarray, height: int, width: int) -> dict:
+    """COCO's compressed RLE of run lengths that add up to height * width: {"size": [height, width], "counts": str}."""
+    from pycocotools import mask as coco_mask
+
+    rle = coco_mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
+    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
+
+
+def encode_window(window: np.ndarray, left: int, top: int, height: int, width: int) -> dict:
+    """COCO's compressed RLE of a picture of zeros with a mask in it, in time of the mask and not of the picture.
+
+    Args:
+        window: (h, w), non-zero inside, whose first pixel is (left, top) of the picture; it lies wholly in it.
+        height, width: of the picture.
+
+    Returns {"size": [height, width], "counts": str}.
+    """
+    columns = np.zeros((window.shape[1], window.shape[0] + 2), dtype=np.int8)
+    columns[:, 1:-1] = np.asarray(window).T != 0
+    steps = np.diff(columns, axis=1)  # 1 where a run begins, -1 behind its end; every column is closed
+    column, row = np.nonzero(steps)
+    borders = (left + column).astype(np.int64) * height + top + row
+    # a run that ends with a column goes on where the next one begins: two equal borders are none
+    same = np.flatnonzero(borders[1:] == borders[:-1])
+    borders = np.delete(borders, np.concatenate((same, same + 1)))
+    counts = np.diff(np.concatenate(([0], borders, [height * width])))
+    if len(counts) > 1 and counts[-1] == 0:
+        counts = counts[:-1]
+    return compress_counts(counts, height, width)

@@ -1,0 +1,18 @@
+import torch
+
+from maskrcnn_benchmark.layers import ROIPool, roi_pool
+
+
+def test_bins_hold_the_largest_value():
+    maps = torch.arange(36.0).reshape(1, 1, 6, 6)
+    rois = torch.tensor([[0.0, 0, 0, 3, 3], [0.0, 2, 2, 2, 2], [0.0, 0, 0, 10, 10]])
+    pooled = ROIPool((2, 2), 1.0)(maps, rois)
+    assert pooled[0, 0].tolist() == [[7, 9], [19, 21]]
+    assert pooled[1, 0].tolist() == [[14, 14], [14, 14]]
+    torch.testing.assert_close(pooled, roi_pool(maps, rois, (2, 2), 1.0))
+
+
+def test_gradient_goes_to_the_largest_value():
+    maps = torch.arange(16.0).reshape(1, 1, 4, 4).requires_grad_()
+    roi_pool(maps, torch.tensor([[0.0, 0, 0, 3, 3]]), 1, 1.0).sum().backward()
+    assert maps.grad.flatten().tolist() == [0.0] * 15 + [1.0]

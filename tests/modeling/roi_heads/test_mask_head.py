@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+import torch
+
+from maskrcnn_benchmark.modeling.matcher import Matcher
+from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import Masker, MaskPostProcessor
+from maskrcnn_benchmark.modeling.roi_heads.mask_head.loss import MaskRCNNLoss, project_masks_on_boxes
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
+
+SIZE = (100, 80)
+
+
+def rectangle(x1, y1, x2, y2):
+    return [[x1, y1, x2, y1, x2, y2, x1, y2]]
+
+
+def target(rectangles, labels):
+    boxlist = BoxList(rectangles, SIZE)
+    boxlist.add_field("labels", torch.tensor(labels, dtype=torch.int64))
+    boxlist.add_field("masks", SegmentationMask([rectangle(*r) for r in rectangles], SIZE))
+    return boxlist
+
+
+@pytest.mark.parametrize("mode", ["poly", "mask"])
+def test_targets_show_the_part_of_the_mask_inside_the_region(mode):
+    masks = SegmentationMask([rectangle(0, 0, 50, 80)] * 2, SIZE).convert(mode)
+    boxes = BoxList([[30.0, 20, 70, 60], [0, 0, 40, 40]], SIZE)
+    found = project_masks_on_boxes(masks, boxes, 8)
+    assert found.shape == (2, 8, 8) and found.dtype == torch.float32
+    assert found[0].sum(dim=1).tolist() == [4] * 8 and found[0, :, :4].all()
+    assert found[1].all()
+
+
+def test_a_region_of_one_pixel_has_a_target():
+    masks = SegmentationMask([rectangle(0, 0, 50, 80)], SIZE)
+    found = project_masks_on_boxes(masks, BoxList([[10.0, 10, 10, 10]], SIZE), 4)
+    assert found.shape == (1, 4, 4) and found.all()
+
+
+def test_loss_is_the_mean_over_the_pixels_of_the_regions_own_class(rng_seed):
+    targets = [target([[10, 10, 50, 50], [60, 10, 90, 70]], [2, 1]), target([[10, 10, 50, 50]], [1])]
+    regions = [BoxList([[60.0, 10, 90, 70], [12, 10, 50, 50]], SIZE), BoxList([[10.0, 10, 50, 50]], SIZE)]
+    logits = torch.randn(3, 3, 4, 4)
+    wanted = torch.cat(
+        [
+            project_masks_on_boxes(targets[0].get_field("masks")[[1, 0]], regions[0], 4),
+            project_masks_on_boxes(targets[1].get_field("masks"), regions[1], 4),
+        ]
+    )
+    chosen = logits[[0, 1, 2], [1, 2, 1]]
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(chosen, wanted)
+    found = MaskRCNNLoss(Matcher(0.5, 0.5), 4)(regions, logits, targets)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("truth", [[], [[10, 10, 50, 50]]], ids=["no object", "an object elsewhere"])
+def test_loss_without_positives_is_attached(truth):
+    regions = [BoxList(torch.zeros(0, 4), SIZE)] if not truth else [BoxList([[60.0, 60, 70, 70]], SIZE)]
+    logits = torch.randn(len(regions[0]), 3, 4, 4, requires_grad=True)
+    found = MaskRCNNLoss(Matcher(0.5, 0.5), 4)(regions, logits, [target(truth, [1] * len(truth))])
+    found.backward()
+    assert found == 0 and logits.grad is not None
+
+
+def test_ground_truth_without_masks_and_another_resolution_are_named():
+    regions = [BoxList([[10.0, 10, 50, 50]], SIZE)]
+    truth = target([[10, 10, 50, 50]], [1])
+    with pytest.raises(ValueError, match="no masks, only"):
+        MaskRCNNLoss(Matcher(0.5, 0.5), 4)(regions, torch.zeros(1, 2, 4, 4), [truth.copy_with_fields("labels")])
+    with pytest.raises(ValueError, match="RESOLUTION is 4"):
+        MaskRCNNLoss(Matcher(0.5, 0.5), 4)(regions, torch.zeros(1, 2, 8, 8), [truth])
+
+
+def test_every_detection_gets_the_mask_of_its_class(rng_seed):
+    logits = torch.randn(3, 4, 2, 2)
+    boxes = [BoxList(torch.zeros(2, 4), SIZE), BoxList(torch.zeros(0, 4), SIZE), BoxList(torch.zeros(1, 4), SIZE)]
+    for boxlist, labels in zip(boxes, ([3, 1], [], [2]), strict=True):
+        boxlist.add_field("labels", torch.tensor(labels, dtype=torch.int64))
+        boxlist.add_field("scores", torch.ones(len(labels)))
+    found = MaskPostProcessor()(logits, boxes)
+    assert [boxlist.fields() for boxlist in found] == [["labels", "scores", "mask"]] * 3
+    masks = [boxlist.get_field("mask") for boxlist in found]
+    assert [tuple(mask.shape) for mask in masks] == [(2, 1, 2, 2), (0, 1, 2, 2), (1, 1, 2, 2)]
+    torch.testing.assert_close(torch.cat(masks)[:, 0], logits[[0, 1, 2], [3, 1, 2]].sigmoid())
+    assert all(not boxlist.has_field("mask") for boxlist in boxes)
+
+
+def test_masker_equals_the_original(units):
+    case = units["paste"]
+    masks = torch.from_numpy(np.random.RandomState(5).uniform(0, 1, (2, 1, 28, 28)).astype(np.float32))
+    boxes = BoxList(case["boxes"], case["image_wh"])
+    for pasted in (Masker(0.5, 1)([masks], [boxes])[0], Masker()([masks], boxes)[0]):
+        assert pasted.dtype == torch.uint8 and tuple(pasted.shape) == (2, 1, 80, 100)
+        rows = [["".join(map(str, row)) for row in mask] for mask in pasted[:, 0].tolist()]
+        assert rows == case["rows_as_01"]
+
+
+def test_masker_with_nothing_to_paste():
+    (pasted,) = Masker()([torch.zeros(0, 1, 28, 28)], [BoxList(torch.zeros(0, 4), SIZE)])
+    assert pasted.shape == (0, 1, 80, 100)
+    with pytest.raises(ValueError, match="2 pictures and boxes of 1"):
+        Masker()([torch.zeros(0, 1, 28, 28)] * 2, [BoxList(torch.zeros(0, 4), SIZE)])

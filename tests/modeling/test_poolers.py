@@ -1,0 +1,84 @@
+import pytest
+import torch
+
+from maskrcnn_benchmark.layers import ROIAlign
+from maskrcnn_benchmark.modeling.poolers import LevelMapper, Pooler
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+
+SCALES = (1 / 4, 1 / 8, 1 / 16, 1 / 32)
+
+
+def squares(sides):
+    return BoxList([[0, 0, side - 1, side - 1] for side in sides], (4000, 4000))
+
+
+def test_levels_equal_the_originals(units):
+    case = units["level_mapper_2_5"]
+    assert LevelMapper(2, 5)([squares(case["sqrt_area"])]).tolist() == case["level_index"]
+
+
+def test_a_box_that_is_no_number_gets_a_level():
+    boxes = BoxList([[0.0, 0, float("nan"), 5], [0, 0, float("inf"), 5], [5, 5, 0, 0]], (10, 10))
+    assert set(LevelMapper(2, 5)([boxes]).tolist()) <= {0, 1, 2, 3}
+
+
+def random_boxes(count, size=(256, 192)):
+    corner = torch.rand(count, 2) * torch.tensor(size) * 0.7
+    sides = torch.tensor(size) * torch.rand(count, 2) ** 3
+    return BoxList(torch.cat((corner, corner + sides), dim=1), size)
+
+
+def maps(channels=5, images=2, **options):
+    return [torch.randn(images, channels, int(192 * s), int(256 * s), **options) for s in SCALES]
+
+
+def test_each_region_comes_from_its_level_in_the_order_of_the_boxes(rng_seed):
+    features, boxlists = maps(), [random_boxes(17), random_boxes(0), random_boxes(9)]
+    features = [torch.cat((level, level[:1])) for level in features]
+    pooled = Pooler((7, 7), SCALES, 2)(features, boxlists)
+    assert pooled.shape == (26, 5, 7, 7)
+    levels = LevelMapper(2, 5)(boxlists)
+    assert len(levels.unique()) > 1
+    row = 0
+    for image, boxlist in enumerate(boxlists):
+        for box in boxlist.bbox:
+            level = levels[row]
+            roi = torch.cat((torch.tensor([float(image)]), box))[None]
+            expected = ROIAlign((7, 7), SCALES[level], 2)(features[level], roi)
+            torch.testing.assert_close(pooled[row : row + 1], expected)
+            row += 1
+
+
+def test_one_scale_maps_no_levels(rng_seed):
+    features, boxlists = maps()[2:3], [random_boxes(4), random_boxes(3)]
+    pooled = Pooler((3, 3), SCALES[2:3], 0)(features, boxlists)
+    assert pooled.shape == (7, 5, 3, 3)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_levels_without_a_region_stay_in_the_graph(count, rng_seed):
+    features = maps(requires_grad=True)
+    pooled = Pooler((7, 7), SCALES, 2)(features, [random_boxes(count), random_boxes(0)])
+    assert pooled.shape == (count, 5, 7, 7)
+    pooled.sum().backward()
+    for level in features:
+        assert level.grad is not None and level.grad.isfinite().all()
+
+
+def test_gradient_returns_to_the_pixels_it_came_from(rng_seed):
+    features = maps(requires_grad=True)
+    boxes = squares([10])
+    Pooler((7, 7), SCALES, 2)(features, [boxes, boxes[:0]]).sum().backward()
+    gradients = [level.grad for level in features]
+    assert gradients[0][0].abs().sum() > 0 and gradients[0][1].abs().sum() == 0
+    assert all(gradient.abs().sum() == 0 for gradient in gradients[1:])
+
+
+def test_more_maps_than_scales_are_passed_over_and_fewer_refused(rng_seed):
+    features, boxlists = maps(), [random_boxes(3), random_boxes(3)]
+    pooler = Pooler((7, 7), SCALES, 2)
+    torch.testing.assert_close(
+        pooler([*features, torch.randn(2, 5, 1, 1)], boxlists), pooler(features, boxlists), rtol=0, atol=0
+    )
+    with pytest.raises(ValueError, match="4 maps, but there are 2"):
+        pooler(features[:2], boxlists)

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from conftest import GOLDEN
+
+from maskrcnn_benchmark.structures.bounding_box import FLIP_LEFT_RIGHT, BoxList
+from maskrcnn_benchmark.structures.keypoint import (
+    Keypoints,
+    PersonKeypoints,
+    flip_inds_of,
+    keypoints_to_heat_map,
+    kp_connections,
+)
+
+
+@pytest.fixture
+def picture():
+    return json.loads((GOLDEN / "targets.json").read_text())[0]
+
+
+@pytest.fixture
+def people(picture):
+    return PersonKeypoints(picture["keypoints"], (picture["width"], picture["height"]))
+
+
+def test_heat_map_places_equal_the_forks(units, people):
+    wanted = units["keypoint_heatmap"]
+    place, valid = keypoints_to_heat_map(people.keypoints, torch.tensor(wanted["rois"]), wanted["size"])
+    assert valid.tolist() == wanted["valid"]
+    assert place.tolist() == wanted["lin_ind"]
+    assert list(PersonKeypoints.FLIP_INDS) == wanted["flip_inds"]
+
+
+def test_a_mirrored_person_equals_the_forks(units, people):
+    mirrored = people.transpose(FLIP_LEFT_RIGHT)
+    assert torch.equal(mirrored.keypoints[0], torch.tensor(units["keypoint_hflip_first"]))
+
+
+def test_mirroring_twice_gives_the_visible_keypoints_back(people):
+    twice = people.transpose(0).transpose(0).keypoints
+    visible = people.keypoints[..., 2] > 0
+    torch.testing.assert_close(twice[visible], people.keypoints[visible], atol=1e-4, rtol=0)
+    assert (twice[~visible] == 0).all()
+
+
+def test_a_point_on_the_far_edge_is_in_the_last_place_and_one_beyond_is_not_valid():
+    roi = torch.tensor([[10.0, 20, 30, 60]])
+    points = torch.tensor([[[10.0, 20, 2], [30, 60, 1], [30.01, 30, 2], [9.99, 30, 2], [20, 40, 0]]])
+    place, valid = keypoints_to_heat_map(points, roi, 8)
+    assert valid.tolist() == [[1, 1, 0, 0, 0]]
+    assert place.tolist() == [[0, 63, 0, 0, 0]]
+
+
+def test_a_region_without_width_has_no_valid_keypoint_but_the_one_on_it():
+    roi = torch.tensor([[10.0, 20, 10, 60]])
+    place, valid = keypoints_to_heat_map(torch.tensor([[[12.0, 30, 2], [10, 20, 2], [5, 30, 2]]]), roi, 8)
+    assert valid.tolist() == [[0, 1, 0]] and place.tolist() == [[0, 7, 0]]
+
+
+def test_no_regions_give_no_places():
+    place, valid = keypoints_to_heat_map(torch.zeros(0, 17, 3), torch.zeros(0, 4), 56)
+    assert place.shape == valid.shape == (0, 17) and place.dtype == torch.int64
+
+
+def test_a_boxlist_takes_its_keypoints_along(people, picture):
+    boxes = BoxList(picture["boxes_xyxy"], people.size)
+    boxes.add_field("keypoints", people)
+    moved = boxes.resize((2 * people.size[0], people.size[1]))[torch.tensor([False, True, True])].get_field("keypoints")
+    assert isinstance(moved, PersonKeypoints) and len(moved) == 2
+    assert torch.equal(moved.keypoints[..., 0], people.keypoints[1:, :, 0] * 2)
+    assert torch.equal(moved.keypoints[..., 1:], people.keypoints[1:, :, 1:])
+
+
+def test_fields_of_keypoints_follow_indexing_and_devices(people):
+    people.add_field("logits", torch.arange(3.0)[:, None].expand(3, 17))
+    assert people.has_field("logits") and people.to("cpu").get_field("logits").shape == (3, 17)
+    assert people[[2, 0]].get_field("logits")[:, 0].tolist() == [2, 0]
+    assert people.resize((10, 10)).has_field("logits")
+
+
+def test_a_crop_moves_points_and_hides_those_outside():
+    points = Keypoints([[[5.0, 5, 2], [15, 5, 2], [6, 7, 0]]], (20, 20)).crop((4, 4, 10, 12))
+    assert points.size == (6, 8)
+    assert points.keypoints.tolist() == [[[1, 1, 2], [0, 0, 0], [0, 0, 0]]]
+
+
+def test_no_objects_go_through_everything():
+    nobody = PersonKeypoints([], (20, 10))
+    for changed in (
+        nobody.resize((40, 20)),
+        nobody.transpose(0),
+        nobody.crop((1, 1, 5, 5)),
+        nobody[[]],
+        nobody.to("cpu"),
+    ):
+        assert changed.keypoints.shape == (0, 17, 3)
+
+
+def test_keypoints_of_other_objects_are_mirrored_by_their_names():
+    names = ["tail", "left_wing", "right_wing"]
+    assert flip_inds_of(names) == (0, 2, 1)
+    bird = Keypoints([[[1.0, 1, 2], [2, 1, 2], [3, 1, 2]]], (10, 10), flip_inds=flip_inds_of(names))
+    assert bird.transpose(0).keypoints[0, :, 0].tolist() == [8, 6, 7]
+    assert bird[[0]].resize((20, 20)).transpose(0).keypoints[0, :, 0].tolist() == [17, 13, 15]
+
+
+def test_mirroring_keypoints_without_opposites_says_what_to_do():
+    with pytest.raises(ValueError, match="flip_inds"):
+        Keypoints(torch.zeros(1, 3, 3), (10, 10)).transpose(0)
+    with pytest.raises(NotImplementedError, match="FLIP_LEFT_RIGHT"):
+        PersonKeypoints(torch.zeros(1, 17, 3), (10, 10)).transpose(1)
+
+
+def test_wrong_shapes_are_value_errors():
+    with pytest.raises(ValueError, match="N, K, 3"):
+        PersonKeypoints(torch.zeros(1, 34), (10, 10))
+    with pytest.raises(ValueError, match="flip_inds"):
+        Keypoints(torch.zeros(1, 3, 3), (10, 10), flip_inds=[0, 1])
+
+
+def test_the_skeleton_has_fifteen_lines():
+    assert len(PersonKeypoints.CONNECTIONS) == 15
+    assert PersonKeypoints.CONNECTIONS == kp_connections(PersonKeypoints.NAMES)
