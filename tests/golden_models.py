@@ -31,6 +31,16 @@ BOX_PIXELS = 0.05
 SCORE = 1e-4
 
 
+def golden_targets():
+    """Invented ground truth of the two pictures, with labels."""
+    targets = []
+    for entry in json.loads((GOLDEN / "targets.json").read_text()):
+        target = BoxList(entry["boxes_xyxy"], (entry["width"], entry["height"]))
+        target.add_field("labels", torch.tensor(entry["labels"]))
+        targets.append(target)
+    return targets
+
+
 class GoldenModel:
     """Our model under a golden file's weights.
 
@@ -63,12 +73,7 @@ class GoldenModel:
 
     @cached_property
     def targets(self):
-        targets = []
-        for entry in json.loads((GOLDEN / "targets.json").read_text()):
-            target = BoxList(entry["boxes_xyxy"], (entry["width"], entry["height"]))
-            target.add_field("labels", torch.tensor(entry["labels"]))
-            targets.append(target)
-        return targets
+        return golden_targets()
 
     def outputs(self):
         """body maps, FPN maps, head outputs and detections of the two pictures, in evaluation."""

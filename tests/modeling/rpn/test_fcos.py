@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from golden_models import GOLDEN, GoldenModel, check_detections, check_losses, check_tensor
+from golden_models import GOLDEN, GoldenModel, check_detections, check_losses, check_tensor, golden_targets
 
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.modeling.detector import build_detection_model
@@ -61,16 +61,6 @@ def test_detections_are_best_first(golden):
         assert (scores[:-1] >= scores[1:]).all()
 
 
-@pytest.fixture(scope="module")
-def golden_targets():
-    targets = []
-    for entry in json.loads((GOLDEN / "targets.json").read_text()):
-        target = BoxList(entry["boxes_xyxy"], (entry["width"], entry["height"]))
-        target.add_field("labels", torch.tensor(entry["labels"]))
-        targets.append(target)
-    return targets
-
-
 @pytest.mark.parametrize(
     "file, case, options",
     [
@@ -81,12 +71,12 @@ def golden_targets():
     ],
 )
 @pytest.mark.parametrize("max_pairs", [2**21, 4000])
-def test_assignment_equals_the_originals(file, case, options, max_pairs, golden_targets, monkeypatch):
+def test_assignment_equals_the_originals(file, case, options, max_pairs, monkeypatch):
     monkeypatch.setattr("maskrcnn_benchmark.modeling.rpn.fcos.targets.MAX_PAIRS", max_pairs)
     recorded = json.loads((GOLDEN / f"{file}.json").read_text())
     height, width = recorded["padded_input_hw"]
     locations = [level_locations(-(-height // s), -(-width // s), s) for s in STRIDES]
-    labels, distances = FCOSTargets(STRIDES, BOUNDS, **options)(locations, golden_targets)
+    labels, distances = FCOSTargets(STRIDES, BOUNDS, **options)(locations, golden_targets())
     sizes = [len(points) for points in locations]
     for level, wanted in enumerate(recorded[case]):
         level_labels = labels.split(sizes, dim=1)[level].reshape(-1)
@@ -222,7 +212,7 @@ def test_threshold_is_on_the_class_probability_before_centerness():
 )
 def test_a_config_that_cannot_be_built_is_named(opts, message):
     cfg = copy.deepcopy(defaults)
-    cfg.merge_from_list(["MODEL.FCOS_ON", True, "MODEL.RPN_ONLY", True, "MODEL.BACKBONE.CONV_BODY", "V-39-FPN-RETINANET"])
-    cfg.merge_from_list(opts)
+    cfg.merge_from_list(["MODEL.FCOS_ON", True, "MODEL.RPN_ONLY", True])
+    cfg.merge_from_list(["MODEL.BACKBONE.CONV_BODY", "V-39-FPN-RETINANET", *opts])
     with pytest.raises(ValueError, match=message), torch.device("meta"):
         build_detection_model(cfg)

@@ -80,9 +80,8 @@ class FCOSLoss:
             centerness, target_centerness, weight=positive.to(centerness.dtype), reduction="sum"
         )
 
-        totals = all_reduce_sum(
-            torch.stack((positive.sum(), target_centerness.sum(), positive.new_tensor(len(targets), dtype=torch.float32)))
-        )
+        num_images = target_centerness.new_tensor(len(targets))
+        totals = all_reduce_sum(torch.stack((positive.sum(), target_centerness.sum(), num_images)))
         num_positives, sum_centerness, num_images = totals.unbind()
         world_size = get_world_size()
         class_normalizer = num_positives + num_images if self.count_images else num_positives.clamp(min=1)
