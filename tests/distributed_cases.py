@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from toy_training import ToyDetector, ToyLoader, train, without_batch_statistics
 from torch.nn.parallel import DistributedDataParallel
+from toy_training import ToyDetector, ToyLoader, train, without_batch_statistics
 
 from maskrcnn_benchmark.engine.inference import compute_on_dataset, gather_predictions
 from maskrcnn_benchmark.utils import comm

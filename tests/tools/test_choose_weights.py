@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from maskrcnn_benchmark.utils.checkpoint import Checkpointer
 
@@ -17,11 +18,9 @@ spec.loader.exec_module(test_net)
 
 @pytest.fixture
 def choose(tmp_path):
-    """choose(weight, ckpt, opts, trained): as with that MODEL.WEIGHT, and with a last checkpoint in OUTPUT_DIR or not."""
+    """choose(weight, ckpt, opts, trained): with that MODEL.WEIGHT; `trained`: OUTPUT_DIR has a last checkpoint."""
 
     def call(weight="", ckpt=None, opts=(), trained=False):
-        import torch
-
         checkpointer = Checkpointer(torch.nn.Linear(1, 1), save_dir=str(tmp_path), save_to_disk=True)
         if trained:
             checkpointer.save("model_final")

@@ -1,0 +1,7 @@
+"""Data sets, by the names that the catalog and the forks use."""
+
+from .coco import COCODataset
+from .concat_dataset import ConcatDataset
+from .list_dataset import ListDataset
+
+__all__ = ["COCODataset", "ConcatDataset", "ListDataset"]

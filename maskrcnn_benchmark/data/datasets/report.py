@@ -1,0 +1,72 @@
+"""What was found wrong in a data set, and what was done about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+# so many examples of each finding are named
+EXAMPLES = 5
+
+ACTIONS = ("dropped", "repaired", "noted")
+
+
+@dataclass
+class Finding:
+    """One kind of trouble: how often it was met, and the first few places."""
+
+    what: str
+    whose: str  # what the examples are, as "annotation ids"
+    count: int = 0
+    examples: list = field(default_factory=list)
+
+    def __str__(self) -> str:
+        if not self.examples:
+            return f"{self.count} {self.what}"
+        names = ", ".join(map(str, self.examples)) + (", ..." if self.count > len(self.examples) else "")
+        return f"{self.count} {self.what} ({self.whose} {names})"
+
+
+class DatasetReport:
+    """Counted findings of one data set; `str()` is the line that goes to the log.
+
+    Args:
+        name: what the data set is called in messages.
+
+    `dropped` findings are not in the data set, `repaired` ones are, in a changed form, `noted` ones are as they
+    were. `totals` (pictures, boxes, classes) is filled by the data set when it is complete.
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+        self.totals: dict[str, int] = {}
+        self._findings: dict[tuple[str, str], Finding] = {}
+
+    def add(self, action: str, what: str, places: Sequence, whose: str = "annotation ids") -> None:
+        """Counts `len(places)` more of `what`; nothing happens for an empty list.
+
+        Raises:
+            ValueError: `action` is not "dropped", "repaired" or "noted".
+        """
+        if action not in ACTIONS:
+            raise ValueError(f"a finding is one of {', '.join(ACTIONS)}, got {action!r}")
+        if len(places) == 0:
+            return
+        finding = self._findings.setdefault((action, what), Finding(what, whose))
+        finding.count += len(places)
+        finding.examples.extend(places[: EXAMPLES - len(finding.examples)])
+
+    def count(self, what: str) -> int:
+        """How many of `what` were met, whatever was done about them."""
+        return sum(finding.count for (_, name), finding in self._findings.items() if name == what)
+
+    def findings(self, action: str) -> list[Finding]:
+        return [finding for (name, _), finding in self._findings.items() if name == action]
+
+    def __str__(self) -> str:
+        parts = [", ".join(f"{count:,} {what}" for what, count in self.totals.items())] if self.totals else []
+        for action in ACTIONS:
+            found = self.findings(action)
+            if found:
+                parts.append(f"{action}: " + ", ".join(map(str, found)))
+        return f"{self.name}: " + "; ".join(parts)

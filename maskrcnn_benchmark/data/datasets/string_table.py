@@ -1,0 +1,27 @@
+"""Many short texts in one block of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+
+class StringTable:
+    """A read-only list of texts, kept as one array of bytes.
+
+    Reading an element of a list of str writes its reference count, so that every worker process of a loader ends up
+    with a copy of the whole list; arrays stay shared.
+    """
+
+    def __init__(self, texts: Iterable[str]):
+        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+        self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+        self._ends = np.cumsum([0] + [len(text) for text in encoded])
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> str:
+        begin, end = self._ends[index], self._ends[index + 1]
+        return self._bytes[begin:end].tobytes().decode("utf-8", "surrogatepass")

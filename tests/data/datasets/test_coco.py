@@ -1,0 +1,432 @@
+import json
+import logging
+import pickle
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from maskrcnn_benchmark.data.datasets import COCODataset
+from maskrcnn_benchmark.data.datasets.coco_annotations import read_coco
+from maskrcnn_benchmark.data.datasets.report import DatasetReport
+
+
+def boxes_of(dataset, index=0):
+    return dataset[index][1].bbox.tolist()
+
+
+def test_item_is_picture_boxes_and_index(coco_folder):
+    coco_folder.add_image(7, size=(60, 40))
+    coco_folder.add_box(7, [5, 6, 10, 20], category_id=2)
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
+    image, target, index = dataset[0]
+    assert image.mode == "RGB" and image.size == (60, 40) and index == 0
+    assert target.size == (60, 40) and target.mode == "xyxy"
+    assert target.bbox.tolist() == [[5, 6, 14, 25]]  # both corners inside: x2 = x + w - 1
+    labels = target.get_field("labels")
+    assert labels.tolist() == [2] and labels.dtype == torch.int64
+
+
+def test_pictures_come_by_id_and_answer_for_themselves(coco_folder):
+    for image_id in (30, 4, 12):
+        coco_folder.add_image(image_id, size=(60 + image_id, 40))
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
+    assert dataset.ids == [4, 12, 30] and dataset.id_to_img_map == {0: 4, 1: 12, 2: 30}
+    assert [dataset.image_id(i) for i in range(len(dataset))] == [4, 12, 30]
+    assert dataset.get_img_info(2) == {"id": 30, "file_name": "30.jpg", "width": 90, "height": 40}
+    assert [target.size for _, target, _ in dataset] == [(64, 40), (72, 40), (90, 40)]
+
+
+def test_labels_count_categories_from_one_in_the_files_order(coco_folder):
+    coco_folder.categories = [{"id": 90, "name": "zebra"}, {"id": 3, "name": "ant"}]
+    coco_folder.add_image(1)
+    coco_folder.add_box(1, [0, 0, 9, 9], category_id=3)
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
+    assert dataset.class_names == ["zebra", "ant"] and dataset.categories == {90: "zebra", 3: "ant"}
+    assert dataset.json_category_id_to_contiguous_id == {90: 1, 3: 2}
+    assert dataset.contiguous_category_id_to_json_id == {1: 90, 2: 3}
+    assert dataset[0][1].get_field("labels").tolist() == [2]
+    assert list(dataset.json_category_id_to_contiguous_id) == dataset.coco.getCatIds()
+
+
+def test_pictures_without_annotations_go_in_training_and_stay_in_tests(coco_folder):
+    coco_folder.add_image(1)
+    coco_folder.add_image(2)
+    coco_folder.add_box(2, [0, 0, 9, 9])
+    coco_folder.add_image(3)
+    coco_folder.add_box(3, [0, 0, 1, 9])  # of one pixel's width only
+    args = coco_folder.write()
+    training = COCODataset(**args, remove_images_without_annotations=True)
+    assert training.ids == [2] and training.report.count("pictures without usable annotations") == 2
+    test = COCODataset(**args, remove_images_without_annotations=False)
+    assert test.ids == [1, 2, 3]
+    assert [len(target) for _, target, _ in test] == [0, 1, 0]
+    assert test[0][1].bbox.shape == (0, 4) and test[0][1].get_field("labels").dtype == torch.int64
+
+
+def test_pictures_left_out_need_not_be_there(coco_folder):
+    coco_folder.add_image(1).unlink()
+    coco_folder.add_image(2)
+    coco_folder.add_box(2, [0, 0, 9, 9])
+    assert len(COCODataset(**coco_folder.write(), remove_images_without_annotations=True)) == 1
+
+
+def test_crowd_is_dropped_but_keeps_its_picture(coco_folder):
+    coco_folder.add_image(1)
+    coco_folder.add_box(1, [0, 0, 30, 30], iscrowd=1, segmentation={"counts": [0, 4], "size": [40, 60]})
+    coco_folder.add_image(2)
+    coco_folder.add_box(2, [0, 0, 9, 9])
+    coco_folder.add_box(2, [0, 0, 30, 30], iscrowd=1)
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
+    assert [len(target) for _, target, _ in dataset] == [0, 1]
+    assert dataset.report.count("crowd regions") == 2
+
+
+def test_keypoint_files_drop_pictures_with_few_visible_keypoints(coco_folder):
+    for image_id, visible in ((1, 9), (2, 10)):
+        coco_folder.add_image(image_id)
+        coco_folder.add_box(image_id, [0, 0, 9, 9], keypoints=[1, 1, 2] * visible + [0, 0, 0] * (17 - visible))
+    assert COCODataset(**coco_folder.write(), remove_images_without_annotations=True).ids == [2]
+
+
+@pytest.mark.parametrize(
+    "bbox, what",
+    [
+        ([5, 5, 0, 9], "boxes without area (at most one pixel wide or high)"),
+        ([5, 5, 9, 1], "boxes without area (at most one pixel wide or high)"),
+        ([20, 5, -9, 9], "inverted boxes"),
+        ([100, 5, 9, 9], "boxes outside the picture"),
+        ([-20, 5, 9, 9], "boxes outside the picture"),
+        ([float("nan"), 5, 9, 9], "boxes that are missing, not four numbers, or not finite"),
+        ([5, 5, float("inf"), 9], "boxes that are missing, not four numbers, or not finite"),
+        ([5, 5, 9], "boxes that are missing, not four numbers, or not finite"),
+        ([5, 5, "wide", 9], "boxes that are missing, not four numbers, or not finite"),
+        ([5, 5, [1], 9], "boxes that are missing, not four numbers, or not finite"),
+        ([5, 5, 10**400, 9], "boxes that are missing, not four numbers, or not finite"),
+        (None, "boxes that are missing, not four numbers, or not finite"),
+        ({"x": 1}, "boxes that are missing, not four numbers, or not finite"),
+    ],
+)
+def test_broken_box_is_dropped_and_counted(coco_folder, bbox, what):
+    coco_folder.add_image(1)
+    coco_folder.add_box(1, [1, 2, 10, 10])
+    bad = coco_folder.add_box(1, bbox)
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
+    assert boxes_of(dataset) == [[1, 2, 10, 11]]
+    assert dataset.report.count(what) == 1
+    assert f"1 {what} (annotation ids {bad})" in str(dataset.report)
+
+
+def test_annotation_without_bbox_is_dropped(coco_folder):
+    coco_folder.add_image(1)
+    coco_folder.add_box(1, [1, 2, 10, 10])
+    coco_folder.add_box(1, [1, 2, 10, 10])
+    del coco_folder.annotations[1]["bbox"]
+    assert len(COCODataset(**coco_folder.write(), remove_images_without_annotations=True)[0][1]) == 1
+
+
+def test_box_over_the_border_is_clipped_and_counted_when_it_is_more_than_rounding(coco_folder):
+    coco_folder.add_image(1, size=(60, 40))
+    coco_folder.add_box(1, [50, 30, 10.5, 10.5])
+    coco_folder.add_box(1, [-5, 30, 20, 30])
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
+    assert boxes_of(dataset) == [[50, 30, 59, 39], [0, 30, 14, 39]]
+    assert dataset.report.count("boxes clipped to the picture") == 1
+
+
+def test_pictures_own_size_counts_not_the_jsons(coco_folder):
+    coco_folder.add_image(1, size=(60, 40), json_size=(120, 80))
+    coco_folder.add_box(1, [10, 10, 100, 10])
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
+    assert dataset[0][1].size == (60, 40) and boxes_of(dataset) == [[10, 10, 59, 19]]
+    assert dataset.get_img_info(0)["width"] == 60
+    assert dataset.report.count("pictures of another size than the json says") == 1
+
+
+def test_size_may_be_missing_in_the_json(coco_folder):
+    coco_folder.add_image(1, size=(60, 40))
+    del coco_folder.images[0]["width"]
+    coco_folder.images[0]["height"] = None
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
+    assert dataset.get_img_info(0)["width"] == 60 and dataset.get_img_info(0)["height"] == 40
+    assert dataset.report.count("pictures without a size in the json") == 1
+
+
+def rotated(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def test_exif_rotation_is_ignored_when_the_json_has_the_stored_size(coco_folder):
+    coco_folder.add_image(1, size=(60, 40), exif=rotated(6))
+    coco_folder.add_image(2, size=(60, 40), exif=rotated(3))
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
+    assert [image.size for image, _, _ in dataset] == [(60, 40), (60, 40)]
+    assert dataset.report.count("pictures with an EXIF rotation, used as stored") == 2
+
+
+def test_exif_rotation_is_applied_when_the_json_has_the_turned_size(coco_folder):
+    path = coco_folder.add_image(1, size=(60, 40), json_size=(40, 60), exif=rotated(6))
+    coco_folder.add_box(1, [0, 50, 30, 10])
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
+    image, target, _ = dataset[0]
+    assert image.size == (40, 60) and target.size == (40, 60) and target.bbox.tolist() == [[0, 50, 29, 59]]
+    assert dataset.get_img_info(0)["height"] == 60
+    assert np.array_equal(np.asarray(image), np.rot90(np.asarray(Image.open(path)), -1))
+    assert dataset.report.count("pictures turned as EXIF says, because the json has the turned size") == 1
+
+
+def test_truncated_picture_is_used_and_counted(coco_folder):
+    for image_id, file_name in ((1, "a.jpg"), (2, "b.png"), (3, "whole.jpg")):
+        path = coco_folder.add_image(image_id, size=(200, 100), file_name=file_name)
+        if image_id < 3:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
+    assert [image.size for image, _, _ in dataset] == [(200, 100)] * 3
+    assert dataset.report.count("truncated pictures (what is missing is grey)") == 2
+
+
+def test_bytes_after_the_end_of_a_jpeg_are_no_truncation(coco_folder):
+    path = coco_folder.add_image(1)
+    path.write_bytes(path.read_bytes() + b"written by a camera")
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
+    assert dataset.report.count("truncated pictures (what is missing is grey)") == 0
+
+
+def test_cut_webp_cannot_be_decoded_and_is_refused_at_the_start(coco_folder):
+    path = coco_folder.add_image(1, size=(200, 100), file_name="a.webp")
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(OSError, match="1 of 1 pictures in .* cannot be decoded: a.webp"):
+        COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
+
+
+def test_missing_pictures_are_an_error_at_the_start_with_names_and_count(coco_folder):
+    for image_id in range(1, 10):
+        path = coco_folder.add_image(image_id)
+        if image_id > 2:
+            path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"7 of 9 pictures are missing in .*: 3.jpg, 4.jpg, .*\.\.\."):
+        COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
+
+
+def test_files_that_are_no_pictures_are_an_error_at_the_start(coco_folder):
+    coco_folder.add_image(1).write_bytes(b"")
+    coco_folder.add_image(2).write_text("<html>404</html>")
+    coco_folder.add_image(3)
+    with pytest.raises(OSError, match=r"2 of 3 pictures in .* cannot be decoded: 1.jpg"):
+        COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
+
+
+def test_missing_folder_and_file_are_named(coco_folder):
+    coco_folder.add_image(1)
+    args = coco_folder.write()
+    with pytest.raises(FileNotFoundError, match="picture folder .*elsewhere does not exist"):
+        COCODataset(args["ann_file"], str(coco_folder.root / "elsewhere"), False)
+    with pytest.raises(FileNotFoundError, match="annotation file .*none.json does not exist"):
+        COCODataset(str(coco_folder.root / "none.json"), args["root"], False)
+
+
+def test_repeated_entries_are_dropped_and_reused_annotation_ids_noted(coco_folder):
+    coco_folder.add_image(1)
+    coco_folder.images.append(dict(coco_folder.images[0]))
+    coco_folder.add_box(1, [1, 2, 10, 10])
+    coco_folder.annotations.append(dict(coco_folder.annotations[0]))
+    coco_folder.annotations.append({**coco_folder.annotations[0], "bbox": [3, 4, 10, 10]})
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
+    assert boxes_of(dataset) == [[1, 2, 10, 11], [3, 4, 12, 13]]
+    assert dataset.report.count("repeated image entries") == 1
+    assert dataset.report.count("repeated annotations") == 1
+    assert dataset.report.count("annotation ids used for different annotations") == 1
+
+
+def test_annotations_without_ids_are_all_kept(coco_folder):
+    coco_folder.add_image(1)
+    for x in (1, 3):
+        coco_folder.add_box(1, [x, 2, 10, 10])
+    for row in coco_folder.annotations:
+        del row["id"]
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
+    assert len(dataset[0][1]) == 2 and dataset.report.findings("noted") == []
+
+
+def test_one_image_id_for_two_pictures_is_an_error(coco_folder):
+    coco_folder.add_image(1, file_name="a.jpg")
+    coco_folder.add_image(1, file_name="b.jpg")
+    with pytest.raises(ValueError, match="image id 1 is both 'a.jpg' and 'b.jpg'"):
+        COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
+
+
+def test_annotations_of_unknown_pictures_and_categories_are_dropped(coco_folder):
+    coco_folder.add_image(1)
+    coco_folder.add_box(1, [1, 2, 10, 10])
+    coco_folder.add_box(99, [1, 2, 10, 10])
+    coco_folder.add_box([1], [1, 2, 10, 10])
+    coco_folder.add_box(1, [1, 2, 10, 10], category_id=77)
+    coco_folder.add_box(1, [1, 2, 10, 10], category_id=None)
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
+    assert len(dataset[0][1]) == 1
+    assert dataset.report.count("annotations of unknown pictures") == 2
+    assert dataset.report.count("annotations of unknown categories") == 2
+
+
+@pytest.mark.parametrize(
+    "mode, kind", [("L", "png"), ("RGBA", "png"), ("P", "png"), ("CMYK", "jpg"), ("1", "png"), ("LA", "png")]
+)
+def test_every_kind_of_picture_becomes_rgb(coco_folder, mode, kind):
+    path = coco_folder.add_image(1, file_name=f"1.{kind}")
+    Image.open(path).convert(mode).save(path)
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
+    assert dataset[0][0].mode == "RGB" and dataset[0][0].size == (60, 40)
+    assert dataset.report.count(f"pictures of mode {mode} converted to RGB") == 1
+
+
+def test_sixteen_bit_picture_keeps_its_upper_bits(coco_folder):
+    path = coco_folder.add_image(1, size=(3, 1), file_name="1.png")
+    Image.fromarray(np.array([[0, 32768, 65535]], dtype=np.uint16)).save(path)
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
+    assert np.asarray(dataset[0][0])[0].tolist() == [[0] * 3, [128] * 3, [255] * 3]
+
+
+def test_report_is_logged_once_with_totals(coco_folder, caplog):
+    coco_folder.add_image(1)
+    coco_folder.add_box(1, [1, 2, 10, 10])
+    for _ in range(7):
+        coco_folder.add_box(1, [1, 2, 0, 10])
+    with caplog.at_level(logging.INFO):
+        COCODataset(**coco_folder.write(), remove_images_without_annotations=True, name="pets_train")
+    assert [record.getMessage() for record in caplog.records] == [
+        "pets_train: 1 pictures, 1 boxes, 2 classes; dropped: 7 boxes without area (at most one pixel wide or high) "
+        "(annotation ids 2, 3, 4, 5, 6, ...)"
+    ]
+
+
+def test_nothing_left_to_train_on_is_an_error_that_says_why(coco_folder):
+    coco_folder.add_image(1)
+    coco_folder.add_box(1, [1, 2, 0, 0])
+    with pytest.raises(ValueError, match="1 boxes without area.*no picture is left to train on"):
+        COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("[]", "holds a list"),
+        ("{", "is not JSON"),
+        ("{}", "lists no categories"),
+        ('{"categories": [{"id": 1, "name": "a"}]}', "has no 'images'"),
+        ('{"categories": [{"id": 1}], "images": []}', "'categories' .* entry 0 has no 'name'"),
+        ('{"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}], "images": []}', "id 1 is both 'a' and 'b'"),
+        ('{"categories": [{"id": 1, "name": "a"}], "images": [3]}', "'images' .* entry 0 is 3"),
+        ('{"categories": [{"id": 1, "name": "a"}], "images": [{"id": 1}]}', "entry 0 has no 'file_name'"),
+        ('{"categories": [{"id": 1, "name": "a"}], "images": [{"id": 1, "file_name": 5}]}', "wanted text"),
+        ('{"categories": [{"id": 1, "name": "a"}], "images": [{"id": {}, "file_name": "a"}]}', "wanted a number or text"),
+        ('{"categories": [{"id": 1, "name": "a"}], "images": [], "annotations": {}}', "'annotations' .* is a dict"),
+        ('{"categories": [{"id": 1, "name": "a"}], "images": [], "annotations": [1]}', "entry 0 is 1"),
+    ],
+)
+def test_a_file_that_is_no_coco_json_is_an_error(tmp_path, content, message):
+    (tmp_path / "bad.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        COCODataset(str(tmp_path / "bad.json"), str(tmp_path), False)
+
+
+def test_failure_while_loading_names_picture_and_id(coco_folder):
+    path = coco_folder.add_image(5)
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
+    path.unlink()
+    with pytest.raises(RuntimeError, match=r"picture .*5.jpg \(image id 5\) failed: FileNotFoundError"):
+        dataset[0]
+
+
+def test_picture_replaced_by_a_smaller_one_gets_no_box_outside(coco_folder):
+    coco_folder.add_image(1, size=(60, 40))
+    coco_folder.add_box(1, [10, 10, 45, 10])
+    coco_folder.add_box(1, [50, 30, 8, 8])
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
+    coco_folder.add_image(1, size=(40, 30))
+    assert boxes_of(dataset) == [[10, 10, 39, 19]]
+
+
+def test_transforms_get_the_picture_and_its_boxes(coco_folder):
+    coco_folder.add_image(1, size=(60, 40))
+    coco_folder.add_box(1, [5, 6, 10, 20])
+    transforms = lambda image, target: (image.size, target.resize((120, 80)))  # noqa: E731
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True, transforms=transforms)
+    image, target, _ = dataset[0]
+    assert image == (60, 40) and target.bbox.tolist() == [[10, 12, 28, 50]]
+
+
+def test_changing_an_items_boxes_does_not_change_the_data_set(coco_folder):
+    coco_folder.add_image(1)
+    coco_folder.add_box(1, [5, 6, 10, 20])
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
+    dataset[0][1].bbox.fill_(0)
+    dataset[0][1].get_field("labels").fill_(0)
+    assert boxes_of(dataset) == [[5, 6, 14, 25]] and dataset[0][1].get_field("labels").tolist() == [1]
+
+
+def test_pycocotools_view_fills_in_what_the_file_leaves_out_and_does_not_travel(coco_folder, capsys):
+    coco_folder.add_image(1)
+    coco_folder.add_box(1, [5, 6, 10, 20])
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
+    assert dataset.coco.anns[1]["area"] == 200 and dataset.coco.anns[1]["iscrowd"] == 0
+    assert capsys.readouterr().out == ""
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert copy._coco is None and boxes_of(copy) == boxes_of(dataset)
+
+
+def test_real_coco_annotations_equal_pycocotools(shared_data):
+    folder = shared_data("coco_tiny")
+    ann_file = folder / "annotations" / "instances_train2017.json"
+    dataset = COCODataset(str(ann_file), str(folder / "train2017"), True)
+    coco = dataset.coco
+    assert len(dataset) == 80 and len(dataset.class_names) == 80
+    assert dataset.ids == sorted(coco.imgs)
+    for index in range(len(dataset)):
+        target = dataset.get_groundtruth(index)
+        wanted = [a for a in coco.imgToAnns[dataset.ids[index]] if not a["iscrowd"] and min(a["bbox"][2:]) > 1]
+        assert [dataset.contiguous_category_id_to_json_id[k] for k in target.get_field("labels").tolist()] == [
+            a["category_id"] for a in wanted
+        ]
+        expected = torch.tensor([a["bbox"] for a in wanted]).reshape(-1, 4)
+        expected[:, 2:] = expected[:, :2] + (expected[:, 2:] - 1)
+        # clipping moves COCO's own boxes by rounding only
+        assert torch.allclose(target.bbox, expected, atol=1.0)
+
+
+@pytest.mark.parametrize("split, pictures, boxes", [("train", 205, 2804), ("val", 87, 1137), ("test", 72, 945)])
+def test_bccd_is_read_whole(shared_data, split, pictures, boxes):
+    folder = shared_data("bccd")
+    dataset = COCODataset(str(folder / "coco" / f"instances_{split}.json"), str(folder / "JPEGImages"), True)
+    assert dataset.class_names == ["RBC", "WBC", "Platelets"]
+    assert len(dataset) == pictures and dataset.report.totals["boxes"] == boxes
+
+
+def test_grey_raccoons_become_rgb(shared_data):
+    folder = shared_data("raccoon")
+    dataset = COCODataset(str(folder / "coco" / "instances_train.json"), str(folder / "images"), True)
+    test = COCODataset(str(folder / "coco" / "instances_test.json"), str(folder / "images"), False)
+    assert (len(dataset), len(test)) == (160, 40)
+    assert sum(d.report.count("pictures of mode L converted to RGB") for d in (dataset, test)) == 3
+
+
+def test_big_annotation_file_is_read_about_as_fast_as_its_json(tmp_path):
+    images = [{"id": i, "file_name": f"{i:012d}.jpg", "width": 640, "height": 480} for i in range(10_000)]
+    annotations = [
+        {"id": k, "image_id": k % 10_000, "category_id": 1, "bbox": [1.5, 2.5, 30.25, 40.5], "area": 3, "iscrowd": 0}
+        for k in range(70_000)
+    ]
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "a"}]}
+    path = tmp_path / "big.json"
+    path.write_text(json.dumps(content))
+    start = time.process_time()
+    json.loads(path.read_text())
+    json_seconds = time.process_time() - start
+    start = time.process_time()
+    table = read_coco(str(path), DatasetReport("big"))
+    seconds = time.process_time() - start
+    assert len(table.boxes) == 70_000
+    assert seconds < 6 * json_seconds + 0.5, (seconds, json_seconds)  # real files have segmentations: json weighs more
