@@ -108,6 +108,8 @@ def choose_threads(logger: logging.Logger) -> None:
             chosen = max(1, usable_cores() // processes)
             reason = "an equal share of the cores in place of torchrun's OMP_NUM_THREADS=1"
     if chosen is not None:
+        if not str(chosen).isdigit() or int(chosen) == 0:
+            raise ValueError(f"{THREADS_VARIABLE} is {chosen!r}: want a number of threads, 1 or more")
         torch.set_num_threads(int(chosen))
     logger.info(
         "Using %d CPU threads per process on %d cores (%s; %s=N changes it)",

@@ -30,12 +30,15 @@ def wait_and_kill():
 """
 
 
-def old_launcher():
-    """torch.distributed.launch, which wants to be told a port."""
+def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return ("-m", "torch.distributed.launch", "--nproc_per_node=2", f"--master_port={port}")
+        return probe.getsockname()[1]
+
+
+def old_launcher():
+    """torch.distributed.launch, which wants to be told a port."""
+    return ("-m", "torch.distributed.launch", "--nproc_per_node=2", f"--master_port={free_port()}")
 
 
 def weights(path):
@@ -43,7 +46,7 @@ def weights(path):
 
 
 def assert_succeeded(run):
-    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-5000:]
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-12000:]
 
 
 def assert_identical(one, other):
@@ -107,6 +110,7 @@ def test_training_killed_at_any_moment_ends_bit_identical(project):
 def test_two_processes_have_the_losses_and_figures_of_one(project):
     # small steps: GroupNorm over the one or two values of this model's last maps multiplies every rounding
     project.config["SOLVER"] |= {"MAX_ITER": 4, "BASE_LR": 0.001}
+    project.config["MODEL"]["FCOS"]["INFERENCE_TH"] = 0.001  # untrained as it is, it shall find something
     assert_succeeded(project.run("train_net.py", "OUTPUT_DIR", "one"))
     run = project.run("train_net.py", "OUTPUT_DIR", "two", launcher=old_launcher())
     assert_succeeded(run)
@@ -173,3 +177,28 @@ def test_initial_weights_bring_no_solver_state(project):
     assert "Loading optimizer" not in run.stdout
     assert re.search(r"Start training$", run.stdout, re.MULTILINE)
     assert not Path(project.folder / "last_checkpoint").exists()
+
+
+@pytest.mark.slow
+def test_two_nodes_meet_by_c10d_rendezvous(project):
+    """Two torchrun agents, one process each, as on two machines."""
+    port = free_port()
+    launcher = (
+        *("-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1"),
+        *("--rdzv_backend=c10d", f"--rdzv_endpoint=127.0.0.1:{port}", "--rdzv_id=test"),
+    )
+    nodes = [
+        subprocess.Popen(
+            project.command("train_net.py", "--skip-test", "OUTPUT_DIR", "out", launcher=launcher),
+            cwd=project.folder,
+            env=project.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    outputs = [node.communicate()[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], outputs
+    assert "Using 2 CPU processes" in outputs[0] + outputs[1]
+    assert len(torch.load(project.folder / "out/model_final.pth", weights_only=True)["rng_state"]) == 2
