@@ -139,6 +139,8 @@ def make_data_loader(cfg, is_train: bool = True, is_distributed: bool = False, s
 
 
 def _test_loader(cfg, dataset, rank: int, world_size: int) -> DataLoader:
+    if len(dataset) == 0:
+        raise ValueError(f"data set {getattr(dataset, 'name', '')!r} of DATASETS.TEST has no pictures")
     images_per_batch = max(1, cfg.TEST.IMS_PER_BATCH // world_size)
     groups = aspect_groups(dataset) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else [0] * len(dataset)
     shard = ShardSampler(len(dataset), world_size, rank)

@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from maskrcnn_benchmark.config import cfg as default_cfg
 from maskrcnn_benchmark.config import check_values
+from maskrcnn_benchmark.engine.rendezvous import fresh_store
 from maskrcnn_benchmark.utils.collect_env import collect_env_info
 from maskrcnn_benchmark.utils.comm import get_rank, get_world_size, is_main_process
 from maskrcnn_benchmark.utils.logger import setup_logger
@@ -84,7 +85,8 @@ def join_processes(device: str, local_rank: int) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # Pickled objects and flags go over gloo also where gradients go over NCCL.
         backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
-        dist.init_process_group(backend=backend, init_method="env://")
+        store, rank, world_size = fresh_store()
+        dist.init_process_group(backend=backend, store=store, rank=rank, world_size=world_size)
 
 
 def leave_processes() -> None:

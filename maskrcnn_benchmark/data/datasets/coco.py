@@ -102,8 +102,8 @@ class COCODataset(Dataset):
 
         self.report.totals = {"pictures": len(self.ids), "boxes": len(table.boxes), "classes": len(self.class_names)}
         logger.info("%s", self.report)
-        if remove_images_without_annotations and not self.ids:
-            raise ValueError(f"data set {self.report} - no picture is left to train on")
+        if remove_images_without_annotations and not len(self._boxes):
+            raise ValueError(f"data set {self.report} - nothing is left to train on")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -208,7 +208,7 @@ class COCODataset(Dataset):
             names = "; ".join(f"{table.file_names[i]}: {headers[i]}" for i in broken[:EXAMPLES])
             raise OSError(
                 f"data set {self.name}: {len(broken):,} of {len(headers):,} pictures in {self.root} cannot be decoded: "
-                f"{names}{'; ...' if len(broken) > EXAMPLES else ''}. Replace them, or take them out of {self.ann_file}."
+                f"{names}{'; ...' if len(broken) > EXAMPLES else ''}. Replace them or take them out of {self.ann_file}."
             )
 
 

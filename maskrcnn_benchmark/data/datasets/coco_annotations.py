@@ -15,6 +15,9 @@ from maskrcnn_benchmark.data.datasets.report import DatasetReport
 # A picture of a keypoint file is trained on when its annotations have this many visible keypoints together.
 MIN_VISIBLE_KEYPOINTS = 10
 
+# Pixels. Farther out than any picture reaches, and far from where float32 overflows.
+FAR = 1e9
+
 
 @dataclass
 class CocoAnnotations:
@@ -57,7 +60,7 @@ class CocoAnnotations:
         self.json_sizes = self.json_sizes[kept]
 
     def pictures_to_train_on(self) -> np.ndarray:
-        """(I,) bool: the picture has a box (crowd counts, as in the forks) and, in a keypoint file, enough keypoints."""
+        """(I,) bool: the picture has a box (crowd counts, as in the forks) and in a keypoint file enough keypoints."""
         count = len(self.image_ids)
         keep = np.bincount(self.picture, minlength=count) > 0
         if self.visible_keypoints is not None:
@@ -132,6 +135,8 @@ def _categories(data: dict, ann_file: str, report: DatasetReport) -> tuple[list,
     names: dict = {}
     for category in _table(data, "categories", ann_file, ("id", "name")):
         number, name = category["id"], str(category["name"])
+        if not isinstance(number, int):
+            raise ValueError(f"{ann_file}: category {name!r} has id {number!r}; wanted a whole number")
         if names.setdefault(number, name) != name:
             raise ValueError(f"{ann_file}: category id {number} is both {names[number]!r} and {name!r}")
     twice = sorted({name for name in names.values() if list(names.values()).count(name) > 1})
@@ -190,7 +195,7 @@ def _annotations(data: dict, ann_file: str, report: DatasetReport, image_ids: li
 
     rows = np.flatnonzero(keep)
     rows = rows[np.argsort(picture[rows], kind="stable")]
-    boxes = xywh[rows].astype(np.float32)
+    boxes = xywh[rows].clip(-FAR, FAR).astype(np.float32)
     boxes[:, 2:] = boxes[:, :2] + np.maximum(boxes[:, 2:] - 1, 0)
     visible = None
     if any(keypoints):
