@@ -92,7 +92,7 @@ def test_assignment_equals_the_originals(file, case, options, max_pairs, monkeyp
 
 
 def small_model(num_classes=4, normalizer="positives_and_images", **options):
-    head = FCOSHead(32, num_classes, STRIDES, num_convs=1, tower_channels=32, **options)
+    head = FCOSHead(32, num_classes, STRIDES, num_convs=1, tower_channels=64, **options)
     assign = FCOSTargets(STRIDES, BOUNDS)
     return FCOSModule(head, FCOSLoss(assign, normalizer=normalizer), FCOSPostProcessor(0.05, 1000, 0.6, 100))
 
@@ -176,6 +176,12 @@ def test_boxes_are_clipped_to_each_picture_not_to_the_batch(rng_seed):
         assert found.bbox[:, 2].max() == width - 1 and found.bbox[:, 3].max() == height - 1 and found.bbox.min() == 0
 
 
+def test_a_picture_of_one_pixel_passes(rng_seed):
+    images = to_image_list(torch.zeros(1, 3, 1, 1))
+    detections, _ = small_model(prior_prob=0.5).eval()(images, maps_for(images))
+    assert detections[0].size == (1, 1)
+
+
 def test_all_that_tie_with_the_last_detection_stay():
     post = FCOSPostProcessor(0.05, 1000, 0.6, detections_per_img=3)
     locations = level_locations(1, 6, 100)
@@ -205,6 +211,7 @@ def test_threshold_is_on_the_class_probability_before_centerness():
         (["MODEL.FCOS.LOSS_NORMALIZER", "images"], "LOSS_NORMALIZER"),
         (["MODEL.FCOS.FPN_STRIDES", [8, 16]], "SIZES_OF_INTEREST"),
         (["MODEL.FCOS.TOWER_CHANNELS", 40], "32 groups"),
+        (["MODEL.FCOS.TOWER_CHANNELS", 32], "want 64"),
         (["MODEL.CONVENTION", "caffe"], "CONVENTION"),
         (["MODEL.FCOS_ON", False], "FCOS_ON"),
         (["MODEL.META_ARCHITECTURE", "YOLO"], "META_ARCHITECTURE"),
