@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 
 import torch
 import torch.distributed as dist
@@ -54,6 +55,8 @@ def start(cfg, args: argparse.Namespace, log_dir: str) -> logging.Logger:
         cfg: MODEL.DEVICE becomes "cpu" where torch finds no GPU.
         log_dir: folder of log.txt; "" for stdout only.
     """
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", cfg.MODEL.DEVICE):
+        raise ValueError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; it should be 'cpu', 'cuda' or 'cuda:N'")
     device_missing = cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available()
     if device_missing:
         cfg.MODEL.DEVICE = "cpu"
@@ -67,12 +70,14 @@ def start(cfg, args: argparse.Namespace, log_dir: str) -> logging.Logger:
         choose_threads(logger)
     if device_missing and is_main_process():
         logger.warning("MODEL.DEVICE is 'cuda' but torch finds no GPU: going on with the CPU (MODEL.DEVICE cpu)")
+    if cfg.MODEL.USE_SYNCBN and get_world_size() > 1 and cfg.MODEL.DEVICE == "cpu":
+        logger.warning("MODEL.USE_SYNCBN has no effect on the CPU: batch norms see the pictures of their own process")
     logger.info(args)
     if is_main_process():
         logger.info("Collecting env info (might take some time)")
         logger.info("\n%s", collect_env_info())
     if args.config_file:
-        with open(args.config_file, encoding="utf-8") as f:
+        with open(os.path.expanduser(args.config_file), encoding="utf-8") as f:
             logger.info("Loaded configuration file %s\n%s", args.config_file, f.read())
     logger.info("Running with config:\n%s", cfg)
     return logger

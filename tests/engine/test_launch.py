@@ -72,3 +72,8 @@ def test_config_is_the_defaults_then_the_file_then_the_command_line(tmp_path):
     assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.BASE_LR, cfg.SOLVER.MOMENTUM) == (5, 0.25, 0.9)
     with pytest.raises(ValueError, match="DTYPE"):
         launch.load_config("", ["DTYPE", "float8"])
+
+
+def test_a_device_that_is_none_is_named():
+    with pytest.raises(ValueError, match="MODEL.DEVICE is 'tpu'"):
+        launch.start(launch.load_config("", ["MODEL.DEVICE", "tpu"]), args=None, log_dir="")

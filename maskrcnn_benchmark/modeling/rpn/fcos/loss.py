@@ -42,7 +42,9 @@ class FCOSLoss:
     that averaging gradients gives what one process would see on the whole batch.
     """
 
-    def __init__(self, assign, focal_gamma=2.0, focal_alpha=0.25, iou_loss_type="iou", normalizer="positives"):
+    def __init__(
+        self, assign, focal_gamma=2.0, focal_alpha=0.25, iou_loss_type="iou", normalizer="positives_and_images"
+    ):
         if normalizer not in LOSS_NORMALIZERS:
             raise ValueError(
                 f"MODEL.FCOS.LOSS_NORMALIZER is one of {', '.join(LOSS_NORMALIZERS)}, got {normalizer!r}"
