@@ -1,6 +1,6 @@
 """Times the CPU ops against torchvision's in one process; see README.md in this folder for the protocol.
 
-    python benchmarks/ops_cpu.py [--threads 2] [--repeats 15] [--only nms]
+python benchmarks/ops_cpu.py [--threads 2] [--repeats 15] [--only nms]
 """
 
 from __future__ import annotations

@@ -3,4 +3,4 @@
 Importing this package imports nothing else: start from `config.cfg` and `modeling.detector.build_detection_model`.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -8,6 +8,8 @@ from toy_training import ToyDetector, ToyLoader, train, without_batch_statistics
 
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.engine.inference import compute_on_dataset, gather_predictions
+from maskrcnn_benchmark.engine.trainer import TrainingStep
+from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.modeling.rpn.rpn import build_rpn
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import ImageList, to_image_list
@@ -47,7 +49,7 @@ def train_toy(folder, options):
 
 def predict_toy(skip):
     """Predictions of all processes, without those of the pictures in `skip`."""
-    loader = ToyLoader(3)
+    loader = ToyLoader(2)
     predictions = compute_on_dataset(ToyDetector(), loader, "cpu")
     kept = {index: prediction for index, prediction in predictions.items() if index not in skip}
     return gather_predictions(kept, len(loader.dataset))
@@ -85,3 +87,18 @@ def dense_losses(which):
 
 def dense_losses_by_rank():
     return dense_losses([comm.get_rank()])
+
+
+def train_where_one_process_has_no_object(cfg):
+    """Two steps of the configured detector; the pictures of rank 1 are empty. Returns losses and a weight."""
+    torch.manual_seed(0)
+    model = DistributedDataParallel(build_detection_model(cfg))
+    step = TrainingStep(model, torch.optim.SGD(model.parameters(), 1e-3), torch.device("cpu"), torch.float32, 0.0)
+    boxes = torch.zeros(0, 4) if comm.get_rank() == 1 else torch.tensor([[8.0, 8.0, 40.0, 40.0]])
+    target = BoxList(boxes, (64, 64))
+    target.add_field("labels", torch.ones(len(boxes), dtype=torch.int64))
+    losses = []
+    for _ in range(2):
+        losses.append(step.accumulate([(to_image_list(torch.ones(1, 3, 64, 64)), (target,), (0,))]))
+        step.update()
+    return losses, [parameter.grad is not None for parameter in model.parameters()], next(model.parameters()).detach()

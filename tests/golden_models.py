@@ -33,6 +33,21 @@ BOX_PIXELS = 0.05
 SCORE = 1e-4
 
 
+def golden_targets(masks=False, keypoints=False):
+    """Invented ground truth of the two pictures: labels and, where asked for, masks and keypoints (of persons)."""
+    targets = []
+    for entry in json.loads((GOLDEN / "targets.json").read_text()):
+        size = (entry["width"], entry["height"])
+        target = BoxList(entry["boxes_xyxy"], size)
+        target.add_field("labels", torch.tensor(entry["keypoint_labels" if keypoints else "labels"]))
+        if masks:
+            target.add_field("masks", SegmentationMask(entry["polygons"], size))
+        if keypoints:
+            target.add_field("keypoints", PersonKeypoints(torch.tensor(entry["keypoints"]), size))
+        targets.append(target)
+    return targets
+
+
 class GoldenModel:
     """Our model under a golden file's weights.
 
@@ -77,18 +92,7 @@ class GoldenModel:
 
     @cached_property
     def targets(self):
-        targets = []
-        for entry in json.loads((GOLDEN / "targets.json").read_text()):
-            size = (entry["width"], entry["height"])
-            target = BoxList(entry["boxes_xyxy"], size)
-            persons = self.cfg.MODEL.KEYPOINT_ON
-            target.add_field("labels", torch.tensor(entry["keypoint_labels" if persons else "labels"]))
-            if self.cfg.MODEL.MASK_ON:
-                target.add_field("masks", SegmentationMask(entry["polygons"], size))
-            if persons:
-                target.add_field("keypoints", PersonKeypoints(torch.tensor(entry["keypoints"]), size))
-            targets.append(target)
-        return targets
+        return golden_targets(masks=self.cfg.MODEL.MASK_ON, keypoints=self.cfg.MODEL.KEYPOINT_ON)
 
     def outputs(self):
         """body maps, FPN maps, head outputs and detections of the two pictures, in evaluation."""

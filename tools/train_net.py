@@ -55,7 +55,8 @@ def train(cfg, test_loaders, logger):
     arguments = {"iteration": 0}
     arguments.update(checkpointer.load(cfg.MODEL.WEIGHT, model_only=True, skip_mismatched_heads=True))
     trained_on = arguments.get("class_names", class_names)
-    check_label_spaces(trained_on, {"DATASETS.TRAIN": class_names}, f"the checkpoint in {cfg.OUTPUT_DIR}")
+    resumed = f"the checkpoint in {cfg.OUTPUT_DIR}"
+    check_label_spaces(trained_on, {"DATASETS.TRAIN": class_names}, resumed, other="training set")
     arguments |= {"class_names": list(class_names), "config": cfg.dump()}
     train_loader.batch_sampler.start_iteration = arguments["iteration"]
     # Weights are equal everywhere; from here on every process draws its own numbers.

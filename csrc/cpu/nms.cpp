@@ -53,14 +53,6 @@ MB_SIMD_CLONES bool suppressed_by(const T* x1, const T* y1, const T* x2, const T
   return false;
 }
 
-template <typename T>
-bool suppressed_by(const KeptBoxes<T>& kept, int64_t group, int64_t from, const Box<T>& box, T box_area, T extra,
-                   T threshold) {
-  const int64_t begin = kept.start[group];
-  return suppressed_by(kept.x1.data(), kept.y1.data(), kept.x2.data(), kept.y2.data(), kept.area.data(), begin + from,
-                       begin + kept.kept[group], box, box_area, extra, threshold);
-}
-
 // Positions by falling score, lower index first among equals; a NaN score counts as the lowest.
 template <typename T>
 std::vector<int64_t> order_by_score(const T* scores, int64_t n) {
@@ -91,44 +83,27 @@ std::vector<int64_t> number_groups(const int64_t* groups, int64_t n, std::vector
   return start;
 }
 
-// Boxes are taken by falling score over all groups, so that stopping after max_keep leaves the best ones. A tile of
-// them is first compared, in parallel, with what earlier tiles kept, then one by one with what the tile itself keeps.
+// Boxes are taken by falling score over all groups, so that stopping after max_keep leaves the best ones. One thread does
+// it: 20,000 boxes take some 20 ms, and threads would have to meet after every few boxes, which costs far more than it
+// brings as soon as the machine is busy.
 template <typename T>
 std::vector<int64_t> keep_boxes(const T* boxes, const T* scores, const int64_t* groups, int64_t n, T threshold, T extra,
                                 int64_t max_keep) {
-  constexpr int64_t kTile = 256;
-  constexpr int64_t kPairsPerTask = 32768;  // below that a thread costs more than it brings
   std::vector<int64_t> group, result;
   KeptBoxes<T> kept(n, number_groups(groups, n, group));
-  const std::vector<int64_t> order = order_by_score(scores, n);
   const int64_t limit = max_keep < 0 ? n : std::min(max_keep, n);
-
-  std::vector<char> suppressed(kTile);
-  std::vector<int64_t> kept_before;
-  for (int64_t tile = 0; tile < n && static_cast<int64_t>(result.size()) < limit; tile += kTile) {
-    const int64_t size = std::min(kTile, n - tile);
-    const auto box_at = [&](int64_t i) {
-      const T* b = boxes + 4 * order[tile + i];
-      return Box<T>{b[0], b[1], b[2], b[3]};
-    };
-    const int64_t pairs = static_cast<int64_t>(result.size() / kept.start.size()) + 1;
-    torch::stable::parallel_for(0, size, std::max<int64_t>(1, kPairsPerTask / pairs), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const Box<T> box = box_at(i);
-        suppressed[i] =
-            suppressed_by(kept, group[order[tile + i]], 0, box, box_area(box, extra), extra, threshold) ? 1 : 0;
-      }
-    });
-    kept_before = kept.kept;
-    for (int64_t i = 0; i < size && static_cast<int64_t>(result.size()) < limit; ++i) {
-      if (suppressed[i]) continue;
-      const Box<T> box = box_at(i);
-      const T area = box_area(box, extra);
-      const int64_t g = group[order[tile + i]];
-      if (suppressed_by(kept, g, kept_before[g], box, area, extra, threshold)) continue;
-      kept.push(g, box, area);
-      result.push_back(order[tile + i]);
+  for (int64_t index : order_by_score(scores, n)) {
+    if (static_cast<int64_t>(result.size()) == limit) break;
+    const T* corners = boxes + 4 * index;
+    const Box<T> box{corners[0], corners[1], corners[2], corners[3]};
+    const T area = box_area(box, extra);
+    const int64_t g = group[index], begin = kept.start[g], end = begin + kept.kept[g];
+    if (suppressed_by(kept.x1.data(), kept.y1.data(), kept.x2.data(), kept.y2.data(), kept.area.data(), begin, end, box,
+                      area, extra, threshold)) {
+      continue;
     }
+    kept.push(g, box, area);
+    result.push_back(index);
   }
   return result;
 }

@@ -1,4 +1,6 @@
 // What every CUDA kernel needs around it, on top of PyTorch's stable ABI.
+//
+// The kernels of this folder have been compiled and reviewed, and have not yet run on a GPU.
 #pragma once
 
 #include "../common/tensor.h"
@@ -23,7 +25,7 @@ inline unsigned blocks_for(int64_t count) {
 
 inline cudaStream_t current_stream(const Tensor& tensor) {
   void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
   return static_cast<cudaStream_t>(stream);
 }
 

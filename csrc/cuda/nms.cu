@@ -115,7 +115,7 @@ Tensor descending_order(const Tensor& keys) {
   std::array<StableIValue, 4> stack{
       torch::stable::detail::from(keys), torch::stable::detail::from(std::optional<bool>(true)),
       torch::stable::detail::from(int64_t{0}), torch::stable::detail::from(true)};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::sort", "stable", stack.data(), TORCH_ABI_VERSION));
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::sort", "stable", stack.data(), TORCH_ABI_VERSION));
   const Tensor values = torch::stable::detail::to<Tensor>(stack[0]);  // owned here, so that it is freed
   return torch::stable::detail::to<Tensor>(stack[1]);
 }

@@ -79,11 +79,9 @@ def build_dataset(dataset_list, transforms, dataset_catalog=DatasetCatalog, is_t
                 f"data set {entry!r} needs a {factory}, which is not available; there are: "
                 f"{', '.join(dataset_classes.__all__)}. COCO json is read from an inline block too."
             )
-        if factory in ("COCODataset", "PascalVOCDataset"):
+        if factory == "COCODataset":
             args["remove_images_without_annotations"] = is_train
             args["name"] = dataset_catalog.name(entry)
-        if factory == "PascalVOCDataset":
-            args["use_difficult"] = not is_train
         built.append(getattr(dataset_classes, factory)(transforms=transforms, **args))
     if not is_train:
         return built
@@ -141,6 +139,8 @@ def make_data_loader(cfg, is_train: bool = True, is_distributed: bool = False, s
 
 
 def _test_loader(cfg, dataset, rank: int, world_size: int) -> DataLoader:
+    if len(dataset) == 0:
+        raise ValueError(f"data set {getattr(dataset, 'name', '')!r} of DATASETS.TEST has no pictures")
     images_per_batch = max(1, cfg.TEST.IMS_PER_BATCH // world_size)
     groups = aspect_groups(dataset) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else [0] * len(dataset)
     shard = ShardSampler(len(dataset), world_size, rank)

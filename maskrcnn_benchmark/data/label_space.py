@@ -52,7 +52,10 @@ def resolve_num_classes(cfg, class_names: Sequence[str], source: str | None = No
 
 
 def check_label_spaces(
-    train_names: Sequence[str], test_names: Mapping[str, Sequence[str]], train_source: str = "the training data"
+    train_names: Sequence[str],
+    test_names: Mapping[str, Sequence[str]],
+    train_source: str = "the training data",
+    other: str = "test set",
 ) -> None:
     """Compares the classes of test sets with those trained on, names and order.
 
@@ -60,6 +63,7 @@ def check_label_spaces(
         train_names: class names that the labels 1..K mean to the model.
         test_names: class names by test set.
         train_source: what the error calls the former.
+        other: what it calls the latter.
 
     Raises:
         ValueError: a test set differs; both lists are in the message.
@@ -69,17 +73,17 @@ def check_label_spaces(
         given = list(names)
         if given == expected:
             continue
-        lists = f"{train_source} {describe_classes(expected)}, test set '{test_set}' {describe_classes(given)}"
+        lists = f"{train_source} {describe_classes(expected)}, {other} '{test_set}' {describe_classes(given)}"
         if sorted(given) == sorted(expected):
             at = next(k for k, pair in enumerate(zip(expected, given, strict=True), start=1) if pair[0] != pair[1])
             raise ValueError(
                 f"the classes come in another order: label {at} is '{expected[at - 1]}' in training and "
-                f"'{given[at - 1]}' in the test: {lists}. Bring 'categories' of the annotation files into one order."
+                f"'{given[at - 1]}' in the {other}: {lists}. Bring 'categories' of the annotation files into one order."
             )
         missing = describe_classes([name for name in expected if name not in given])
         new = describe_classes([name for name in given if name not in expected])
         raise ValueError(
-            f"the classes differ: {lists}. Only in training: {missing}; only in the test: {new}. Both annotation "
+            f"the classes differ: {lists}. Only in the former: {missing}; only in the latter: {new}. Both annotation "
             f"files have to list the same categories, also those without a box."
         )
 

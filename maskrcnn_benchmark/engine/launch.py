@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 
 import torch
 import torch.distributed as dist
 
 from maskrcnn_benchmark.config import cfg as default_cfg
 from maskrcnn_benchmark.config import check_values
+from maskrcnn_benchmark.engine.rendezvous import fresh_store
 from maskrcnn_benchmark.utils.collect_env import collect_env_info
 from maskrcnn_benchmark.utils.comm import get_rank, get_world_size, is_main_process
 from maskrcnn_benchmark.utils.logger import setup_logger
@@ -53,6 +55,8 @@ def start(cfg, args: argparse.Namespace, log_dir: str) -> logging.Logger:
         cfg: MODEL.DEVICE becomes "cpu" where torch finds no GPU.
         log_dir: folder of log.txt; "" for stdout only.
     """
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", cfg.MODEL.DEVICE):
+        raise ValueError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; it should be 'cpu', 'cuda' or 'cuda:N'")
     device_missing = cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available()
     if device_missing:
         cfg.MODEL.DEVICE = "cpu"
@@ -66,12 +70,14 @@ def start(cfg, args: argparse.Namespace, log_dir: str) -> logging.Logger:
         choose_threads(logger)
     if device_missing and is_main_process():
         logger.warning("MODEL.DEVICE is 'cuda' but torch finds no GPU: going on with the CPU (MODEL.DEVICE cpu)")
+    if cfg.MODEL.USE_SYNCBN and get_world_size() > 1 and cfg.MODEL.DEVICE == "cpu":
+        logger.warning("MODEL.USE_SYNCBN has no effect on the CPU: batch norms see the pictures of their own process")
     logger.info(args)
     if is_main_process():
         logger.info("Collecting env info (might take some time)")
         logger.info("\n%s", collect_env_info())
     if args.config_file:
-        with open(args.config_file, encoding="utf-8") as f:
+        with open(os.path.expanduser(args.config_file), encoding="utf-8") as f:
             logger.info("Loaded configuration file %s\n%s", args.config_file, f.read())
     logger.info("Running with config:\n%s", cfg)
     return logger
@@ -84,7 +90,8 @@ def join_processes(device: str, local_rank: int) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # Pickled objects and flags go over gloo also where gradients go over NCCL.
         backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
-        dist.init_process_group(backend=backend, init_method="env://")
+        store, rank, world_size = fresh_store()
+        dist.init_process_group(backend=backend, store=store, rank=rank, world_size=world_size)
 
 
 def leave_processes() -> None:
@@ -108,6 +115,8 @@ def choose_threads(logger: logging.Logger) -> None:
             chosen = max(1, usable_cores() // processes)
             reason = "an equal share of the cores in place of torchrun's OMP_NUM_THREADS=1"
     if chosen is not None:
+        if not str(chosen).isdigit() or int(chosen) == 0:
+            raise ValueError(f"{THREADS_VARIABLE} is {chosen!r}: want a number of threads, 1 or more")
         torch.set_num_threads(int(chosen))
     logger.info(
         "Using %d CPU threads per process on %d cores (%s; %s=N changes it)",

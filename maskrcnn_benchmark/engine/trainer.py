@@ -12,6 +12,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 
 import torch
@@ -157,6 +158,9 @@ class TrainingStep:
         self.clip_gradients = clip_gradients
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self.own_losses: list[dict[str, torch.Tensor]] = []
+        if self.scaler.is_enabled():
+            # torch takes a step that the scaler leaves out, usually the first, for a wrong order of calls
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
 
     def accumulate(self, micro_batches: list) -> dict[str, float]:
         """Adds up the gradients of the mean loss of the micro-batches.

@@ -88,26 +88,36 @@ def run_evaluator(ground_truth: dict, detections: list[dict], iou_type: str = "b
     """Evaluates detections in COCO's result form and prints COCO's summary lines on stdout.
 
     Args:
-        ground_truth: as load_ground_truth returns it, for masks and keypoints put through coco_shapes.with_shapes;
-            not changed.
-        detections: {"image_id", "category_id", "score"} and "bbox": [x, y, width, height], "segmentation": RLE or
-            "keypoints": 51 numbers; not changed. May be empty.
-        iou_type: "bbox", "segm" or "keypoints".
+        ground_truth: as load_ground_truth returns it; not changed. Image ids may be text.
+        detections: {"image_id", "category_id", "bbox": [x, y, width, height], "score"}; not changed. May be empty.
         evaluator: one of EVALUATORS; None takes the first that is installed.
 
-    Returns the evaluator's object, with `params.iouType`, `params.catIds`, `stats` (12 figures, 10 for keypoints)
+    Returns the evaluator's object, with `params.iouType`, `params.catIds`, `stats` (12 figures for boxes)
     and `eval["precision"]` (T, R, K, A, M).
     """
     evaluator = evaluator or available_evaluator()
     # evaluators write into what they are given: masks to RLE, areas and ids into detections
     ground_truth = {**ground_truth, "annotations": [dict(annotation) for annotation in ground_truth["annotations"]]}
     detections = [dict(detection) for detection in detections]
+    _number_images(ground_truth, detections)
     if evaluator == "faster_coco_eval":
         coco_eval, summary = _run_faster_coco_eval(ground_truth, detections, iou_type)
     else:
         coco_eval, summary = _run_pycocotools(ground_truth, detections, iou_type)
     print(summary, end="", flush=True)
     return coco_eval
+
+
+def _number_images(ground_truth: dict, detections: list[dict]) -> None:
+    """Numbers the pictures where an id is text, which evaluators do not take; ground_truth gets a new list of them."""
+    images = ground_truth["images"]
+    if all(isinstance(image["id"], int) for image in images):
+        return
+    numbers = {image["id"]: number for number, image in enumerate(images, start=1)}
+    ground_truth["images"] = [{**image, "id": numbers[image["id"]]} for image in images]
+    # annotations of pictures that the file does not list are never looked at
+    for entry in (*ground_truth["annotations"], *detections):
+        entry["image_id"] = numbers.get(entry["image_id"], 0)
 
 
 def _run_pycocotools(ground_truth, detections, iou_type):

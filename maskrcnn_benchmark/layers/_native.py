@@ -80,11 +80,11 @@ def kernels_for(device: torch.device) -> bool:
     """Whether compiled kernels run on this device. The first no of a process warns, with the reason and the remedy."""
     if device.type in _DEVICES:
         return True
-    _warn_once(device.type)
+    if not torch.compiler.is_compiling():  # a warning cannot be traced; torch.compiler.disable takes a second to import
+        _warn_once(device.type)
     return False
 
 
-@torch.compiler.disable
 def _warn_once(device_type: str) -> None:
     global _warned
     if _warned:
@@ -92,7 +92,7 @@ def _warn_once(device_type: str) -> None:
     _warned = True
     reason = REASONS.get(device_type, f"there are none for {device_type!r} devices")
     warnings.warn(
-        f"maskrcnn_benchmark runs without its compiled {device_type.upper()} kernels, on slower PyTorch code: {reason}. "
-        f"To build them: {build_ops.COMMAND}",
-        stacklevel=5,
+        f"maskrcnn_benchmark runs without its compiled {device_type.upper()} kernels, on slower PyTorch code: "
+        f"{reason}. To build them: {build_ops.COMMAND}",
+        stacklevel=4,
     )

@@ -91,14 +91,14 @@ def _check(boxes: Tensor, scores: Tensor, groups: Tensor | None, iou_threshold: 
     if boxes.dim() != 2 or boxes.shape[1] != 4:
         raise ValueError(f"boxes have shape {tuple(boxes.shape)}; wanted (N, 4)")
     if scores.shape != boxes.shape[:1]:
-        raise ValueError(f"scores have shape {tuple(scores.shape)} for boxes {tuple(boxes.shape)}; wanted one a box")
+        raise ValueError(f"scores have shape {tuple(scores.shape)}; wanted ({len(boxes)},), one a box")
     if not boxes.is_floating_point() or not scores.is_floating_point():
         raise TypeError(f"boxes are {boxes.dtype} and scores {scores.dtype}; wanted floating dtypes")
     if scores.device != boxes.device:
         raise ValueError(f"boxes are on {boxes.device}, scores on {scores.device}; wanted one device")
     if groups is not None:
         if groups.shape != scores.shape:
-            raise ValueError(f"groups have shape {tuple(groups.shape)} for boxes {tuple(boxes.shape)}; wanted one a box")
+            raise ValueError(f"groups have shape {tuple(groups.shape)}; wanted ({len(boxes)},), one a box")
         if groups.is_floating_point() or groups.is_complex():
             raise TypeError(f"groups are {groups.dtype}; wanted integers")
         if groups.device != boxes.device:

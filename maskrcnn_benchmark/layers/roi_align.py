@@ -23,8 +23,8 @@ def roi_align(
 ) -> Tensor:
     """The mean of bilinear samples in every bin of every ROI.
 
-    A sample more than one pixel outside the map counts as 0, one within that margin takes the border's value. A ROI with
-    a NaN or infinite coordinate gives zeros.
+    A sample more than one pixel outside the map counts as 0, one within that margin takes the border's value. A ROI
+    with a NaN or infinite coordinate gives zeros.
 
     Args:
         input: (N, C, H, W), any floating dtype, contiguous or channels_last; sums are float32 (float64 for float64).
@@ -82,16 +82,17 @@ def roi_align_twin(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    """The compiled op in plain PyTorch, differentiable by autograd: per ROI, bins = rows' weights @ map @ columns' weights."""
+    """The compiled op in plain PyTorch, differentiable by autograd: weights of rows @ map @ weights of columns."""
     dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
     images, channels, height, width = input.shape
+    maps = input.to(dtype)  # once, so that the gradient of half types is summed in float32 too
     pooled = []
     for image, x1, y1, x2, y2 in rois.to(dtype).unbind(0):
         if not 0 <= image < images:
-            raise RuntimeError(f"roi_align: a ROI has image index {float(image)}, but the input holds {images} image(s)")
+            raise RuntimeError(f"roi_align: a ROI has image index {float(image)}; the input holds {images} image(s)")
         top, rows = _axis_weights(y1, y2, spatial_scale, aligned, pooled_h, sampling_ratio, height)
         left, cols = _axis_weights(x1, x2, spatial_scale, aligned, pooled_w, sampling_ratio, width)
-        window = input[int(image), :, top : top + rows.shape[1], left : left + cols.shape[1]].to(dtype)
+        window = maps[int(image), :, top : top + rows.shape[1], left : left + cols.shape[1]]
         pooled.append(torch.einsum("ph,chw,qw->cpq", rows, window, cols))
     output = torch.stack(pooled) if pooled else input.new_zeros((0, channels, pooled_h, pooled_w)) + 0 * input.sum()
     memory_format = torch.channels_last if _is_channels_last(input) else torch.contiguous_format
@@ -158,9 +159,7 @@ if _native.declared():
         return torch.empty(size, dtype=input.dtype, device=input.device, memory_format=memory_format)
 
     @torch.library.register_fake("maskrcnn_benchmark::roi_align_backward")
-    def _backward_fake(
-        grad, rois, input_size, spatial_scale, sampling_ratio, aligned, channels_last, deterministic
-    ):
+    def _backward_fake(grad, rois, input_size, spatial_scale, sampling_ratio, aligned, channels_last, deterministic):
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
         return torch.empty(input_size, dtype=grad.dtype, device=grad.device, memory_format=memory_format)
 

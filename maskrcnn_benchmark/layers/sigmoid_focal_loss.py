@@ -1,4 +1,6 @@
-"""Sigmoid focal loss (Lin et al., ICCV 2017). Kernels: csrc/cpu/sigmoid_focal_loss.cpp, csrc/cuda/sigmoid_focal_loss.cu.
+"""Sigmoid focal loss (Lin et al., ICCV 2017).
+
+Kernels: csrc/cpu/sigmoid_focal_loss.cpp, csrc/cuda/sigmoid_focal_loss.cu.
 
 Shapes: N locations, K classes.
 """
@@ -130,8 +132,6 @@ if _native.declared():
         backward = torch.ops.maskrcnn_benchmark.sigmoid_focal_loss_backward
         return backward(grad, *ctx.saved_tensors, ctx.gamma, ctx.alpha), None, None, None
 
-    torch.library.register_autograd(
-        "maskrcnn_benchmark::sigmoid_focal_loss", _backward, setup_context=_setup_context
-    )
+    torch.library.register_autograd("maskrcnn_benchmark::sigmoid_focal_loss", _backward, setup_context=_setup_context)
     for _device in ("cpu", "cuda"):
         torch.library.register_autocast("maskrcnn_benchmark::sigmoid_focal_loss", _device, torch.float32)

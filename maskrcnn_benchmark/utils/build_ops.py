@@ -7,8 +7,8 @@ torch cannot be imported, and PyTorch's stable ABI needs no more than the header
 are found by path. One binary then serves every Python, and every torch from 2.11 on.
 
 Environment variables:
-    BUILD_CUDA: "1" builds the CUDA kernels, "0" does not, "auto" (the default) does where nvcc is found and either a GPU
-        or TORCH_CUDA_ARCH_LIST is there. Without a GPU nothing would run them, and they take most of the build's time.
+    BUILD_CUDA: "1" builds the CUDA kernels, "0" does not, "auto" (the default) does where nvcc is found and either a
+        GPU or TORCH_CUDA_ARCH_LIST is there. Without a GPU nothing would run them, and they take most of the time.
     TORCH_CUDA_ARCH_LIST: compute capabilities such as "8.0;9.0+PTX". Without it: those of the GPUs in the machine, or,
         when there are none, all that this nvcc knows from Volta on, plus PTX of the newest.
     CXX, CUDA_HOME: the compilers, when they are not on PATH.
@@ -139,8 +139,9 @@ def _site_folders() -> list[Path]:
     unique = dict.fromkeys(Path(folder) for folder in folders if folder)
     for folder in list(unique):
         for link in sorted(folder.glob("*.pth")):
-            lines = [line.strip() for line in _text(link).splitlines()]
-            unique.update(dict.fromkeys(folder / line for line in lines if line and not line.startswith(("#", "import"))))
+            for line in _text(link).splitlines():
+                if line.strip() and not line.startswith(("#", "import")):
+                    unique[folder / line.strip()] = None
     return list(unique)
 
 
@@ -183,9 +184,9 @@ def find_nvcc(torch: Torch) -> str:
         raise BuildError("not asked for (BUILD_CUDA=0)")
     if torch.cuda is None:
         raise BuildError(f"torch {torch.version} is built without CUDA")
-    homes = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")] + ["/usr/local/cuda"]
-    nvcc = next((path for home in homes if home and (path := shutil.which("nvcc", path=os.path.join(home, "bin")))), None)
-    nvcc = nvcc or shutil.which("nvcc")
+    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
+    found = (shutil.which("nvcc", path=os.path.join(home, "bin")) for home in homes if home)
+    nvcc = next((path for path in found if path), None) or shutil.which("nvcc")
     if nvcc is None:
         raise BuildError("no nvcc: looked in $CUDA_HOME, /usr/local/cuda and on PATH")
     if choice == "auto":
@@ -326,7 +327,10 @@ def build(target: Path | None = None, sources: Path | None = None, if_changed: b
 
 
 def _first_error(output: str) -> str:
-    return next((line.strip() for line in output.splitlines() if "error" in line.lower()), "see " + LOG)
+    """The line that says what is wrong, out of all that compiler and linker wrote."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    telling = (line for line in lines if re.search(r"error:|undefined reference|cannot find", line))
+    return next(telling, lines[-1] if lines else "")
 
 
 def describe(report: dict) -> str:

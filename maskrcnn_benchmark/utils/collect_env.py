@@ -121,7 +121,8 @@ def _kernel_lines() -> list[tuple[str, str]]:
     lines = []
     for kind in build_ops.LIBRARIES:
         loaded = _native.LOADED.get(kind)
-        lines.append((f"{kind.upper()} kernels", f"from {loaded}" if loaded else f"not loaded: {_native.REASONS[kind]}"))
+        state = f"from {loaded}" if loaded else f"not loaded: {_native.REASONS[kind]}"
+        lines.append((f"{kind.upper()} kernels", state))
     if _native.REASONS:
         lines.append(("to build the kernels", build_ops.COMMAND))
         logs = [folder / build_ops.LOG for folder in _native.folders()]

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 def strip_prefix_if_present(state_dict: Mapping, prefix: str) -> Mapping:
     """Without `prefix` before every key, if every key has it (several times, if every key has it several times)."""
-    while state_dict and prefix and all(key.startswith(prefix) for key in state_dict):
+    while state_dict and prefix and all(isinstance(key, str) and key.startswith(prefix) for key in state_dict):
         state_dict = OrderedDict((key[len(prefix) :], value) for key, value in state_dict.items())
     return state_dict
 
@@ -87,6 +87,13 @@ def align_and_update_state_dicts(model_state_dict: dict, loaded_state_dict: Mapp
     return report
 
 
+def _check_values(key: str, tensor: torch.Tensor) -> None:
+    if tensor.layout is torch.strided and not (tensor.is_meta or tensor.is_quantized or tensor.is_complex()):
+        return
+    what = "without values (meta)" if tensor.is_meta else f"{tensor.layout} of {tensor.dtype}"
+    raise ValueError(f"the tensor {key} of the file is {what}; wanted dense real numbers. Convert it before saving.")
+
+
 def load_state_dict(
     model: torch.nn.Module, loaded_state_dict: Mapping, *, check=None, skip_mismatched_outside: str | None = None
 ) -> LoadReport:
@@ -98,7 +105,8 @@ def load_state_dict(
             not start with this text.
 
     Raises:
-        ValueError: a tensor has the name of one of the model but another shape; the model is unchanged.
+        ValueError: a tensor has the name of one of the model but another shape, or is sparse, quantised, complex or
+            without values; the model is unchanged.
     """
     model_state = model.state_dict()
     report = align_and_update_state_dicts(model_state, strip_prefix_if_present(loaded_state_dict, "module."))
@@ -113,6 +121,8 @@ def load_state_dict(
             f"{len(report.mismatched)} tensors of the file have another shape than the model's: "
             f"{named(map(describe, report.mismatched))}. {class_count_hint(report)}".rstrip()
         )
+    for key, file_key in report.matched.items():
+        _check_values(file_key, model_state[key])
     model.load_state_dict(model_state, strict=True)
     log = logger.info if report.matched and not report.skipped else logger.warning
     log(report.table())

@@ -80,6 +80,13 @@ def _encode(text, encoding="latin1"):
     return text.encode(encoding)
 
 
+def _bytearray(data=b"", encoding="latin1"):
+    # bytearray(2**31) in thirty bytes of file would take 2 GiB
+    if isinstance(data, int):
+        raise pickle.UnpicklingError(f"a bytearray of {data} bytes without content is refused")
+    return bytearray(_encode(data, encoding) if isinstance(data, str) else data)
+
+
 def _plain_dict(default_factory=None, *args):
     # A defaultdict's factory is a call waiting to happen, so it becomes a plain dict.
     return dict(*args)
@@ -101,7 +108,7 @@ _ALLOWED_IN_PLAIN_PICKLES = {
     "collections.OrderedDict": collections.OrderedDict,
     "collections.Counter": collections.Counter,
     "_codecs.encode": _encode,
-    "builtins.bytearray": bytearray,
+    "builtins.bytearray": _bytearray,
     "builtins.complex": complex,
 }
 
@@ -129,6 +136,13 @@ class _RestrictedUnpickler(pickle._Unpickler):
         super().load_build()
 
     dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
+
+
+def _reason(error: pickle.UnpicklingError) -> str:
+    # torch wraps what went wrong in the advice to execute the file, which nobody should follow
+    message = str(error)
+    found = re.search(r"WeightsUnpickler error:\s*(\S.*)", message) or re.search(r"(\S.*)", message)
+    return found[1] if found else "damaged"
 
 
 def what_it_seems_to_be(head: bytes, size: int) -> str | None:
@@ -212,7 +226,7 @@ def load_pickled(path: str | os.PathLike, allow: Mapping[tuple[str, str], type] 
                 "nothing of the file was executed. If you trust its author, load it with the program that wrote it "
                 "and save its tensors alone."
             ) from error
-        raise ValueError(f"{path} can't be read: {str(error).splitlines()[0] if str(error) else 'damaged'}") from error
+        raise ValueError(f"{path} can't be read: {_reason(error)}") from error
     except Exception as error:  # a damaged pickle fails in as many ways as there are operations
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(f"{path} is damaged or is not a checkpoint ({reason})") from error

@@ -174,6 +174,12 @@ def test_nothing_to_train_on_is_an_error(loader_cfg):
     assert make_data_loader(loader_cfg([], []), is_train=False) == []
 
 
+def test_a_test_set_without_pictures_is_refused_before_training(loader_cfg, coco_folder):
+    (coco_folder.root / "images").mkdir()
+    with pytest.raises(ValueError, match="'boxes' of DATASETS.TEST has no pictures"):
+        make_data_loader(loader_cfg([], [coco_folder.write()]), is_train=False)
+
+
 def test_a_catalog_name_is_looked_up_below_the_data_root(loader_cfg, tmp_path):
     cfg = loader_cfg()
     cfg.DATASETS.ROOT = str(tmp_path)

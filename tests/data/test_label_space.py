@@ -54,10 +54,10 @@ def test_equal_label_spaces_pass():
 
 
 def test_classes_that_are_missing_or_new_are_named():
-    with pytest.raises(ValueError, match=r"'bees_test' \(drone, hornet\).*training: \(queen, .*the test: \(hornet\)"):
+    with pytest.raises(ValueError, match=r"'bees_test' \(drone, hornet\).*former: \(queen, .*latter: \(hornet\)"):
         check_label_spaces(BEES, {"bees_test": ["drone", "hornet"]})
 
 
 def test_another_order_is_an_error_that_names_the_first_difference():
-    with pytest.raises(ValueError, match="label 2 is 'queen' in training and 'worker' in the test"):
+    with pytest.raises(ValueError, match="label 2 is 'queen' in training and 'worker' in the test set"):
         check_label_spaces(BEES, {"bees_test": ["drone", "worker", "queen", "wasp"]})

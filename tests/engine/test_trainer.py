@@ -135,7 +135,7 @@ def test_gradients_are_clipped_to_their_common_norm():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_mixed_precision_trains_and_resumes(tmp_path, dtype):
+def test_mixed_precision_trains_and_resumes(tmp_path, dtype, recwarn):
     train(tmp_path / "whole", 12, period=6, dtype=dtype)
     train(tmp_path / "stopped", 12, period=6, dtype=dtype)
     (tmp_path / "stopped" / "last_checkpoint").write_text(str(tmp_path / "stopped" / "model_0000006.pth"))
@@ -144,6 +144,7 @@ def test_mixed_precision_trains_and_resumes(tmp_path, dtype):
     assert_identical(one["model"], other["model"])
     assert one["scaler"] == other["scaler"]
     assert bool(one["scaler"]) == (dtype == torch.float16)
+    assert not [warning for warning in recwarn if "lr_scheduler" in str(warning.message)]
     assert all(torch.isfinite(value).all() for value in one["model"].values())
 
 

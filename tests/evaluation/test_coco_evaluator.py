@@ -175,6 +175,17 @@ def test_missing_keys_are_filled_in_and_ids_are_numbered_anew(tmp_path, evaluato
     assert json.loads(path.read_text()) == content
 
 
+def test_image_ids_may_be_text(evaluator, random_scenes, rng_seed):
+    ground_truth, detections = random_scenes(np.random.default_rng(rng_seed))
+    expected = run_evaluator(ground_truth, detections, evaluator=evaluator).stats
+    ground_truth["images"] = [{**image, "id": f"frame {image['id']:02d}"} for image in ground_truth["images"]]
+    for entry in (*ground_truth["annotations"], *detections):
+        entry["image_id"] = f"frame {entry['image_id']:02d}"
+    before = copy.deepcopy((ground_truth, detections))
+    assert run_evaluator(ground_truth, detections, evaluator=evaluator).stats == pytest.approx(expected)
+    assert (ground_truth, detections) == before
+
+
 def test_unusable_and_flat_boxes_are_counted(tmp_path, caplog):
     path = tmp_path / "bad.json"
     boxes = [[1, 1, 5, 5], [1, 1, float("nan"), 5], None, [1, 2, 3], "box", [4, 4, 0, 9]]

@@ -88,18 +88,13 @@ def test_no_box_and_one_box():
     assert nms(torch.rand(1, 4), torch.rand(1), 0.5).tolist() == [0]
 
 
-@needs_kernels
-def test_twenty_thousand_boxes_do_not_depend_on_threads(rng_seed):
+@needs_kernels  # the twin takes half a minute
+def test_twenty_thousand_boxes_equal_torchvision(rng_seed):
+    torchvision = pytest.importorskip("torchvision")
     boxes, scores = random_boxes(20_000, extent=1000.0), torch.rand(20_000)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        one = batched_nms(boxes, scores, None, 0.5)
-        torch.set_num_threads(2)
-        assert batched_nms(boxes, scores, None, 0.5).equal(one)
-    finally:
-        torch.set_num_threads(threads)
-    assert 1000 < len(one) < 20_000
+    kept = batched_nms(boxes, scores, None, 0.5)
+    assert 1000 < len(kept) < 20_000
+    assert kept.equal(torchvision.ops.nms(boxes, scores, 0.5))
 
 
 def test_strided_inputs(rng_seed):

@@ -55,6 +55,29 @@ def test_one_file_tensor_may_serve_two_places_and_the_dot_is_not_needed():
     assert all(value.sum() == 2 for value in model.values())
 
 
+@pytest.mark.filterwarnings("ignore")  # torch announces the end of quantised tensors
+@pytest.mark.parametrize("kind", ["sparse", "quantised", "complex", "meta"])
+def test_tensors_without_plain_values_are_refused_and_nothing_changes(kind):
+    weight = torch.ones(3, 2)
+    odd = {
+        "sparse": weight.to_sparse(),
+        "quantised": torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8),
+        "complex": weight.to(torch.complex64),
+        "meta": weight.to("meta"),
+    }
+    model = torch.nn.Linear(2, 3)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match="tensor weight of the file"):
+        load_state_dict(model, {"bias": torch.ones(3), "weight": odd[kind]})
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_entries_with_numbers_for_names_are_passed_over():
+    model = torch.nn.Linear(2, 3)
+    load_state_dict(model, {7: torch.ones(3), "bias": torch.ones(3)})
+    assert model.bias.tolist() == [1, 1, 1]
+
+
 def test_prefix_goes_only_when_every_key_has_it():
     assert dict(strip_prefix_if_present({"module.a": 1, "module.b": 2}, "module.")) == {"a": 1, "b": 2}
     assert dict(strip_prefix_if_present({"module.module.a": 1}, "module.")) == {"a": 1}

@@ -108,6 +108,26 @@ def test_hostile_opcodes_are_refused(tmp_path, monkeypatch, name):
 
 
 @pytest.mark.parametrize("writer", ["torch", "legacy"])
+def test_nobody_is_advised_to_execute_a_refused_file(tmp_path, writer):
+    path = tmp_path / "objects.pth"
+    WRITERS[writer](path, {"model": {"weight": torch.ones(2)}, "x": np.array([{}], dtype=object)})
+    with pytest.raises(ValueError, match="dtype.*refused") as refused:
+        load_pickled(path)
+    assert "weights_only" not in str(refused.value)
+
+
+def test_bytearrays_are_read_but_not_made_of_a_number(tmp_path):
+    path = tmp_path / "bytes.pkl"
+    for protocol in range(pickle.HIGHEST_PROTOCOL):
+        write_pickle(path, {"a": bytearray(b"\x00\xff"), "b": bytearray()}, protocol)
+        assert load_pickled(path) == {"a": bytearray(b"\x00\xff"), "b": bytearray()}
+    size = b"J" + struct.pack("<i", 2**31 - 1)
+    path.write_bytes(b"\x80\x02" + global_("__builtin__", "bytearray") + size + b"\x85R.")
+    with pytest.raises(ValueError, match=r"bytes\.pkl.*bytearray.*refused"):
+        load_pickled(path)
+
+
+@pytest.mark.parametrize("writer", ["torch", "legacy"])
 def test_what_old_trainings_saved_is_read(tmp_path, writer):
     weight = torch.rand(3, 2)
     old = {

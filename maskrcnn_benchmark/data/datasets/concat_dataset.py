@@ -28,10 +28,10 @@ class ConcatDataset(TorchConcatDataset):
         for other in others:
             if _class_names(other) != _class_names(first):
                 raise ValueError(
-                    "the training sets have different classes: "
+                    f"the training sets have different classes: "
                     f"{_name(first)} {describe_classes(_class_names(first))}, "
-                    f"{_name(other)} {describe_classes(_class_names(other))}. Sets that are trained on together need "
-                    f"the same classes in the same order."
+                    f"{_name(other)} {describe_classes(_class_names(other))}. "
+                    f"Sets that are trained on together need the same classes in the same order."
                 )
 
     @property

@@ -35,7 +35,7 @@ class GeneralizedRCNN(nn.Module):
 
     def forward(self, images, targets=None):
         if self.training and targets is None:
-            raise ValueError("in training mode the model wants targets, one BoxList an image; call model.eval() to test")
+            raise ValueError("in training the model wants targets, one BoxList an image; call model.eval() to test")
         images = to_image_list(images)
         features = self.backbone(images.tensors)
         boxes, losses = self.rpn(images, features, targets)

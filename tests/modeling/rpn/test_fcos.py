@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from golden_models import GOLDEN, GoldenModel, check_detections, check_losses, check_tensor
+from golden_models import GOLDEN, GoldenModel, check_detections, check_losses, check_tensor, golden_targets
 
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.modeling.detector import build_detection_model
@@ -61,16 +61,6 @@ def test_detections_are_best_first(golden):
         assert (scores[:-1] >= scores[1:]).all()
 
 
-@pytest.fixture(scope="module")
-def golden_targets():
-    targets = []
-    for entry in json.loads((GOLDEN / "targets.json").read_text()):
-        target = BoxList(entry["boxes_xyxy"], (entry["width"], entry["height"]))
-        target.add_field("labels", torch.tensor(entry["labels"]))
-        targets.append(target)
-    return targets
-
-
 @pytest.mark.parametrize(
     "file, case, options",
     [
@@ -81,12 +71,12 @@ def golden_targets():
     ],
 )
 @pytest.mark.parametrize("max_pairs", [2**21, 4000])
-def test_assignment_equals_the_originals(file, case, options, max_pairs, golden_targets, monkeypatch):
+def test_assignment_equals_the_originals(file, case, options, max_pairs, monkeypatch):
     monkeypatch.setattr("maskrcnn_benchmark.modeling.rpn.fcos.targets.MAX_PAIRS", max_pairs)
     recorded = json.loads((GOLDEN / f"{file}.json").read_text())
     height, width = recorded["padded_input_hw"]
     locations = [level_locations(-(-height // s), -(-width // s), s) for s in STRIDES]
-    labels, distances = FCOSTargets(STRIDES, BOUNDS, **options)(locations, golden_targets)
+    labels, distances = FCOSTargets(STRIDES, BOUNDS, **options)(locations, golden_targets())
     sizes = [len(points) for points in locations]
     for level, wanted in enumerate(recorded[case]):
         level_labels = labels.split(sizes, dim=1)[level].reshape(-1)
@@ -102,7 +92,7 @@ def test_assignment_equals_the_originals(file, case, options, max_pairs, golden_
 
 
 def small_model(num_classes=4, normalizer="positives_and_images", **options):
-    head = FCOSHead(32, num_classes, STRIDES, num_convs=1, tower_channels=32, **options)
+    head = FCOSHead(32, num_classes, STRIDES, num_convs=1, tower_channels=64, **options)
     assign = FCOSTargets(STRIDES, BOUNDS)
     return FCOSModule(head, FCOSLoss(assign, normalizer=normalizer), FCOSPostProcessor(0.05, 1000, 0.6, 100))
 
@@ -186,6 +176,12 @@ def test_boxes_are_clipped_to_each_picture_not_to_the_batch(rng_seed):
         assert found.bbox[:, 2].max() == width - 1 and found.bbox[:, 3].max() == height - 1 and found.bbox.min() == 0
 
 
+def test_a_picture_of_one_pixel_passes(rng_seed):
+    images = to_image_list(torch.zeros(1, 3, 1, 1))
+    detections, _ = small_model(prior_prob=0.5).eval()(images, maps_for(images))
+    assert detections[0].size == (1, 1)
+
+
 def test_all_that_tie_with_the_last_detection_stay():
     post = FCOSPostProcessor(0.05, 1000, 0.6, detections_per_img=3)
     locations = level_locations(1, 6, 100)
@@ -215,13 +211,14 @@ def test_threshold_is_on_the_class_probability_before_centerness():
         (["MODEL.FCOS.LOSS_NORMALIZER", "images"], "LOSS_NORMALIZER"),
         (["MODEL.FCOS.FPN_STRIDES", [8, 16]], "SIZES_OF_INTEREST"),
         (["MODEL.FCOS.TOWER_CHANNELS", 40], "32 groups"),
+        (["MODEL.FCOS.TOWER_CHANNELS", 32], "want 64"),
         (["MODEL.CONVENTION", "caffe"], "CONVENTION"),
         (["MODEL.META_ARCHITECTURE", "YOLO"], "META_ARCHITECTURE"),
     ],
 )
 def test_a_config_that_cannot_be_built_is_named(opts, message):
     cfg = copy.deepcopy(defaults)
-    cfg.merge_from_list(["MODEL.FCOS_ON", True, "MODEL.RPN_ONLY", True, "MODEL.BACKBONE.CONV_BODY", "V-39-FPN-RETINANET"])
-    cfg.merge_from_list(opts)
+    cfg.merge_from_list(["MODEL.FCOS_ON", True, "MODEL.RPN_ONLY", True])
+    cfg.merge_from_list(["MODEL.BACKBONE.CONV_BODY", "V-39-FPN-RETINANET", *opts])
     with pytest.raises(ValueError, match=message), torch.device("meta"):
         build_detection_model(cfg)

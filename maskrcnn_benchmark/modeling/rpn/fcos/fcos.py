@@ -27,7 +27,7 @@ class FCOSHead(nn.Module):
         num_classes: foreground classes K; there is no background channel.
         strides: stride of each level in pixels of the network input.
         num_convs: 3x3 convolutions per tower, each with GroupNorm and ReLU.
-        tower_channels: channels inside the towers; a multiple of 32, GroupNorm's groups.
+        tower_channels: channels inside the towers; a multiple of GroupNorm's 32 groups, at least 64.
         prior_prob: probability that a fresh head gives to every class everywhere (focal loss paper, 3.3).
         centerness_on_reg: predict centreness from the regression tower instead of the classification tower.
         normalize_distances: regress relu(x) in strides of the level instead of exp(x) in pixels.
@@ -49,8 +49,12 @@ class FCOSHead(nn.Module):
         normalize_distances=False,
     ):
         super().__init__()
-        if tower_channels % 32:
-            raise ValueError(f"FCOS towers have GroupNorm of 32 groups; {tower_channels} channels do not divide")
+        if tower_channels % 32 or tower_channels == 32:
+            # one channel a group has nothing to normalise on a map of one cell, P7 of a small picture
+            raise ValueError(
+                f"FCOS towers have GroupNorm of 32 groups and want 64, 96, ... channels, got {tower_channels}; see "
+                "MODEL.FCOS.TOWER_CHANNELS and, where that is 0, the backbone's BACKBONE_OUT_CHANNELS"
+            )
         self.strides = tuple(strides)
         self.centerness_on_reg = centerness_on_reg
         self.normalize_distances = normalize_distances

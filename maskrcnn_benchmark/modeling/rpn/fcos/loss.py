@@ -42,7 +42,9 @@ class FCOSLoss:
     that averaging gradients gives what one process would see on the whole batch.
     """
 
-    def __init__(self, assign, focal_gamma=2.0, focal_alpha=0.25, iou_loss_type="iou", normalizer="positives"):
+    def __init__(
+        self, assign, focal_gamma=2.0, focal_alpha=0.25, iou_loss_type="iou", normalizer="positives_and_images"
+    ):
         if normalizer not in LOSS_NORMALIZERS:
             raise ValueError(
                 f"MODEL.FCOS.LOSS_NORMALIZER is one of {', '.join(LOSS_NORMALIZERS)}, got {normalizer!r}"
@@ -80,9 +82,8 @@ class FCOSLoss:
             centerness, target_centerness, weight=positive.to(centerness.dtype), reduction="sum"
         )
 
-        totals = all_reduce_sum(
-            torch.stack((positive.sum(), target_centerness.sum(), positive.new_tensor(len(targets), dtype=torch.float32)))
-        )
+        num_images = target_centerness.new_tensor(len(targets))
+        totals = all_reduce_sum(torch.stack((positive.sum(), target_centerness.sum(), num_images)))
         num_positives, sum_centerness, num_images = totals.unbind()
         world_size = get_world_size()
         class_normalizer = num_positives + num_images if self.count_images else num_positives.clamp(min=1)

@@ -60,14 +60,18 @@ class FCOSTargets:
         Returns labels (N, P), int64, 0 where no box is answered for, and distances (N, P, 4) float32 to
         left, top, right, bottom of the assigned box; distances of label 0 mean nothing.
         """
-        device = locations[0].device
-        sizes = [len(points) for points in locations]
-        per_location = {
-            "low": torch.cat([torch.full((n,), low, device=device) for n, (low, _) in zip(sizes, self.size_ranges)]),
-            "high": torch.cat([torch.full((n,), high, device=device) for n, (_, high) in zip(sizes, self.size_ranges)]),
-            "stride": torch.cat([torch.full((n,), float(s), device=device) for n, s in zip(sizes, self.strides)]),
-        }
         points = torch.cat(locations)
+
+        def spread(values):
+            """One number of each level, repeated for its locations: (P,)."""
+            parts = [level.new_full((len(level),), value) for level, value in zip(locations, values, strict=True)]
+            return torch.cat(parts)
+
+        per_location = {
+            "low": spread(low for low, _ in self.size_ranges),
+            "high": spread(high for _, high in self.size_ranges),
+            "stride": spread(self.strides),
+        }
         labels, distances = zip(*(self._assign(points, per_location, target) for target in targets), strict=True)
         return torch.stack(labels), torch.stack(distances)
 

@@ -1,0 +1,151 @@
+"""What is read out of an annotation file, and what is refused."""
+
+import json
+import time
+
+import pytest
+
+from maskrcnn_benchmark.data.datasets import COCODataset
+from maskrcnn_benchmark.data.datasets.coco_annotations import read_coco
+from maskrcnn_benchmark.data.datasets.report import DatasetReport
+
+
+def boxes_of(dataset, index=0):
+    return dataset[index][1].bbox.tolist()
+
+
+def test_a_category_id_of_text_is_refused(coco_folder):
+    coco_folder.categories = [{"id": "1", "name": "cat"}]
+    coco_folder.add_image(1)
+    with pytest.raises(ValueError, match=r"boxes\.json: category 'cat' has id '1'; wanted a whole number"):
+        COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_box_far_larger_than_the_picture_is_clipped_without_an_overflow(coco_folder):
+    coco_folder.add_image(1, size=(60, 40))
+    coco_folder.add_box(1, [5, 5, 1e300, 1e300])
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
+    assert boxes_of(dataset) == [[5, 5, 59, 39]]
+    assert dataset.report.count("boxes clipped to the picture") == 1
+
+
+@pytest.mark.parametrize(
+    "bbox, what",
+    [
+        ([5, 5, 0, 9], "boxes without area (at most one pixel wide or high)"),
+        ([5, 5, 9, 1], "boxes without area (at most one pixel wide or high)"),
+        ([20, 5, -9, 9], "inverted boxes"),
+        ([100, 5, 9, 9], "boxes outside the picture"),
+        ([-20, 5, 9, 9], "boxes outside the picture"),
+        ([float("nan"), 5, 9, 9], "boxes that are missing, not four numbers, or not finite"),
+        ([5, 5, float("inf"), 9], "boxes that are missing, not four numbers, or not finite"),
+        ([5, 5, 9], "boxes that are missing, not four numbers, or not finite"),
+        ([5, 5, "wide", 9], "boxes that are missing, not four numbers, or not finite"),
+        ([5, 5, [1], 9], "boxes that are missing, not four numbers, or not finite"),
+        ([5, 5, 10**400, 9], "boxes that are missing, not four numbers, or not finite"),
+        (None, "boxes that are missing, not four numbers, or not finite"),
+        ({"x": 1}, "boxes that are missing, not four numbers, or not finite"),
+    ],
+)
+def test_broken_box_is_dropped_and_counted(coco_folder, bbox, what):
+    coco_folder.add_image(1)
+    coco_folder.add_box(1, [1, 2, 10, 10])
+    bad = coco_folder.add_box(1, bbox)
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
+    assert boxes_of(dataset) == [[1, 2, 10, 11]]
+    assert dataset.report.count(what) == 1
+    assert f"1 {what} (annotation ids {bad})" in str(dataset.report)
+
+
+def test_annotation_without_bbox_is_dropped(coco_folder):
+    coco_folder.add_image(1)
+    coco_folder.add_box(1, [1, 2, 10, 10])
+    coco_folder.add_box(1, [1, 2, 10, 10])
+    del coco_folder.annotations[1]["bbox"]
+    assert len(COCODataset(**coco_folder.write(), remove_images_without_annotations=True)[0][1]) == 1
+
+
+def test_repeated_entries_are_dropped_and_reused_annotation_ids_noted(coco_folder):
+    coco_folder.add_image(1)
+    coco_folder.images.append(dict(coco_folder.images[0]))
+    coco_folder.add_box(1, [1, 2, 10, 10])
+    coco_folder.annotations.append(dict(coco_folder.annotations[0]))
+    coco_folder.annotations.append({**coco_folder.annotations[0], "bbox": [3, 4, 10, 10]})
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
+    assert boxes_of(dataset) == [[1, 2, 10, 11], [3, 4, 12, 13]]
+    assert dataset.report.count("repeated image entries") == 1
+    assert dataset.report.count("repeated annotations") == 1
+    assert dataset.report.count("annotation ids used for different annotations") == 1
+
+
+def test_annotations_without_ids_are_all_kept(coco_folder):
+    coco_folder.add_image(1)
+    for x in (1, 3):
+        coco_folder.add_box(1, [x, 2, 10, 10])
+    for row in coco_folder.annotations:
+        del row["id"]
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
+    assert len(dataset[0][1]) == 2 and dataset.report.findings("noted") == []
+
+
+def test_one_image_id_for_two_pictures_is_an_error(coco_folder):
+    coco_folder.add_image(1, file_name="a.jpg")
+    coco_folder.add_image(1, file_name="b.jpg")
+    with pytest.raises(ValueError, match="image id 1 is both 'a.jpg' and 'b.jpg'"):
+        COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
+
+
+def test_annotations_of_unknown_pictures_and_categories_are_dropped(coco_folder):
+    coco_folder.add_image(1)
+    coco_folder.add_box(1, [1, 2, 10, 10])
+    coco_folder.add_box(99, [1, 2, 10, 10])
+    coco_folder.add_box([1], [1, 2, 10, 10])
+    coco_folder.add_box(1, [1, 2, 10, 10], category_id=77)
+    coco_folder.add_box(1, [1, 2, 10, 10], category_id=None)
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
+    assert len(dataset[0][1]) == 1
+    assert dataset.report.count("annotations of unknown pictures") == 2
+    assert dataset.report.count("annotations of unknown categories") == 2
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("[]", "holds a list"),
+        ("{", "is not JSON"),
+        ("{}", "lists no categories"),
+        ('{"categories": [{"id": 1, "name": "a"}]}', "has no 'images'"),
+        ('{"categories": [{"id": 1}], "images": []}', "'categories' .* entry 0 has no 'name'"),
+        ('{"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}], "images": []}', "id 1 is both 'a' and 'b'"),
+        ('{"categories": [{"id": 1, "name": "a"}], "images": [3]}', "'images' .* entry 0 is 3"),
+        ('{"categories": [{"id": 1, "name": "a"}], "images": [{"id": 1}]}', "entry 0 has no 'file_name'"),
+        ('{"categories": [{"id": 1, "name": "a"}], "images": [{"id": 1, "file_name": 5}]}', "wanted text"),
+        ('{"categories": [{"id": 1, "name": "a"}], "images": [{"id": {}, "file_name": "a"}]}', "a number or text"),
+        ('{"categories": [{"id": 1, "name": "a"}], "images": [], "annotations": {}}', "'annotations' .* is a dict"),
+        ('{"categories": [{"id": 1, "name": "a"}], "images": [], "annotations": [1]}', "entry 0 is 1"),
+    ],
+)
+def test_a_file_that_is_no_coco_json_is_an_error(tmp_path, content, message):
+    (tmp_path / "bad.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        COCODataset(str(tmp_path / "bad.json"), str(tmp_path), False)
+
+
+def test_big_annotation_file_is_read_about_as_fast_as_its_json(tmp_path):
+    images = [{"id": i, "file_name": f"{i:012d}.jpg", "width": 640, "height": 480} for i in range(10_000)]
+    annotations = [
+        {"id": k, "image_id": k % 10_000, "category_id": 1, "bbox": [1.5, 2.5, 30.25, 40.5], "area": 3, "iscrowd": 0}
+        for k in range(70_000)
+    ]
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "a"}]}
+    path = tmp_path / "big.json"
+    path.write_text(json.dumps(content))
+    start = time.process_time()
+    json.loads(path.read_text())
+    json_seconds = time.process_time() - start
+    start = time.process_time()
+    table = read_coco(str(path), DatasetReport("big"))
+    seconds = time.process_time() - start
+    assert len(table.boxes) == 70_000
+    assert seconds < 6 * json_seconds + 0.5, (seconds, json_seconds)  # real files have segmentations: json weighs more

@@ -1,0 +1,129 @@
+import logging
+import math
+import re
+
+import distributed_cases
+import processes
+import pytest
+import torch
+from toy_training import ToyDataset, ToyLoader
+
+from maskrcnn_benchmark.config import cfg as default_cfg
+from maskrcnn_benchmark.engine import inference as engine_inference
+from maskrcnn_benchmark.engine.inference import compute_on_dataset, gather_predictions, inference
+from maskrcnn_benchmark.evaluation import load_predictions
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.utils.timer import Timer
+
+
+class Finder(torch.nn.Module):
+    """Finds one box of the size of the mean of the picture."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Conv2d(3, 3, 1)
+        self.seen = set()
+
+    def forward(self, images, targets=None):
+        assert not self.training
+        self.seen |= {torch.is_inference_mode_enabled(), self.layer(images.tensors).dtype}
+        found = []
+        for picture, (height, width) in zip(images.tensors, images.image_sizes, strict=True):
+            boxes = BoxList(picture.float().mean().repeat(1, 4), (width, height))
+            boxes.add_field("scores", torch.ones(1))
+            boxes.add_field("labels", torch.ones(1, dtype=torch.int64))
+            found.append(boxes)
+        return found
+
+
+@pytest.fixture
+def evaluated(monkeypatch):
+    """Keyword arguments of the calls of evaluate(), which answers "figures"."""
+    calls = []
+
+    def evaluate(**kwargs):
+        calls.append(kwargs)
+        return "figures"
+
+    monkeypatch.setattr(engine_inference, "evaluate", evaluate)
+    return calls
+
+
+def test_predictions_come_by_data_set_index_and_may_be_changed(rng_seed):
+    model, loader, timer = Finder(), ToyLoader(3), Timer()
+    model.train()
+    predictions = compute_on_dataset(model, loader, "cpu", timer)
+    assert sorted(predictions) == list(range(6))
+    for index, boxes in predictions.items():
+        expected = loader.dataset[index][0].mean()
+        torch.testing.assert_close(boxes.bbox, expected.repeat(1, 4))
+        boxes.bbox += 1  # in place: not so with tensors of inference mode
+        assert boxes.fields() == ["scores", "labels"]
+    assert model.seen == {True, torch.float32}
+    assert timer.calls == 3
+
+
+def test_mixed_precision_holds_at_test_too():
+    model = Finder()
+    compute_on_dataset(model, ToyLoader(1), "cpu", dtype=torch.bfloat16)
+    assert torch.bfloat16 in model.seen
+
+
+def test_inference_logs_the_forks_lines_writes_predictions_and_evaluates(tmp_path, caplog, evaluated):
+    caplog.set_level(logging.INFO, "maskrcnn_benchmark.inference")
+    loader = ToyLoader(2)
+    result = inference(
+        Finder(), loader, "toy", ("bbox",), False, "cpu", [["bbox", "AP", [0.5, 0.1]]], 3, output_folder=str(tmp_path)
+    )
+    assert result == "figures"
+    lines = [record.message for record in caplog.records]
+    assert lines[0] == "Start evaluation on toy dataset(4 images)."
+    form = r"{}: \d:\d\d:\d\d(\.\d+)? \(\d\S* s / img per device, on 1 devices\)"
+    assert re.fullmatch(form.format("Total run time"), lines[1])
+    assert re.fullmatch(form.format("Model inference time"), lines[2])
+    (call,) = evaluated
+    assert len(call["predictions"]) == 4
+    assert call["dataset"] is loader.dataset
+    assert (call["box_only"], call["iou_types"]) == (False, ("bbox",))
+    assert (call["expected_results"], call["expected_results_sigma_tol"]) == ([["bbox", "AP", [0.5, 0.1]]], 3)
+    saved = load_predictions(tmp_path / "predictions.pth")
+    for one, other in zip(saved, call["predictions"], strict=True):
+        assert torch.equal(one.bbox, other.bbox)
+
+
+def test_picture_that_was_not_predicted_keeps_its_place(caplog):
+    boxes = BoxList(torch.ones(1, 4), (8, 8))
+    predictions = gather_predictions({0: boxes, 2: boxes}, 3)
+    assert predictions == [boxes, None, boxes]
+    assert "not a contiguous set" in caplog.text
+
+
+def test_data_set_without_pictures_is_no_division_by_zero(evaluated):
+    loader = ToyLoader(0)
+    loader.dataset = ToyDataset(0)
+    assert inference(Finder(), loader, "toy", device="cpu") == "figures"
+    assert evaluated[0]["predictions"] == []
+
+
+def test_two_processes_gather_all_predictions_on_the_first():
+    first, second = processes.run(2, distributed_cases.predict_toy, {5})
+    assert second is None
+    assert [boxes is None for boxes in first] == [False] * 5 + [True] + [False] * 2
+
+
+def test_process_whose_pictures_have_no_object_hangs_nobody():
+    cfg = default_cfg.clone()
+    cfg.merge_from_list(
+        "MODEL.FCOS_ON True MODEL.RPN_ONLY True MODEL.BACKBONE.CONV_BODY V-27-FPN-RETINANET MODEL.BACKBONE.NORM GN "
+        "MODEL.BACKBONE.FREEZE_CONV_BODY_AT 0 "
+        "MODEL.FCOS.NUM_CLASSES 3 MODEL.FCOS.NUM_CONVS 1 MODEL.RESNETS.BACKBONE_OUT_CHANNELS 64 "
+        "MODEL.VOVNET.BACKBONE_OUT_CHANNELS 64 MODEL.VOVNET.STEM_CHANNELS [32,32,32] "
+        "MODEL.VOVNET.STAGE_CONV_CHANNELS [32,32,32,32] MODEL.VOVNET.STAGE_OUT_CHANNELS [32,32,32,32] "
+        "MODEL.VOVNET.LAYERS_PER_BLOCK 2 MODEL.RETINANET.USE_C5 False".split()
+    )
+    (losses, have_gradients, weight), (_, _, other_weight) = processes.run(
+        2, distributed_cases.train_where_one_process_has_no_object, cfg
+    )
+    assert all(math.isfinite(value) for step in losses for value in step.values())
+    assert all(have_gradients)
+    assert torch.equal(weight, other_weight)

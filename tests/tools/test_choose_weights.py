@@ -1,0 +1,50 @@
+"""Which file tools/test_net.py tests."""
+
+import importlib.util
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from maskrcnn_benchmark.utils.checkpoint import Checkpointer
+
+spec = importlib.util.spec_from_file_location(
+    "tools_test_net", Path(__file__).resolve().parents[2] / "tools" / "test_net.py"
+)
+test_net = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(test_net)
+
+
+@pytest.fixture
+def choose(tmp_path):
+    """choose(weight, ckpt, opts, trained): with that MODEL.WEIGHT; `trained`: OUTPUT_DIR has a last checkpoint."""
+
+    def call(weight="", ckpt=None, opts=(), trained=False):
+        checkpointer = Checkpointer(torch.nn.Linear(1, 1), save_dir=str(tmp_path), save_to_disk=True)
+        if trained:
+            checkpointer.save("model_final")
+        cfg = SimpleNamespace(MODEL=SimpleNamespace(WEIGHT=weight), OUTPUT_DIR=str(tmp_path))
+        chosen = test_net.choose_weights(cfg, checkpointer, ckpt, list(opts))
+        return chosen.replace(str(tmp_path), "out")
+
+    return call
+
+
+def test_ckpt_wins_over_everything(choose):
+    assert choose("w.pth", "c.pth", ["MODEL.WEIGHT", "w.pth"], trained=True) == "c.pth"
+
+
+def test_weight_of_the_command_line_wins_over_the_last_checkpoint(choose):
+    assert choose("w.pth", opts=["DTYPE", "float32", "MODEL.WEIGHT", "w.pth"], trained=True) == "w.pth"
+    assert choose("", opts=["MODEL.WEIGHT", ""], trained=True) == ""
+
+
+def test_weight_of_the_file_loses_to_the_last_checkpoint(choose):
+    assert choose("imagenet.pth") == "imagenet.pth"
+    assert choose("imagenet.pth", trained=True) == "out/model_final.pth"
+
+
+def test_nothing_to_test_is_an_error(choose):
+    with pytest.raises(ValueError, match="no weights to test"):
+        choose("")

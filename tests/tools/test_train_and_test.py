@@ -1,0 +1,204 @@
+"""tools/train_net.py and tools/test_net.py as a user starts them: each test runs processes of its own."""
+
+import json
+import random
+import re
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from maskrcnn_benchmark.engine.metrics_file import read_metrics
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+# one user's file for all: it ends its process when a file appears, once
+KILLER = """
+import os, signal, threading, time
+
+def setup_environment():
+    if os.environ.get("RANK") == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0":
+        threading.Thread(target=wait_and_kill, daemon=True).start()
+
+def wait_and_kill():
+    while not os.path.exists(os.environ["KILL_WHEN"]):
+        time.sleep(0.005)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def old_launcher():
+    """torch.distributed.launch, which wants to be told a port."""
+    return ("-m", "torch.distributed.launch", "--nproc_per_node=2", f"--master_port={free_port()}")
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["model"]
+
+
+def assert_succeeded(run):
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-12000:]
+
+
+def assert_identical(one, other):
+    one, other = weights(one), weights(other)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_training_ends_with_a_test_that_test_net_repeats(project):
+    run = project.run("train_net.py", "OUTPUT_DIR", "out", "SOLVER.TEST_PERIOD", "4")
+    assert_succeeded(run)
+    out = project.folder / "out"
+    for name in ("config.yml", "labels.json", "log.txt", "metrics.json", "model_final.pth", "model_best.pth"):
+        assert (out / name).is_file(), name
+    assert json.loads((out / "labels.json").read_text()) == {"1": "bright", "2": "dark"}
+    checkpoint = torch.load(out / "model_final.pth", weights_only=True)
+    assert checkpoint["class_names"] == ["bright", "dark"]
+    assert "NUM_CLASSES: 3" in checkpoint["config"]
+    results = (out / "inference/test/coco_results.json").read_text()
+    assert "[Validation]: iter: 4  test/bbox/AP" in run.stdout
+    assert "Using 1 CPU processes" in run.stdout
+    assert (out / "log.txt").read_text().splitlines()[-1] in run.stdout
+
+    again = project.run("test_net.py", "--ckpt", "out/model_final.pth", "OUTPUT_DIR", "other")
+    assert_succeeded(again)
+    assert "Testing the weights of out/model_final.pth" in again.stdout
+    assert (project.folder / "other/inference/test/coco_results.json").read_text() == results
+
+    finished = project.run("train_net.py", "OUTPUT_DIR", "out")
+    assert_succeeded(finished)
+    assert "Training is already finished: at iteration 6 of 6" in finished.stdout
+    assert "Start evaluation on test dataset(5 images)." in finished.stdout
+
+
+def test_training_killed_at_any_moment_ends_bit_identical(project):
+    project.config["SOLVER"] |= {"MAX_ITER": 24, "ACCUMULATION_STEPS": 2}
+    project.config["DATALOADER"]["NUM_WORKERS"] = 1
+    arguments = ("train_net.py", "--skip-test", "OUTPUT_DIR")
+    for first_seen in (2, 10):
+        process = subprocess.Popen(
+            project.command(*arguments, "killed"),
+            cwd=project.folder,
+            env=project.environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while process.poll() is None and not (project.folder / f"killed/model_{first_seen:07d}.pth").exists():
+            time.sleep(0.002)
+        delay = random.random() * 0.2
+        print("killed", delay, "s after checkpoint", first_seen)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert not (project.folder / "killed/model_final.pth").exists()
+    assert_succeeded(project.run(*arguments, "killed"))
+    assert_succeeded(project.run(*arguments, "whole"))
+    assert_identical(project.folder / "killed/model_final.pth", project.folder / "whole/model_final.pth")
+    assert [line["iteration"] for line in read_metrics(project.folder / "killed/metrics.json")] == [20, 24]
+
+
+def test_two_processes_have_the_losses_and_figures_of_one(project):
+    # small steps: GroupNorm over the one or two values of this model's last maps multiplies every rounding
+    project.config["SOLVER"] |= {"MAX_ITER": 4, "BASE_LR": 0.001}
+    project.config["MODEL"]["FCOS"]["INFERENCE_TH"] = 0.001  # untrained as it is, it shall find something
+    assert_succeeded(project.run("train_net.py", "OUTPUT_DIR", "one"))
+    run = project.run("train_net.py", "OUTPUT_DIR", "two", launcher=old_launcher())
+    assert_succeeded(run)
+    (one,), (two,) = (read_metrics(project.folder / name / "metrics.json") for name in ("one", "two"))
+    for name in ("loss", "loss_cls", "loss_reg", "loss_centerness"):
+        assert two[name] == pytest.approx(one[name], rel=1e-4), name
+    assert "torchrun's OMP_NUM_THREADS=1" in run.stdout
+
+    both = project.run("test_net.py", "--ckpt", "one/model_final.pth", "OUTPUT_DIR", "by_two", launcher=TORCHRUN)
+    assert_succeeded(both)
+    one, two = (
+        json.loads((project.folder / name / "inference/test/bbox.json").read_text()) for name in ("one", "by_two")
+    )
+    assert len(one) == len(two) > 0
+    for expected, found in zip(one, two, strict=True):
+        assert found["image_id"] == expected["image_id"]
+        assert found["score"] == pytest.approx(expected["score"], abs=1e-4)
+        assert found["bbox"] == pytest.approx(expected["bbox"], abs=0.05)
+
+
+def test_killed_worker_is_restarted_and_training_ends_as_if_nothing_had_happened(project):
+    (project.folder / "killer.py").write_text(KILLER)
+    project.config["SOLVER"] |= {"MAX_ITER": 12}
+    restarting = (*TORCHRUN, "--max_restarts=1")
+    killed = project.run(
+        "train_net.py",
+        *("--skip-test", "OUTPUT_DIR", "killed"),
+        launcher=restarting,
+        TORCH_DETECTRON_ENV_MODULE=str(project.folder / "killer.py"),
+        KILL_WHEN=str(project.folder / "killed/model_0000004.pth"),
+    )
+    assert_succeeded(killed)
+    assert re.search(r"Start training at iteration \d+ of 12", killed.stdout)
+    assert_succeeded(project.run("train_net.py", "--skip-test", "OUTPUT_DIR", "whole", launcher=restarting))
+    assert_identical(project.folder / "killed/model_final.pth", project.folder / "whole/model_final.pth")
+
+
+def test_wrong_number_of_classes_stops_before_the_first_step(project):
+    run = project.run("train_net.py", "OUTPUT_DIR", "out", "MODEL.FCOS.NUM_CLASSES", "81")
+    assert run.returncode != 0
+    assert "has 2 classes (bright, dark) but MODEL.FCOS.NUM_CLASSES is 81. Set it to 3" in run.stderr
+    assert "Start training" not in run.stdout
+
+
+def test_missed_expectation_fails_the_run_when_asked_to(project):
+    project.config["TEST"] |= {"EXPECTED_RESULTS": [["bbox", "AP", [0.99, 0.001]]]}
+    arguments = ("test_net.py", "MODEL.WEIGHT", "", "OUTPUT_DIR", "out")
+    lenient = project.run(*arguments)
+    assert_succeeded(lenient)
+    assert "FAIL: bbox > AP" in lenient.stdout
+    assert "Testing the weights of a random initialisation" in lenient.stdout
+    strict = project.run(*arguments, "TEST.FAIL_ON_UNEXPECTED_RESULTS", "True")
+    assert strict.returncode == 1
+    assert "EXPECTED_RESULTS were not met" in strict.stderr
+
+
+def test_initial_weights_bring_no_solver_state(project):
+    project.config["SOLVER"]["MAX_ITER"] = 2
+    assert_succeeded(project.run("train_net.py", "--skip-test", "OUTPUT_DIR", "first"))
+    weight = project.folder / "first/model_final.pth"
+    run = project.run("train_net.py", "--skip-test", "OUTPUT_DIR", "second", "MODEL.WEIGHT", weight)
+    assert_succeeded(run)
+    assert f"Loading checkpoint from {weight}" in run.stdout
+    assert "Loading optimizer" not in run.stdout
+    assert re.search(r"Start training$", run.stdout, re.MULTILINE)
+    assert not Path(project.folder / "last_checkpoint").exists()
+
+
+@pytest.mark.slow
+def test_two_nodes_meet_by_c10d_rendezvous(project):
+    """Two torchrun agents, one process each, as on two machines."""
+    port = free_port()
+    launcher = (
+        *("-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1"),
+        *("--rdzv_backend=c10d", f"--rdzv_endpoint=127.0.0.1:{port}", "--rdzv_id=test"),
+    )
+    nodes = [
+        subprocess.Popen(
+            project.command("train_net.py", "--skip-test", "OUTPUT_DIR", "out", launcher=launcher),
+            cwd=project.folder,
+            env=project.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    outputs = [node.communicate()[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], outputs
+    assert "Using 2 CPU processes" in outputs[0] + outputs[1]
+    assert len(torch.load(project.folder / "out/model_final.pth", weights_only=True)["rng_state"]) == 2
