@@ -49,8 +49,8 @@ class FrozenBatchNorm2d(nn.Module):
 class GroupNorm(nn.GroupNorm):
     """torch's GroupNorm, as exact on channels_last maps as on contiguous ones.
 
-    On the CPU torch computes channels_last variances as E[x^2] - E[x]^2 in float32: after VoVNet-39 the maps were 1.1e-4
-    of their largest value off, against 2e-7 when each norm got contiguous maps.
+    On the CPU torch computes channels_last variances as E[x^2] - E[x]^2 in float32: after VoVNet-39 the maps were
+    1.1e-4 of their largest value off, against 2e-7 when each norm got contiguous maps.
     """
 
     def forward(self, x: Tensor) -> Tensor:

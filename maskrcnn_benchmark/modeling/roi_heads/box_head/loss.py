@@ -48,9 +48,8 @@ class FastRCNNLoss:
         """
         labelled = [self._label(*pair) for pair in zip(proposals, targets, strict=True)]
         positive, negative = self.sampler([boxes.get_field("labels") for boxes in labelled])
-        return [
-            boxes[(pos | neg).nonzero().squeeze(1)] for boxes, pos, neg in zip(labelled, positive, negative, strict=True)
-        ]
+        drawn = [pos | neg for pos, neg in zip(positive, negative, strict=True)]
+        return [boxes[mask.nonzero().squeeze(1)] for boxes, mask in zip(labelled, drawn, strict=True)]
 
     def _label(self, proposals, target):
         truth = target.convert("xyxy").bbox
