@@ -23,6 +23,8 @@ def num_classes_keys(cfg) -> list[str]:
         return ["FCOS.NUM_CLASSES"]
     if cfg.MODEL.RETINANET_ON:
         return ["RETINANET.NUM_CLASSES"]
+    if cfg.MODEL.RPN_ONLY:
+        return []  # proposals have no class
     return ["ROI_BOX_HEAD.NUM_CLASSES"]
 
 

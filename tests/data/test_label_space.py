@@ -61,3 +61,9 @@ def test_classes_that_are_missing_or_new_are_named():
 def test_another_order_is_an_error_that_names_the_first_difference():
     with pytest.raises(ValueError, match="label 2 is 'queen' in training and 'worker' in the test set"):
         check_label_spaces(BEES, {"bees_test": ["drone", "worker", "queen", "wasp"]})
+
+
+def test_proposals_without_a_second_stage_have_no_classes():
+    cfg = config("MODEL.RPN_ONLY", True)
+    resolve_num_classes(cfg, BEES)
+    assert cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES == 81
