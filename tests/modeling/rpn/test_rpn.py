@@ -79,7 +79,10 @@ def random_outputs(num_levels):
     generator = AnchorGenerator(SIZES[:num_levels] if num_levels > 1 else SIZES[0], (0.5, 2.0), STRIDES[:num_levels])
     images = to_image_list([torch.zeros(3, height, width) for width, height in SIZES_WH], 32)
     grids = [(images.tensors.shape[-2] // s, images.tensors.shape[-1] // s) for s in STRIDES[:num_levels]]
-    logits = [torch.randn(3, 4, *grid) * 2 for grid in grids]
+    # no two scores are equal: which of two tied boxes comes first is nobody's promise
+    counts = [3 * 4 * rows * columns for rows, columns in grids]
+    spread = torch.linspace(-4, 4, sum(counts))[torch.randperm(sum(counts))].split(counts)
+    logits = [values.reshape(3, 4, *grid) for values, grid in zip(spread, grids, strict=True)]
     codes = [torch.randn(3, 16, *grid) * 0.3 for grid in grids]
     return generator.grid_anchors(grids), logits, codes, images.image_sizes
 
