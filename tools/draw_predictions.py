@@ -20,7 +20,8 @@ from maskrcnn_benchmark.data.build import build_dataset
 from maskrcnn_benchmark.engine.progress import ProgressBar
 from maskrcnn_benchmark.evaluation import load_predictions
 from maskrcnn_benchmark.evaluation.matching import count_matches
-from maskrcnn_benchmark.utils.visualize import draw_boxes, fit_width, grid, save_picture, side_by_side
+from maskrcnn_benchmark.structures.paste_masks import paste_masks
+from maskrcnn_benchmark.utils.visualize import draw_boxes, draw_masks, fit_width, grid, save_picture, side_by_side
 
 # Text can be read on pictures of these widths, and sixteen pairs still make a file that opens at once.
 WIDTHS = (320, 640)
@@ -33,14 +34,24 @@ def draw_pair(dataset, predictions, index: int, score: float) -> tuple[np.ndarra
     if detections is None:
         detections, outcome = ground_truth[[]], "no predictions"
     else:
-        detections = detections.copy_with_fields(("labels", "scores")).resize(image.size)
+        detections = detections.copy_with_fields(("labels", "scores", "mask"), skip_missing=True).resize(image.size)
         detections = detections[detections.get_field("scores") >= score]
         found = count_matches(ground_truth, detections)
         outcome = f"{found} of {len(ground_truth)} found, {len(detections) - found} false"
-    picture = fit_width(np.asarray(image), *WIDTHS)
-    names = dataset.class_names
-    pair = side_by_side(draw_boxes(picture, ground_truth, names), draw_boxes(picture, detections, names))
+    pictures = [_draw(np.asarray(image), boxes, dataset.class_names) for boxes in (ground_truth, detections)]
+    pair = side_by_side(*pictures)
     return pair, f"image {dataset.image_id(index)}: {outcome}"
+
+
+def _draw(image: np.ndarray, boxes, class_names) -> np.ndarray:
+    """The picture in a readable width with boxes, and with masks where there are any (ground truth or predicted)."""
+    height, width = image.shape[:2]
+    if boxes.has_field("masks"):
+        image = draw_masks(image, boxes.get_field("masks").convert("mask").instances.masks, boxes.get_field("labels"))
+    elif boxes.has_field("mask"):
+        pasted = paste_masks(boxes.get_field("mask"), boxes.bbox, (width, height))
+        image = draw_masks(image, pasted, boxes.get_field("labels"))
+    return draw_boxes(fit_width(image, *WIDTHS), boxes, class_names)
 
 
 def draw_predictions(dataset, predictions, count: int, score: float, seed: int, columns: int = 2) -> np.ndarray:

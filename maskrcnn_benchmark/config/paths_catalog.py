@@ -7,14 +7,40 @@ from __future__ import annotations
 
 import copy
 import os
+from dataclasses import dataclass, field
 
 from .errors import UnknownNameError, nearest
 
-# An inline block's FORMAT: the data set class of data.datasets, and what its keys are called there.
+
+@dataclass(frozen=True)
+class Format:
+    """What an inline block of one FORMAT has: the class of data.datasets, and what its keys are called there.
+
+    `paths` and `optional_paths` name files and folders; `texts` are handed on as they are, after `defaults`.
+    """
+
+    factory: str
+    paths: dict[str, str]
+    optional_paths: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    defaults: dict[str, object] = field(default_factory=dict)
+
+
 FORMATS = {
-    "coco": ("COCODataset", {"IMAGES": "root", "ANNOTATIONS": "ann_file"}),
+    "coco": Format("COCODataset", {"IMAGES": "root", "ANNOTATIONS": "ann_file"}),
+    "voc": Format(
+        "PascalVOCDataset",
+        {"IMAGES": "image_dir", "ANNOTATIONS": "annotation_dir"},
+        {"SPLIT": "split_file"},
+        {"CLASSES": "class_names"},
+        {"class_names": "from the data"},
+    ),
 }
 EXAMPLE = "{FORMAT: coco, IMAGES: folder/of/pictures, ANNOTATIONS: file.json}"
+EXAMPLES = {
+    "coco": EXAMPLE,
+    "voc": "{FORMAT: voc, IMAGES: folder/of/pictures, ANNOTATIONS: folder/of/xml, SPLIT: file.txt}",
+}
 
 
 def check_entries(value, key: str) -> tuple:
@@ -42,18 +68,24 @@ def _check_block(block: dict, key: str) -> dict[str, str]:
         raise ValueError(f"{key}: the block {dict(block)} has no FORMAT. Write {EXAMPLE}.")
     if block["FORMAT"] not in list(FORMATS):  # a list, as what a file says need not be hashable
         raise ValueError(f"{key}: FORMAT {block['FORMAT']!r} is not known; known: {', '.join(FORMATS)}.")
-    required = ["FORMAT", *FORMATS[block["FORMAT"]][1]]
-    for name, text in block.items():
-        if name not in (*required, "NAME"):
+    kind = FORMATS[block["FORMAT"]]
+    required = ["FORMAT", *kind.paths]
+    allowed = [*required, *kind.optional_paths, *kind.texts, "NAME"]
+    for name, value in block.items():
+        if name not in allowed:
             raise UnknownNameError(
-                f"{key}: unknown key {name!r} in a block of FORMAT {block['FORMAT']}; allowed: {', '.join(required)}, "
-                f"NAME. Nearest: {nearest(str(name).upper(), [*required, 'NAME'], 1)[0]}."
+                f"{key}: unknown key {name!r} in a block of FORMAT {block['FORMAT']}; allowed: {', '.join(allowed)}. "
+                f"Nearest: {nearest(str(name).upper(), allowed, 1)[0]}."
             )
-        if not isinstance(text, str) or not text:
-            raise ValueError(f"{key}: {name} of a block should be text, but is {text!r} ({type(text).__name__}).")
+        if name in kind.texts and isinstance(value, (list, tuple)) and value:
+            if all(isinstance(text, str) and text for text in value):
+                continue
+        if not isinstance(value, str) or not value:
+            raise ValueError(f"{key}: {name} of a block should be text, but is {value!r} ({type(value).__name__}).")
     missing = [name for name in required if name not in block]
     if missing:
-        raise ValueError(f"{key}: the block {dict(block)} lacks {', '.join(missing)}. Write {EXAMPLE}.")
+        example = EXAMPLES[block["FORMAT"]]
+        raise ValueError(f"{key}: the block {dict(block)} lacks {', '.join(missing)}. Write {example}.")
     return dict(block)
 
 
@@ -137,15 +169,27 @@ class DatasetCatalog:
             ValueError, UnknownNameError: a malformed block.
         """
         block = _check_block(block, "data set block")
-        factory, names = FORMATS[block["FORMAT"]]
-        return {"factory": factory, "args": {arg: _existing(block, key, root) for key, arg in names.items()}}
+        kind = FORMATS[block["FORMAT"]]
+        paths = {**kind.paths, **kind.optional_paths}
+        args = kind.defaults | {arg: _existing(block, key, root) for key, arg in paths.items() if key in block}
+        for key, arg in kind.texts.items():
+            if key in block:
+                args[arg] = _texts(block[key])
+        return {"factory": kind.factory, "args": args}
 
     @staticmethod
     def name(entry: str | dict) -> str:
-        """What results are filed under: the catalog name, a block's NAME, else its annotation file without ending."""
+        """What results are filed under: the catalog name, a block's NAME, else its split or annotation file without
+        ending."""
         if isinstance(entry, str):
             return entry
-        return entry.get("NAME") or os.path.splitext(os.path.basename(entry["ANNOTATIONS"].rstrip("/")))[0]
+        path = entry.get("SPLIT") or entry["ANNOTATIONS"]
+        return entry.get("NAME") or os.path.splitext(os.path.basename(path.rstrip("/")))[0]
+
+
+def _texts(value) -> list[str]:
+    """A list of texts, which may be written in one, with commas."""
+    return [text.strip() for text in (value.split(",") if isinstance(value, str) else value)]
 
 
 def _existing(block: dict, key: str, root: str | None) -> str:

@@ -79,9 +79,11 @@ def build_dataset(dataset_list, transforms, dataset_catalog=DatasetCatalog, is_t
                 f"data set {entry!r} needs a {factory}, which is not available; there are: "
                 f"{', '.join(dataset_classes.__all__)}. COCO json is read from an inline block too."
             )
-        if factory == "COCODataset":
+        if factory in ("COCODataset", "PascalVOCDataset"):
             args["remove_images_without_annotations"] = is_train
             args["name"] = dataset_catalog.name(entry)
+        if factory == "PascalVOCDataset":
+            args["use_difficult"] = not is_train
         built.append(getattr(dataset_classes, factory)(transforms=transforms, **args))
     if not is_train:
         return built

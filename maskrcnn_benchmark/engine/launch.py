@@ -45,11 +45,6 @@ def load_config(config_file: str, opts: list[str]):
         cfg.merge_from_file(config_file)
     cfg.merge_from_list(opts)
     check_values(cfg)
-    if cfg.MODEL.MASK_ON or cfg.MODEL.KEYPOINT_ON:
-        raise ValueError(
-            "MODEL.MASK_ON and MODEL.KEYPOINT_ON: such models build, load and run, but data sets and evaluation do not "
-            "read masks and keypoints yet. Set both to False to train or test the boxes."
-        )
     return cfg
 
 

@@ -76,7 +76,7 @@ def run_test(cfg, model: torch.nn.Module, loaders: dict, check_expected: bool = 
             dtype=getattr(torch, cfg.DTYPE),
         )
         if result is not None:  # rank 0, and not proposals only
-            results, _ = result
+            results = result[0] if isinstance(result, tuple) else result  # COCO returns its result lists too
             for task, metrics in results.results.items():
                 outcome.figures |= {f"{name}/{task}/{metric}": value for metric, value in metrics.items()}
             compared = compare_with_expected(results, expected, cfg.TEST.EXPECTED_RESULTS_SIGMA_TOL)

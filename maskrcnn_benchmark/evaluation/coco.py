@@ -1,7 +1,7 @@
 """COCO evaluation of detections: result files, figures, tables.
 
 `coco_evaluation` reads from top to bottom what happens between the detections of a model and the figures.
-A further kind of result (masks, keypoints) is one more entry of PREPARE.
+A further kind of result is one more entry of PREPARE.
 """
 
 from __future__ import annotations
@@ -22,9 +22,13 @@ from maskrcnn_benchmark.evaluation.coco_evaluator import (
     run_evaluator,
 )
 from maskrcnn_benchmark.evaluation.coco_results import COCOResults, check_expected_results
+from maskrcnn_benchmark.evaluation.coco_shapes import with_shapes
 from maskrcnn_benchmark.evaluation.predictions import Predictions, numbered
 from maskrcnn_benchmark.evaluation.tables import per_class_table
 from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
+from maskrcnn_benchmark.structures.paste_masks import paste_windows
+from maskrcnn_benchmark.structures.rle import encode_window
 from maskrcnn_benchmark.utils.atomic_write import atomic_write
 
 logger = logging.getLogger("maskrcnn_benchmark.inference")
@@ -46,10 +50,10 @@ def coco_evaluation(
             contiguous_category_id_to_json_id.
         predictions: by data set index, in the size of the network input. Pictures without one count as
             pictures in which nothing was found.
-        output_folder: gets bbox.json, coco_results.pth and coco_results.json (box_only: box_proposals.pth and
-            box_proposals.json); None or "" writes nothing.
+        output_folder: gets bbox.json (segm.json, keypoints.json), coco_results.pth and coco_results.json (box_only:
+            box_proposals.pth and box_proposals.json); None or "" writes nothing.
         box_only: the predictions are proposals without classes; their recall is evaluated.
-        iou_types: keys of PREPARE.
+        iou_types: keys of PREPARE; "segm" needs the field "mask", "keypoints" the field "keypoints".
         expected_results, expected_results_sigma_tol: see compare_with_expected; the outcome is logged.
 
     Returns (figures, result list by iou type), or None for box_only, as maskrcnn-benchmark does.
@@ -86,8 +90,10 @@ def coco_evaluation(
         json_id: dataset.class_names[label - 1] for label, json_id in dataset.contiguous_category_id_to_json_id.items()
     }
     per_class = {}
+    infos = ((dataset.image_id(index), dataset.get_img_info(index)) for index in range(len(dataset)))
+    sizes = {image_id: (info["width"], info["height"]) for image_id, info in infos}
     for iou_type in iou_types:
-        coco_eval = run_evaluator(ground_truth, detections[iou_type], iou_type)
+        coco_eval = run_evaluator(with_shapes(ground_truth, iou_type, sizes), detections[iou_type], iou_type)
         results.update(coco_eval)
         per_class[iou_type] = per_class_figures(coco_eval, ground_truth, names)
     tables = "\n\n".join(per_class_table(iou_type, figures) for iou_type, figures in per_class.items())
@@ -111,40 +117,121 @@ def in_original_size(predictions: Predictions, dataset, fields) -> Iterator[tupl
         yield dataset.image_id(index), prediction.copy_with_fields(fields).resize((info["width"], info["height"]))
 
 
-def prepare_for_coco_detection(predictions: Predictions, dataset) -> list[dict]:
-    """Detections (fields scores, labels) in COCO's result form, nothing rounded.
+def _finite_detections(predictions: Predictions, dataset, fields=()) -> Iterator[tuple[BoxList, list[dict]]]:
+    """By picture: detections in original pixels, and what all kinds of results say of each of them.
 
-    Boxes become [x, y, width, height] with width = x2 - x1 + 1. Detections whose box or score is not finite
-    are left out and counted in a warning.
+    Detections whose box, score or keypoints are not finite are left out and counted in a warning.
 
     Raises:
-        ValueError: a label is not in the data set.
+        ValueError: a label is not in the data set, or a field is missing.
     """
     json_ids = dataset.contiguous_category_id_to_json_id
-    results = []
     dropped = 0
-    for image_id, boxlist in in_original_size(predictions, dataset, ("scores", "labels")):
-        boxes = boxlist.convert("xywh").bbox
-        finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(boxlist.get_field("scores"))
+    for index, prediction in numbered(predictions):
+        lacking = [name for name in ("scores", "labels", *fields) if not prediction.has_field(name)]
+        if lacking:
+            raise ValueError(
+                f"detections of picture {dataset.image_id(index)} have no field {', '.join(lacking)}, only "
+                f"{prediction.fields()}: the model does not predict what is to be evaluated"
+            )
+    for image_id, boxlist in in_original_size(predictions, dataset, ("scores", "labels", *fields)):
+        finite = torch.isfinite(boxlist.bbox).all(dim=1) & torch.isfinite(boxlist.get_field("scores"))
+        if "keypoints" in fields:
+            finite &= torch.isfinite(boxlist.get_field("keypoints").keypoints).flatten(start_dim=1).all(dim=1)
         dropped += int((~finite).sum())
-        scores = boxlist.get_field("scores")[finite].tolist()
-        labels = boxlist.get_field("labels")[finite].tolist()
+        if not finite.all():
+            boxlist = boxlist[finite]
+        labels = boxlist.get_field("labels").tolist()
         strange = set(labels) - json_ids.keys()
         if strange:
             raise ValueError(
                 f"image {image_id} has detections of label {sorted(strange)}, but {dataset.ann_file} has the labels "
                 f"{min(json_ids)} to {max(json_ids)}: the model was made for another data set or NUM_CLASSES is wrong"
             )
-        results.extend(
-            {"image_id": image_id, "category_id": json_ids[label], "bbox": box, "score": score}
-            for box, label, score in zip(boxes[finite].tolist(), labels, scores, strict=True)
+        scores = boxlist.get_field("scores").tolist()
+        yield (
+            boxlist,
+            [
+                {"image_id": image_id, "category_id": json_ids[label], "score": score}
+                for label, score in zip(labels, scores, strict=True)
+            ],
         )
     if dropped:
-        logger.warning(f"{dropped} detections with a box or score that is not finite were left out")
+        logger.warning(f"{dropped} detections with a box, score or keypoint that is not finite were left out")
+
+
+def prepare_for_coco_detection(predictions: Predictions, dataset) -> list[dict]:
+    """Detections (fields scores, labels) in COCO's result form, nothing rounded.
+
+    Boxes become [x, y, width, height] with width = x2 - x1 + 1.
+
+    Raises:
+        ValueError: a label is not in the data set, or a field is missing.
+    """
+    return [
+        entry | {"bbox": box}
+        for boxlist, entries in _finite_detections(predictions, dataset)
+        for entry, box in zip(entries, boxlist.convert("xywh").bbox.tolist(), strict=True)
+    ]
+
+
+def prepare_for_coco_segmentation(predictions: Predictions, dataset) -> list[dict]:
+    """Masks (field mask) in COCO's result form: compressed RLE in the size of the original picture.
+
+    The field holds probabilities in the box, (N, 1, M, M), which are pasted one by one and cut at 0.5, or masks of
+    the original picture, (N, 1, H, W).
+
+    Raises:
+        ValueError: a label is not in the data set, a field is missing, or masks are of another size.
+    """
+    results = []
+    for boxlist, entries in _finite_detections(predictions, dataset, ("mask",)):
+        for entry, rle in zip(entries, _run_lengths(boxlist), strict=True):
+            results.append(entry | {"segmentation": rle})
     return results
 
 
-PREPARE: dict[str, Callable[[Predictions, object], list[dict]]] = {"bbox": prepare_for_coco_detection}
+def _run_lengths(boxlist: BoxList) -> Iterator[dict]:
+    """The field "mask" of detections in original pixels as COCO RLE, one by one."""
+    width, height = boxlist.size
+    masks = boxlist.get_field("mask")
+    if masks.dim() == 4 and tuple(masks.shape[1:]) == (1, height, width):
+        for mask in masks[:, 0]:
+            yield encode_window((mask > 0.5).numpy(), 0, 0, height, width)
+        return
+    if masks.shape[-1] != masks.shape[-2]:
+        raise ValueError(
+            f"masks of {tuple(masks.shape[-2:])} pixels are neither squares in their boxes nor of the picture's "
+            f"{height} x {width} pixels; set MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS to False"
+        )
+    for window, left, top in paste_windows(masks, boxlist.convert("xyxy").bbox, boxlist.size):
+        yield encode_window(window.numpy(), left, top, height, width)
+
+
+def prepare_for_coco_keypoint(predictions: Predictions, dataset) -> list[dict]:
+    """Keypoints (field keypoints, a PersonKeypoints) in COCO's result form: flat x, y, visibility.
+
+    Raises:
+        ValueError: a label is not in the data set, a field is missing, or there are not 17 keypoints.
+    """
+    results = []
+    for boxlist, entries in _finite_detections(predictions, dataset, ("keypoints",)):
+        points = boxlist.get_field("keypoints").keypoints
+        if points.shape[1] != len(PersonKeypoints.NAMES):
+            raise ValueError(
+                f"COCO's keypoint evaluation is defined for the {len(PersonKeypoints.NAMES)} keypoints of a person, "
+                f"the model predicts {points.shape[1]}"
+            )
+        for entry, numbers in zip(entries, points.flatten(start_dim=1).tolist(), strict=True):
+            results.append(entry | {"keypoints": numbers})
+    return results
+
+
+PREPARE: dict[str, Callable[[Predictions, object], list[dict]]] = {
+    "bbox": prepare_for_coco_detection,
+    "segm": prepare_for_coco_segmentation,
+    "keypoints": prepare_for_coco_keypoint,
+}
 
 
 def _warn_of_missing(predictions: Predictions, dataset, ground_truth: dict) -> None:

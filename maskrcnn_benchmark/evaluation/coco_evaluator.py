@@ -88,11 +88,14 @@ def run_evaluator(ground_truth: dict, detections: list[dict], iou_type: str = "b
     """Evaluates detections in COCO's result form and prints COCO's summary lines on stdout.
 
     Args:
-        ground_truth: as load_ground_truth returns it; not changed. Image ids may be text.
-        detections: {"image_id", "category_id", "bbox": [x, y, width, height], "score"}; not changed. May be empty.
+        ground_truth: as load_ground_truth returns it, for masks and keypoints put through coco_shapes.with_shapes;
+            not changed. Image ids may be text.
+        detections: {"image_id", "category_id", "score"} and "bbox": [x, y, width, height], "segmentation": RLE or
+            "keypoints": 51 numbers; not changed. May be empty.
+        iou_type: "bbox", "segm" or "keypoints".
         evaluator: one of EVALUATORS; None takes the first that is installed.
 
-    Returns the evaluator's object, with `params.iouType`, `params.catIds`, `stats` (12 figures for boxes)
+    Returns the evaluator's object, with `params.iouType`, `params.catIds`, `stats` (12 figures, 10 for keypoints)
     and `eval["precision"]` (T, R, K, A, M).
     """
     evaluator = evaluator or available_evaluator()

@@ -8,14 +8,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import torch
 
 from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.keypoint import Keypoints, PersonKeypoints
 from maskrcnn_benchmark.utils.atomic_write import atomic_write
 from maskrcnn_benchmark.utils.safe_unpickle import load_pickled
 
 Predictions = Sequence[BoxList | None] | Mapping[int, BoxList]
 
-# The class under the module names of the packages that wrote such files.
-_BOXLIST_NAMES = {
-    (f"{package}.structures.bounding_box", "BoxList"): BoxList for package in ("maskrcnn_benchmark", "fcos_core")
+# The classes under the module names of the packages that wrote such files.
+_NAMES = {
+    (f"{package}.structures.{module}", kind.__name__): kind
+    for package in ("maskrcnn_benchmark", "fcos_core")
+    for module, kind in (("bounding_box", BoxList), ("keypoint", Keypoints), ("keypoint", PersonKeypoints))
 }
 
 
@@ -41,18 +44,22 @@ def _compact(boxlist: BoxList) -> BoxList:
     new = BoxList(boxlist.bbox.detach().to("cpu").clone(), boxlist.size, boxlist.mode)
     for name in boxlist.fields():
         data = boxlist.get_field(name)
-        new.add_field(name, data.detach().to("cpu").clone() if isinstance(data, torch.Tensor) else data)
+        if isinstance(data, torch.Tensor):
+            data = data.detach().to("cpu").clone()
+        elif isinstance(data, Keypoints):
+            data = data.to("cpu")[torch.arange(len(data))]  # this copies, its fields too
+        new.add_field(name, data)
     return new
 
 
 def load_predictions(path: str | os.PathLike) -> list[BoxList | None]:
-    """Reads a predictions.pth of this package or of the forks, without unpickling anything but BoxList and tensors.
+    """Reads a predictions.pth of this package or of the forks; BoxLists, keypoints and tensors are all it unpickles.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, asks for another class, or holds something else.
     """
-    predictions = load_pickled(path, allow=_BOXLIST_NAMES)
+    predictions = load_pickled(path, allow=_NAMES)
     fits = isinstance(predictions, list) and all(
         entry is None or (isinstance(entry, BoxList) and isinstance(getattr(entry, "bbox", None), torch.Tensor))
         for entry in predictions

@@ -28,6 +28,8 @@ class Keypoints:
     """
 
     FLIP_INDS: Sequence[int] | None = None
+    # of the class too, for objects in files that older programs wrote
+    flip_inds: Sequence[int] | None = None
 
     def __init__(self, keypoints, size, mode=None, flip_inds: Sequence[int] | None = None):
         device = keypoints.device if isinstance(keypoints, torch.Tensor) else torch.device("cpu")
@@ -185,7 +187,7 @@ class PersonKeypoints(Keypoints):
         "right_ankle",
     ]
     FLIP_MAP = {name: name.replace("left", "right") for name in NAMES if name.startswith("left")}
-    FLIP_INDS = flip_inds_of(NAMES, FLIP_MAP)
+    FLIP_INDS = flip_inds = flip_inds_of(NAMES, FLIP_MAP)
     CONNECTIONS = kp_connections(NAMES)
 
 

@@ -1,4 +1,4 @@
-"""Pictures with boxes drawn on them, side by side and in grids.
+"""Pictures with boxes and masks drawn on them, side by side and in grids.
 
 Pictures are (H, W, 3) uint8 RGB numpy arrays. Nothing given is changed.
 """
@@ -17,6 +17,9 @@ from maskrcnn_benchmark.utils.atomic_write import atomic_write
 PALETTE = (2**25 - 1, 2**15 - 1, 2**21 - 1)
 INK = (20, 20, 20)
 PAPER = (255, 255, 255)
+
+# How much of a mask's colour is mixed in: the picture under it stays recognisable.
+MASK_OPACITY = 0.45
 
 
 def label_colors(labels) -> np.ndarray:
@@ -67,6 +70,30 @@ def draw_boxes(
         if text:
             taken.append(_draw_tag(draw, text, corners[i], tuple(colors[i]), font, (width, height), taken))
     return np.asarray(canvas).copy()
+
+
+def draw_masks(image: np.ndarray, masks, labels) -> np.ndarray:
+    """A copy of the picture in which masks are tinted in the colour of their label, with an outline in full colour.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        masks: (N, H', W') tensor or array, non-zero inside; stretched to the picture when their size is another. Later
+            ones are drawn over earlier ones.
+        labels: (N,).
+    """
+    height, width = image.shape[:2]
+    drawn = image.copy()
+    for mask, color in zip(np.asarray(masks), label_colors(labels), strict=True):
+        inside = mask != 0
+        if inside.shape != (height, width):
+            stretched = Image.fromarray(inside.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
+            inside = np.asarray(stretched) != 0
+        tint = drawn[inside] * (1 - MASK_OPACITY) + color * MASK_OPACITY
+        drawn[inside] = tint.astype(np.uint8)
+        padded = np.pad(inside, 1)
+        whole = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+        drawn[inside & ~whole] = color
+    return drawn
 
 
 def _tag_text(label: int, score: float | None, class_names: Sequence[str] | None) -> str:

@@ -77,9 +77,3 @@ def test_config_is_the_defaults_then_the_file_then_the_command_line(tmp_path):
 def test_a_device_that_is_none_is_named():
     with pytest.raises(ValueError, match="MODEL.DEVICE is 'tpu'"):
         launch.start(launch.load_config("", ["MODEL.DEVICE", "tpu"]), args=None, log_dir="")
-
-
-@pytest.mark.parametrize("key", ["MODEL.MASK_ON", "MODEL.KEYPOINT_ON"])
-def test_masks_and_keypoints_are_refused_before_the_data_are_read(key):
-    with pytest.raises(ValueError, match=key):
-        launch.load_config("", [key, "True"])

@@ -6,6 +6,7 @@ import torch
 
 from maskrcnn_benchmark.evaluation.predictions import load_predictions, numbered, save_predictions
 from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
 
 
 def _assert_same(a, b):
@@ -46,6 +47,34 @@ def test_views_do_not_take_their_base_to_the_file(tmp_path):
     view.add_field("scores", everything[:3, 0])
     save_predictions([view], tmp_path / "predictions.pth")
     assert os.path.getsize(tmp_path / "predictions.pth") < 20_000
+
+
+def test_masks_and_keypoints_round_trip(tmp_path, boxlist):
+    prediction = boxlist((40, 30), [((1, 2, 3, 4), 1, 0.5)])
+    prediction.add_field("mask", torch.rand(1, 1, 28, 28))
+    keypoints = PersonKeypoints(torch.rand(50_000, 17, 3)[:1], (40, 30))
+    keypoints.add_field("logits", torch.rand(1, 17))
+    prediction.add_field("keypoints", keypoints)
+    save_predictions([prediction], tmp_path / "predictions.pth")
+    assert os.path.getsize(tmp_path / "predictions.pth") < 20_000
+    (loaded,) = load_predictions(tmp_path / "predictions.pth")
+    assert torch.equal(loaded.get_field("mask"), prediction.get_field("mask"))
+    found = loaded.resize((80, 60)).get_field("keypoints")
+    assert type(found) is PersonKeypoints and torch.equal(found.get_field("logits"), keypoints.get_field("logits"))
+    assert torch.equal(found.keypoints[..., :2], keypoints.keypoints[..., :2] * 2)
+
+
+def test_keypoints_of_the_forks_have_no_flip_indices_of_their_own(tmp_path, boxlist):
+    prediction = boxlist((40, 30), [((1, 2, 3, 4), 1, 0.5)])
+    keypoints = PersonKeypoints(torch.rand(1, 17, 3) + 1, (40, 30))
+    del keypoints.flip_inds
+    prediction.add_field("keypoints", keypoints)
+    torch.save([prediction], tmp_path / "predictions.pth")
+    (loaded,) = load_predictions(tmp_path / "predictions.pth")
+    assert torch.equal(
+        loaded.get_field("keypoints").transpose(0).keypoints,
+        PersonKeypoints(keypoints.keypoints, (40, 30)).transpose(0).keypoints,
+    )
 
 
 def test_other_classes_are_refused_and_nothing_runs(tmp_path):

@@ -4,7 +4,15 @@ import torch
 from PIL import Image
 
 from maskrcnn_benchmark.structures.bounding_box import BoxList
-from maskrcnn_benchmark.utils.visualize import draw_boxes, fit_width, grid, label_colors, save_picture, side_by_side
+from maskrcnn_benchmark.utils.visualize import (
+    draw_boxes,
+    draw_masks,
+    fit_width,
+    grid,
+    label_colors,
+    save_picture,
+    side_by_side,
+)
 
 
 def _boxes(boxes, size, labels=None, scores=None):
@@ -62,6 +70,27 @@ def test_every_box_shows_on_black_and_on_white(background):
 def test_no_boxes_leave_the_picture_as_it_is():
     image = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
     assert (draw_boxes(image, _boxes([], (30, 20), [], [])) == image).all()
+
+
+def test_masks_tint_their_inside_and_outline_it_in_full_colour():
+    image = np.full((20, 30, 3), 100, dtype=np.uint8)
+    mask = torch.zeros(1, 20, 30, dtype=torch.uint8)
+    mask[0, 5:10, 5:15] = 1
+    drawn = draw_masks(image, mask, [1])
+    color = label_colors([1])[0]
+    assert (image == 100).all()
+    assert (drawn[5, 5] == color).all() and (drawn[9, 14] == color).all()
+    assert (drawn[7, 8] == (100 * 0.55 + color * 0.45).astype(np.uint8)).all()
+    assert (drawn[4] == 100).all() and (drawn[:, 15:] == 100).all()
+
+
+def test_masks_of_another_size_are_stretched_and_none_change_nothing():
+    image = np.zeros((40, 60, 3), dtype=np.uint8)
+    mask = np.zeros((1, 20, 30), dtype=bool)
+    mask[0, :10] = True
+    drawn = draw_masks(image, mask, [3])
+    assert drawn[:20].any(axis=2).all() and not drawn[20:].any()
+    assert (draw_masks(image, torch.zeros(0, 40, 60), []) == image).all()
 
 
 def test_grid_places_pictures_of_different_sizes():

@@ -3,5 +3,6 @@
 from .coco import COCODataset
 from .concat_dataset import ConcatDataset
 from .list_dataset import ListDataset
+from .voc import PascalVOCDataset
 
-__all__ = ["COCODataset", "ConcatDataset", "ListDataset"]
+__all__ = ["COCODataset", "ConcatDataset", "ListDataset", "PascalVOCDataset"]

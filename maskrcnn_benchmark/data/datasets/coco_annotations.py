@@ -1,80 +1,30 @@
 """Reading a COCO instances json into flat arrays, with everything questionable decided and counted.
 
-Shapes: I pictures, B boxes, K foreground classes.
+Shapes: I pictures, B boxes, K foreground classes, J keypoints of an object.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections import Counter
 
 import numpy as np
 
+from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
+from maskrcnn_benchmark.data.datasets.mask_table import read_masks
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
-
-# A picture of a keypoint file is trained on when its annotations have this many visible keypoints together.
-MIN_VISIBLE_KEYPOINTS = 10
 
 # Pixels. Farther out than any picture reaches, and far from where float32 overflows.
 FAR = 1e9
 
 
-@dataclass
-class CocoAnnotations:
-    """What an annotation file says, pictures sorted by id, boxes sorted by picture and then as in the file.
-
-    image_ids: I ids. file_names: I texts. json_sizes: (I, 2) int64 width, height; 0 where the file does not say.
-    category_ids, class_names: K each, in the file's order: label k is the k-th category, counted from 1.
-    boxes: (B, 4) float32, inclusive corners x1, y1, x2, y2 in pixels of the picture; none is empty.
-    picture: (B,) int64, index of the box's picture. labels: (B,) int64, 1..K. crowd: (B,) bool.
-    annotation_ids: B ids. visible_keypoints: (B,) int64, or None when no annotation has keypoints.
-    """
-
-    image_ids: list
-    file_names: list[str]
-    json_sizes: np.ndarray
-    category_ids: list
-    class_names: list[str]
-    boxes: np.ndarray
-    picture: np.ndarray
-    labels: np.ndarray
-    crowd: np.ndarray
-    annotation_ids: list
-    visible_keypoints: np.ndarray | None
-
-    def select_boxes(self, keep: np.ndarray) -> None:
-        """Keeps the boxes where `keep`, (B,) bool, is true."""
-        self.boxes, self.picture = self.boxes[keep], self.picture[keep]
-        self.labels, self.crowd = self.labels[keep], self.crowd[keep]
-        self.annotation_ids = [self.annotation_ids[i] for i in np.flatnonzero(keep)]
-        if self.visible_keypoints is not None:
-            self.visible_keypoints = self.visible_keypoints[keep]
-
-    def select_pictures(self, keep: np.ndarray) -> None:
-        """Keeps the pictures where `keep`, (I,) bool, is true, and their boxes."""
-        self.select_boxes(keep[self.picture])
-        self.picture = (np.cumsum(keep) - 1)[self.picture]
-        kept = np.flatnonzero(keep)
-        self.image_ids = [self.image_ids[i] for i in kept]
-        self.file_names = [self.file_names[i] for i in kept]
-        self.json_sizes = self.json_sizes[kept]
-
-    def pictures_to_train_on(self) -> np.ndarray:
-        """(I,) bool: the picture has a box (crowd counts, as in the forks) and in a keypoint file enough keypoints."""
-        count = len(self.image_ids)
-        keep = np.bincount(self.picture, minlength=count) > 0
-        if self.visible_keypoints is not None:
-            visible = np.bincount(self.picture, weights=self.visible_keypoints, minlength=count)
-            keep &= visible >= MIN_VISIBLE_KEYPOINTS
-        return keep
-
-
-def read_coco(ann_file: str, report: DatasetReport) -> CocoAnnotations:
+def read_coco(ann_file: str, report: DatasetReport) -> AnnotationTable:
     """Reads a COCO json; "info", "licenses", and an annotation's "area", "iscrowd" and "segmentation" may be missing.
 
     Dropped and counted: annotations of pictures or categories that the file does not list; boxes that are missing,
     not finite, inverted, or at most one pixel wide or high (inclusive corners coincide: the forks dropped those too);
-    repetitions of the same picture or annotation. Different annotations with one id are kept, and noted.
+    repetitions of the same picture or annotation. Different annotations with one id are kept, and noted. Masks and
+    keypoints that are broken do not drop their box, see `read_masks` and `_keypoints`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -86,12 +36,13 @@ def read_coco(ann_file: str, report: DatasetReport) -> CocoAnnotations:
     image_ids = list(images)
     rows = _annotations(data, ann_file, report, image_ids, category_ids)
     sizes = [(_side(image.get("width")), _side(image.get("height"))) for image in images.values()]
-    return CocoAnnotations(
+    return AnnotationTable(
         image_ids=image_ids,
         file_names=[image["file_name"] for image in images.values()],
-        json_sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2),
+        given_sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2),
         category_ids=category_ids,
         class_names=class_names,
+        keypoint_names=_keypoint_names(data, rows["keypoints"]),
         **rows,
     )
 
@@ -169,13 +120,12 @@ def _images(data: dict, ann_file: str, report: DatasetReport) -> dict:
 
 
 def _annotations(data: dict, ann_file: str, report: DatasetReport, image_ids: list, category_ids: list) -> dict:
-    """The box arrays of CocoAnnotations, by field name."""
+    """The box, mask and keypoint arrays of AnnotationTable, by field name."""
     table = _table({"annotations": data.get("annotations", [])}, "annotations", ann_file, ())
     ids = [row.get("id") for row in table]
     picture = _positions([row.get("image_id") for row in table], image_ids)
     category = _positions([row.get("category_id") for row in table], category_ids)
     xywh = _boxes([row.get("bbox") for row in table])
-    keypoints = [row.get("keypoints") for row in table]
 
     keep = np.ones(len(table), dtype=bool)
 
@@ -197,17 +147,54 @@ def _annotations(data: dict, ann_file: str, report: DatasetReport, image_ids: li
     rows = rows[np.argsort(picture[rows], kind="stable")]
     boxes = xywh[rows].clip(-FAR, FAR).astype(np.float32)
     boxes[:, 2:] = boxes[:, :2] + np.maximum(boxes[:, 2:] - 1, 0)
-    visible = None
-    if any(keypoints):
-        visible = np.array([_visible(keypoints[i]) for i in rows], dtype=np.int64)
+    crowd = np.array([bool(table[i].get("iscrowd")) for i in rows], dtype=bool)
+    row_ids = [ids[i] for i in rows]
     return {
         "boxes": boxes,
         "picture": picture[rows],
         "labels": category[rows] + 1,
-        "crowd": np.array([bool(table[i].get("iscrowd")) for i in rows], dtype=bool),
-        "annotation_ids": [ids[i] for i in rows],
-        "visible_keypoints": visible,
+        "crowd": crowd,
+        "annotation_ids": row_ids,
+        "masks": read_masks([table[i].get("segmentation") for i in rows], boxes, ~crowd, row_ids, report),
+        "keypoints": _keypoints([table[i].get("keypoints") for i in rows], row_ids, report),
     }
+
+
+def _keypoints(keypoints: list, ids: list, report: DatasetReport) -> np.ndarray | None:
+    """(B, J, 3) float32 where most entries have J keypoints; None when there is none.
+
+    Entries that are missing or broken become zeros, which means not visible; broken ones are counted.
+    """
+    lengths = Counter(len(entry) for entry in keypoints if isinstance(entry, list) and entry)
+    if not lengths:
+        return None
+    count = max(lengths, key=lambda length: (length % 3 == 0, lengths[length])) // 3
+    table = np.zeros((len(keypoints), count, 3), dtype=np.float32)
+    broken = []
+    for row, entry, number in zip(table.reshape(len(keypoints), -1), keypoints, ids, strict=True):
+        if entry is None or entry == []:
+            continue
+        try:
+            row[:] = np.array(entry if isinstance(entry, list) else [], dtype=np.float32)
+        except (TypeError, ValueError, OverflowError):
+            row[:] = np.nan  # of another length, or not numbers
+        if not np.isfinite(row).all():
+            row[:] = 0
+            broken.append(number)
+    what = f"broken keypoints (not {count} times three finite numbers), taken for not visible"
+    report.add("repaired", what, broken)
+    return table
+
+
+def _keypoint_names(data: dict, keypoints: np.ndarray | None) -> list[str] | None:
+    """What the first category with as many names calls the keypoints."""
+    if keypoints is None:
+        return None
+    for category in data["categories"]:
+        names = category.get("keypoints")
+        if isinstance(names, list) and len(names) == keypoints.shape[1]:
+            return [str(name) for name in names]
+    return None
 
 
 def _positions(values: list, known: list) -> np.ndarray:
@@ -264,9 +251,3 @@ def _repeated(table: list[dict], ids: list, report: DatasetReport) -> np.ndarray
 def _side(value) -> int:
     """A width or height of the json; 0 for anything that is not a positive number."""
     return int(value) if isinstance(value, (int, float)) and 0 < value < 2**31 else 0
-
-
-def _visible(keypoints) -> int:
-    if not isinstance(keypoints, list):
-        return 0
-    return sum(1 for flag in keypoints[2::3] if isinstance(flag, (int, float)) and flag > 0)

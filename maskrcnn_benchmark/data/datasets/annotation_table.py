@@ -1,0 +1,95 @@
+"""The annotations of a data set in flat arrays, while it is being read and checked.
+
+Shapes: I pictures, B boxes (all pictures together), K foreground classes, J keypoints of an object.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from maskrcnn_benchmark.data.datasets.mask_table import MaskTable
+from maskrcnn_benchmark.data.datasets.report import DatasetReport
+
+# A box may stick out this far (pixels) before clipping it is worth a line in the report: annotation tools round.
+ROUNDING = 1.0
+
+# A picture of a keypoint file is trained on when its annotations have this many visible keypoints together.
+MIN_VISIBLE_KEYPOINTS = 10
+
+
+@dataclass
+class AnnotationTable:
+    """What annotation files say, pictures sorted by id, boxes sorted by picture and then as in the file.
+
+    image_ids: I ids. file_names: I texts. given_sizes: (I, 2) int64 width, height; 0 where the file does not say.
+    category_ids, class_names: K each, in the file's order: label k is the k-th category, counted from 1.
+    boxes: (B, 4) float32, inclusive corners x1, y1, x2, y2 in pixels of the picture; none is empty.
+    picture: (B,) int64, index of the box's picture. labels: (B,) int64, 1..K. crowd: (B,) bool.
+    annotation_ids: B ids. masks: of B objects, or None when no object has a segmentation.
+    keypoints: (B, J, 3) float32 x, y, visibility, or None when no annotation has keypoints.
+    keypoint_names: J texts, or None when the file does not name them.
+    difficult: (B,) bool, or None where annotations do not tell.
+    """
+
+    image_ids: list
+    file_names: list[str]
+    given_sizes: np.ndarray
+    category_ids: list
+    class_names: list[str]
+    boxes: np.ndarray
+    picture: np.ndarray
+    labels: np.ndarray
+    crowd: np.ndarray
+    annotation_ids: list
+    masks: MaskTable | None = None
+    keypoints: np.ndarray | None = None
+    keypoint_names: list[str] | None = None
+    difficult: np.ndarray | None = None
+
+    def select_boxes(self, keep: np.ndarray) -> None:
+        """Keeps the boxes where `keep`, (B,) bool, is true."""
+        self.boxes, self.picture = self.boxes[keep], self.picture[keep]
+        self.labels, self.crowd = self.labels[keep], self.crowd[keep]
+        self.annotation_ids = [self.annotation_ids[i] for i in np.flatnonzero(keep)]
+        if self.masks is not None:
+            self.masks = self.masks.select(keep)
+        if self.keypoints is not None:
+            self.keypoints = self.keypoints[keep]
+        if self.difficult is not None:
+            self.difficult = self.difficult[keep]
+
+    def select_pictures(self, keep: np.ndarray) -> None:
+        """Keeps the pictures where `keep`, (I,) bool, is true, and their boxes."""
+        self.select_boxes(keep[self.picture])
+        self.picture = (np.cumsum(keep) - 1)[self.picture]
+        kept = np.flatnonzero(keep)
+        self.image_ids = [self.image_ids[i] for i in kept]
+        self.file_names = [self.file_names[i] for i in kept]
+        self.given_sizes = self.given_sizes[kept]
+
+    def pictures_to_train_on(self) -> np.ndarray:
+        """(I,) bool: the picture has a box (crowd counts, as in the forks), in a keypoint file enough keypoints."""
+        count = len(self.image_ids)
+        keep = np.bincount(self.picture, minlength=count) > 0
+        if self.keypoints is not None:
+            visible = np.bincount(self.picture, weights=(self.keypoints[:, :, 2] > 0).sum(axis=1), minlength=count)
+            keep &= visible >= MIN_VISIBLE_KEYPOINTS
+        return keep
+
+    def clip(self, sizes: np.ndarray, report: DatasetReport) -> None:
+        """Cuts boxes at the border of their pictures and drops what is empty then; `sizes` is (I, 2) width, height."""
+        limits = (sizes[self.picture] - 1).astype(np.float32)
+        limits = np.concatenate([limits, limits], axis=1)
+        clipped = np.clip(self.boxes, 0, limits)
+        inside = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
+        moved = (np.abs(clipped - self.boxes) > ROUNDING).any(axis=1)
+        report.add("dropped", "boxes outside the picture", self.ids_of(~inside))
+        report.add("repaired", "boxes clipped to the picture", self.ids_of(inside & moved))
+        self.boxes = clipped
+        self.select_boxes(inside)
+
+    def ids_of(self, where: np.ndarray) -> list:
+        """The annotation ids of the boxes where `where`, (B,) bool, is true."""
+        return [self.annotation_ids[i] for i in np.flatnonzero(where)]

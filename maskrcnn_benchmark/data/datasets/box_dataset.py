@@ -1,0 +1,216 @@
+"""What the data sets of annotated pictures have in common, whatever their annotations are written in.
+
+Shapes: I pictures, B boxes (all pictures together), K foreground classes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
+from maskrcnn_benchmark.data.datasets.pictures import read_headers, read_picture
+from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
+from maskrcnn_benchmark.data.datasets.string_table import StringTable
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.keypoint import Keypoints, PersonKeypoints, flip_inds_of
+
+logger = logging.getLogger(__name__)
+
+
+class BoxDataset(Dataset):
+    """Pictures with boxes and what belongs to them, one item a picture.
+
+    Args:
+        table: the annotations, which change hands: they are clipped and selected here.
+        root: folder that the table's file names are relative to.
+        annotations: file or folder that the annotations come from, and `source` what it is called ("json"), for
+            messages.
+        report: has the findings of reading; gets those of checking the pictures, and is logged as one line.
+        remove_images_without_annotations: leave out pictures that have no usable box (for training).
+        transforms: called (image, target) -> (image, target); None gives PIL pictures.
+
+    An item is (image, BoxList, index): a PIL RGB picture, inclusive boxes in its pixels with the field "labels"
+    (int64, 1..K), as far as the annotations have them "masks", "keypoints" and "difficult" (uint8), and the index
+    asked for; both go through `transforms`. Crowd regions are left out.
+
+    Every picture's header is read at once. Boxes are clipped to the picture as it is on the disk, whatever size the
+    annotations give.
+
+    Attributes:
+        ids: what the annotations call the I pictures. class_names: K names; label k is class_names[k - 1].
+        categories: name by category id of the annotations. id_to_img_map: image id by index. report.
+
+    Raises:
+        FileNotFoundError: the folder or pictures are missing; the first few are named.
+        ValueError: nothing is left to train on.
+        OSError: pictures cannot be decoded; the first few are named.
+    """
+
+    def __init__(
+        self,
+        table: AnnotationTable,
+        root: str,
+        annotations: str,
+        source: str,
+        report: DatasetReport,
+        remove_images_without_annotations: bool,
+        transforms=None,
+    ):
+        self.root = root
+        self.name = report.name
+        self.annotations = annotations
+        self.source = source
+        self.report = report
+        self._transforms = transforms
+
+        if remove_images_without_annotations:
+            self._leave_out_pictures(table)  # so that the pictures of these need not be there
+        sizes, turned = self._check_pictures(table)
+        table.clip(sizes, report)
+        if remove_images_without_annotations:
+            trained = table.pictures_to_train_on()
+            sizes, turned = sizes[trained], turned[trained]
+            self._leave_out_pictures(table)
+        report.add("dropped", "crowd regions", table.ids_of(table.crowd))
+        table.select_boxes(~table.crowd)
+        if table.masks is not None:
+            other = table.ids_of(table.masks.of_other_size(sizes[table.picture]))
+            report.add("repaired", "RLE masks of another size than their picture, cut or padded", other)
+
+        self.ids = table.image_ids
+        self.class_names = table.class_names
+        self.categories = dict(zip(table.category_ids, table.class_names, strict=True))
+        self.id_to_img_map = dict(enumerate(self.ids))
+
+        # Flat arrays, no object a box: worker processes share them with the parent for good.
+        self._file_names = StringTable(table.file_names)
+        self._sizes = sizes
+        self._turned = turned
+        self._boxes = table.boxes
+        self._labels = table.labels
+        self._masks = table.masks
+        self._keypoints = table.keypoints
+        self._keypoint_names = table.keypoint_names
+        self._difficult = table.difficult
+        self._offsets = np.searchsorted(table.picture, np.arange(len(self.ids) + 1))
+
+        report.totals = {"pictures": len(self.ids), "boxes": len(table.boxes), "classes": len(self.class_names)}
+        logger.info("%s", report)
+        if remove_images_without_annotations and not len(self._boxes):
+            raise ValueError(f"data set {report} - nothing is left to train on")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int):
+        index = range(len(self))[index]  # negative ones count from the end; IndexError past it
+        path = self.path(index)
+        try:
+            image = read_picture(path, upright=bool(self._turned[index]))
+            target = self.get_groundtruth(index, image.size)
+            if self._transforms is not None:
+                image, target = self._transforms(image, target)
+        except Exception as error:
+            raise RuntimeError(
+                f"data set {self.name}: picture {path} (image id {self.ids[index]}) failed: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        return image, target, index
+
+    def get_groundtruth(self, index: int, size: tuple[int, int] | None = None) -> BoxList:
+        """The boxes of a picture with their fields, before transforms.
+
+        Args:
+            size: (width, height) of the decoded picture, if it is at hand: a file that changed since the start may
+                not have boxes outside it.
+        """
+        rows = slice(self._offsets[index], self._offsets[index + 1])
+        known_size = tuple(self._sizes[index].tolist())
+        target = BoxList(torch.from_numpy(self._boxes[rows].copy()), size or known_size, mode="xyxy")
+        target.add_field("labels", torch.from_numpy(self._labels[rows].copy()))
+        if self._masks is not None:
+            target.add_field("masks", self._masks.masks(rows.start, rows.stop, target.size))
+        if self._keypoints is not None:
+            keypoints = torch.from_numpy(self._keypoints[rows].copy())
+            target.add_field("keypoints", _make_keypoints(keypoints, target.size, self._keypoint_names))
+        if self._difficult is not None:
+            target.add_field("difficult", torch.from_numpy(self._difficult[rows].astype(np.uint8)))
+        if size is not None and size != known_size:
+            target = target.clip_to_image(remove_empty=True)
+        return target
+
+    def path(self, index: int) -> str:
+        """The picture's file."""
+        return os.path.join(self.root, self._file_names[index])
+
+    def image_id(self, index: int):
+        """What the annotation file calls the picture."""
+        return self.ids[index]
+
+    def get_img_info(self, index: int) -> dict:
+        """id, file_name, and width and height of the picture as items have it (not what the json says of it)."""
+        width, height = self._sizes[index].tolist()
+        return {"id": self.ids[index], "file_name": self._file_names[index], "width": width, "height": height}
+
+    def _leave_out_pictures(self, table: AnnotationTable) -> None:
+        keep = table.pictures_to_train_on()
+        left_out = [table.image_ids[i] for i in np.flatnonzero(~keep)]
+        self.report.add("dropped", "pictures without usable annotations", left_out, "image ids")
+        table.select_pictures(keep)
+
+    def _check_pictures(self, table: AnnotationTable) -> tuple[np.ndarray, np.ndarray]:
+        """Reads all headers: (I, 2) int64 width and height as items will have them, (I,) bool EXIF turn to apply."""
+        if table.file_names and not os.path.isdir(self.root):
+            raise FileNotFoundError(f"data set {self.name}: picture folder {self.root} does not exist")
+        headers = read_headers(os.path.join(self.root, file_name) for file_name in table.file_names)
+        self._refuse_unreadable(table, headers)
+
+        stored = np.array([(h.width, h.height) for h in headers], dtype=np.int64).reshape(-1, 2)
+        given = table.given_sizes
+        differs = (given != stored).any(axis=1)
+        rotated = np.array([h.rotated for h in headers], dtype=bool)
+        quarter_turn = np.array([h.quarter_turn for h in headers], dtype=bool)
+        turned = quarter_turn & differs & (given == stored[:, ::-1]).all(axis=1)
+        unknown = (given == 0).any(axis=1)
+
+        def report(action: str, what: str, where) -> None:
+            self.report.add(action, what, [table.image_ids[i] for i in np.flatnonzero(where)], "image ids")
+
+        report("repaired", "truncated pictures (what is missing is grey)", [h.truncated for h in headers])
+        report("repaired", f"pictures without a size in the {self.source}", unknown)
+        report("repaired", f"pictures of another size than the {self.source} says", differs & ~turned & ~unknown)
+        report("repaired", f"pictures turned as EXIF says, because the {self.source} has the turned size", turned)
+        report("noted", "pictures with an EXIF rotation, used as stored", rotated & ~turned)
+        modes = Counter(h.mode for h in headers if h.mode != "RGB")
+        for mode in sorted(modes):
+            report("repaired", f"pictures of mode {mode} converted to RGB", [h.mode == mode for h in headers])
+        return np.where(turned[:, None], stored[:, ::-1], stored), turned
+
+    def _refuse_unreadable(self, table: AnnotationTable, headers: list) -> None:
+        missing = [i for i, header in enumerate(headers) if isinstance(header, (FileNotFoundError, NotADirectoryError))]
+        if missing:
+            names = ", ".join(table.file_names[i] for i in missing[:EXAMPLES])
+            raise FileNotFoundError(
+                f"data set {self.name}: {len(missing):,} of {len(headers):,} pictures are missing in {self.root}: "
+                f"{names}{', ...' if len(missing) > EXAMPLES else ''}. Is the picture folder the right one?"
+            )
+        broken = [i for i, header in enumerate(headers) if isinstance(header, OSError)]
+        if broken:
+            names = "; ".join(f"{table.file_names[i]}: {headers[i]}" for i in broken[:EXAMPLES])
+            raise OSError(
+                f"data set {self.name}: {len(broken):,} of {len(headers):,} pictures in {self.root} cannot be "
+                f"decoded: {names}{'; ...' if len(broken) > EXAMPLES else ''}. Replace them or take them "
+                f"out of {self.annotations}."
+            )
+
+
+def _make_keypoints(keypoints: torch.Tensor, size: tuple[int, int], names: list[str] | None) -> Keypoints:
+    if names is None and keypoints.shape[1] == len(PersonKeypoints.NAMES) or names == PersonKeypoints.NAMES:
+        return PersonKeypoints(keypoints, size)
+    return Keypoints(keypoints, size, flip_inds=names and flip_inds_of(names))

@@ -1,0 +1,182 @@
+"""The masks of a whole data set in a few flat arrays, which worker processes share with their parent for good.
+
+Shapes: B objects, Q polygons, P points and R runs of all of them together, H x W pixels of a picture.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from maskrcnn_benchmark.data.datasets.report import DatasetReport
+from maskrcnn_benchmark.structures.rle import decode_counts, parse_counts
+from maskrcnn_benchmark.structures.segmentation_mask import MIN_POINTS, BinaryMaskList, PolygonList, SegmentationMask
+
+
+class MaskTable:
+    """Polygons or run lengths of B objects.
+
+    Args:
+        points: (P, 2) float32 x, y in pixels of the picture.
+        point_offsets: (Q + 1,) int64, the first point of each polygon, and P.
+        offsets: (B + 1,) int64, the first polygon of each object, and Q.
+        runs: (R,) uint32 run lengths, column by column, beginning with zeros.
+        run_offsets: (B + 1,) int64, the first run of each object, and R. An object has polygons or runs.
+        run_sizes: (B, 2) int64 height and width of the mask that the runs make up; 0 for polygons.
+    """
+
+    def __init__(self, points, point_offsets, offsets, runs, run_offsets, run_sizes):
+        self.points, self.point_offsets, self.offsets = points, point_offsets, offsets
+        self.runs, self.run_offsets, self.run_sizes = runs, run_offsets, run_sizes
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def select(self, keep: np.ndarray) -> MaskTable:
+        """The objects where `keep`, (B,) bool, is true."""
+        polygons, offsets = _parts(self.offsets, keep)
+        points, point_offsets = _parts(self.point_offsets, polygons)
+        runs, run_offsets = _parts(self.run_offsets, keep)
+        return MaskTable(
+            self.points[points], point_offsets, offsets, self.runs[runs], run_offsets, self.run_sizes[keep]
+        )
+
+    def of_other_size(self, sizes: np.ndarray) -> np.ndarray:
+        """(B,) bool: the runs make up a mask of another size than (B, 2) width, height."""
+        return (self.run_sizes > 0).all(axis=1) & (self.run_sizes != sizes[:, ::-1]).any(axis=1)
+
+    def masks(self, first: int, last: int, size: tuple[int, int]) -> SegmentationMask:
+        """The masks of objects first to last - 1, which are in one picture of `size` (width, height).
+
+        They are polygons, or, when one of them has runs, all of them pixels. Masks of another size are cut or padded
+        with zeros to the right and bottom.
+        """
+        if self.run_offsets[first] == self.run_offsets[last]:
+            return SegmentationMask(self._polygons(first, last, size), size, mode="poly")
+        width, height = size
+        pixels = np.zeros((last - first, height, width), dtype=np.uint8)
+        for picture, i in zip(pixels, range(first, last), strict=True):
+            if self.run_offsets[i] == self.run_offsets[i + 1]:
+                picture[:] = self._polygons(i, i + 1, size).convert_to_binarymask().masks[0].numpy()
+            else:
+                runs = self.runs[self.run_offsets[i] : self.run_offsets[i + 1]]
+                mask = decode_counts(runs, *self.run_sizes[i].tolist())[:height, :width]
+                picture[: mask.shape[0], : mask.shape[1]] = mask
+        return SegmentationMask(BinaryMaskList(torch.from_numpy(pixels), size, copy=False), size, mode="mask")
+
+    def _polygons(self, first: int, last: int, size) -> PolygonList:
+        offsets = self.offsets[first : last + 1]
+        point_offsets = self.point_offsets[offsets[0] : offsets[-1] + 1]
+        points = self.points[point_offsets[0] : point_offsets[-1]]
+        return PolygonList.from_arrays(points, point_offsets - point_offsets[0], offsets - offsets[0], size)
+
+
+def _parts(offsets: np.ndarray, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(which parts stay, bool; the offsets of the owners that stay), where i owns offsets[i]:offsets[i + 1]."""
+    lengths = np.diff(offsets)
+    return np.repeat(keep, lengths), np.concatenate(([0], np.cumsum(lengths[keep])))
+
+
+def read_masks(
+    segmentations: Sequence, boxes: np.ndarray, wanted: np.ndarray, ids: Sequence, report: DatasetReport
+) -> MaskTable | None:
+    """COCO's "segmentation" entries as a MaskTable; None when no wanted object has any.
+
+    Polygons that are broken are dropped. An object left without a mask gets its box as its mask, so that masks and
+    boxes stay in step. One flat list of coordinates is taken for one polygon. All of that is counted.
+
+    Args:
+        segmentations: B entries: list of polygons, RLE object, or anything else.
+        boxes: (B, 4) float32 inclusive corners.
+        wanted: (B,) bool; the others (crowd) are not read and get their box.
+        ids: B annotation ids, for the report.
+    """
+    if not any(segmentations[i] for i in np.flatnonzero(wanted)):
+        return None
+    coordinates = array("f")
+    runs: list[np.ndarray] = []
+    # per polygon its points, per object its polygons and runs
+    lengths, polygons, run_counts = [], np.zeros(len(boxes), np.int64), np.zeros(len(boxes), np.int64)
+    run_sizes = np.zeros((len(boxes), 2), dtype=np.int64)
+    broken_polygons, broken_runs, flat = [], [], []
+    for i in np.flatnonzero(wanted):
+        segmentation = segmentations[i]
+        if isinstance(segmentation, dict):
+            try:
+                size = segmentation.get("size")
+                counts = parse_counts(segmentation.get("counts"), size)
+            except ValueError:
+                broken_runs.append(ids[i])
+                continue
+            runs.append(counts)
+            run_counts[i], run_sizes[i] = len(counts), size
+        elif isinstance(segmentation, list):
+            if segmentation and not any(isinstance(polygon, list) for polygon in segmentation):
+                segmentation = [segmentation]
+                flat.append(ids[i])
+            for polygon in segmentation:
+                if _append(coordinates, polygon):
+                    lengths.append(len(polygon) // 2)
+                    polygons[i] += 1
+                else:
+                    broken_polygons.append(ids[i])
+        elif segmentation is not None:
+            broken_polygons.append(ids[i])
+
+    table = MaskTable(
+        points=np.frombuffer(coordinates, dtype=np.float32).reshape(-1, 2),
+        point_offsets=_offsets(lengths),
+        offsets=_offsets(polygons),
+        runs=np.concatenate([np.zeros(0, np.uint32), *runs]),
+        run_offsets=_offsets(run_counts),
+        run_sizes=run_sizes,
+    )
+    empty = (polygons == 0) & (run_counts == 0)
+    what = "broken polygons (odd length, fewer than 3 points, or not finite numbers)"
+    report.add("dropped", what, broken_polygons)
+    report.add("dropped", "broken RLE masks", broken_runs)
+    report.add("repaired", "segmentations in one flat list, taken for one polygon", flat)
+    lacking = [ids[i] for i in np.flatnonzero(empty & wanted)]
+    report.add("repaired", "objects without a usable segmentation, their box is their mask", lacking)
+    return _with_boxes(table, boxes, empty)
+
+
+def _append(coordinates: array, polygon) -> bool:
+    """Appends the numbers of a polygon if it is one."""
+    if not isinstance(polygon, list) or len(polygon) < 2 * MIN_POINTS or len(polygon) % 2:
+        return False
+    try:
+        coordinates.fromlist(polygon)  # leaves the array as it was when it fails
+    except (TypeError, OverflowError):
+        return False
+    # float32 turns what is too big into infinity
+    if not np.isfinite(np.frombuffer(coordinates[-len(polygon) :], dtype=np.float32)).all():
+        del coordinates[-len(polygon) :]
+        return False
+    return True
+
+
+def _offsets(counts) -> np.ndarray:
+    return np.concatenate(([0], np.cumsum(np.asarray(counts, dtype=np.int64))))
+
+
+def _with_boxes(table: MaskTable, boxes: np.ndarray, empty: np.ndarray) -> MaskTable:
+    """The table in which the objects where `empty`, (B,) bool, is true have the outline of their box as polygon."""
+    if not empty.any():
+        return table
+    x1, y1, x2, y2 = boxes[empty].T
+    x2, y2 = x2 + 1, y2 + 1  # a polygon's coordinates are between pixels, an inclusive box's are pixels
+    outlines = np.stack([x1, y1, x2, y1, x2, y2, x1, y2], axis=1).reshape(-1, 4, 2).astype(np.float32)
+    places = np.repeat(table.point_offsets[table.offsets[:-1][empty]], 4)
+    counts = np.insert(np.diff(table.point_offsets), table.offsets[:-1][empty], 4)
+    return MaskTable(
+        np.insert(table.points, places, outlines.reshape(-1, 2), axis=0),
+        _offsets(counts),
+        _offsets(np.diff(table.offsets) + empty),
+        table.runs,
+        table.run_offsets,
+        table.run_sizes,
+    )

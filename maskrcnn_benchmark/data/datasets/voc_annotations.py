@@ -1,0 +1,186 @@
+"""Reading Pascal VOC xml into flat arrays, with everything questionable decided and counted.
+
+Shapes: I pictures, B boxes, K foreground classes.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from xml.etree import ElementTree
+
+import numpy as np
+
+from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
+from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
+
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+# Class-specific split files say after each name whether the class is in the picture.
+PRESENCE = ("-1", "0", "1")
+
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+def read_voc(
+    folder: str, file_names: dict[str, str], class_names: Sequence[str], use_difficult: bool, report: DatasetReport
+) -> AnnotationTable:
+    """The annotations folder/NAME.xml of the named pictures.
+
+    Pixels are counted from 1 in the files and from 0 in the table: boxes are the files' minus 1, both corners inside.
+    An object without <difficult> is not difficult. Dropped and counted: objects of other classes; boxes that are
+    missing, not finite, inverted, or whose corners coincide in x or y; difficult objects unless use_difficult.
+
+    Args:
+        file_names: picture file by NAME; the table has them in this order.
+
+    Raises:
+        FileNotFoundError: xml files are missing; the first few are named.
+        ValueError: a file is not XML.
+    """
+    paths = {name: os.path.join(folder, f"{name}.xml") for name in file_names}
+    missing = [name for name, path in paths.items() if not os.path.isfile(path)]
+    if missing:
+        names = ", ".join(f"{name}.xml" for name in missing[:EXAMPLES])
+        raise FileNotFoundError(
+            f"data set {report.name}: {len(missing):,} of {len(paths):,} annotation files are missing in {folder}: "
+            f"{names}{', ...' if len(missing) > EXAMPLES else ''}. Is the annotation folder the right one?"
+        )
+    label_of = {name: label for label, name in enumerate(class_names, start=1)}
+    sizes, rows = [], []
+    unknown, broken, inverted, flat, hard = [], [], [], [], []
+    for picture, (name, path) in enumerate(paths.items()):
+        root = _parse(path)
+        sizes.append([_side(root.findtext(f"size/{side}")) for side in ("width", "height")])
+        for number, element in enumerate(root.findall("object"), start=1):
+            where = f"{name}#{number}"
+            box = [_number(element.findtext(f"bndbox/{corner}")) - 1 for corner in CORNERS]
+            label = label_of.get((element.findtext("name") or "").strip())
+            difficult = _number(element.findtext("difficult") or "0") > 0
+            if label is None:
+                unknown.append(where)
+            elif not all(map(math.isfinite, box)):
+                broken.append(where)
+            elif box[2] < box[0] or box[3] < box[1]:
+                inverted.append(where)
+            elif box[2] == box[0] or box[3] == box[1]:
+                flat.append(where)
+            elif difficult and not use_difficult:
+                hard.append(where)
+            else:
+                rows.append((picture, label, difficult, box, where))
+
+    for what, places in (
+        (f"objects of other classes than {', '.join(class_names)}", unknown),
+        ("boxes that are missing, not four numbers, or not finite", broken),
+        ("inverted boxes", inverted),
+        ("boxes without area (at most one pixel wide or high)", flat),
+        ("difficult objects", hard),
+    ):
+        report.add("dropped", what, places, "objects")
+    return AnnotationTable(
+        image_ids=list(file_names),
+        file_names=list(file_names.values()),
+        given_sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2),
+        category_ids=list(range(1, len(class_names) + 1)),
+        class_names=list(class_names),
+        boxes=np.array([row[3] for row in rows], dtype=np.float32).reshape(-1, 4),
+        picture=np.array([row[0] for row in rows], dtype=np.int64),
+        labels=np.array([row[1] for row in rows], dtype=np.int64),
+        crowd=np.zeros(len(rows), dtype=bool),
+        annotation_ids=[row[4] for row in rows],
+        difficult=np.array([row[2] for row in rows], dtype=bool),
+    )
+
+
+def find_class_names(folder: str) -> list[str]:
+    """The names of all objects in all xml files of a folder, in alphabetic order.
+
+    All files count, whatever the split, so that training and test data have the same classes.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: it has no xml file with an object, or a file is not XML.
+    """
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"annotation folder {folder} does not exist")
+    names = set()
+    for file_name in sorted(os.listdir(folder)):
+        if file_name.endswith(".xml"):
+            objects = _parse(os.path.join(folder, file_name)).findall("object")
+            names |= {(element.findtext("name") or "").strip() for element in objects}
+    names.discard("")
+    if not names:
+        raise ValueError(f"annotation folder {folder} has no xml file with an object that has a name")
+    return sorted(names)
+
+
+def find_pictures(folder: str, split_file: str | None, annotations: str) -> dict[str, str]:
+    """Picture file by name (without ending), in the order of the split file.
+
+    Args:
+        folder: of pictures; they may have any ending of PICTURE_ENDINGS.
+        split_file: a text file with a name a line, perhaps with an ending, perhaps followed by -1, 0 or 1. None takes
+            the names of all xml files in the folder `annotations`.
+
+    A picture that is named but not there gets the ending .jpg. Names that come twice count once.
+
+    Raises:
+        FileNotFoundError: a folder or the split file does not exist.
+        ValueError: nothing is named.
+    """
+    for path in (folder, annotations):
+        if not os.path.isdir(path):
+            raise FileNotFoundError(f"folder {path} of a Pascal VOC data set does not exist")
+    there: dict[str, str] = {}
+    for file_name in sorted(os.listdir(folder)):
+        stem, ending = os.path.splitext(file_name)
+        if ending.lower() in PICTURE_ENDINGS:
+            there.setdefault(stem, file_name)
+    if split_file is None:
+        lines = sorted(stem for stem, ending in map(os.path.splitext, os.listdir(annotations)) if ending == ".xml")
+    else:
+        try:
+            with open(split_file, encoding="utf-8") as file:
+                lines = [line.strip() for line in file if line.strip()]
+        except FileNotFoundError:
+            raise FileNotFoundError(f"split file {split_file} of a Pascal VOC data set does not exist") from None
+    if not lines:
+        raise ValueError(f"{split_file or annotations} names no picture")
+    names = [_name(line, there) for line in lines]
+    return {name: there.get(name, f"{name}.jpg") for name in names}
+
+
+def _name(line: str, there: dict[str, str]) -> str:
+    """The picture that a line of a split file means."""
+    words = line.split()
+    candidates = [line, " ".join(words[:-1])] if len(words) > 1 and words[-1] in PRESENCE else [line]
+    for candidate in candidates:
+        stem, ending = os.path.splitext(candidate)
+        if candidate in there:
+            return candidate
+        if ending.lower() in PICTURE_ENDINGS:
+            return stem
+    return candidates[-1]
+
+
+def _parse(path: str) -> ElementTree.Element:
+    try:
+        return ElementTree.parse(path).getroot()
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # bad XML; bad text; unknown encoding
+        raise ValueError(f"annotation file {path} is not XML: {error}") from error
+
+
+def _number(text: str | None) -> float:
+    """NaN for anything that is not a number."""
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _side(text: str | None) -> int:
+    """A width or height; 0 for anything that is not a positive number."""
+    value = _number(text)
+    return int(value) if 0 < value < 2**31 else 0
