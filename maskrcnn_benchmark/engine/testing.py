@@ -9,6 +9,7 @@ import torch
 
 from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
 from maskrcnn_benchmark.data import make_data_loader
+from maskrcnn_benchmark.engine.bbox_aug import make_bbox_aug
 from maskrcnn_benchmark.engine.inference import inference
 from maskrcnn_benchmark.evaluation import compare_with_expected
 from maskrcnn_benchmark.utils.comm import broadcast_buffers, get_world_size, synchronize
@@ -51,6 +52,8 @@ def run_test(cfg, model: torch.nn.Module, loaders: dict, check_expected: bool = 
     """
     model = getattr(model, "module", model)
     broadcast_buffers(model)  # one model on all processes, that of rank 0, which is the one in the checkpoints
+    if cfg.TEST.BBOX_AUG.ENABLED:
+        model = make_bbox_aug(cfg, model)
     iou_types = ("bbox",)
     if cfg.MODEL.MASK_ON:
         iou_types += ("segm",)
