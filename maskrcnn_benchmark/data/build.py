@@ -79,7 +79,7 @@ def build_dataset(dataset_list, transforms, dataset_catalog=DatasetCatalog, is_t
                 f"data set {entry!r} needs a {factory}, which is not available; there are: "
                 f"{', '.join(dataset_classes.__all__)}. COCO json is read from an inline block too."
             )
-        if factory in ("COCODataset", "PascalVOCDataset"):
+        if factory in ("CityScapesDataset", "COCODataset", "PascalVOCDataset"):
             args["remove_images_without_annotations"] = is_train
             args["name"] = dataset_catalog.name(entry)
         if factory == "PascalVOCDataset":
