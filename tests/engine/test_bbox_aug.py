@@ -17,13 +17,14 @@ from maskrcnn_benchmark.engine.bbox_aug import BBoxAug, make_bbox_aug
 from maskrcnn_benchmark.engine.testing import make_test_loaders, run_test
 from maskrcnn_benchmark.evaluation import load_predictions
 from maskrcnn_benchmark.modeling.detector import build_detection_model
+from maskrcnn_benchmark.modeling.roi_heads.cascade import CascadeBoxHead
 from maskrcnn_benchmark.modeling.roi_heads.roi_heads import CombinedROIHeads
 from maskrcnn_benchmark.structures.bounding_box import FLIP_LEFT_RIGHT, BoxList
 from maskrcnn_benchmark.structures.boxlist_ops import boxlist_ml_nms, cat_boxlist
 from maskrcnn_benchmark.structures.image_list import to_image_list
 
 CONFIG = str(Path(__file__).parents[2] / "configs/test_time_aug/e2e_mask_rcnn_R_50_FPN_1x.yaml")
-DETECTORS = ("fcos", "retinanet", "faster", "mask and keypoint")
+DETECTORS = ("fcos", "retinanet", "faster", "mask and keypoint", "cascade mask")
 SIZES = (
     "INPUT.MIN_SIZE_TEST 64 INPUT.MAX_SIZE_TEST 96 DATALOADER.SIZE_DIVISIBILITY 32 TEST.DETECTIONS_PER_IMG 12 "
     "MODEL.ROI_HEADS.DETECTIONS_PER_IMG 12 MODEL.ROI_HEADS.SCORE_THRESH 0.2 "
@@ -47,7 +48,10 @@ def network_input(view, picture):
 
 
 def last_stage(model):
-    return model.roi_heads["box"].post_processor if model.roi_heads else model.rpn.post_process
+    if not model.roi_heads:
+        return model.rpn.post_process
+    box = model.roi_heads["box"]
+    return (box[-1] if isinstance(box, CascadeBoxHead) else box).post_processor
 
 
 def unsuppressed(model):
@@ -122,12 +126,14 @@ def test_a_mirrored_picture_gives_the_mirrored_detections(name, rng_seed):
     torch.testing.assert_close(mirrored.bbox, boxes.bbox, atol=1e-3, rtol=0)
     if found.has_field("mask"):
         torch.testing.assert_close(mirrored.get_field("mask"), found.get_field("mask").flip(3), atol=1e-4, rtol=0)
+    if found.has_field("keypoints"):
         logits = found.get_field("keypoints").get_field("logits")[:, list(found.get_field("keypoints").FLIP_INDS)]
         torch.testing.assert_close(mirrored.get_field("keypoints").get_field("logits"), logits, atol=1e-3, rtol=1e-4)
 
 
-def test_masks_are_probabilities_averaged_over_the_views(rng_seed):
-    cfg, model = build("mask and keypoint", *FLIPS_AND_SCALES)
+@pytest.mark.parametrize("name", ["mask and keypoint", "cascade mask"])
+def test_masks_are_probabilities_averaged_over_the_views(name, rng_seed):
+    cfg, model = build(name, *FLIPS_AND_SCALES)
     image = picture()
     (found,) = make_bbox_aug(cfg, model)([image])
     boxes, masks = found.copy_with_fields("labels"), []

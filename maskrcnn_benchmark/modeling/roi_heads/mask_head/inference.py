@@ -31,12 +31,12 @@ class MaskPostProcessor(nn.Module):
         return self.attach(self.probabilities(x, boxes), boxes)
 
     def probabilities(self, x: Tensor, boxes: list[BoxList]) -> Tensor:
-        """(R, 1, M, M), the mask of each detection's own class."""
+        """(R, 1, M, M): each detection's mask of its own class."""
         labels = torch.cat([detections.get_field("labels") for detections in boxes])
         return x[torch.arange(len(x), device=x.device), labels][:, None].float().sigmoid()
 
     def attach(self, probabilities: Tensor, boxes: list[BoxList]) -> list[BoxList]:
-        """The detections with the masks (R, 1, M, M) that `probabilities` made, or others like them."""
+        """The detections with these masks (R, 1, M, M), pasted if there is a masker, as field "mask"."""
         masks = probabilities.split([len(detections) for detections in boxes])
         if self.masker is not None:
             masks = self.masker(masks, boxes)
