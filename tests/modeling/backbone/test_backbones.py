@@ -32,8 +32,10 @@ def config(overrides):
 @pytest.mark.parametrize("path", KEY_LISTS, ids=lambda path: path.name[: -len(".json.gz")])
 def test_state_dict_equals_the_original(path):
     recorded = json.loads(gzip.decompress(path.read_bytes()))
+    cfg = defaults.clone()
+    cfg.merge_from_file(str(GOLDEN.parents[1] / recorded["config"]))
     with torch.device("meta"):
-        backbone = build_backbone(config(recorded["overrides"]))
+        backbone = build_backbone(cfg)
     ours = [
         [f"backbone.{key}", list(value.shape), str(value.dtype).removeprefix("torch.")]
         for key, value in backbone.state_dict().items()
