@@ -24,26 +24,23 @@ def join_levels(levels, image_sizes, box_offset: float) -> list[BoxList]:
     for i, (height, width) in enumerate(image_sizes):
         boxes, scores, labels = (torch.cat(parts) for parts in zip(*(level[i] for level in levels), strict=True))
         size = (int(width), int(height))
-        joined = BoxList(clip_boxes(boxes, size, box_offset), size)
+        joined = BoxList(clip_boxes(boxes, size, box_offset), size, box_offset=box_offset)
         joined.add_field("labels", labels)
         joined.add_field("scores", scores)
         candidates.append(joined)
     return candidates
 
 
-def best_detections(
-    candidates: BoxList, nms_thresh: float, detections_per_img: int, box_offset: float
-) -> BoxList:
+def best_detections(candidates: BoxList, nms_thresh: float, detections_per_img: int) -> BoxList:
     """Suppresses the candidates of an image class by class and keeps the best: D boxes with their fields, best first.
 
     Args:
         candidates: C boxes (xyxy) with fields "labels" and "scores".
         nms_thresh: a box is suppressed by a better one of its class at IoU above this.
         detections_per_img: detections kept; all that tie with the last one stay. 0 keeps all.
-        box_offset: see Convention.
     """
     scores = candidates.get_field("scores")
-    inclusive = box_offset == 1
+    inclusive = candidates.box_offset == 1
     keep = batched_nms(candidates.bbox, scores, candidates.get_field("labels"), nms_thresh, inclusive=inclusive)
     if 0 < detections_per_img < len(keep):
         last_score = scores[keep[detections_per_img - 1]]

@@ -51,7 +51,7 @@ class RetinaNetPostProcessor:
 
     def select(self, candidates: BoxList) -> BoxList:
         """Detections of one image: the best of its candidates after suppression, class by class."""
-        return best_detections(candidates, self.nms_thresh, self.detections_per_img, self.box_offset)
+        return best_detections(candidates, self.nms_thresh, self.detections_per_img)
 
     def _candidates(self, anchors, logits, codes):
         """Per image: boxes (c, 4), scores (c,) and labels (c,) of one level, c <= pre_nms_top_n."""
