@@ -42,7 +42,7 @@ def coco_evaluation(
     iou_types=("bbox",),
     expected_results=(),
     expected_results_sigma_tol: float = 4,
-) -> tuple[COCOResults, dict[str, list[dict]]] | None:
+) -> tuple[COCOResults, dict[str, list[dict]]]:
     """Evaluates detections against the data set's ground truth.
 
     Args:
@@ -56,7 +56,7 @@ def coco_evaluation(
         iou_types: keys of PREPARE; "segm" needs the field "mask", "keypoints" the field "keypoints".
         expected_results, expected_results_sigma_tol: see compare_with_expected; the outcome is logged.
 
-    Returns (figures, result list by iou type), or None for box_only, as maskrcnn-benchmark does.
+    Returns (figures, result list by iou type); there are no result lists for box_only.
 
     Raises:
         ValueError: an iou type is unknown, a prediction has a label that the data set has not, or the
@@ -74,7 +74,7 @@ def coco_evaluation(
         results.results["box_proposal"].update(proposal_recall(predictions, dataset, ground_truth))
         _report(results, "", output_folder, "box_proposals", {"results": results.results})
         check_expected_results(results, expected_results, expected_results_sigma_tol)
-        return None
+        return results, {}
 
     logger.info("Preparing results for COCO format")
     detections = {}

@@ -2,6 +2,7 @@ import pytest
 
 from maskrcnn_benchmark.config import cfg, check_values
 from maskrcnn_benchmark.config.checks import CHOICES, LEAST
+from maskrcnn_benchmark.modeling.convention import CONVENTIONS
 
 
 def test_defaults_pass():
@@ -65,3 +66,7 @@ def test_test_time_augmentation_of_one_stage_detectors_passes(key):
     tree = cfg.clone()
     tree.merge_from_list([key, True, "MODEL.RPN_ONLY", True, "TEST.BBOX_AUG.ENABLED", True])
     check_values(tree)
+
+
+def test_every_convention_may_be_chosen():
+    assert set(CHOICES["MODEL.CONVENTION"]) == set(CONVENTIONS)
