@@ -145,6 +145,20 @@ class BoxDataset(Dataset):
             target = target.clip_to_image(remove_empty=True)
         return target
 
+    @property
+    def parts(self) -> list[BoxDataset]:
+        """The data sets that this one is joined of: itself."""
+        return [self]
+
+    @property
+    def has_masks(self) -> bool:
+        return self._masks is not None
+
+    @property
+    def num_keypoints(self) -> int:
+        """Keypoints of an object; 0 where objects have none."""
+        return 0 if self._keypoints is None else self._keypoints.shape[1]
+
     def path(self, index: int) -> str:
         """The picture's file."""
         return os.path.join(self.root, self._file_names[index])
