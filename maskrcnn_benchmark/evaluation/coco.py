@@ -185,8 +185,8 @@ def prepare_for_coco_segmentation(
 ) -> list[dict]:
     """Masks (field mask) in COCO's result form: compressed RLE in the size of the original picture.
 
-    The field holds probabilities in the box, (N, 1, M, M), which are pasted as `structures.paste_masks` says and cut at 0.5,
-    or masks of the original picture, (N, 1, H, W).
+    The field holds probabilities in the box, (N, 1, M, M), which are pasted as structures.paste_masks says and cut at
+    0.5, or masks of the original picture, (N, 1, H, W).
 
     Raises:
         ValueError: a label is not in the data set, a field is missing, or masks are of another size.
