@@ -32,6 +32,8 @@ BLOCKS = {"BottleneckWithFixedBatchNorm": "FrozenBN", "BottleneckWithGN": "GN"}
 class Stem(nn.Module):
     """7x7 convolution and 3x3 max pooling, both of stride 2: (N, 3, H, W) to (N, channels, H / 4, W / 4)."""
 
+    norm_after = {"conv1": "bn1"}
+
     def __init__(self, channels: int, norm: Callable[[int], nn.Module]):
         super().__init__()
         self.conv1 = nn.Conv2d(3, channels, 7, 2, 3, bias=False)
@@ -59,6 +61,8 @@ class Bottleneck(nn.Module):
         norm: channels -> norm.
         conv: what makes the 3x3 convolution, called as `conv3x3` is.
     """
+
+    norm_after = {"conv1": "bn1", "conv2": "bn2", "conv3": "bn3"}
 
     def __init__(
         self,
