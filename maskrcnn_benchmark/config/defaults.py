@@ -33,7 +33,8 @@ _C.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
 _C.MODEL.DEVICE = "cuda"
 # What to load before training or for testing: a path, an http(s) address, or catalog://NAME; "" = nothing.
 _C.MODEL.WEIGHT = ""
-# Numeric convention: inclusive boxes, ROIAlign shift, anchor rounding, normalisers, ... (new)
+# Numeric convention: inclusive boxes, ROIAlign shift, anchor rounding, normalisers, ... (new). "maskrcnn_benchmark",
+# "detectron2" or "mmdetection"; see modeling/convention.py.
 _C.MODEL.CONVENTION = "maskrcnn_benchmark"
 _C.MODEL.RPN_ONLY = False
 _C.MODEL.MASK_ON = False
@@ -337,6 +338,8 @@ _C.SOLVER.DCONV_OFFSETS_LR_FACTOR = 1.0
 _C.SOLVER.MOMENTUM = 0.9
 _C.SOLVER.WEIGHT_DECAY = 0.0005
 _C.SOLVER.WEIGHT_DECAY_BIAS = 0
+# Of the weights and biases of norms that are trained, for SGD (new); -1 = as of other weights and biases.
+_C.SOLVER.WEIGHT_DECAY_NORM = -1.0
 # "multistep" (GAMMA at each of STEPS), "cosine" or "poly" (new).
 _C.SOLVER.LR_SCHEDULER = "multistep"
 _C.SOLVER.GAMMA = 0.1

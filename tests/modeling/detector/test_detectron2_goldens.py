@@ -8,6 +8,7 @@ import torch
 from detectron2_models import Detectron2Model, check_losses, check_scored_boxes, check_tensor
 
 from maskrcnn_benchmark.config import cfg as defaults
+from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import Masker, mask_pasting
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "vovnet" / "v2"
 GOLDENS = {
@@ -42,6 +43,12 @@ def maps(golden):
 def proposals(golden, maps):
     with torch.no_grad():
         return golden.model.eval().rpn(golden.images, maps[1])[0]
+
+
+@pytest.fixture(scope="module")
+def detections(golden, maps, proposals):
+    with torch.no_grad():
+        return golden.model.eval().roi_heads(maps[1], proposals)[1]
 
 
 def test_maps_equal_the_originals(golden, maps):
@@ -99,15 +106,31 @@ def test_fixed_regions_equal_the_originals(golden, maps):
             check_tensor(logits[:, 1:], recorded["mask_logits"], "mask logits")
 
 
-def test_detections_equal_the_originals(golden, maps, proposals):
-    with torch.no_grad():
-        detections = golden.model.eval().roi_heads(maps[1], proposals)[1]
+def test_detections_equal_the_originals(golden, detections):
     for i, found in enumerate(detections):
         boxes, scores, labels = (golden.arrays[f"det{i}_{name}"] for name in ("boxes", "scores", "classes"))
         places = check_scored_boxes(found, boxes, scores, labels, f"detections of image {i}")
         if found.has_field("mask"):
             masks = found.get_field("mask")[torch.tensor(places).argsort()]
             check_tensor(masks, golden.golden["detections_network_scale"][i]["mask_prob"], "masks")
+
+
+def test_detections_in_the_original_pictures_equal_the_originals(golden, detections):
+    for i, (found, recorded) in enumerate(zip(detections, golden.golden["final"], strict=True)):
+        height, width = recorded["image_size_hw"]
+        found = found.resize((width, height))
+        boxes, scores, labels = (golden.arrays[f"final{i}_{name}"] for name in ("boxes", "scores", "classes"))
+        places = check_scored_boxes(found, boxes, scores, labels, f"detections of picture {i}")
+        if not found.has_field("mask"):
+            continue
+        found = found[torch.tensor(places).argsort()]
+        (pasted,) = Masker(0.5, **mask_pasting(golden.cfg))([found.get_field("mask")], found)
+        areas = pasted.flatten(start_dim=1).sum(dim=1).tolist()
+        # a probability within rounding of the threshold moves a pixel
+        assert all(abs(a - b) <= 1 + 0.001 * b for a, b in zip(areas, recorded["mask_areas"], strict=True))
+        bits = np.unpackbits(golden.arrays[f"final{i}_masks_first8_packed"], axis=1)[:, : height * width]
+        different = (bits.reshape(8, height, width) != pasted[:8, 0].numpy()).sum(axis=(1, 2))
+        assert (different <= 2).all(), different
 
 
 def test_losses_and_gradients_equal_the_originals(golden):
