@@ -1,5 +1,13 @@
 """Building blocks: compiled ops with their PyTorch twins, norms, losses, small modules."""
 
+from maskrcnn_benchmark.layers.deform_conv import (
+    DeformConv,
+    DFConv2d,
+    ModulatedDeformConv,
+    ModulatedDeformConvPack,
+    deform_conv,
+    modulated_deform_conv,
+)
 from maskrcnn_benchmark.layers.iou_loss import IOULoss
 from maskrcnn_benchmark.layers.nms import batched_nms, ml_nms, nms
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d, get_norm, group_norm
@@ -14,17 +22,23 @@ __all__ = [
     "BatchNorm2d",
     "Conv2d",
     "ConvTranspose2d",
+    "DFConv2d",
+    "DeformConv",
     "FrozenBatchNorm2d",
     "IOULoss",
+    "ModulatedDeformConv",
+    "ModulatedDeformConvPack",
     "ROIAlign",
     "ROIPool",
     "Scale",
     "SigmoidFocalLoss",
     "batched_nms",
+    "deform_conv",
     "get_norm",
     "group_norm",
     "interpolate",
     "ml_nms",
+    "modulated_deform_conv",
     "nms",
     "roi_align",
     "roi_pool",

@@ -11,8 +11,16 @@ class Registry(dict):
     Args:
         *args, **kwargs: first entries, as for `dict`.
 
-    A name that is looked up and not there raises KeyError with the nearest known names.
+    A name that is looked up and not there raises KeyError with the nearest known names, or with what `refuse` said.
     """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._refused: dict[str, str] = {}
+
+    def refuse(self, module_name: str, reason: str) -> None:
+        """Makes `reason` the error for a name that people will look up although it is not there."""
+        self._refused[module_name] = reason
 
     def register(self, module_name: str, module=None):
         """Stores `module`, or, without one, returns a decorator that stores what it decorates.
@@ -33,6 +41,8 @@ class Registry(dict):
         return module
 
     def __missing__(self, name):
+        if name in self._refused:
+            raise KeyError(f"{name!r} is not supported: {self._refused[name]}")
         near = get_close_matches(str(name), self, n=4, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}? " if near else ""
         raise KeyError(f"{name!r} is not registered; {hint}known: {', '.join(sorted(self)) or 'none'}")

@@ -36,6 +36,29 @@ def test_unknown_name_lists_the_nearest():
     assert "V-38-FPN" not in table and table.get("V-38-FPN") is None
 
 
+def test_refused_name_says_why_and_is_no_entry():
+    table = Registry({"V-39-FPN": 1})
+    table.refuse("FBNet", "no layers of it")
+    with pytest.raises(KeyError, match="'FBNet' is not supported: no layers of it"):
+        table["FBNet"]
+    assert "FBNet" not in table and len(table) == 1
+
+
+@pytest.mark.parametrize(
+    ("table", "name"),
+    [
+        ("BACKBONES", "FBNet"),
+        ("RPN_HEADS", "FBNet.rpn_head"),
+        ("ROI_BOX_FEATURE_EXTRACTORS", "FBNet.roi_head"),
+        ("ROI_KEYPOINT_FEATURE_EXTRACTORS", "FBNet.roi_head_keypoints"),
+        ("ROI_MASK_FEATURE_EXTRACTORS", "FBNet.roi_head_mask"),
+    ],
+)
+def test_fbnet_is_refused_with_what_to_take_instead(table, name):
+    with pytest.raises(KeyError, match=f"'{name}' is not supported: .*MNV2-FPN-RETINANET"):
+        getattr(registry, table)[name]
+
+
 def test_the_forks_eight_tables_are_there():
     for name in (
         "BACKBONES",

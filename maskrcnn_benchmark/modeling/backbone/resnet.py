@@ -6,12 +6,13 @@ Shapes: N images of H x W pixels, C channels.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskrcnn_benchmark.layers.deform_conv import DFConv2d
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.backbone.body import build_norm, freeze, hold_frozen_statistics
@@ -37,6 +38,11 @@ class Stem(nn.Module):
         return F.max_pool2d(F.relu_(self.bn1(self.conv1(x))), 3, 2, 1)
 
 
+def conv3x3(in_channels: int, out_channels: int, *, stride: int, dilation: int, groups: int) -> nn.Module:
+    """The ordinary middle convolution of a block; DFConv2d is called alike."""
+    return nn.Conv2d(in_channels, out_channels, 3, stride, dilation, dilation, groups, bias=False)
+
+
 class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions and a shortcut: (N, in_channels, H, W) to (N, out_channels, H / s, W / s).
 
@@ -47,10 +53,21 @@ class Bottleneck(nn.Module):
         num_groups: of the 3x3 convolution; more than one makes it a ResNeXt.
         stride_in_1x1: the first convolution has the stride (the MSRA weights), otherwise the 3x3 (torchvision's and
             ResNeXt's weights).
+        norm: channels -> norm.
+        conv: what makes the 3x3 convolution, called as `conv3x3` is.
     """
 
     def __init__(
-        self, in_channels, bottleneck_channels, out_channels, stride, dilation, num_groups, stride_in_1x1, norm
+        self,
+        in_channels,
+        bottleneck_channels,
+        out_channels,
+        stride,
+        dilation,
+        num_groups,
+        stride_in_1x1,
+        norm,
+        conv=conv3x3,
     ):
         super().__init__()
         self.downsample = None
@@ -61,8 +78,8 @@ class Bottleneck(nn.Module):
         stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
         self.conv1 = nn.Conv2d(in_channels, bottleneck_channels, 1, stride_1x1, bias=False)
         self.bn1 = norm(bottleneck_channels)
-        self.conv2 = nn.Conv2d(
-            bottleneck_channels, bottleneck_channels, 3, stride_3x3, dilation, dilation, num_groups, bias=False
+        self.conv2 = conv(
+            bottleneck_channels, bottleneck_channels, stride=stride_3x3, dilation=dilation, groups=num_groups
         )
         self.bn2 = norm(bottleneck_channels)
         self.conv3 = nn.Conv2d(bottleneck_channels, out_channels, 1, bias=False)
@@ -87,15 +104,24 @@ def make_stage(
     dilation: int = 1,
     num_groups: int = 1,
     stride_in_1x1: bool = True,
+    conv: Callable[..., nn.Module] = conv3x3,
 ) -> nn.Sequential:
     """Bottleneck blocks, the first of which has the stride. A dilation of more than 1 takes the stride's place: the
-    map keeps its size. The convolutions are kaiming uniform with a = 1."""
+    map keeps its size. The ordinary convolutions are kaiming uniform with a = 1."""
     stage = nn.Sequential()
     for block in range(blocks):
         block_stride = stride if block == 0 and dilation == 1 else 1
         stage.append(
             Bottleneck(
-                in_channels, bottleneck_channels, out_channels, block_stride, dilation, num_groups, stride_in_1x1, norm
+                in_channels,
+                bottleneck_channels,
+                out_channels,
+                block_stride,
+                dilation,
+                num_groups,
+                stride_in_1x1,
+                norm,
+                conv,
             )
         )
         in_channels = out_channels
@@ -121,6 +147,8 @@ class ResNet(nn.Module):
         stride_in_1x1: see Bottleneck.
         res5_dilation: dilation of layer4; more than 1 keeps its map at stride 16.
         norm, stem_norm: channels -> norm; stem_norm None means norm.
+        deformable_layers: numbers of the layers, of 1 to 4, whose 3x3 convolutions are deformable.
+        modulated, deformable_groups: see DFConv2d.
         freeze_at: n takes the stem (n >= 1) and the layers below n (n >= 2) out of training, statistics of
             BatchNorm included; 0 or less freezes nothing.
 
@@ -140,12 +168,16 @@ class ResNet(nn.Module):
         res5_dilation: int = 1,
         norm: Callable[[int], nn.Module] = FrozenBatchNorm2d,
         stem_norm: Callable[[int], nn.Module] | None = None,
+        deformable_layers: Collection[int] = (),
+        modulated: bool = False,
+        deformable_groups: int = 1,
         freeze_at: int = 0,
     ):
         super().__init__()
         self.outputs = outputs
         self.stem = Stem(stem_channels, stem_norm or norm)
         _initialise(self.stem)
+        deformable = partial(DFConv2d, with_modulated_dcn=modulated, deformable_groups=deformable_groups)
         in_channels, stride = stem_channels, 4
         channels, strides = {}, {}
         for i in range(1, max(outputs) + 1):
@@ -162,6 +194,7 @@ class ResNet(nn.Module):
                 dilation=dilation,
                 num_groups=num_groups,
                 stride_in_1x1=stride_in_1x1,
+                conv=deformable if i in deformable_layers else conv3x3,
             )
             self.add_module(f"layer{i}", stage)
             in_channels, stride = res2_channels * factor, stride * first_stride
@@ -192,14 +225,9 @@ def build_resnet(cfg, variant: str, outputs: tuple[int, ...]) -> ResNet:
     """The body of MODEL.BACKBONE.CONV_BODY's depth, or of `variant`'s where that key names no ResNet.
 
     Raises:
-        ValueError: an unknown STEM_FUNC or TRANS_FUNC, or deformable stages.
+        ValueError: an unknown STEM_FUNC or TRANS_FUNC.
     """
     node = cfg.MODEL.RESNETS
-    if any(node.STAGE_WITH_DCN):
-        raise ValueError(
-            f"MODEL.RESNETS.STAGE_WITH_DCN is {tuple(node.STAGE_WITH_DCN)}; deformable stages are not available yet, "
-            "only (False, False, False, False) is"
-        )
     for key, value, known in (("STEM_FUNC", node.STEM_FUNC, STEMS), ("TRANS_FUNC", node.TRANS_FUNC, BLOCKS)):
         if value not in known:
             raise ValueError(f"MODEL.RESNETS.{key} is {value!r}; known are {', '.join(known)}")
@@ -215,6 +243,9 @@ def build_resnet(cfg, variant: str, outputs: tuple[int, ...]) -> ResNet:
         res5_dilation=node.RES5_DILATION,
         norm=build_norm(cfg, default=BLOCKS[node.TRANS_FUNC]),
         stem_norm=build_norm(cfg, default=STEMS[node.STEM_FUNC]),
+        deformable_layers=[i for i, deformable in enumerate(node.STAGE_WITH_DCN, 1) if deformable],
+        modulated=node.WITH_MODULATED_DCN,
+        deformable_groups=node.DEFORMABLE_GROUPS,
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT,
     )
 

@@ -72,9 +72,37 @@ def test_fpn_refuses_a_dilated_body():
         build_on_meta("MODEL.BACKBONE.CONV_BODY", "R-50-FPN", "MODEL.RESNETS.RES5_DILATION", 2)
 
 
-def test_deformable_stages_are_refused_clearly():
-    with pytest.raises(ValueError, match="deformable stages are not available yet"):
-        build_on_meta("MODEL.RESNETS.STAGE_WITH_DCN", (False, True, True, True))
+@pytest.mark.parametrize(("modulated", "groups", "channels"), [(False, 1, 18), (True, 1, 27), (True, 2, 54)])
+def test_deformable_layers_by_config(modulated, groups, channels):
+    body = build_on_meta(
+        *("MODEL.BACKBONE.CONV_BODY", "R-50-FPN", "MODEL.RESNETS.STAGE_WITH_DCN", (False, True, False, True)),
+        *("MODEL.RESNETS.WITH_MODULATED_DCN", modulated, "MODEL.RESNETS.DEFORMABLE_GROUPS", groups),
+    ).body
+    offsets = {key: value for key, value in body.state_dict().items() if key.endswith("conv2.offset.weight")}
+    assert [key.split(".")[0] for key in offsets] == ["layer2"] * 4 + ["layer4"] * 3
+    assert tuple(offsets["layer2.0.conv2.offset.weight"].shape) == (channels, 128, 3, 3)
+    assert tuple(body.layer4[0].conv2.conv.weight.shape) == (512, 512, 3, 3)
+    assert isinstance(body.layer3[0].conv2, nn.Conv2d)
+
+
+@pytest.mark.parametrize("stride_in_1x1", [True, False])
+def test_deformable_layers_keep_the_maps_sizes_and_train(stride_in_1x1, rng_seed):
+    options = {"stem_channels": 8, "res2_channels": 16, "width_per_group": 4, "stride_in_1x1": stride_in_1x1}
+    body = ResNet((1, 1, 1, 2), deformable_layers=(2, 4), modulated=True, res5_dilation=2, freeze_at=2, **options)
+    maps = body(torch.randn(2, 3, 70, 90))
+    assert [tuple(m.shape[1:]) for m in maps] == [(16, 18, 23), (32, 9, 12), (64, 5, 6), (128, 5, 6)]
+    sum(m.sum() for m in maps).backward()
+    learning = {name for name, p in body.named_parameters() if p.requires_grad}
+    assert {"layer2.0.conv2.offset.weight", "layer4.1.conv2.conv.weight"} <= learning
+    assert all(p.grad.isfinite().all() for p in body.parameters() if p.requires_grad)
+
+
+def test_fresh_deformable_block_has_the_forks_distributions(rng_seed):
+    body = ResNet((1,), (1,), deformable_layers=(1,), modulated=True)
+    conv2 = body.layer1[0].conv2
+    assert conv2.offset.weight.abs().max().item() == pytest.approx((3 / (64 * 9)) ** 0.5, rel=0.02)
+    assert conv2.conv.weight.abs().max().item() == pytest.approx((1 / (64 * 9)) ** 0.5, rel=0.02)
+    assert not conv2.offset.bias.any()
 
 
 def test_unknown_block_is_named():

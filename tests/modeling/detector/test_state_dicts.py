@@ -32,6 +32,18 @@ def test_keys_and_shapes_are_the_forks(name):
     assert ours == [entry[:2] for entry in recorded["state_dict"]]
 
 
+def test_deformable_towers_are_upstream_fcos():
+    state = build("fcos/fcos_imprv_dcnv2_R_50_FPN_1x.yaml").state_dict()
+    assert len(state) == 354 and sum(".offset." in key for key in state) == 30
+    tower = {key: tuple(value.shape) for key, value in state.items() if key.startswith("rpn.head.bbox_tower.9.")}
+    assert tower == {
+        "rpn.head.bbox_tower.9.offset.weight": (27, 256, 3, 3),
+        "rpn.head.bbox_tower.9.offset.bias": (27,),
+        "rpn.head.bbox_tower.9.conv.weight": (256, 256, 3, 3),
+        "rpn.head.bbox_tower.9.conv.bias": (256,),
+    }
+
+
 @pytest.mark.parametrize(
     "body, opts, parameters",
     [

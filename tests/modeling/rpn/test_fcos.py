@@ -111,6 +111,18 @@ def target(boxes, labels, size=(160, 128)):
     return boxlist
 
 
+def test_deformable_towers_start_as_upstreams_and_learn(rng_seed):
+    images = to_image_list(torch.zeros(2, 3, 128, 160))
+    model = small_model(deformable_last=True).train()
+    for tower in (model.head.cls_tower, model.head.bbox_tower):
+        layer = tower[0]  # the only one is the last
+        assert layer.offset.weight.std().item() == pytest.approx(0.01, rel=0.1) and not layer.offset.bias.any()
+        assert layer.conv.weight.abs().max().item() == pytest.approx((1 / (32 * 9)) ** 0.5, rel=0.02)
+    _, losses = model(images, maps_for(images), [target([[10.0, 10, 90, 90]], [2])] * 2)
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
 @pytest.mark.parametrize("normalizer", ["positives_and_images", "positives"])
 @pytest.mark.parametrize(
     "targets",

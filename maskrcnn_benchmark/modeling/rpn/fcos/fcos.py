@@ -12,6 +12,7 @@ import math
 import torch
 from torch import nn
 
+from maskrcnn_benchmark.layers.deform_conv import DFConv2d
 from maskrcnn_benchmark.layers.scale import Scale
 from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.modeling.rpn.fcos.inference import FCOSPostProcessor
@@ -31,6 +32,7 @@ class FCOSHead(nn.Module):
         prior_prob: probability that a fresh head gives to every class everywhere (focal loss paper, 3.3).
         centerness_on_reg: predict centreness from the regression tower instead of the classification tower.
         normalize_distances: regress relu(x) in strides of the level instead of exp(x) in pixels.
+        deformable_last: the last convolution of each tower is a modulated deformable one.
 
     Forward takes L maps (N, C, H_l, W_l) and returns three lists of L maps: logits (N, K, H_l, W_l),
     distances (N, 4, H_l, W_l) to left, top, right, bottom and centreness logits (N, 1, H_l, W_l).
@@ -47,6 +49,7 @@ class FCOSHead(nn.Module):
         prior_prob=0.01,
         centerness_on_reg=False,
         normalize_distances=False,
+        deformable_last=False,
     ):
         super().__init__()
         if tower_channels % 32 or tower_channels == 32:
@@ -58,8 +61,8 @@ class FCOSHead(nn.Module):
         self.strides = tuple(strides)
         self.centerness_on_reg = centerness_on_reg
         self.normalize_distances = normalize_distances
-        self.cls_tower = _tower(in_channels, tower_channels, num_convs)
-        self.bbox_tower = _tower(in_channels, tower_channels, num_convs)
+        self.cls_tower = _tower(in_channels, tower_channels, num_convs, deformable_last)
+        self.bbox_tower = _tower(in_channels, tower_channels, num_convs, deformable_last)
         self.cls_logits = nn.Conv2d(tower_channels, num_classes, 3, padding=1)
         self.bbox_pred = nn.Conv2d(tower_channels, 4, 3, padding=1)
         self.centerness = nn.Conv2d(tower_channels, 1, 3, padding=1)
@@ -87,10 +90,14 @@ class FCOSHead(nn.Module):
         return logits, distances, centerness
 
 
-def _tower(in_channels, channels, num_convs):
+def _tower(in_channels, channels, num_convs, deformable_last):
     layers = []
     for i in range(num_convs):
-        layers += [nn.Conv2d(in_channels if i == 0 else channels, channels, 3, padding=1)]
+        inputs = in_channels if i == 0 else channels
+        if deformable_last and i == num_convs - 1:
+            layers += [DFConv2d(inputs, channels, bias=True)]
+        else:
+            layers += [nn.Conv2d(inputs, channels, 3, padding=1)]
         layers += [nn.GroupNorm(32, channels), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 
@@ -156,8 +163,6 @@ def build_fcos(cfg, in_channels):
             f"MODEL.FCOS.NUM_CLASSES is {fcos.NUM_CLASSES}: a model wants classes + background, 2 or more. "
             "The tools replace -1 by the number in the training data; elsewhere set it yourself."
         )
-    if fcos.USE_DCN_IN_TOWER:
-        raise ValueError("MODEL.FCOS.USE_DCN_IN_TOWER: deformable towers are not available yet; set it to False")
     head = FCOSHead(
         in_channels,
         num_classes=fcos.NUM_CLASSES - 1,
@@ -167,5 +172,6 @@ def build_fcos(cfg, in_channels):
         prior_prob=fcos.PRIOR_PROB,
         centerness_on_reg=fcos.CENTERNESS_ON_REG,
         normalize_distances=fcos.NORM_REG_TARGETS,
+        deformable_last=fcos.USE_DCN_IN_TOWER,
     )
     return FCOSModule(head, make_fcos_loss_evaluator(cfg), make_fcos_postprocessor(cfg))
