@@ -17,7 +17,7 @@ from maskrcnn_benchmark.evaluation.panoptic_results import write_panoptic_result
 from maskrcnn_benchmark.evaluation.predictions import Predictions, numbered
 from maskrcnn_benchmark.evaluation.semantic import SemanticConfusion
 from maskrcnn_benchmark.evaluation.tables import class_table
-from maskrcnn_benchmark.structures.panoptic_map import VOID, PanopticMap
+from maskrcnn_benchmark.structures.panoptic_map import PanopticMap
 from maskrcnn_benchmark.utils.atomic_write import write_json
 
 logger = logging.getLogger("maskrcnn_benchmark.inference")
@@ -86,38 +86,20 @@ def _panoptic(prediction, dataset, index: int) -> PanopticMap:
             f"the segments of picture {dataset.image_id(index)} are in {found.size} pixels (width, height), the "
             f"picture has {info['width']} x {info['height']}"
         )
-    return found
-
-
-def _classes(dataset, segments: list[dict]) -> np.ndarray:
-    """(S,) int64: things 0..K-1, stuff from K on."""
-    things, classes = len(dataset.class_names), []
-    for segment in segments:
-        count = things if segment["is_thing"] else len(dataset.stuff_names)
-        if not 1 <= segment["label"] <= count:
-            kind = "thing" if segment["is_thing"] else "stuff"
+    for segment in found.segments:
+        kind, names = ("thing", dataset.class_names) if segment["is_thing"] else ("stuff", dataset.stuff_names)
+        if not 1 <= segment["label"] <= len(names):
             raise ValueError(
-                f"a segment has the {kind} label {segment['label']}, but data set {dataset.name} has {count} of them: "
-                "the model was made for another data set"
+                f"a segment has the {kind} label {segment['label']}, but data set {dataset.name} has {len(names)} of "
+                "them: the model was made for another data set"
             )
-        classes.append(segment["label"] - 1 + (0 if segment["is_thing"] else things))
-    return np.array(classes, dtype=np.int64)
+    return found
 
 
 def _panoptic_quality(dataset, found: dict[int, PanopticMap]) -> PanopticQuality:
     quality = PanopticQuality(len(dataset.class_names) + len(dataset.stuff_names))
     for index in range(len(dataset)):
-        truth = dataset.panoptic(index)
-        crowd = np.array([segment["crowd"] for segment in truth.segments], dtype=bool)
-        segments = found[index].segments if index in found else []
-        pixels = truth.unpack()
-        quality.add(
-            pixels,
-            _classes(dataset, truth.segments),
-            crowd,
-            found[index].unpack() if index in found else np.full_like(pixels, VOID),
-            _classes(dataset, segments),
-        )
+        quality.add_maps(dataset.panoptic(index), found.get(index), len(dataset.class_names))
     return quality
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from maskrcnn_benchmark.evaluation.coco_results import NOT_COMPUTED
-from maskrcnn_benchmark.structures.panoptic_map import VOID
+from maskrcnn_benchmark.structures.panoptic_map import VOID, PanopticMap
 
 # A found segment is right above this IoU with the ground truth, and does not count as wrong where more than this part
 # of it lies on pixels that have no ground truth.
@@ -28,6 +28,13 @@ class PanopticQuality:
     def __init__(self, num_classes: int):
         self.iou = np.zeros(num_classes)
         self.right, self.wrong, self.missed = np.zeros((3, num_classes), dtype=np.int64)
+
+    def add_maps(self, truth: PanopticMap, found: PanopticMap | None, num_things: int) -> None:
+        """Counts one picture, see `add`; classes are those of PanopticMap.classes, and None has no segments."""
+        pixels = truth.unpack()
+        crowd = np.array([segment["crowd"] for segment in truth.segments], dtype=bool)
+        found = found or PanopticMap(np.full_like(pixels, VOID), [])
+        self.add(pixels, truth.classes(num_things), crowd, found.unpack(), found.classes(num_things))
 
     def add(
         self,

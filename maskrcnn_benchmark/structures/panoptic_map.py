@@ -36,6 +36,11 @@ class PanopticMap(PackedMap):
         if highest > len(segments):
             raise ValueError(f"a pixel has segment number {highest}, but there are {len(segments)} segments")
 
+    def classes(self, num_things: int) -> np.ndarray:
+        """(S,) int64 classes of the segments in one count: label - 1 of things, num_things + label - 1 of stuff."""
+        labels = [each["label"] - 1 + (0 if each["is_thing"] else num_things) for each in self.segments]
+        return np.array(labels, dtype=np.int64)
+
     def __repr__(self) -> str:
         return f"PanopticMap(num_segments={len(self.segments)}, image_width={self.width}, image_height={self.height})"
 
