@@ -359,6 +359,8 @@ _C.SOLVER.DCONV_OFFSETS_LR_FACTOR = 1.0
 _C.SOLVER.MOMENTUM = 0.9
 _C.SOLVER.WEIGHT_DECAY = 0.0005
 _C.SOLVER.WEIGHT_DECAY_BIAS = 0
+# Of the weights and biases of norms that are trained, for SGD (new); -1 = as of other weights and biases.
+_C.SOLVER.WEIGHT_DECAY_NORM = -1.0
 # "multistep" (GAMMA at each of STEPS), "cosine" or "poly" (new).
 _C.SOLVER.LR_SCHEDULER = "multistep"
 _C.SOLVER.GAMMA = 0.1

@@ -17,8 +17,8 @@ class PackedMap:
     Args:
         values: (H, W) of whole numbers, 0 or more and below 2**31.
 
-    It stands in BoxLists as a field that picking boxes leaves as it is. Files of torch.save hold its attributes, which
-    are numbers and one tensor.
+    It stands in BoxLists as a field that has a size of its own: picking and resizing boxes leave it as it is. Files of
+    torch.save hold its attributes, which are numbers and one tensor.
 
     Raises:
         ValueError: values has another shape, or numbers that are out of range.
@@ -57,6 +57,9 @@ class PackedMap:
         return np.frombuffer(pixels, dtype=dtype).reshape(self.height, self.width).copy()
 
     def to(self, *args, **kwargs) -> PackedMap:
+        return self
+
+    def resize(self, size, *args, **kwargs) -> PackedMap:
         return self
 
     def __getitem__(self, item) -> PackedMap:

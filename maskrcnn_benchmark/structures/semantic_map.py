@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from maskrcnn_benchmark.structures.bounding_box import FLIP_LEFT_RIGHT, FLIP_TOP_BOTTOM
+from maskrcnn_benchmark.structures.bounding_box import FLIP_LEFT_RIGHT, FLIP_TOP_BOTTOM, TO_REMOVE
 
 # The label of pixels that have no class, and of those that padding adds; neither trained on nor counted.
 IGNORE_LABEL = 255
@@ -48,8 +48,8 @@ class SemanticMap:
         resized = Image.fromarray(self.labels.cpu().numpy()).resize((width, height), Image.Resampling.NEAREST)
         return SemanticMap(torch.from_numpy(np.array(resized)).to(self.labels.device))
 
-    def transpose(self, method: int) -> SemanticMap:
-        """Mirrored; method is FLIP_LEFT_RIGHT or FLIP_TOP_BOTTOM."""
+    def transpose(self, method: int, box_offset: float = TO_REMOVE) -> SemanticMap:
+        """Mirrored; method is FLIP_LEFT_RIGHT or FLIP_TOP_BOTTOM. Pixels change places alike whatever box_offset is."""
         if method not in (FLIP_LEFT_RIGHT, FLIP_TOP_BOTTOM):
             raise NotImplementedError(
                 f"SemanticMap.transpose knows FLIP_LEFT_RIGHT (0) and FLIP_TOP_BOTTOM (1), got {method!r}"

@@ -11,9 +11,11 @@ from panoptic_folder import CAT, DOG, GRASS, SKY, PanopticFolder
 from maskrcnn_benchmark.data.datasets import COCOPanopticDataset
 from maskrcnn_benchmark.evaluation import evaluate, load_predictions, save_predictions
 from maskrcnn_benchmark.evaluation.panoptic_results import read_panoptic_results, write_panoptic_results
+from maskrcnn_benchmark.modeling.detector.panoptic_merge import MergeRules, share_pixels
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.packed_map import PackedMap
 from maskrcnn_benchmark.structures.panoptic_map import PanopticMap
+from maskrcnn_benchmark.structures.semantic_map import IGNORE_LABEL
 
 
 @pytest.fixture
@@ -120,7 +122,7 @@ def test_instances_are_evaluated_where_there_is_an_instances_file(shared_data, c
     assert "panoptic, per class:" in caplog.text and "broccoli" in caplog.text
 
 
-@pytest.mark.parametrize(
+REAL = pytest.mark.parametrize(
     "name, ann_file, images",
     [
         ("coco_panoptic_mini", "annotations/panoptic_train2017.json", "images/train2017"),
@@ -128,6 +130,30 @@ def test_instances_are_evaluated_where_there_is_an_instances_file(shared_data, c
         ("panopticapi_sample", "panoptic_examples.json", "input_images"),
     ],
 )
+
+
+@REAL
+def test_what_a_perfect_model_finds_is_written_read_and_perfect(shared_data, tmp_path, name, ann_file, images):
+    """Data set, targets, merge of masks and semantic map, result files, evaluation."""
+    folder = shared_data(name)
+    dataset = COCOPanopticDataset(str(folder / ann_file), str(folder / images), False)
+    found = {}
+    for index in range(len(dataset)):
+        _, target, _ = dataset[index]
+        masks = target.get_field("masks").convert("mask").instances.masks.numpy().astype(bool)
+        labels = target.get_field("labels").tolist()
+        things = [{"label": label, "is_thing": True} for label in labels]
+        instances = [(thing, mask, 0, 0) for thing, mask in zip(things, masks, strict=True)]
+        classes = target.get_field("semantic").labels.numpy().copy()
+        classes[classes == IGNORE_LABEL] = 0
+        found[index] = share_pixels(instances, classes, MergeRules(stuff_area=1))
+    write_panoptic_results(dataset, found, str(tmp_path))
+    again = read_panoptic_results(dataset, str(tmp_path / "panoptic.json"), str(tmp_path / "panoptic"))
+    predictions = {index: prediction(panoptic=panoptic) for index, panoptic in again.items()}
+    assert set(evaluate(dataset, predictions, None).results["panoptic"].values()) == {1.0}
+
+
+@REAL
 def test_real_files_against_themselves_are_perfect(shared_data, name, ann_file, images):
     folder = shared_data(name)
     dataset = COCOPanopticDataset(str(folder / ann_file), str(folder / images), False)

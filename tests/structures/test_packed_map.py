@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.packed_map import PackedMap
 
 
@@ -17,6 +18,13 @@ def test_a_map_of_segments_takes_little_memory():
     values = np.zeros((480, 640), dtype=np.uint8)
     values[100:300, 50:400], values[310:400] = 1, 2
     assert len(PackedMap(values).packed) < 0.02 * values.size
+
+
+def test_it_keeps_its_size_beside_boxes(rng_seed):
+    boxes = BoxList([[0, 0, 9, 9], [1, 1, 5, 5]], (20, 10))
+    boxes.add_field("semantic", PackedMap(np.random.randint(0, 9, (30, 60))))
+    moved = boxes[[1]].resize((40, 20)).to("cpu")
+    assert moved.get_field("semantic") is boxes.get_field("semantic")
 
 
 def test_a_map_without_pixels_is_one():

@@ -35,8 +35,10 @@ def _build_panoptic_fpn(cfg):
             overlap=node.COMBINE.OVERLAP_THRESH,
             stuff_area=node.COMBINE.STUFF_AREA_LIMIT,
         ),
+        {"padding": 0, "aligned": True} if cfg.MODEL.CONVENTION == "detectron2" else {},  # TEMPORARY
         semantic_loss_weight=cfg.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT,
         instance_loss_weight=node.INSTANCE_LOSS_WEIGHT,
+        size_divisible=get_convention(cfg.MODEL.CONVENTION).size_divisibility,
     )
 
 

@@ -25,6 +25,7 @@ class PanopticFPN(nn.Module):
         rpn, roi_heads: as in GeneralizedRCNN; the ROI heads predict masks, in their boxes.
         sem_seg_head: FPN maps -> logits (N, C, H', W').
         merge_rules: thresholds of the merge.
+        mask_pasting: padding and aligned of structures.paste_masks.
         semantic_loss_weight: factor of the semantic loss.
         instance_loss_weight: factor of the losses of the ROI heads.
         size_divisible: pictures that come without an ImageList are padded to a multiple of this.
@@ -49,6 +50,7 @@ class PanopticFPN(nn.Module):
         roi_heads: nn.Module,
         sem_seg_head: nn.Module,
         merge_rules: MergeRules,
+        mask_pasting: dict,
         semantic_loss_weight: float = 1.0,
         instance_loss_weight: float = 1.0,
         size_divisible: int = 0,
@@ -59,6 +61,7 @@ class PanopticFPN(nn.Module):
         self.roi_heads = roi_heads
         self.sem_seg_head = sem_seg_head
         self.merge_rules = merge_rules
+        self.mask_pasting = mask_pasting
         self.semantic_loss_weight = semantic_loss_weight
         self.instance_loss_weight = instance_loss_weight
         self.size_divisible = size_divisible
@@ -87,7 +90,8 @@ class PanopticFPN(nn.Module):
 
     def _with_maps(self, detections: BoxList, classes: Tensor) -> BoxList:
         height, width = classes.shape
-        panoptic = merge_segments(detections.resize((width, height)).to("cpu"), classes, self.merge_rules)
+        instances = detections.resize((width, height)).to("cpu")
+        panoptic = merge_segments(instances, classes, self.merge_rules, **self.mask_pasting)
         result = detections.copy_with_fields(detections.fields())
         result.add_field("panoptic", panoptic)
         result.add_field("semantic", PackedMap(classes))

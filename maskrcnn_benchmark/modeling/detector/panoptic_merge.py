@@ -31,17 +31,21 @@ class MergeRules:
     stuff_area: int = 4096
 
 
-def merge_segments(detections: BoxList, classes: Tensor, rules: MergeRules) -> PanopticMap:
+def merge_segments(
+    detections: BoxList, classes: Tensor, rules: MergeRules, padding: int = 1, aligned: bool = False
+) -> PanopticMap:
     """Instances take their pixels, the surest first; stuff takes what is left.
 
     Args:
         detections: with the fields "scores", "labels" and "mask" (D, 1, M, M) probabilities in their boxes; on the CPU,
             in pixels of the output.
         classes: (H, W) uint8, 0 for things and semantic classes of stuff, on the CPU.
+        padding, aligned: how masks are pasted, see structures.paste_masks.
     """
     chosen = detections.get_field("scores").argsort(descending=True, stable=True)
     detections = detections[chosen[detections.get_field("scores")[chosen] >= rules.score]].convert("xyxy")
-    windows = paste_windows(detections.get_field("mask").float(), detections.bbox, detections.size)
+    masks = detections.get_field("mask").float()
+    windows = paste_windows(masks, detections.bbox, detections.size, padding=padding, aligned=aligned)
     instances = (
         ({"label": label, "is_thing": True, "score": score}, window.numpy() != 0, left, top)
         for label, score, (window, left, top) in zip(
