@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from maskrcnn_benchmark.data.datasets import COCODataset, COCOPanopticDataset, PascalVOCDataset
+from maskrcnn_benchmark.data.datasets import AbstractDataset, COCODataset, COCOPanopticDataset, PascalVOCDataset
 from maskrcnn_benchmark.evaluation.coco import coco_evaluation
 from maskrcnn_benchmark.evaluation.coco_results import COCOResults, check_expected_results, compare_with_expected
 from maskrcnn_benchmark.evaluation.panoptic import panoptic_evaluation
@@ -24,6 +24,7 @@ EVALUATIONS = (
     (COCODataset, coco_evaluation),
     (COCOPanopticDataset, panoptic_evaluation),
     (PascalVOCDataset, voc_evaluation),
+    (AbstractDataset, coco_evaluation),
 )
 
 

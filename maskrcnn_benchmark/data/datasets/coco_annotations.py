@@ -30,11 +30,11 @@ def read_coco(ann_file: str, report: DatasetReport) -> AnnotationTable:
         FileNotFoundError: no such file.
         ValueError: not a COCO instances json, or one whose ids contradict each other.
     """
-    return read_content(load_json(ann_file), ann_file, report)
+    return table_of(load_json(ann_file), ann_file, report)
 
 
-def read_content(data: dict, ann_file: str, report: DatasetReport) -> AnnotationTable:
-    """The same for what was in the file, or for what another kind of file says in this form."""
+def table_of(data: dict, ann_file: str, report: DatasetReport) -> AnnotationTable:
+    """The same for what such a file holds; `ann_file` is what errors call it."""
     category_ids, class_names = read_categories(data, ann_file, report)
     images = read_images(data, ann_file, report)
     image_ids = list(images)

@@ -16,7 +16,7 @@ from maskrcnn_benchmark.data.datasets.coco_annotations import (
     positions,
     read_categories,
     read_coco,
-    read_content,
+    table_of,
     read_images,
     rows_of,
 )
@@ -181,7 +181,7 @@ def _things_as_objects(
                 numbers[name] = i - span.start + 1
                 row = {"id": name, "image_id": image_id, "bbox": boxes[i], "iscrowd": segments.crowd[i]}
                 rows.append({**row, "category_id": segments.category_ids[segments.classes[i]]})
-    table = read_content({"images": annotated, "annotations": rows, "categories": categories}, ann_file, report)
+    table = table_of({"images": annotated, "annotations": rows, "categories": categories}, ann_file, report)
     table.segments = np.array([numbers[name] for name in table.annotation_ids], dtype=np.int64)
     return table
 
