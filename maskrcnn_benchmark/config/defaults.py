@@ -33,7 +33,8 @@ _C.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
 _C.MODEL.DEVICE = "cuda"
 # What to load before training or for testing: a path, an http(s) address, or catalog://NAME; "" = nothing.
 _C.MODEL.WEIGHT = ""
-# Numeric convention: inclusive boxes, ROIAlign shift, anchor rounding, normalisers, ... (new)
+# Numeric convention: inclusive boxes, ROIAlign shift, anchor rounding, normalisers, ... (new). "maskrcnn_benchmark" or
+# "detectron2"; see modeling/convention.py.
 _C.MODEL.CONVENTION = "maskrcnn_benchmark"
 _C.MODEL.RPN_ONLY = False
 _C.MODEL.MASK_ON = False

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from maskrcnn_benchmark.data.transforms import View, build_test_views
-from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.boxlist_ops import cat_boxlist
 from maskrcnn_benchmark.structures.image_list import to_image_list
@@ -46,7 +45,6 @@ class BBoxAug(nn.Module):
             `candidates` and `select`.
         views: at least one; detections have the size of the first view.
         size_divisible: views are padded to a multiple of it; 0 = to the largest of the batch.
-        box_offset: see Convention.
 
     Forward takes N RGB PIL pictures and returns N BoxLists as the model's evaluation does, on the model's device. The
     feature maps of all views are kept until the end if there are masks or keypoints to predict.
@@ -56,12 +54,11 @@ class BBoxAug(nn.Module):
             known which are opposite to each other.
     """
 
-    def __init__(self, model: nn.Module, views: Sequence[View], size_divisible: int = 0, box_offset: float = 1.0):
+    def __init__(self, model: nn.Module, views: Sequence[View], size_divisible: int = 0):
         super().__init__()
         self.model = model
         self.views = list(views)
         self.size_divisible = size_divisible
-        self.box_offset = box_offset
 
     @torch.no_grad()
     def forward(self, pictures) -> list[BoxList]:
@@ -116,8 +113,9 @@ class BBoxAug(nn.Module):
         if not look.mirrored:
             return boxlist
         x1, y1, x2, y2 = boxlist.bbox.unbind(dim=1)
-        right = boxlist.size[0] - self.box_offset
-        turned = BoxList(torch.stack((right - x2, y1, right - x1, y2), dim=1), boxlist.size)
+        right = boxlist.size[0] - boxlist.box_offset
+        corners = torch.stack((right - x2, y1, right - x1, y2), dim=1)
+        turned = BoxList(corners, boxlist.size, box_offset=boxlist.box_offset)
         for name in boxlist.fields():
             turned.add_field(name, boxlist.get_field(name))
         return turned
@@ -137,9 +135,4 @@ def _mirrored_heat_maps(heat_maps: Tensor) -> Tensor:
 
 def make_bbox_aug(cfg, model: nn.Module) -> BBoxAug:
     """The model with the views of TEST.BBOX_AUG."""
-    return BBoxAug(
-        model,
-        build_test_views(cfg),
-        cfg.DATALOADER.SIZE_DIVISIBILITY,
-        get_convention(cfg.MODEL.CONVENTION).box_offset,
-    )
+    return BBoxAug(model, build_test_views(cfg), cfg.DATALOADER.SIZE_DIVISIBILITY)

@@ -29,6 +29,7 @@ def inference(
     output_folder: str | None = None,
     *,
     dtype: torch.dtype = torch.float32,
+    mask_pasting: dict | None = None,
 ):
     """Predicts a data set with all processes together and evaluates it on rank 0.
 
@@ -38,6 +39,7 @@ def inference(
         box_only, iou_types, expected_results, expected_results_sigma_tol: for the evaluation.
         output_folder: existing folder for predictions.pth and the evaluation's files; None or "" writes nothing.
         dtype: of mixed precision (torch.amp).
+        mask_pasting: how the evaluation puts masks into pictures, see coco_evaluation.
 
     Returns what `evaluation.evaluate` returns on rank 0, None on the others.
     """
@@ -70,6 +72,7 @@ def inference(
         iou_types=iou_types,
         expected_results=expected_results,
         expected_results_sigma_tol=expected_results_sigma_tol,
+        **({} if mask_pasting is None else {"mask_pasting": mask_pasting}),
     )
 
 

@@ -35,7 +35,7 @@ def evaluate(dataset, predictions, output_folder, **kwargs):
         dataset: a data set of a type in EVALUATIONS, or of a subclass.
         predictions: list of BoxList by data set index, in the size of the network input.
         output_folder: where result files go; None or "" writes none.
-        **kwargs: box_only, iou_types, expected_results, expected_results_sigma_tol.
+        **kwargs: box_only, iou_types, expected_results, expected_results_sigma_tol, and for masks mask_pasting.
 
     Returns what that evaluation returns: see evaluation.coco.coco_evaluation, evaluation.panoptic.panoptic_evaluation
     and evaluation.voc.voc_evaluation.

@@ -31,6 +31,7 @@ def panoptic_evaluation(
     iou_types=("bbox",),
     expected_results=(),
     expected_results_sigma_tol: float = 4,
+    mask_pasting: dict | None = None,
 ) -> Results:
     """Evaluates segments, and what else the predictions have, against the data set.
 
@@ -42,7 +43,7 @@ def panoptic_evaluation(
         output_folder: gets panoptic.json, the pictures of segments in panoptic/, and panoptic_results.json; None or ""
             writes nothing.
         box_only: not known here; ignored.
-        iou_types: evaluated as COCO does where the data set has an instances file.
+        iou_types, mask_pasting: for coco_evaluation, where the data set has an instances file.
         expected_results, expected_results_sigma_tol: see compare_with_expected; tasks are "panoptic" (PQ, SQ, RQ, and
             the same with _th for things and _st for stuff), "semantic" (mIoU, fwIoU, mACC, pACC), and the iou types.
 
@@ -66,7 +67,9 @@ def panoptic_evaluation(
         results.results["semantic"] = confusion.figures()
         per_class["semantic"] = _semantic_rows(confusion, dataset.semantic_names)
     if dataset.ann_file and not box_only:
-        detections, _ = coco_evaluation(dataset, predictions, output_folder, iou_types=iou_types)
+        detections, _ = coco_evaluation(
+            dataset, predictions, output_folder, iou_types=iou_types, mask_pasting=mask_pasting
+        )
         results.results.update(detections.results)
     _report(results, per_class, output_folder, dataset)
     check_expected_results(results, expected_results, expected_results_sigma_tol)

@@ -39,6 +39,15 @@ class Convention:
         box_beta: turning point of the box head's smooth L1; 0 is L1.
         detections_best_first: detections come best first, exactly as many as allowed; otherwise class by class, and
             all that tie with the last one stay.
+
+    Masks:
+        mask_projection: how a region sees its ground truth, a key of mask_head.targets.PROJECTIONS.
+        mask_logits_std: standard deviation of the fresh weights that give mask logits; 0 is He's.
+        mask_padding, mask_aligned: how a mask is put into the picture, see structures.paste_masks.
+
+    Data:
+        resize_to_nearest: both sides of a resized picture are rounded to the nearest pixel from one scale; otherwise
+            the longer one is rounded down.
     """
 
     box_offset: float
@@ -53,6 +62,11 @@ class Convention:
     roi_aligned: bool
     box_beta: float
     detections_best_first: bool
+    mask_projection: str
+    mask_logits_std: float
+    mask_padding: int
+    mask_aligned: bool
+    resize_to_nearest: bool
 
 
 CONVENTIONS = {
@@ -70,6 +84,11 @@ CONVENTIONS = {
         roi_aligned=False,
         box_beta=1.0,
         detections_best_first=False,
+        mask_projection="crop",
+        mask_logits_std=0.0,
+        mask_padding=1,
+        mask_aligned=False,
+        resize_to_nearest=False,
     ),
     # detectron2 0.1 and later, and vovnet-detectron2
     "detectron2": Convention(
@@ -85,6 +104,11 @@ CONVENTIONS = {
         roi_aligned=True,
         box_beta=0.0,
         detections_best_first=True,
+        mask_projection="sample",
+        mask_logits_std=0.001,
+        mask_padding=0,
+        mask_aligned=True,
+        resize_to_nearest=True,
     ),
 }
 

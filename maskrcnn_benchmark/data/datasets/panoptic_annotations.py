@@ -16,9 +16,9 @@ from maskrcnn_benchmark.data.datasets.coco_annotations import (
     positions,
     read_categories,
     read_coco,
-    table_of,
     read_images,
     rows_of,
+    table_of,
 )
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.structures.panoptic_map import VOID

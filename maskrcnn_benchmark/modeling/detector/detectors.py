@@ -9,6 +9,7 @@ from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.modeling.detector.generalized_rcnn import GeneralizedRCNN
 from maskrcnn_benchmark.modeling.detector.panoptic_fpn import PanopticFPN
 from maskrcnn_benchmark.modeling.detector.panoptic_merge import MergeRules
+from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
 from maskrcnn_benchmark.modeling.roi_heads.roi_heads import build_roi_heads
 from maskrcnn_benchmark.modeling.rpn.rpn import build_rpn
 from maskrcnn_benchmark.modeling.semantic.fpn_head import build_sem_seg_fpn_head
@@ -35,7 +36,7 @@ def _build_panoptic_fpn(cfg):
             overlap=node.COMBINE.OVERLAP_THRESH,
             stuff_area=node.COMBINE.STUFF_AREA_LIMIT,
         ),
-        {"padding": 0, "aligned": True} if cfg.MODEL.CONVENTION == "detectron2" else {},  # TEMPORARY
+        mask_pasting(cfg),
         semantic_loss_weight=cfg.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT,
         instance_loss_weight=node.INSTANCE_LOSS_WEIGHT,
         size_divisible=get_convention(cfg.MODEL.CONVENTION).size_divisibility,
