@@ -217,7 +217,7 @@ class DetectronCheckpointer(Checkpointer):
     """Checkpointer for detectors: knows catalog:// and http names and Caffe2 files, and wants the whole backbone.
 
     Args:
-        cfg: MODEL.BACKBONE.CONV_BODY and MODEL.RESNETS.STAGE_WITH_DCN are read, for Caffe2 files only.
+        cfg: MODEL.BACKBONE.CONV_BODY is read for Caffe2 files, MODEL.CONVENTION for a warning.
 
     A file whose tensors do not fill `backbone.body` is refused with a ValueError that shows both sides' names; heads
     that it lacks stay as they were built and are reported.

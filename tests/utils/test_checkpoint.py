@@ -256,7 +256,7 @@ def with_classes(count):
 
 @pytest.fixture
 def cfg():
-    return CfgNode({"MODEL": {"BACKBONE": {"CONV_BODY": "V-39-FPN"}, "RESNETS": {"STAGE_WITH_DCN": (False,) * 4}}})
+    return CfgNode({"MODEL": {"BACKBONE": {"CONV_BODY": "V-39-FPN"}}})
 
 
 def test_detector_takes_a_backbone_alone_and_reports_the_fresh_heads(build_module, random_state, cfg, tmp_path):
