@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-RUN ?= output/quickstart
-CONFIG := configs/quick/fcos_digits.yaml
+MODEL ?= fcos
+RUN ?= output/quickstart$(if $(filter-out fcos,$(MODEL)),_$(MODEL))
+CONFIG := configs/quick/$(MODEL)_digits.yaml
 
 .PHONY: help setup test lint quickstart clean
 
@@ -27,11 +28,11 @@ test: setup  ## run the tests (about ten minutes on two cores)
 lint: setup  ## check the style
 	$(BIN)/python -m ruff check .
 
-quickstart: setup  ## compose the digits, train FCOS on them, test it and draw what it finds
+quickstart: setup  ## compose the digits, train on them (MODEL=fcos or MODEL=mask_rcnn), test, draw what is found
 	$(BIN)/python tools/make_digits.py --output datasets/digits
 	$(BIN)/python tools/train_net.py --config-file $(CONFIG) OUTPUT_DIR $(RUN)
 	$(BIN)/python tools/draw_predictions.py --config-file $(CONFIG) --output $(RUN)/predictions.png OUTPUT_DIR $(RUN)
-	@cat docs/after_quickstart.txt
+	@sed -e 's#CONFIG#$(CONFIG)#; s#RUN#$(RUN)#' docs/after_quickstart.txt
 
 clean:  ## remove .venv and what was built
 	rm -rf $(VENV) build *.egg-info maskrcnn_benchmark/*.so maskrcnn_benchmark/_build*

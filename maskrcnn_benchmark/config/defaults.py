@@ -39,6 +39,8 @@ _C.MODEL.RPN_ONLY = False
 _C.MODEL.MASK_ON = False
 _C.MODEL.KEYPOINT_ON = False
 _C.MODEL.RETINANET_ON = False
+# Box heads, and mask heads, in a row: Cascade R-CNN, see CASCADE (new).
+_C.MODEL.CASCADE_ON = False
 _C.MODEL.FCOS_ON = False
 # One regression for all classes (background, foreground) instead of one per class.
 _C.MODEL.CLS_AGNOSTIC_BBOX_REG = False
@@ -224,6 +226,14 @@ _C.MODEL.ROI_HEADS.POSITIVE_FRACTION = 0.25
 _C.MODEL.ROI_HEADS.SCORE_THRESH = 0.05
 _C.MODEL.ROI_HEADS.NMS = 0.5
 _C.MODEL.ROI_HEADS.DETECTIONS_PER_IMG = 100
+
+# Cascade R-CNN (new), one entry a stage. It takes ROI_HEADS' other numbers for every stage; all classes share one box
+# correction, whatever CLS_AGNOSTIC_BBOX_REG says.
+_C.MODEL.CASCADE = CN()
+# Foreground from here, background below.
+_C.MODEL.CASCADE.IOU_THRESHOLDS = (0.5, 0.6, 0.7)
+_C.MODEL.CASCADE.BBOX_REG_WEIGHTS = ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))
+_C.MODEL.CASCADE.LOSS_WEIGHTS = (1.0, 0.5, 0.25)
 
 _C.MODEL.ROI_BOX_HEAD = CN()
 _C.MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR = "ResNet50Conv5ROIFeatureExtractor"

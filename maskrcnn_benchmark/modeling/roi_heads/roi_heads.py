@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import nn
 
 from maskrcnn_benchmark.modeling.roi_heads.box_head.box_head import build_roi_box_head
+from maskrcnn_benchmark.modeling.roi_heads.cascade import configs_of_stages, join_stages
 from maskrcnn_benchmark.modeling.roi_heads.keypoint_head.keypoint_head import build_roi_keypoint_head
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.mask_head import build_roi_mask_head
 
@@ -16,13 +17,14 @@ class CombinedROIHeads(nn.ModuleDict):
     """Box, mask and keypoint head in a row.
 
     Args:
-        box: ROIBoxHead.
-        mask: ROIMaskHead, or None.
+        box: ROIBoxHead, or CascadeBoxHead.
+        mask: ROIMaskHead, or CascadeMaskHead behind a CascadeBoxHead; or None.
         keypoint: ROIKeypointHead, or None.
 
     Forward takes L maps (N, C, H_l, W_l), N BoxLists of proposals and, in training, N BoxLists of ground truth. It
     returns (x, boxes, losses): x the last head's features; in training the regions that the box head drew and all
-    heads' losses; in evaluation the detections with all heads' fields and {}.
+    heads' losses (with a cascade, x and the regions are lists with an entry a stage); in evaluation the detections with
+    all heads' fields and {}.
     """
 
     def __init__(self, box, mask=None, keypoint=None):
@@ -50,6 +52,14 @@ def build_roi_heads(cfg, in_channels):
         return []
     if cfg.MODEL.FCOS_ON:
         raise ValueError("MODEL.FCOS_ON is True and MODEL.RPN_ONLY False: FCOS has no second stage. Set RPN_ONLY True.")
+    if cfg.MODEL.CASCADE_ON:
+        stages = [_build_heads(stage, in_channels) for stage in configs_of_stages(cfg)]
+        return CombinedROIHeads(**join_stages(stages, cfg.MODEL.CASCADE.LOSS_WEIGHTS))
+    return CombinedROIHeads(**_build_heads(cfg, in_channels))
+
+
+def _build_heads(cfg, in_channels):
+    """The heads by their names in CombinedROIHeads."""
     box = build_roi_box_head(cfg, in_channels)
     heads = {"box": box}
     for name, build in (("mask", build_roi_mask_head), ("keypoint", build_roi_keypoint_head)):
@@ -58,7 +68,7 @@ def build_roi_heads(cfg, in_channels):
         _check_sharing(cfg, name)
         node = cfg.MODEL[f"ROI_{name.upper()}_HEAD"]
         heads[name] = build(cfg, in_channels, box.feature_extractor if node.SHARE_BOX_FEATURE_EXTRACTOR else None)
-    return CombinedROIHeads(**heads)
+    return heads
 
 
 def _check_sharing(cfg, name):

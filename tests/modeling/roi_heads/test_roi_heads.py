@@ -39,6 +39,9 @@ MODELS = {
         *("MODEL.ROI_BOX_HEAD.DILATION", 2, "MODEL.ROI_MASK_HEAD.DILATION", 2),
     ],
     "C4 with masks": [*C4, "MODEL.MASK_ON", True],
+    "cascade": [*FPN, "MODEL.CASCADE_ON", True],
+    "cascade with masks": [*FPN, "MODEL.CASCADE_ON", True, "MODEL.MASK_ON", True],
+    "cascade on C4 with masks": [*C4, "MODEL.CASCADE_ON", True, "MODEL.MASK_ON", True],
 }
 
 
@@ -86,6 +89,8 @@ def test_losses_are_finite_and_reach_every_parameter_and_map(model, batch, rng_s
     expected = {"loss_classifier", "loss_box_reg"}
     expected |= {"loss_mask"} if "mask" in heads else set()
     expected |= {"loss_kp"} if "keypoint" in heads else set()
+    if "cascade" in model:
+        expected = {f"{name}_stage{stage}" for name in expected for stage in range(3)}
     assert set(losses) == expected and all(value.isfinite() for value in losses.values())
     sum(losses.values()).backward()
     for name, tensor in [*heads.named_parameters(), *((f"map {i}", level) for i, level in enumerate(features))]:
@@ -130,6 +135,8 @@ def test_postprocessed_masks_fill_the_picture(rng_seed):
         (["MODEL.FCOS_ON", True], "FCOS has no second stage"),
         ([*FPN, *BOTH, "MODEL.ROI_MASK_HEAD.SHARE_BOX_FEATURE_EXTRACTOR", True], "shares the box head's"),
         (["MODEL.ROI_BOX_HEAD.NUM_CLASSES", -1], "NUM_CLASSES is -1"),
+        (["MODEL.CASCADE_ON", True, "MODEL.KEYPOINT_ON", True], "no keypoint head"),
+        (["MODEL.CASCADE_ON", True, "MODEL.CASCADE.LOSS_WEIGHTS", (1.0, 1.0)], r"got \[3, 3, 2\] entries"),
     ],
 )
 def test_a_config_that_cannot_be_built_is_named(opts, message):

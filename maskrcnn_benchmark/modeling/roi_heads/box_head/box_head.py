@@ -39,14 +39,22 @@ class ROIBoxHead(nn.Module):
 
     def forward(self, features, proposals, targets=None):
         if self.training:
-            proposals = self.loss.subsample(proposals, targets)
-        x = self.feature_extractor(features, proposals)
-        class_logits, box_regression = self.predictor(x)
-        if not self.training:
-            with torch.no_grad():
-                return x, self.post_processor((class_logits, box_regression), proposals), {}
-        loss_classifier, loss_box_reg = self.loss(class_logits, box_regression, proposals)
-        return x, proposals, {"loss_classifier": loss_classifier, "loss_box_reg": loss_box_reg}
+            regions = self.loss.subsample(proposals, targets)
+            x, class_logits, box_regression = self.predict(features, regions)
+            return x, regions, self.losses(class_logits, box_regression, regions)
+        x, class_logits, box_regression = self.predict(features, proposals)
+        with torch.no_grad():
+            return x, self.post_processor((class_logits, box_regression), proposals), {}
+
+    def predict(self, features, regions):
+        """(x, class logits, box corrections) of N BoxLists, as the predictor gives them."""
+        x = self.feature_extractor(features, regions)
+        return x, *self.predictor(x)
+
+    def losses(self, class_logits, box_regression, regions):
+        """The two scalars, by name, of regions drawn by `loss.subsample` and what is predicted of them."""
+        loss_classifier, loss_box_reg = self.loss(class_logits, box_regression, regions)
+        return {"loss_classifier": loss_classifier, "loss_box_reg": loss_box_reg}
 
 
 def build_roi_box_head(cfg, in_channels) -> ROIBoxHead:

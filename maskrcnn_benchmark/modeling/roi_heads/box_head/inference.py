@@ -64,11 +64,21 @@ class PostProcessor(nn.Module):
         label = label + 1
         # Only what passed the threshold is decoded: a few hundred of some 80,000 boxes.
         column = torch.ones_like(label) if self.cls_agnostic_bbox_reg else label
-        decoded = self.box_coder.decode(codes[region, column], regions.convert("xyxy").bbox[region])
-        result = BoxList(clip_boxes(decoded, regions.size, self.box_offset), regions.size)
+        result = self._decode(codes[region, column], regions.copy_with_fields([])[region])
         result.add_field("scores", probability[region, label])
         result.add_field("labels", label)
         return result
+
+    def refine(self, box_regression, boxes: list[BoxList]) -> list[BoxList]:
+        """The regions (N BoxLists) where their corrections (R, 8), of all classes alike, move them, clipped to their
+        pictures; without fields."""
+        codes = box_regression.float()[:, -4:].split([len(regions) for regions in boxes])
+        return [self._decode(*pair) for pair in zip(codes, boxes, strict=True)]
+
+    def _decode(self, codes, regions):
+        """BoxList of the boxes that codes (R_i, 4) make of R_i regions."""
+        decoded = self.box_coder.decode(codes, regions.convert("xyxy").bbox)
+        return BoxList(clip_boxes(decoded, regions.size, self.box_offset), regions.size)
 
     def select(self, candidates: BoxList) -> BoxList:
         """Detections of one image: the best of the candidates after suppression, class by class."""

@@ -28,9 +28,16 @@ class MaskPostProcessor(nn.Module):
         self.masker = masker
 
     def forward(self, x: Tensor, boxes: list[BoxList]) -> list[BoxList]:
+        return self.attach(self.probabilities(x, boxes), boxes)
+
+    def probabilities(self, x: Tensor, boxes: list[BoxList]) -> Tensor:
+        """(R, 1, M, M): each detection's mask of its own class."""
         labels = torch.cat([detections.get_field("labels") for detections in boxes])
-        own_class = x[torch.arange(len(x), device=x.device), labels][:, None]
-        masks = own_class.float().sigmoid().split([len(detections) for detections in boxes])
+        return x[torch.arange(len(x), device=x.device), labels][:, None].float().sigmoid()
+
+    def attach(self, probabilities: Tensor, boxes: list[BoxList]) -> list[BoxList]:
+        """The detections with these masks (R, 1, M, M), pasted if there is a masker, as field "mask"."""
+        masks = probabilities.split([len(detections) for detections in boxes])
         if self.masker is not None:
             masks = self.masker(masks, boxes)
         results = []

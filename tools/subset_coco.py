@@ -1,0 +1,38 @@
+"""Writes a COCO json with some pictures of another one, their annotations, and all its categories."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+
+def subset(data: dict, first: int) -> dict:
+    """A COCO dictionary with the `first` pictures by id of `data`; everything else but their annotations is kept."""
+    images = sorted(data["images"], key=lambda image: image["id"])[:first]
+    kept = {image["id"] for image in images}
+    annotations = [row for row in data.get("annotations", []) if row["image_id"] in kept]
+    return {**data, "images": images, "annotations": annotations}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("annotations", help="COCO json to take from")
+    parser.add_argument("--first", type=int, required=True, metavar="N", help="take the first N pictures by id")
+    parser.add_argument("--output", required=True, help="COCO json to write")
+    args = parser.parse_args()
+    if args.first < 1:
+        parser.error(f"--first is {args.first}; it should be at least 1")
+    try:
+        with open(args.annotations, encoding="utf-8") as f:
+            taken = subset(json.load(f), args.first)
+        with open(args.output, "w", encoding="utf-8") as f:
+            json.dump(taken, f)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        parser.exit(1, f"{parser.prog}: {args.annotations}: {type(error).__name__}: {error}\n")
+    print(f"{args.output}: {len(taken['images'])} pictures, {len(taken['annotations'])} annotations")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
