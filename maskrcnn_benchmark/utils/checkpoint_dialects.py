@@ -212,8 +212,6 @@ DETECTRON2_DETECTOR = Dialect(
         ("proposal_generator.rpn_head.conv.", "rpn.head.conv."),
         ("proposal_generator.rpn_head.objectness_logits.", "rpn.head.cls_logits."),
         ("proposal_generator.rpn_head.anchor_deltas.", "rpn.head.bbox_pred."),
-        ("proposal_generator.fcos_head.ctrness.", "rpn.head.centerness."),  # CenterMask2
-        ("proposal_generator.fcos_head.", "rpn.head."),
         ("roi_heads.box_head.fc1.", "roi_heads.box.feature_extractor.fc6."),
         ("roi_heads.box_head.fc2.", "roi_heads.box.feature_extractor.fc7."),
         ("roi_heads.box_head.{n}.fc1.", "roi_heads.box.{n}.feature_extractor.fc6."),  # a cascade
@@ -243,6 +241,17 @@ DETECTRON2_C4 = Dialect(
     ours=r"feature_extractor\.head\.layer4\.",
 )
 
+# AdelaiDet's and CenterMask2's FCOS, which stand where detectron2 has its RPN.
+DETECTRON2_FCOS = Dialect(
+    "detectron2 FCOS",
+    r"^proposal_generator\.fcos_head\.",
+    (
+        ("proposal_generator.fcos_head.ctrness.", "rpn.head.centerness."),
+        ("proposal_generator.fcos_head.", "rpn.head."),
+    ),
+    ours=r"^rpn\.head\.centerness\.",
+)
+
 # In this order they are tried on a file and applied to it; the other way round they are applied from the last to the
 # first.
 DIALECTS = (
@@ -258,6 +267,7 @@ DIALECTS = (
     DETECTRON2_RESNET,
     DETECTRON2_DETECTOR,
     DETECTRON2_C4,
+    DETECTRON2_FCOS,
 )
 
 
@@ -269,21 +279,37 @@ class Target:
         dialects: the tables, those of them whose `ours` a model has; none for our own names.
         body_only: the program has the body alone, without a prefix.
         entry: under which entry of the file the program looks for the tensors; "" for a bare state dict.
+        extras: regular expression of names of theirs that we have nothing for; a file of ours keeps them as they are.
+        alone: what a body without a detector has in front, in our names.
     """
 
     dialects: tuple[Dialect, ...]
     body_only: bool = False
     entry: str = "model"
+    extras: str = ""
+    alone: str = "backbone.body."
 
 
 TARGETS = {
     "maskrcnn_benchmark": Target(()),
-    "detectron2": Target((DETECTRON2_RESNET, DETECTRON2_DETECTOR, DETECTRON2_C4)),
-    "mmdetection": Target(
-        (MMDETECTION_VOVNET, MMDETECTION_DEPTHWISE_VOVNET, MMDETECTION_DETECTOR), entry="state_dict"
+    "detectron2": Target(
+        (DETECTRON2_RESNET, DETECTRON2_DETECTOR, DETECTRON2_C4, DETECTRON2_FCOS),
+        extras=r"^proposal_generator\.anchor_generator\.|^pixel_(mean|std)$"
+        r"|^roi_heads\.(mask_head\.spatialAtt|maskiou_head)\.",  # CenterMask2
     ),
-    "timm": Target((TIMM, TIMM_DEPTHWISE, TORCHVISION_RESNET), body_only=True, entry=""),
-    "torchvision": Target((TORCHVISION_RESNET, TORCHVISION_MOBILENET), body_only=True, entry=""),
+    "mmdetection": Target(
+        (MMDETECTION_VOVNET, MMDETECTION_DEPTHWISE_VOVNET, MMDETECTION_DETECTOR),
+        entry="state_dict",
+        extras=r"(^|\.)model\.classifier\.",
+        alone="body.",
+    ),
+    "timm": Target((TIMM, TIMM_DEPTHWISE, TORCHVISION_RESNET), body_only=True, entry="", extras=r"^(head\.)?fc\."),
+    "torchvision": Target(
+        (TORCHVISION_RESNET, TORCHVISION_MOBILENET),
+        body_only=True,
+        entry="",
+        extras=r"^fc\.|^classifier\.|^features\.18\.",
+    ),
 }
 
 

@@ -15,14 +15,15 @@ from .load_report import named
 
 BODY = "backbone.body."
 
-# What detectors have no use for: classifiers, counters of batch norms, pixel means, and anchors, which come from the
-# config; unless the model has them under the same name.
+# What detectors have no use for, unless the model has it under the same name: classifiers, pixel means, anchors (they
+# come from the config), and counters of batch norms that are frozen.
+COUNTER = re.compile(r"\.num_batches_tracked$")
 WITHOUT_USE = re.compile(
-    r"^(backbone\.|module\.)?(fc|fc1000|classifier|head\.fc|last_linear|model\.classifier)\."
-    r"|(^|\.)features\.18\.|\.num_batches_tracked$|anchor_generator\.|^pixel_(mean|std)$"
+    r"^(backbone\.)?(fc|fc1000|classifier|head\.fc|last_linear|model\.classifier)\.|(^|\.)features\.18\."
+    rf"|anchor_generator\.|^pixel_(mean|std)$|{COUNTER.pattern}"
 )
 # Ours that other programs compute themselves; and the second name of C4's layer4, which box and mask head share.
-_OURS_ALONE = re.compile(r"^rpn\.anchor_generator\.|^roi_heads\.mask\.feature_extractor\.head\.")
+OURS_ALONE = re.compile(r"^rpn\.anchor_generator\.|^roi_heads\.mask\.feature_extractor\.head\.")
 
 
 @dataclass
@@ -61,6 +62,8 @@ def to_ours(file_state: Mapping[str, Tensor], model_keys=()) -> Translation:
 def convert_state_dict(file_state: Mapping[str, Tensor], to: str) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors of a file in any dialect under the names of another.
 
+    What has no name of ours (a classifier, say) keeps the file's in a file of ours, so that the way back is complete.
+
     Args:
         to: a key of checkpoint_dialects.TARGETS.
 
@@ -72,38 +75,34 @@ def convert_state_dict(file_state: Mapping[str, Tensor], to: str) -> tuple[dict[
     """
     if to not in TARGETS:
         raise ValueError(f"the dialect {to!r} is not known; known are {', '.join(map(repr, TARGETS))}")
-    target = TARGETS[to]
-    source = to_ours(file_state)
-    ours, left_out = {}, []
-    bare_body = not any(name.startswith(("backbone.", "rpn.", "roi_heads.")) for name in source.tensors)
+    target, source = TARGETS[to], to_ours(file_state)
+    if not target.dialects:
+        return source.tensors, [key for key in file_state if key not in set(source.file_keys.values())]
+
+    is_body = not any(name.startswith(("backbone.", "rpn.", "roi_heads.")) for name in source.tensors)
+    names = {name: target.alone + name.removeprefix("body.") if is_body else name for name in source.tensors}
+    all_names = "\n".join(names.values())
+    dialects = [d for d in reversed(target.dialects) if d.ours and re.search(d.ours, all_names, re.M)]
+    converted, left_out, unknown = {}, [], []
     for name, tensor in source.tensors.items():
-        is_counter = name.endswith(".num_batches_tracked")
-        if (source.dialects or target.dialects) and WITHOUT_USE.search(name) and not is_counter:
+        ours = names[name]
+        theirs = ours.removeprefix(BODY) if target.body_only else ours
+        for dialect in dialects:
+            tensor = CLASS_ROWS[dialect.class_rows][1](ours, tensor, source.tensors)
+            theirs = rename(theirs, dialect.rows, to_ours=False)
+        if target.extras and re.search(target.extras, name):
+            converted[name] = tensor
+        elif WITHOUT_USE.search(name) and not COUNTER.search(name) or OURS_ALONE.search(name):
+            left_out.append(source.file_keys[name])
+        elif theirs != ours:
+            converted[theirs] = tensor
+        elif target.body_only:
             left_out.append(source.file_keys[name])
         else:
-            ours[BODY + name if bare_body and target.dialects else name] = tensor
-    left_out += [key for key in file_state if key not in set(source.file_keys.values())]
-    if not target.dialects:
-        return ours, left_out
-
-    keys = "\n".join(ours)
-    dialects = [d for d in reversed(target.dialects) if d.ours and re.search(d.ours, keys, re.M)]
-    converted, unknown = {}, []
-    for name, tensor in ours.items():
-        file_key = source.file_keys[name.removeprefix(BODY) if bare_body else name]
-        if _OURS_ALONE.search(name) or (target.body_only and not name.startswith(BODY)):
-            left_out.append(file_key)
-            continue
-        new_name = name.removeprefix(BODY) if target.body_only else name
-        for dialect in dialects:
-            tensor = CLASS_ROWS[dialect.class_rows][1](name, tensor, ours)
-            new_name = rename(new_name, dialect.rows, to_ours=False)
-        if new_name == name:
-            unknown.append(file_key)
-        converted[new_name] = tensor
+            unknown.append(source.file_keys[name])
     if unknown or not dialects:
         raise ValueError(
-            f"{to} has no names for {named(unknown or list(ours))}: it has no such architecture, or its table in "
+            f"{to} has no names for {named(unknown or list(file_state))}: it has no such architecture, or its table in "
             "maskrcnn_benchmark/utils/checkpoint_dialects.py lacks a row"
         )
     return converted, left_out

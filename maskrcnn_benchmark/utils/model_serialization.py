@@ -28,8 +28,13 @@ def strip_prefix_if_present(state_dict: Mapping, prefix: str) -> Mapping:
     return state_dict
 
 
-def _tensors(state_dict: Mapping) -> dict[str, torch.Tensor]:
-    """The tensors and number arrays among the entries, arrays as tensors."""
+def tensors_of(state_dict: Mapping) -> dict[str, torch.Tensor]:
+    """The tensors and number arrays among the entries, arrays as tensors, without a "module." before every name.
+
+    Raises:
+        ValueError: there are none.
+    """
+    state_dict = strip_prefix_if_present(state_dict, "module.")
     tensors = {}
     for key, value in state_dict.items():
         if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
@@ -108,7 +113,7 @@ def _match(model_state, translation: Translation, file_state) -> LoadReport:
 
 def align_and_update_state_dicts(model_state_dict: dict, loaded_state_dict: Mapping) -> LoadReport:
     """Replaces the entries of `model_state_dict` by those of the file that belong to them and have their shape."""
-    file_state = _tensors(loaded_state_dict)
+    file_state = tensors_of(loaded_state_dict)
     translation = to_ours(file_state, model_state_dict)
     report = _match(model_state_dict, translation, file_state)
     key_width = max(map(len, report.matched), default=0)
@@ -141,7 +146,7 @@ def load_state_dict(
             without values; the model is unchanged.
     """
     model_state = model.state_dict()
-    report = align_and_update_state_dicts(model_state, strip_prefix_if_present(loaded_state_dict, "module."))
+    report = align_and_update_state_dicts(model_state, loaded_state_dict)
     if skip_mismatched_outside is not None:
         head = [m for m in report.mismatched if not m.model_key.startswith(skip_mismatched_outside)]
         report.mismatched = [m for m in report.mismatched if m not in head]
