@@ -279,7 +279,8 @@ class Target:
         dialects: the tables, those of them whose `ours` a model has; none for our own names.
         body_only: the program has the body alone, without a prefix.
         entry: under which entry of the file the program looks for the tensors; "" for a bare state dict.
-        extras: regular expression of names of theirs that we have nothing for; a file of ours keeps them as they are.
+        extras: regular expression of names that a file of ours has as they are, because our models call it so too or
+            have nothing of the kind.
         alone: what a body without a detector has in front, in our names.
     """
 
@@ -294,7 +295,7 @@ TARGETS = {
     "maskrcnn_benchmark": Target(()),
     "detectron2": Target(
         (DETECTRON2_RESNET, DETECTRON2_DETECTOR, DETECTRON2_C4, DETECTRON2_FCOS),
-        extras=r"^proposal_generator\.anchor_generator\.|^pixel_(mean|std)$"
+        extras=r"^sem_seg_head\.|^proposal_generator\.anchor_generator\.|^pixel_(mean|std)$"
         r"|^roi_heads\.(mask_head\.spatialAtt|maskiou_head)\.",  # CenterMask2
     ),
     "mmdetection": Target(
