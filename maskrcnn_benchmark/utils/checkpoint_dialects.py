@@ -143,16 +143,16 @@ def _mmdetection_vovnet(step: tuple[str, ...]) -> tuple[Row, ...]:
     )
 
 
-# With depthwise steps the norm is number 2 of a step, else number 1: only norms have a running mean.
+# Depthwise steps have a number 2, their norm; others end with number 1.
 MMDETECTION_VOVNET = Dialect(
     "mmdetection-vovnet body",
-    r"model\.OSA_\d\.OSA\d_1\.layers\.0\.1\.running_mean",
+    r"model\.OSA_2\.OSA2_1\.layers\.0\.1\.weight(?![\s\S]*\.OSA2_1\.layers\.0\.2\.)",
     _mmdetection_vovnet(("conv", "norm")),
     ours=_PLAIN_OSA,
 )
 MMDETECTION_DEPTHWISE_VOVNET = Dialect(
     "mmdetection-vovnet depthwise body",
-    r"model\.OSA_\d\.OSA\d_1\.layers\.0\.2\.running_mean",
+    r"model\.OSA_2\.OSA2_1\.layers\.0\.2\.weight",
     _mmdetection_vovnet(("dw_conv3x3", "pw_conv1x1", "pw_norm")),
     ours=_DEPTHWISE_OSA,
 )
@@ -232,7 +232,7 @@ DETECTRON2_DETECTOR = Dialect(
 # Without an FPN detectron2 has the body itself under "backbone", and C4's last layer, after the RESNET's renaming:
 DETECTRON2_C4 = Dialect(
     "detectron2 C4 detector",
-    r"^backbone\.res4\.",
+    r"^backbone\.res\d\.",
     (
         ("backbone.stem.", "backbone.body.stem."),
         ("backbone.layer{i}.", "backbone.body.layer{i}."),

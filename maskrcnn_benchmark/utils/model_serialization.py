@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from .checkpoint_translation import BODY, WITHOUT_USE, Translation, to_ours
+from .checkpoint_translation import WITHOUT_USE, Translation, to_ours
 from .load_report import LoadReport, Mismatch, class_count_hint, describe, named
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,8 @@ def match_state_dicts(model_state: Mapping[str, torch.Tensor], file_state: Mappi
 def _match(model_state, translation: Translation, file_state) -> LoadReport:
     by_name = dict(translation.file_keys)
     if not any(key.startswith("backbone.") for key in model_state):  # a body alone, and the file may be a detector's
-        by_name |= {name[len(BODY) :]: key for name, key in by_name.items() if name.startswith(BODY)}
+        in_body = re.compile(r"(backbone\.)?body\.")
+        by_name |= {in_body.sub("", name, 1): key for name, key in by_name.items() if in_body.match(name)}
     tensors = {key: translation.tensors[name] for name, key in translation.file_keys.items()}
 
     matched, missing, from_config, mismatched = {}, [], [], []
