@@ -15,6 +15,7 @@ import torch
 import torchvision
 
 from maskrcnn_benchmark.layers import _native, batched_nms, roi_align, sigmoid_focal_loss
+from maskrcnn_benchmark.structures.paste_masks import paste_rles
 
 
 def boxes_in(n: int, extent: float, side: float) -> torch.Tensor:
@@ -92,7 +93,25 @@ def focal_loss_cases():
     yield "focal loss forward + backward, dense targets", lambda: ours(one_hot), theirs
 
 
-CASES = {"nms": nms_cases, "roi_align": roi_align_cases, "focal_loss": focal_loss_cases}
+def paste_cases():
+    from pycocotools import mask as coco_mask
+    from torchvision.models.detection.roi_heads import paste_masks_in_image
+
+    width, height = 1333, 800
+    sides = torch.rand(100, 2) ** 2 * torch.tensor([width, height]) * 0.6 + 16
+    corners = torch.rand(100, 2) * (torch.tensor([width, height]) - sides)
+    boxes = torch.cat((corners, corners + sides), dim=1)
+    shapes = torch.nn.functional.interpolate(torch.rand(100, 1, 5, 5), size=(28, 28), mode="bilinear")
+    masks = ((shapes - 0.5) * 8).sigmoid()
+
+    def theirs():
+        pictures = (paste_masks_in_image(masks, boxes, (height, width)) > 0.5)[:, 0].numpy().astype("uint8")
+        return [coco_mask.encode(picture.copy(order="F")) for picture in pictures]
+
+    yield "masks to run lengths, 100 masks in 1333 x 800", lambda: paste_rles(masks, boxes, (width, height)), theirs
+
+
+CASES = {"nms": nms_cases, "roi_align": roi_align_cases, "focal_loss": focal_loss_cases, "paste": paste_cases}
 
 
 def seconds(function) -> float:

@@ -1,5 +1,5 @@
 // Every compiled op of the package. Kernels: cpu/ and cuda/, one file an op; Python faces, fake kernels, autograd and
-// twins in plain PyTorch: maskrcnn_benchmark/layers/, one file an op.
+// twins in plain PyTorch: maskrcnn_benchmark/layers/, one file an op, and structures/paste_masks.py.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(maskrcnn_benchmark, m) {
@@ -19,4 +19,10 @@ STABLE_TORCH_LIBRARY(maskrcnn_benchmark, m) {
   m.def("sigmoid_focal_loss(Tensor logits, Tensor targets, float gamma, float alpha) -> Tensor");
   m.def(
       "sigmoid_focal_loss_backward(Tensor grad, Tensor logits, Tensor targets, float gamma, float alpha) -> Tensor");
+
+  // masks (R, M, M), boxes (R, 4) xyxy -> COCO's compressed run lengths: the texts one after the other (B,) uint8, and
+  // where each ends (R,) int64. It has no CUDA kernel: run lengths are read on the host.
+  m.def(
+      "paste_masks_rle(Tensor masks, Tensor boxes, int height, int width, float threshold, int padding, bool aligned) "
+      "-> (Tensor, Tensor)");
 }

@@ -9,6 +9,8 @@ import copy
 import os
 from dataclasses import dataclass, field
 
+from maskrcnn_benchmark.utils.packaged_weights import PACKAGED, packaged_weights
+
 from .errors import UnknownNameError, nearest
 
 
@@ -234,12 +236,15 @@ class ModelCatalog:
 
     @staticmethod
     def get(name: str) -> str:
-        """The address of a name, with or without catalog:// before it.
+        """The address of a name, with or without catalog:// before it; a path where an installed package has the file.
 
         Raises:
             UnknownNameError (a KeyError): no such name.
+            FileNotFoundError, ValueError: see `packaged_weights`.
         """
         name = name.removeprefix("catalog://")
+        if name in PACKAGED:
+            return packaged_weights(name)
         family, _, rest = name.partition("/")
         if family == "ImageNetPretrained" and rest in ModelCatalog.IMAGENET:
             return f"{_DETECTRON}/ImageNetPretrained/{ModelCatalog.IMAGENET[rest]}"
@@ -254,6 +259,7 @@ class ModelCatalog:
             )
         known = [f"ImageNetPretrained/{key}" for key in ModelCatalog.IMAGENET]
         known += [f"Caffe2Detectron/COCO/{key}" for key in ModelCatalog.BASELINES]
+        known += PACKAGED
         raise UnknownNameError(
             f"model catalog://{name} is not in the catalog. Nearest: {', '.join(nearest(name, known))}. "
             f"MODEL.WEIGHT also takes a file or an http(s) address."

@@ -11,6 +11,7 @@ from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
 from maskrcnn_benchmark.data import make_data_loader
 from maskrcnn_benchmark.engine.inference import inference
 from maskrcnn_benchmark.evaluation import compare_with_expected
+from maskrcnn_benchmark.modeling.for_inference import for_inference
 from maskrcnn_benchmark.utils.comm import broadcast_buffers, get_world_size, synchronize
 from maskrcnn_benchmark.utils.miscellaneous import mkdir
 
@@ -51,6 +52,8 @@ def run_test(cfg, model: torch.nn.Module, loaders: dict, check_expected: bool = 
     """
     model = getattr(model, "module", model)
     broadcast_buffers(model)  # one model on all processes, that of rank 0, which is the one in the checkpoints
+    dtype = getattr(torch, cfg.DTYPE)
+    model = for_inference(model, dtype)
     iou_types = ("bbox",)
     if cfg.MODEL.MASK_ON:
         iou_types += ("segm",)
@@ -73,7 +76,7 @@ def run_test(cfg, model: torch.nn.Module, loaders: dict, check_expected: bool = 
             expected_results=expected,
             expected_results_sigma_tol=cfg.TEST.EXPECTED_RESULTS_SIGMA_TOL,
             output_folder=output_folder,
-            dtype=getattr(torch, cfg.DTYPE),
+            dtype=dtype,
         )
         if result is not None:  # rank 0, and not proposals only
             results = result[0] if isinstance(result, tuple) else result  # COCO returns its result lists too

@@ -27,7 +27,7 @@ from maskrcnn_benchmark.evaluation.predictions import Predictions, numbered
 from maskrcnn_benchmark.evaluation.tables import per_class_table
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
-from maskrcnn_benchmark.structures.paste_masks import paste_windows
+from maskrcnn_benchmark.structures.paste_masks import paste_rles
 from maskrcnn_benchmark.structures.rle import encode_window
 from maskrcnn_benchmark.utils.atomic_write import atomic_write
 
@@ -178,8 +178,8 @@ def prepare_for_coco_detection(predictions: Predictions, dataset) -> list[dict]:
 def prepare_for_coco_segmentation(predictions: Predictions, dataset) -> list[dict]:
     """Masks (field mask) in COCO's result form: compressed RLE in the size of the original picture.
 
-    The field holds probabilities in the box, (N, 1, M, M), which are pasted one by one and cut at 0.5, or masks of
-    the original picture, (N, 1, H, W).
+    The field holds probabilities in the box, (N, 1, M, M), which are pasted and cut at 0.5, or masks of the original
+    picture, (N, 1, H, W).
 
     Raises:
         ValueError: a label is not in the data set, a field is missing, or masks are of another size.
@@ -191,21 +191,18 @@ def prepare_for_coco_segmentation(predictions: Predictions, dataset) -> list[dic
     return results
 
 
-def _run_lengths(boxlist: BoxList) -> Iterator[dict]:
-    """The field "mask" of detections in original pixels as COCO RLE, one by one."""
+def _run_lengths(boxlist: BoxList) -> list[dict]:
+    """The field "mask" of detections in original pixels as COCO RLE."""
     width, height = boxlist.size
     masks = boxlist.get_field("mask")
     if masks.dim() == 4 and tuple(masks.shape[1:]) == (1, height, width):
-        for mask in masks[:, 0]:
-            yield encode_window((mask > 0.5).numpy(), 0, 0, height, width)
-        return
+        return [encode_window((mask > 0.5).numpy(), 0, 0, height, width) for mask in masks[:, 0]]
     if masks.shape[-1] != masks.shape[-2]:
         raise ValueError(
             f"masks of {tuple(masks.shape[-2:])} pixels are neither squares in their boxes nor of the picture's "
             f"{height} x {width} pixels; set MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS to False"
         )
-    for window, left, top in paste_windows(masks, boxlist.convert("xyxy").bbox, boxlist.size):
-        yield encode_window(window.numpy(), left, top, height, width)
+    return paste_rles(masks, boxlist.convert("xyxy").bbox, boxlist.size)
 
 
 def prepare_for_coco_keypoint(predictions: Predictions, dataset) -> list[dict]:

@@ -3,8 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from ops_helpers import needs_kernels
+from torch.nn import functional as F
 
-from maskrcnn_benchmark.structures.paste_masks import paste_masks, paste_windows
+from maskrcnn_benchmark.structures.paste_masks import paste_masks, paste_rle_twin, paste_rles, paste_windows
 from maskrcnn_benchmark.structures.rle import decode_counts, encode_window, parse_counts
 
 
@@ -39,6 +41,135 @@ def test_a_box_of_one_pixel_and_a_box_around_everything():
     pasted = paste_masks(torch.ones(2, 14, 14), boxes, (100, 80))
     assert pasted[0].sum() == 1 and pasted[0, 5, 5] == 1
     assert pasted[1].all()
+
+
+def boxes_around(size, count=40):
+    """Boxes of all sizes in and around a picture of (width, height)."""
+    corners = torch.rand(count, 2) * torch.tensor(size) * 1.4 - 20
+    boxes = torch.cat((corners, corners + torch.rand(count, 2) ** 2 * 150), dim=1)
+    boxes[0] = torch.tensor([-50.0, -50, 300, 300])
+    boxes[1] = torch.tensor([5.0, 5, 5, 5])
+    boxes[2] = torch.tensor([-1e30, -1e9, 1e9, 3e38])
+    boxes[3] = torch.tensor([0.0, 0, float("nan"), 9])
+    boxes[4] = torch.tensor([30.0, 30, 10, 10])
+    boxes[5] = torch.tensor([200.0, 10, 260, 40])
+    boxes[6] = torch.tensor([9.25, 9.5, 10.5, 10.0])
+    return boxes
+
+
+def decoded(rle):
+    return decode_counts(parse_counts(rle["counts"], rle["size"]), *rle["size"])
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("side", [1, 14, 28, 56])
+@pytest.mark.parametrize("threshold", [0.5, 0.3, 0.0])
+def test_run_lengths_are_those_of_the_pasted_picture(rng_seed, aligned, side, threshold):
+    size = (97, 64)
+    noise, boxes = torch.rand(40, side, side), boxes_around(size)
+    blobs = F.interpolate(torch.rand(40, 1, 3, 3), size=(side, side), mode="bilinear")
+    noise[7:10] = threshold
+    noise[10, 0, 0] = float("nan")
+    noise[11:14] = 1
+    for masks in (noise, blobs):
+        rles = paste_rles(masks, boxes, size, threshold, aligned=aligned)
+        pictures = paste_masks(masks, boxes, size, threshold, aligned=aligned)
+        assert 0 < pictures.sum() < pictures.numel()
+        for rle, picture in zip(rles, pictures, strict=True):
+            assert rle["size"] == [64, 97] and (decoded(rle) == picture.numpy()).all()
+        text, ends = paste_rle_twin(masks.view(40, side, side), boxes, 64, 97, threshold, 1, aligned)
+        assert text.numpy().tobytes().decode() == "".join(rle["counts"] for rle in rles)
+        assert ends.diff(prepend=torch.zeros(1, dtype=torch.int64)).tolist() == [len(rle["counts"]) for rle in rles]
+
+
+@pytest.mark.parametrize("padding", [0, 2])
+def test_padding_is_taken_into_the_run_lengths(rng_seed, padding):
+    masks, boxes = torch.rand(20, 1, 14, 14), boxes_around((60, 40), 20)
+    pictures = paste_masks(masks, boxes, (60, 40), padding=padding)
+    rles = paste_rles(masks, boxes, (60, 40), padding=padding)
+    assert all((decoded(rle) == picture.numpy()).all() for rle, picture in zip(rles, pictures, strict=True))
+    assert not torch.equal(pictures, paste_masks(masks, boxes, (60, 40)))
+
+
+def test_whole_pixel_boxes_are_resized_as_interpolate_does(rng_seed):
+    masks = torch.rand(30, 28, 28)
+    corners = torch.randint(0, 300, (30, 2)).float()
+    boxes = torch.cat((corners, corners + torch.randint(0, 300, (30, 2))), dim=1)
+    for mask, (x1, y1, x2, y2), picture in zip(
+        masks, boxes.int().tolist(), paste_masks(masks, boxes, (700, 700), padding=0), strict=True
+    ):
+        sides = (y2 - y1 + 1, x2 - x1 + 1)
+        resized = F.interpolate(mask[None, None], sides, mode="bilinear", align_corners=False)[0, 0]
+        differs = picture[y1 : y2 + 1, x1 : x2 + 1].bool() != (resized > 0.5)
+        assert ((resized[differs] - 0.5).abs() < 1e-6).all()
+        assert picture.sum() == picture[y1 : y2 + 1, x1 : x2 + 1].sum()
+
+
+def test_aligned_masks_are_sampled_as_grid_sample_does(rng_seed):
+    width, height = 90, 70
+    masks, boxes = torch.rand(40, 28, 28), boxes_around((width, height))
+    pasted = paste_masks(masks, boxes, (width, height), aligned=True)
+    heat = paste_masks(masks, boxes, (width, height), threshold=-1, aligned=True)
+    for mask, (x1, y1, x2, y2), picture, values in zip(masks, boxes, pasted, heat, strict=True):
+        if not (x2 > x1 and y2 > y1 and x2 < 1e6):
+            assert picture.sum() == 0 or x2 > 1e6
+            continue
+        x = (torch.arange(width) + 0.5 - x1) / (x2 - x1) * 2 - 1
+        y = (torch.arange(height) + 0.5 - y1) / (y2 - y1) * 2 - 1
+        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+        sampled = F.grid_sample(mask[None, None], grid[None], align_corners=False)[0, 0]
+        differs = picture.bool() != (sampled >= 0.5)
+        assert ((sampled[differs] - 0.5).abs() < 1e-5).all()
+        assert ((values.float() - sampled * 255).abs() < 1.001).all()
+
+
+def test_a_value_at_the_threshold_counts_only_when_aligned():
+    masks, boxes = torch.full((1, 28, 28), 0.5), torch.tensor([[-40.0, -40, 139, 119]])
+    assert decoded(paste_rles(masks, boxes, (100, 80))[0]).sum() == 0
+    assert decoded(paste_rles(masks, boxes, (100, 80), aligned=True)[0]).all()
+
+
+def test_masks_of_any_dtype_and_stride_give_run_lengths(rng_seed):
+    masks, boxes = torch.rand(5, 1, 28, 28), boxes_around((97, 64))[:5]
+    for dtype in (torch.float64, torch.bfloat16):
+        changed = masks.to(dtype)
+        assert paste_rles(changed, boxes, (97, 64)) == paste_rles(changed.float(), boxes, (97, 64))
+    turned = masks.transpose(2, 3).contiguous().transpose(2, 3)
+    assert paste_rles(turned, boxes.t().contiguous().t(), (97, 64)) == paste_rles(masks, boxes, (97, 64))
+
+
+def test_no_masks_make_no_run_lengths():
+    for aligned in (False, True):
+        assert paste_rles(torch.zeros(0, 1, 28, 28), torch.zeros(0, 4), (100, 80), aligned=aligned) == []
+    text, ends = paste_rle_twin(torch.zeros(0, 28, 28), torch.zeros(0, 4), 80, 100, 0.5, 1, False)
+    assert text.shape == ends.shape == (0,) and text.dtype == torch.uint8
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"threshold": -1}, "-1"),
+        ({"threshold": float("nan")}, "nan"),
+        ({"padding": -1}, "padding of -1"),
+        ({"image_size": (0, 5)}, "0 x 5"),
+        ({"image_size": (1 << 20, 1 << 20)}, "1048576"),
+        ({"boxes": torch.zeros(3, 4)}, r"\(3, 4\)"),
+        ({"masks": torch.zeros(2, 0, 0)}, "no pixels"),
+    ],
+)
+def test_numbers_without_run_lengths_are_value_errors(options, words):
+    given = {"masks": torch.zeros(2, 28, 28), "boxes": torch.zeros(2, 4), "image_size": (10, 10)} | options
+    with pytest.raises(ValueError, match=words):
+        paste_rles(**given)
+
+
+@needs_kernels
+def test_opcheck(rng_seed):
+    op = torch.ops.maskrcnn_benchmark.paste_masks_rle.default
+    for count in (0, 6):
+        masks, boxes = torch.rand(count, 14, 14), boxes_around((50, 40))[:count]
+        for aligned in (False, True):
+            torch.library.opcheck(op, (masks, boxes, 40, 50, 0.5, 1, aligned))
 
 
 def test_no_masks_make_no_pictures():
