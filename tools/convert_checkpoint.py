@@ -15,8 +15,8 @@ import sys
 
 from maskrcnn_benchmark.utils.c2_model_loading import convert_c2
 from maskrcnn_benchmark.utils.checkpoint import read_checkpoint, write_checkpoint
-from maskrcnn_benchmark.utils.checkpoint_dialects import TARGETS, find_dialects
-from maskrcnn_benchmark.utils.checkpoint_translation import convert_state_dict
+from maskrcnn_benchmark.utils.checkpoint_dialects import TARGETS
+from maskrcnn_benchmark.utils.checkpoint_translation import convert_state_dict, to_ours
 from maskrcnn_benchmark.utils.model_serialization import tensors_of
 from maskrcnn_benchmark.utils.safetensors_file import write_safetensors
 
@@ -42,7 +42,7 @@ def convert(source: str, output: str, to: str) -> tuple[int, list[str], list[str
     else:
         entry = TARGETS[to].entry
         write_checkpoint(output, {entry: converted} if entry else converted)
-    return len(converted), [dialect.name for dialect in find_dialects(tensors)], left_out
+    return len(converted), [dialect.name for dialect in to_ours(tensors).dialects], left_out
 
 
 def main() -> None:

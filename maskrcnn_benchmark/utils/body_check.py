@@ -46,7 +46,8 @@ def check_body(report: LoadReport) -> None:
     surplus = []
     for key in report.unused:
         inside = report.names.get(key, key).rpartition(prefix)[2]
-        has_weights = len(report.file_shapes[key]) >= 2 or _RUNNING.search(key)
+        # Caffe2's convolutions have biases of 0, which are no part of the network.
+        has_weights = len(report.file_shapes[key]) >= (1 if file_has_statistics else 2)
         if has_weights and inside.split(".")[0] in parts:
             surplus.append(key)
     if surplus:

@@ -7,8 +7,6 @@ torchvision's and timm's ResNets, converted Caffe2 files) need none: model_seria
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .key_tables import Row
@@ -20,7 +18,8 @@ class Dialect:
 
     Attributes:
         name: what the report calls it.
-        theirs: regular expression; a file with a key in which it is found speaks this dialect.
+        theirs: regular expression; a file with a key in which it is found speaks this dialect. The keys are as the
+            tables before this one leave them.
         rows: (theirs, ours), see key_tables; the first that fits a key renames it.
         ours: regular expression for the other direction; the table applies to a model with a key in which it is found.
             "" for a table that is only read.
@@ -172,6 +171,9 @@ MMDETECTION_DETECTOR = Dialect(
     "mmdetection 1.x detector",
     r"^neck\.(lateral|fpn)_convs\.|^rpn_head\.rpn_conv\.|^bbox_head\.(\d\.)?fc_cls\.",
     (
+        ("backbone.conv1.", "backbone.body.stem.conv1."),  # a ResNet
+        ("backbone.bn1.", "backbone.body.stem.bn1."),
+        ("backbone.layer{i}.", "backbone.body.layer{i}."),
         ("neck.lateral_convs.{i}.conv.", "backbone.fpn.fpn_inner{i+1}."),
         ("neck.fpn_convs.{i}.conv.", "backbone.fpn.fpn_layer{i+1}."),
         ("rpn_head.rpn_conv.", "rpn.head.conv."),
@@ -183,7 +185,7 @@ MMDETECTION_DETECTOR = Dialect(
         *((f"bbox_head.{{n}}.{theirs}", f"roi_heads.box.{{n}}.{ours}") for theirs, ours in _MMDETECTION_BOX),
         *((f"mask_head.{{n}}.{theirs}", f"roi_heads.mask.{{n}}.{ours}") for theirs, ours in _MMDETECTION_MASK),
     ),
-    ours=r"^rpn\.head\.|^roi_heads\.",
+    ours=r"^backbone\.fpn\.|^rpn\.head\.|^roi_heads\.",
     class_rows="shared boxes",
     convention="mmdetection",
 )
@@ -229,10 +231,11 @@ DETECTRON2_DETECTOR = Dialect(
     convention="detectron2",
 )
 
-# Without an FPN detectron2 has the body itself under "backbone", and C4's last layer, after the RESNET's renaming:
+# Without an FPN detectron2 has the body itself under "backbone", and C4's last layer apart. (The ResNet's table before
+# this one has made layer4 of res5.)
 DETECTRON2_C4 = Dialect(
     "detectron2 C4 detector",
-    r"^backbone\.res\d\.",
+    r"^backbone\.layer\d\.",
     (
         ("backbone.stem.", "backbone.body.stem."),
         ("backbone.layer{i}.", "backbone.body.layer{i}."),
@@ -252,8 +255,7 @@ DETECTRON2_FCOS = Dialect(
     ours=r"^rpn\.head\.centerness\.",
 )
 
-# In this order they are tried on a file and applied to it; the other way round they are applied from the last to the
-# first.
+# The order in which they are tried on a file and applied to it; the other way they are applied from last to first.
 DIALECTS = (
     VOVNET_BN,
     TORCHVISION_RESNET,
@@ -312,13 +314,3 @@ TARGETS = {
         extras=r"^fc\.|^classifier\.|^features\.18\.",
     ),
 }
-
-
-def find_dialects(file_keys: Iterable[str], model_keys: Iterable[str] = ()) -> tuple[Dialect, ...]:
-    """The dialects that the file speaks and the model does not: a model that has such names itself is left alone."""
-    file_text, model_text = "\n".join(file_keys), "\n".join(model_keys)
-    return tuple(
-        dialect
-        for dialect in DIALECTS
-        if re.search(dialect.theirs, file_text, re.M) and not re.search(dialect.theirs, model_text, re.M)
-    )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .checkpoint_dialects import TARGETS, Dialect, find_dialects
+from .checkpoint_dialects import DIALECTS, TARGETS, Dialect
 from .class_rows import CLASS_ROWS
 from .key_tables import rename
 from .load_report import named
@@ -43,12 +43,14 @@ class Translation:
 
 def to_ours(file_state: Mapping[str, Tensor], model_keys=()) -> Translation:
     """Translates what is not in our names; a dialect that the model itself speaks is left as it is."""
-    dialects = find_dialects(file_state, model_keys)
-    names = {}
-    for key in file_state:
-        names[key] = key
-        for dialect in dialects:
-            names[key] = rename(names[key], dialect.rows)
+    names = {key: key for key in file_state}
+    model_text = "\n".join(model_keys)
+    dialects = []
+    for dialect in DIALECTS:
+        speaks = re.search(dialect.theirs, "\n".join(names.values()), re.M)
+        if speaks and not re.search(dialect.theirs, model_text, re.M):
+            dialects.append(dialect)
+            names = {key: rename(name, dialect.rows) for key, name in names.items()}
     # A key that has our name already keeps it; one that would be renamed to the same stays unused.
     file_keys = {name: key for key, name in names.items() if name == key or names.get(name) != name}
     tensors = {}
@@ -56,7 +58,7 @@ def to_ours(file_state: Mapping[str, Tensor], model_keys=()) -> Translation:
         tensors[name] = file_state[key]
         for dialect in dialects:
             tensors[name] = CLASS_ROWS[dialect.class_rows][0](name, tensors[name])
-    return Translation(tensors, file_keys, dialects)
+    return Translation(tensors, file_keys, tuple(dialects))
 
 
 def convert_state_dict(file_state: Mapping[str, Tensor], to: str) -> tuple[dict[str, Tensor], list[str]]:

@@ -133,3 +133,15 @@ def test_names_that_a_program_lacks_are_an_error():
         convert_state_dict(state, "timm")
     with pytest.raises(ValueError, match=f"'caffe2' is not known; known are {', '.join(map(repr, TARGETS))}"):
         convert_state_dict(state, "caffe2")
+
+
+def test_mmdetections_resnets_have_their_body_under_backbone():
+    state = {"backbone.conv1.weight": torch.ones(1), "backbone.layer1.0.conv1.weight": torch.ones(1)}
+    state["neck.fpn_convs.0.conv.bias"] = torch.ones(1)
+    ours = to_ours(state).tensors
+    assert list(ours) == [
+        "backbone.body.stem.conv1.weight",
+        "backbone.body.layer1.0.conv1.weight",
+        "backbone.fpn.fpn_layer1.bias",
+    ]
+    assert list(convert_state_dict(ours, "mmdetection")[0]) == list(state)
