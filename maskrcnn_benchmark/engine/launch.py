@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import re
@@ -95,7 +96,13 @@ def join_processes(device: str, local_rank: int) -> None:
 
 
 def leave_processes() -> None:
+    """Leaves the process group, if there is one.
+
+    A DistributedDataParallel that waits for the garbage collector keeps the group's threads alive into the
+    interpreter's end, which now and then aborts the process there ("terminate called without an active exception").
+    """
     if dist.is_initialized():
+        gc.collect()
         dist.destroy_process_group()
 
 

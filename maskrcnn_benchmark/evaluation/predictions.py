@@ -41,7 +41,7 @@ def save_predictions(predictions: Sequence[BoxList | None], path: str | os.PathL
 
 def _compact(boxlist: BoxList) -> BoxList:
     """The same detections with storages of their own: a view would take all of its base tensor to the file."""
-    new = BoxList(boxlist.bbox.detach().to("cpu").clone(), boxlist.size, boxlist.mode)
+    new = BoxList(boxlist.bbox.detach().to("cpu").clone(), boxlist.size, boxlist.mode, boxlist.box_offset)
     for name in boxlist.fields():
         data = boxlist.get_field(name)
         if isinstance(data, torch.Tensor):

@@ -51,7 +51,7 @@ class Pooler(nn.Module):
         scales: pixels of the map per pixel of the network input, for each map pooled from, finest first.
         sampling_ratio: samples per bin and axis; 0 = adaptive.
         aligned: see ROIAlign.
-        box_offset: see Convention.
+        box_offset, level_eps: see Convention.
 
     Forward takes at least L = len(scales) maps (N, C, H_l, W_l), of which it reads the first L, and N BoxLists. It
     returns (R, C, P, Q) in the order of the boxes.
@@ -60,11 +60,11 @@ class Pooler(nn.Module):
         ValueError: fewer maps than scales.
     """
 
-    def __init__(self, output_size, scales, sampling_ratio, aligned=False, box_offset=1.0):
+    def __init__(self, output_size, scales, sampling_ratio, aligned=False, box_offset=1.0, level_eps=1e-6):
         super().__init__()
         self.poolers = nn.ModuleList(ROIAlign(output_size, scale, sampling_ratio, aligned) for scale in scales)
         k_min, k_max = (round(-math.log2(scale)) for scale in (scales[0], scales[-1]))
-        self.map_levels = LevelMapper(k_min, k_max, box_offset=box_offset)
+        self.map_levels = LevelMapper(k_min, k_max, eps=level_eps, box_offset=box_offset)
 
     def forward(self, features: list[Tensor], boxlists: list[BoxList]) -> Tensor:
         if len(features) < len(self.poolers):
@@ -99,9 +99,12 @@ def boxes_with_image_index(boxlists: list[BoxList]) -> Tensor:
 def make_pooler(cfg, head_name: str) -> Pooler:
     """The pooler that MODEL.<head_name> (ROI_BOX_HEAD, ROI_MASK_HEAD, ...) describes."""
     node = cfg.MODEL[head_name]
+    convention = get_convention(cfg.MODEL.CONVENTION)
     return Pooler(
         output_size=(node.POOLER_RESOLUTION, node.POOLER_RESOLUTION),
         scales=node.POOLER_SCALES,
         sampling_ratio=node.POOLER_SAMPLING_RATIO,
-        box_offset=get_convention(cfg.MODEL.CONVENTION).box_offset,
+        aligned=convention.roi_aligned,
+        box_offset=convention.box_offset,
+        level_eps=convention.level_eps,
     )

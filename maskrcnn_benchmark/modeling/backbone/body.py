@@ -9,13 +9,18 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from maskrcnn_benchmark.layers.norm import get_norm
+from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.modeling.make_layers import group_norm_options
 
 
 def build_norm(cfg, default: str) -> Callable[[int], nn.Module]:
     """channels -> norm: MODEL.BACKBONE.NORM, or `default` (a name that `get_norm` knows) where that is empty."""
     name = cfg.MODEL.BACKBONE.NORM or default
-    return partial(get_norm, name, **(group_norm_options(cfg) if name == "GN" else {}))
+    options = {
+        "GN": group_norm_options(cfg),
+        "FrozenBN": {"eps": get_convention(cfg.MODEL.CONVENTION).frozen_norm_eps},
+    }
+    return partial(get_norm, name, **options.get(name, {}))
 
 
 def pick_features(asked: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from maskrcnn_benchmark.modeling.backbone import build_backbone
+from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.modeling.detector.generalized_rcnn import GeneralizedRCNN
 from maskrcnn_benchmark.modeling.roi_heads.roi_heads import build_roi_heads
 from maskrcnn_benchmark.modeling.rpn.rpn import build_rpn
@@ -13,7 +14,8 @@ from maskrcnn_benchmark.modeling.rpn.rpn import build_rpn
 def _build_generalized_rcnn(cfg):
     backbone = build_backbone(cfg)
     rpn = build_rpn(cfg, backbone.out_channels)
-    return GeneralizedRCNN(backbone, rpn, build_roi_heads(cfg, backbone.out_channels))
+    roi_heads = build_roi_heads(cfg, backbone.out_channels)
+    return GeneralizedRCNN(backbone, rpn, roi_heads, get_convention(cfg.MODEL.CONVENTION).size_divisibility)
 
 
 META_ARCHITECTURES = {"GeneralizedRCNN": _build_generalized_rcnn}

@@ -108,7 +108,7 @@ def _proposals_of_next_stage(head, box_regression, regions, targets):
         is_truth = (before.get_field("labels") > 0) & (before.get_field("regression_targets") == 0).all(dim=1)
         boxes = refined.bbox[(~is_truth).nonzero().squeeze(1)]
         truth = target.convert("xyxy").bbox.to(boxes.device)
-        proposals.append(BoxList(torch.cat((boxes, truth)), refined.size))
+        proposals.append(BoxList(torch.cat((boxes, truth)), refined.size, box_offset=refined.box_offset))
     return proposals
 
 

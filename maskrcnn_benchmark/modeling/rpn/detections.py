@@ -38,7 +38,7 @@ def best_detections(
     if 0 < detections_per_img < len(keep):
         last_score = scores[keep[detections_per_img - 1]]
         keep = keep[scores[keep] >= last_score]
-    result = BoxList(boxes[keep], (width, height), mode="xyxy")
+    result = BoxList(boxes[keep], (width, height), box_offset=box_offset)
     result.add_field("labels", labels[keep])
     result.add_field("scores", scores[keep])
     return result
