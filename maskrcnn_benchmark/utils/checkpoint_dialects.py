@@ -38,6 +38,9 @@ class Dialect:
 # The network calls its norm layers "norm"; files trained before that was settled say "bn".
 VOVNET_BN = Dialect("VoVNet with norm layers named bn", r"/bn\.", (("/bn.", "/norm."),))
 
+# Where 3D projects have the body of a camera.
+IMAGE_BACKBONE = Dialect("body under img_backbone", r"^img_backbone\.", (("^img_backbone.", "backbone.body."),))
+
 # torchvision nests convolution, norm and ReLU6 of a step in a Sequential; the forks have them in one flat list.
 # Block 1 has no expansion step, so its projection comes one step earlier.
 TORCHVISION_MOBILENET = Dialect(
@@ -205,7 +208,7 @@ DETECTRON2_RESNET = Dialect(
 
 DETECTRON2_DETECTOR = Dialect(
     "detectron2 detector",
-    r"(^|\.)bottom_up\.|^backbone\.fpn_lateral\d|^proposal_generator\.|^roi_heads\.box_(head|predictor)\.",
+    r"(^|\.)bottom_up\.|^backbone\.fpn_lateral\d|^proposal_generator\.rpn_head\.|^roi_heads\.box_(head|predictor)\.",
     (
         ("backbone.bottom_up.", "backbone.body."),
         ("backbone.fpn_lateral{k}.", "backbone.fpn.fpn_inner{k-1}."),
@@ -257,6 +260,7 @@ DETECTRON2_FCOS = Dialect(
 
 # The order in which they are tried on a file and applied to it; the other way they are applied from last to first.
 DIALECTS = (
+    IMAGE_BACKBONE,
     VOVNET_BN,
     TORCHVISION_RESNET,
     TORCHVISION_MOBILENET,

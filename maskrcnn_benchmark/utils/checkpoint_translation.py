@@ -43,22 +43,21 @@ class Translation:
 
 def to_ours(file_state: Mapping[str, Tensor], model_keys=()) -> Translation:
     """Translates what is not in our names; a dialect that the model itself speaks is left as it is."""
-    names = {key: key for key in file_state}
+    names, tensors = {key: key for key in file_state}, dict(file_state)
     model_text = "\n".join(model_keys)
     dialects = []
     for dialect in DIALECTS:
         speaks = re.search(dialect.theirs, "\n".join(names.values()), re.M)
-        if speaks and not re.search(dialect.theirs, model_text, re.M):
-            dialects.append(dialect)
-            names = {key: rename(name, dialect.rows) for key, name in names.items()}
+        if not speaks or re.search(dialect.theirs, model_text, re.M):
+            continue
+        dialects.append(dialect)
+        for key, name in names.items():
+            names[key] = rename(name, dialect.rows)
+            if names[key] != name:
+                tensors[key] = CLASS_ROWS[dialect.class_rows].to_ours(names[key], tensors[key])
     # A key that has our name already keeps it; one that would be renamed to the same stays unused.
     file_keys = {name: key for key, name in names.items() if name == key or names.get(name) != name}
-    tensors = {}
-    for name, key in file_keys.items():
-        tensors[name] = file_state[key]
-        for dialect in dialects:
-            tensors[name] = CLASS_ROWS[dialect.class_rows][0](name, tensors[name])
-    return Translation(tensors, file_keys, tuple(dialects))
+    return Translation({name: tensors[key] for name, key in file_keys.items()}, file_keys, tuple(dialects))
 
 
 def convert_state_dict(file_state: Mapping[str, Tensor], to: str) -> tuple[dict[str, Tensor], list[str]]:
@@ -90,11 +89,13 @@ def convert_state_dict(file_state: Mapping[str, Tensor], to: str) -> tuple[dict[
         ours = names[name]
         theirs = ours.removeprefix(BODY) if target.body_only else ours
         for dialect in dialects:
-            tensor = CLASS_ROWS[dialect.class_rows][1](ours, tensor, source.tensors)
-            theirs = rename(theirs, dialect.rows, to_ours=False)
+            renamed = rename(theirs, dialect.rows, to_ours=False)
+            if renamed != theirs:
+                theirs = renamed
+                tensor = CLASS_ROWS[dialect.class_rows].from_ours(ours, tensor, source.tensors)
         if target.extras and re.search(target.extras, name):
             converted[name] = tensor
-        elif WITHOUT_USE.search(name) and not COUNTER.search(name) or OURS_ALONE.search(name):
+        elif OURS_ALONE.search(name) or (WITHOUT_USE.search(name) and not COUNTER.search(name)):
             left_out.append(source.file_keys[name])
         elif theirs != ours:
             converted[theirs] = tensor

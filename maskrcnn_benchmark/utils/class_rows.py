@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,9 +55,15 @@ def ours_to_shared_boxes(key: str, tensor: Tensor, state: Mapping[str, Tensor]) 
     return tensor[4:].clone() if shared else tensor
 
 
-# by name: (to ours, from ours)
-CLASS_ROWS: dict[str, tuple[Callable, Callable]] = {
-    "ours": (lambda key, tensor: tensor, lambda key, tensor, state: tensor),
-    "background last": (background_last_to_ours, ours_to_background_last),
-    "shared boxes": (shared_boxes_to_ours, ours_to_shared_boxes),
+class RowOrder(NamedTuple):
+    """An order of rows: to_ours(our key, tensor), from_ours(our key, tensor, all tensors of ours), each to a tensor."""
+
+    to_ours: Callable[[str, Tensor], Tensor]
+    from_ours: Callable[[str, Tensor, Mapping[str, Tensor]], Tensor]
+
+
+CLASS_ROWS = {
+    "ours": RowOrder(lambda key, tensor: tensor, lambda key, tensor, state: tensor),
+    "background last": RowOrder(background_last_to_ours, ours_to_background_last),
+    "shared boxes": RowOrder(shared_boxes_to_ours, ours_to_shared_boxes),
 }

@@ -79,12 +79,17 @@ def test_detectron2_rows_are_moved_behind_the_background():
     ],
 )
 def test_mmdetection_boxes_that_all_classes_share_get_background_rows(key, rows, classes, of_ours):
-    to, back = CLASS_ROWS["shared boxes"]
+    order = CLASS_ROWS["shared boxes"]
     theirs = torch.arange(rows * 2.0).reshape(rows, 2)
-    ours = to(key, theirs)
+    ours = order.to_ours(key, theirs)
     assert len(ours) == of_ours and torch.equal(ours[-rows:], theirs)
     score = key.replace("bbox_pred", "cls_score")
-    assert torch.equal(back(key, ours, {score: torch.zeros(classes, 2)}), theirs)
+    assert torch.equal(order.from_ours(key, ours, {score: torch.zeros(classes, 2)}), theirs)
+
+
+def test_what_has_our_name_already_keeps_its_rows():
+    state = {"roi_heads.box.predictor.cls_score.bias": torch.arange(3.0), "backbone.bottom_up.x": torch.ones(1)}
+    assert to_ours(state).tensors["roi_heads.box.predictor.cls_score.bias"].tolist() == [0, 1, 2]
 
 
 def test_old_anchors_of_detectron2_do_not_become_ours():

@@ -283,7 +283,7 @@ def test_matching_time_does_not_grow_with_the_product_of_the_keys():
 def test_a_body_alone_takes_its_part_of_a_detector(build_module, random_state):
     body = [("stem.stem_1/conv.weight", (2, 3)), ("stage2.OSA2_1.ese.fc.bias", (2,))]
     heads = {"proposal_generator.rpn_head.conv.bias": torch.ones(2)}
-    for prefix in ("backbone.bottom_up.", "backbone.body.", "module.backbone.body.", ""):
+    for prefix in ("backbone.bottom_up.", "backbone.body.", "module.backbone.body.", "img_backbone.", ""):
         values = random_state([(prefix + key, shape) for key, shape in body])
         model = build_module(body)
         others = {} if prefix.startswith("module.") else heads
