@@ -48,6 +48,7 @@ def test_nan_is_no_number():
     "opts, message",
     [
         (["MODEL.RPN_ONLY", True], "RPN_ONLY"),
+        (["MODEL.META_ARCHITECTURE", "PanopticFPN"], "META_ARCHITECTURE 'PanopticFPN'"),
         (["TEST.BBOX_AUG.SCALES", [400, 0]], r"SCALES is \(400, 0\)"),
         (["TEST.BBOX_AUG.SCALES", ["400x600"]], "SCALES is .*400x600"),
     ],

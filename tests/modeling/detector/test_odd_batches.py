@@ -10,6 +10,7 @@ from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import to_image_list
 from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
 from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
+from maskrcnn_benchmark.structures.semantic_map import SemanticMap
 
 A_BOX = [[10.0, 10, 40, 50]]
 SQUARES = ((96, 64), (64, 96))
@@ -30,6 +31,7 @@ def truth(boxes, size):
     polygons = [[[x1, y1, x2 + 1, y1, x2 + 1, y2 + 1, x1, y2 + 1]] for x1, y1, x2, y2 in boxes]
     target.add_field("masks", SegmentationMask(polygons, size))
     points = [[[(x1 + x2) / 2, (y1 + y2) / 2, 2.0]] * 17 for x1, y1, x2, y2 in boxes]
+    target.add_field("semantic", SemanticMap(torch.zeros(size[1], size[0], dtype=torch.uint8)))
     target.add_field("keypoints", PersonKeypoints(torch.tensor(points).reshape(-1, 17, 3), size))
     return target
 
