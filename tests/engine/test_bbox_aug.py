@@ -39,7 +39,7 @@ def build(name, *opts):
     return cfg, tiny_model(cfg)
 
 
-def picture(width=90, height=64):
+def picture(width=96, height=64):
     return Image.fromarray(np.random.randint(0, 256, (height, width, 3), dtype=np.uint8))
 
 
@@ -88,13 +88,13 @@ def test_the_candidates_of_all_views_are_suppressed_together(name, rng_seed):
     (found,) = make_bbox_aug(cfg, model)([image])
 
     everything, seen = unsuppressed(model), []
-    widths = [(90, False), (90, True), (67, False), (67, True), (112, False), (112, True)]
+    widths = [(96, False), (96, True), (72, False), (72, True), (120, False), (120, True)]
     for view, (width, mirrored) in zip(views, widths, strict=True):
         images = network_input(view, image)
         assert images.image_sizes[0][1] == width
         with torch.no_grad():
             (boxes,) = everything(images)
-        seen.append((boxes.transpose(FLIP_LEFT_RIGHT) if mirrored else boxes).resize((90, 64)))
+        seen.append((boxes.transpose(FLIP_LEFT_RIGHT) if mirrored else boxes).resize((96, 64)))
     threshold = cfg.MODEL.ROI_HEADS.NMS if model.roi_heads else last_stage(model).nms_thresh
     wanted = by_score(boxlist_ml_nms(cat_boxlist(seen), threshold))
     assert len(wanted) > 12, "the test wants more candidates than may stay"
