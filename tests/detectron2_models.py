@@ -19,6 +19,7 @@ from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import to_image_list
 from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
+from maskrcnn_benchmark.structures.semantic_map import SemanticMap
 
 GOLDEN = Path(__file__).parent / "golden" / "d2"
 
@@ -81,15 +82,18 @@ def filled_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return filled
 
 
-def golden_targets(masks: bool) -> list[BoxList]:
+def golden_targets(masks: bool, semantic: bool = False) -> list[BoxList]:
     targets = []
-    for entry in json.loads((GOLDEN / "inputs.json").read_text())["targets"]:
+    for i, entry in enumerate(json.loads((GOLDEN / "inputs.json").read_text())["targets"]):
         height, width = entry["size_hw"]
         target = BoxList(entry["boxes_xyxy"], (width, height), box_offset=0)
         target.add_field("labels", torch.tensor(entry["classes_0based"]) + 1)
         if masks:
             polygons = [[polygon] for polygon in entry["polygons"]]
             target.add_field("masks", SegmentationMask(polygons, (width, height)))
+        if semantic:
+            labels = np.load(GOLDEN / "inputs.npz")[f"sem_seg{i}"]
+            target.add_field("semantic", SemanticMap(torch.from_numpy(labels)))
         targets.append(target)
     return targets
 
@@ -135,7 +139,8 @@ class Detectron2Model:
 
     @cached_property
     def targets(self):
-        return golden_targets(masks=self.cfg.MODEL.MASK_ON)
+        panoptic = self.cfg.MODEL.META_ARCHITECTURE == "PanopticFPN"
+        return golden_targets(masks=self.cfg.MODEL.MASK_ON, semantic=panoptic)
 
     @cached_property
     def losses(self):

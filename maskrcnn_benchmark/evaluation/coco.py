@@ -6,7 +6,6 @@ A further kind of result is one more entry of PREPARE.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -29,7 +28,7 @@ from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
 from maskrcnn_benchmark.structures.paste_masks import paste_rles
 from maskrcnn_benchmark.structures.rle import encode_window
-from maskrcnn_benchmark.utils.atomic_write import atomic_write
+from maskrcnn_benchmark.utils.atomic_write import atomic_write, write_json
 
 logger = logging.getLogger("maskrcnn_benchmark.inference")
 
@@ -85,7 +84,7 @@ def coco_evaluation(
         options = mask_pasting or {} if iou_type == "segm" else {}
         detections[iou_type] = PREPARE[iou_type](predictions, dataset, **options)
         if output_folder:
-            _write_json(os.path.join(output_folder, f"{iou_type}.json"), detections[iou_type])
+            write_json(os.path.join(output_folder, f"{iou_type}.json"), detections[iou_type])
 
     logger.info("Evaluating predictions")
     results = COCOResults(*iou_types)
@@ -256,9 +255,4 @@ def _report(results: COCOResults, tables: str, output_folder: str | None, name: 
     if output_folder:
         with atomic_write(os.path.join(output_folder, f"{name}.pth")) as file:
             torch.save(results, file)
-        _write_json(os.path.join(output_folder, f"{name}.json"), record, indent=2)
-
-
-def _write_json(path: str, content, indent: int | None = None) -> None:
-    with atomic_write(path) as file:
-        file.write(json.dumps(content, indent=indent, allow_nan=False).encode())
+        write_json(os.path.join(output_folder, f"{name}.json"), record, indent=2)

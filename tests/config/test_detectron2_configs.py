@@ -74,6 +74,14 @@ MEANING = same(
     "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO",
     "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION",
     "MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO",
+    "MODEL.SEM_SEG_HEAD.CONVS_DIM",
+    "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT",
+    "MODEL.SEM_SEG_HEAD.NORM",
+    "MODEL.SEM_SEG_HEAD.NUM_CLASSES",
+    "MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT",
+    "MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH",
+    "MODEL.PANOPTIC_FPN.COMBINE.OVERLAP_THRESH",
+    "MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT",
     "INPUT.MIN_SIZE_TRAIN",
     "INPUT.MAX_SIZE_TRAIN",
     "INPUT.MIN_SIZE_TEST",
@@ -179,6 +187,11 @@ ALWAYS = {
     "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": False,
     "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead",
     "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK": False,
+    "MODEL.SEM_SEG_HEAD.NAME": "SemSegFPNHead",
+    "MODEL.SEM_SEG_HEAD.IN_FEATURES": ["p2", "p3", "p4", "p5"],
+    "MODEL.SEM_SEG_HEAD.COMMON_STRIDE": 4,
+    "MODEL.SEM_SEG_HEAD.IGNORE_VALUE": 255,
+    "MODEL.PANOPTIC_FPN.COMBINE.ENABLED": True,
     "INPUT.CROP.ENABLED": False,
     "INPUT.MASK_FORMAT": "polygon",
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": "choice",
@@ -202,7 +215,6 @@ UNREAD = (
 )
 # for bodies that these models have not
 RESNETS = "MODEL.RESNETS."
-SEMANTIC = ("MODEL.SEM_SEG_HEAD.", "MODEL.PANOPTIC_FPN.")
 
 FILES = sorted(path for path in FOLDER.glob("*.yaml") if path.name in RECORDED["configs"])
 
@@ -217,9 +229,8 @@ def merged(path):
     return cfg
 
 
-def test_every_config_with_boxes_is_shipped():
-    names = {path.name for path in FILES}
-    assert names >= {name for name in RECORDED["configs"] if "anoptic" not in name}
+def test_every_config_is_shipped():
+    assert {path.name for path in FILES} == set(RECORDED["configs"])
     assert len(RECORDED["configs"]) == 16 + 3
 
 
@@ -238,7 +249,7 @@ def test_config_means_what_detectron2_meant(path):
         elif key in ALWAYS:
             found = ALWAYS[key]
         else:
-            found = RECORDED["defaults"][key] if key.startswith((*UNREAD, RESNETS, *SEMANTIC)) else "not considered"
+            found = RECORDED["defaults"][key] if key.startswith((*UNREAD, RESNETS)) else "not considered"
         if found != wanted:
             different[key] = (found, wanted)
     assert not different

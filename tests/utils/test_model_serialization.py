@@ -3,6 +3,8 @@ import time
 import pytest
 import torch
 
+from maskrcnn_benchmark.config import cfg as defaults
+from maskrcnn_benchmark.modeling.backbone import build_backbone
 from maskrcnn_benchmark.utils.body_check import check_body
 from maskrcnn_benchmark.utils.model_serialization import (
     align_and_update_state_dicts,
@@ -204,6 +206,16 @@ def test_torchvision_mobilenet_fills_the_body(matching):
     inner = [key for key, _ in file_keys if key.startswith("features.") and not key.startswith("features.18.")]
     assert [report.matched[key] for key in body] == inner
     assert all(key.startswith(("features.18.", "classifier.")) for key in report.unused)
+    check_body(report)
+
+
+def test_torchvision_mobilenet_fills_a_body_with_frozen_norms(matching):
+    cfg = defaults.clone()
+    cfg.merge_from_list(["MODEL.BACKBONE.CONV_BODY", "MNV2-FPNLite", "MODEL.BACKBONE.NORM", "FrozenBN"])
+    with torch.device("meta"):
+        model = {f"backbone.{key}": value for key, value in build_backbone(cfg).state_dict().items()}
+    report = match_state_dicts(model, shaped(matching["torchvision_mobilenet_v2"]))
+    assert {key for key in model if key not in report.matched} == {key for key in model if ".fpn." in key}
     check_body(report)
 
 

