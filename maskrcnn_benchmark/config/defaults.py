@@ -370,7 +370,8 @@ _C.TEST.IMS_PER_BATCH = 8
 # Dense heads (FCOS, RetinaNet); two-stage models have ROI_HEADS.DETECTIONS_PER_IMG.
 _C.TEST.DETECTIONS_PER_IMG = 100
 
-# Test-time augmentation: the picture once at the test size, then also flipped and at each of SCALES (shorter side).
+# Test-time augmentation: the picture once at the test size, then also mirrored (H_FLIP), and at each of SCALES (shorter
+# side; the longer one at most MAX_SIZE), also mirrored (SCALE_H_FLIP). Masks and keypoints are averaged over all views.
 _C.TEST.BBOX_AUG = CN()
 _C.TEST.BBOX_AUG.ENABLED = False
 _C.TEST.BBOX_AUG.H_FLIP = False

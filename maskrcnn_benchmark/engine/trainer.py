@@ -107,9 +107,8 @@ def do_train(
             data_time = time.perf_counter() - end
             losses = step.accumulate(micro_batches)
             if not all(math.isfinite(value) for value in losses.values()):
-                stop_at_nonfinite_loss(
-                    iteration, micro_batches, step.own_losses, getattr(data_loader, "dataset", None), checkpointer.save_dir
-                )
+                dataset = getattr(data_loader, "dataset", None)
+                stop_at_nonfinite_loss(iteration, micro_batches, step.own_losses, dataset, checkpointer.save_dir)
             step.update()
             scheduler.step()
             arguments["iteration"] = iteration

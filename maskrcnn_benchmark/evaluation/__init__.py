@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from maskrcnn_benchmark.data.datasets import COCODataset, PascalVOCDataset
+from maskrcnn_benchmark.data.datasets import AbstractDataset, COCODataset, PascalVOCDataset
 from maskrcnn_benchmark.evaluation.coco import coco_evaluation
 from maskrcnn_benchmark.evaluation.coco_results import COCOResults, check_expected_results, compare_with_expected
 from maskrcnn_benchmark.evaluation.predictions import load_predictions, save_predictions
@@ -19,7 +19,11 @@ __all__ = [
 ]
 
 # The first entry whose type fits counts, so a subclass may stand above its base.
-EVALUATIONS = ((COCODataset, coco_evaluation), (PascalVOCDataset, voc_evaluation))
+EVALUATIONS = (
+    (COCODataset, coco_evaluation),
+    (PascalVOCDataset, voc_evaluation),
+    (AbstractDataset, coco_evaluation),
+)
 
 
 def evaluate(dataset, predictions, output_folder, **kwargs):

@@ -1,8 +1,10 @@
 """Data sets, by the names that the catalog and the forks use."""
 
+from .abstract import AbstractDataset
+from .cityscapes import CityScapesDataset
 from .coco import COCODataset
 from .concat_dataset import ConcatDataset
 from .list_dataset import ListDataset
 from .voc import PascalVOCDataset
 
-__all__ = ["COCODataset", "ConcatDataset", "ListDataset", "PascalVOCDataset"]
+__all__ = ["AbstractDataset", "CityScapesDataset", "COCODataset", "ConcatDataset", "ListDataset", "PascalVOCDataset"]

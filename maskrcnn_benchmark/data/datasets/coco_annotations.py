@@ -30,7 +30,11 @@ def read_coco(ann_file: str, report: DatasetReport) -> AnnotationTable:
         FileNotFoundError: no such file.
         ValueError: not a COCO instances json, or one whose ids contradict each other.
     """
-    data = _load(ann_file)
+    return table_of(_load(ann_file), ann_file, report)
+
+
+def table_of(data: dict, ann_file: str, report: DatasetReport) -> AnnotationTable:
+    """The same for what such a file holds; `ann_file` is what errors call it."""
     category_ids, class_names = _categories(data, ann_file, report)
     images = _images(data, ann_file, report)
     image_ids = list(images)
