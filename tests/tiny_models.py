@@ -39,6 +39,7 @@ _KEYPOINT = (
     "MODEL.ROI_KEYPOINT_HEAD.CONV_LAYERS [32] MODEL.ROI_KEYPOINT_HEAD.RESOLUTION 56 "
     f"MODEL.ROI_KEYPOINT_HEAD.POOLER_SCALES {_PYRAMID} MODEL.ROI_KEYPOINT_HEAD.POOLER_SAMPLING_RATIO 2 "
 )
+_PANOPTIC = "MODEL.META_ARCHITECTURE PanopticFPN MODEL.SEM_SEG_HEAD.CONVS_DIM 32 MODEL.SEM_SEG_HEAD.NUM_CLASSES 4"
 # Two classes besides the background. Each is a body of four stages with GroupNorm, and pictures may have any size.
 MODELS = {
     "fcos": _DENSE + "MODEL.FCOS_ON True MODEL.FCOS.NUM_CLASSES 3 MODEL.FCOS.NUM_CONVS 1",
@@ -48,6 +49,7 @@ MODELS = {
     "mask": _BOX + _MASK,
     "keypoint": _BOX + _KEYPOINT,
     "mask and keypoint": _BOX + _MASK + _KEYPOINT,
+    "panoptic": _BOX + _MASK + _PANOPTIC,
     "cascade mask": _BOX + _MASK + "MODEL.CASCADE_ON True",
 }
 

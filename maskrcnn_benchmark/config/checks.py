@@ -4,8 +4,9 @@ from __future__ import annotations
 
 CHOICES = {
     "DTYPE": ("float32", "float16", "bfloat16"),
-    "MODEL.CONVENTION": ("maskrcnn_benchmark",),
+    "MODEL.CONVENTION": ("maskrcnn_benchmark", "detectron2", "mmdetection"),
     "MODEL.BACKBONE.NORM": ("", "FrozenBN", "BN", "SyncBN", "GN"),
+    "MODEL.SEM_SEG_HEAD.NORM": ("", "BN", "SyncBN", "GN"),
     "MODEL.FCOS.IOU_LOSS_TYPE": ("iou", "linear_iou", "giou"),
     "MODEL.FCOS.LOSS_NORMALIZER": ("positives_and_images", "positives"),
     "SOLVER.OPTIMIZER": ("SGD", "AdamW"),

@@ -33,7 +33,8 @@ _C.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
 _C.MODEL.DEVICE = "cuda"
 # What to load before training or for testing: a path, an http(s) address, or catalog://NAME; "" = nothing.
 _C.MODEL.WEIGHT = ""
-# Numeric convention: inclusive boxes, ROIAlign shift, anchor rounding, normalisers, ... (new)
+# Numeric convention: inclusive boxes, ROIAlign shift, anchor rounding, normalisers, ... (new). "maskrcnn_benchmark",
+# "detectron2" or "mmdetection"; see modeling/convention.py.
 _C.MODEL.CONVENTION = "maskrcnn_benchmark"
 _C.MODEL.RPN_ONLY = False
 _C.MODEL.MASK_ON = False
@@ -281,6 +282,27 @@ _C.MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES = 17
 _C.MODEL.ROI_KEYPOINT_HEAD.SHARE_BOX_FEATURE_EXTRACTOR = True
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Semantic head, and Panoptic FPN (META_ARCHITECTURE PanopticFPN) (new; names and defaults are detectron2's).
+# ---------------------------------------------------------------------------------------------------------------------
+_C.MODEL.SEM_SEG_HEAD = CN()
+# Classes of the semantic map; in a panoptic model class 0 is all things. -1 = take it from the training data.
+_C.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 54
+# Channels of its convolutions, and their norm: "GN", "BN", "SyncBN" or "" for none.
+_C.MODEL.SEM_SEG_HEAD.CONVS_DIM = 128
+_C.MODEL.SEM_SEG_HEAD.NORM = "GN"
+_C.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT = 1.0
+
+_C.MODEL.PANOPTIC_FPN = CN()
+# Factor of the losses of box and mask head.
+_C.MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT = 1.0
+# How instances and stuff share the pixels of the original picture: instances below this score are left out, and those
+# of which more than OVERLAP_THRESH is covered by surer ones; stuff is, where it has fewer pixels.
+_C.MODEL.PANOPTIC_FPN.COMBINE = CN()
+_C.MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH = 0.5
+_C.MODEL.PANOPTIC_FPN.COMBINE.OVERLAP_THRESH = 0.5
+_C.MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT = 4096
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Input. Sizes in pixels: the shorter side becomes MIN_SIZE unless the longer one would pass MAX_SIZE.
 # ---------------------------------------------------------------------------------------------------------------------
 _C.INPUT = CN()
@@ -310,6 +332,7 @@ _C.INPUT.VERTICAL_FLIP_PROB_TRAIN = 0.0
 _C.DATASETS = CN()
 # Each entry is a catalog name ("coco_2014_train") or an inline block
 #   {FORMAT: coco, IMAGES: folder, ANNOTATIONS: file, NAME: optional}
+#   {FORMAT: coco_panoptic, IMAGES: folder, ANNOTATIONS: file, SEGMENTS: folder of png, INSTANCES: optional file}
 # A single name or block may stand without a list. Training sets are joined, test sets are evaluated one by one.
 _C.DATASETS.TRAIN = ()
 _C.DATASETS.TEST = ()
@@ -338,6 +361,8 @@ _C.SOLVER.DCONV_OFFSETS_LR_FACTOR = 1.0
 _C.SOLVER.MOMENTUM = 0.9
 _C.SOLVER.WEIGHT_DECAY = 0.0005
 _C.SOLVER.WEIGHT_DECAY_BIAS = 0
+# Of the weights and biases of norms that are trained, for SGD (new); -1 = as of other weights and biases.
+_C.SOLVER.WEIGHT_DECAY_NORM = -1.0
 # "multistep" (GAMMA at each of STEPS), "cosine" or "poly" (new).
 _C.SOLVER.LR_SCHEDULER = "multistep"
 _C.SOLVER.GAMMA = 0.1

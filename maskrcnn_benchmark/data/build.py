@@ -42,6 +42,10 @@ class SeededDataset(Dataset):
         return self.dataset.class_names
 
     @property
+    def semantic_names(self) -> list[str] | None:
+        return getattr(self.dataset, "semantic_names", None)
+
+    @property
     def categories(self) -> dict | None:
         return getattr(self.dataset, "categories", None)
 
@@ -79,7 +83,7 @@ def build_dataset(dataset_list, transforms, dataset_catalog=DatasetCatalog, is_t
                 f"data set {entry!r} needs a {factory}, which is not available; there are: "
                 f"{', '.join(dataset_classes.__all__)}. COCO json is read from an inline block too."
             )
-        if factory in ("CityScapesDataset", "COCODataset", "PascalVOCDataset"):
+        if factory in ("CityScapesDataset", "COCODataset", "COCOPanopticDataset", "PascalVOCDataset"):
             args["remove_images_without_annotations"] = is_train
             args["name"] = dataset_catalog.name(entry)
         if factory == "PascalVOCDataset":

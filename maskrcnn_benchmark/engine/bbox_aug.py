@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from maskrcnn_benchmark.data.transforms import View, build_test_views
-from maskrcnn_benchmark.modeling.convention import get_convention
-from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.bounding_box import FLIP_LEFT_RIGHT, BoxList
 from maskrcnn_benchmark.structures.boxlist_ops import cat_boxlist
 from maskrcnn_benchmark.structures.image_list import to_image_list
 from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
@@ -46,7 +45,6 @@ class BBoxAug(nn.Module):
             `candidates` and `select`.
         views: at least one; detections have the size of the first view.
         size_divisible: views are padded to a multiple of it; 0 = to the largest of the batch.
-        box_offset: see Convention.
 
     Forward takes N RGB PIL pictures and returns N BoxLists as the model's evaluation does, on the model's device. The
     feature maps of all views are kept until the end if there are masks or keypoints to predict.
@@ -56,12 +54,11 @@ class BBoxAug(nn.Module):
             known which are opposite to each other.
     """
 
-    def __init__(self, model: nn.Module, views: Sequence[View], size_divisible: int = 0, box_offset: float = 1.0):
+    def __init__(self, model: nn.Module, views: Sequence[View], size_divisible: int = 0):
         super().__init__()
         self.model = model
         self.views = list(views)
         self.size_divisible = size_divisible
-        self.box_offset = box_offset
 
     @torch.no_grad()
     def forward(self, pictures) -> list[BoxList]:
@@ -69,7 +66,7 @@ class BBoxAug(nn.Module):
         stage = self.model.roi_heads["box"] if self.model.roi_heads else self.model.rpn
         detections = []
         for i, size in enumerate(looks[0].sizes):
-            seen = [self._unmirrored(look.candidates[i], look).resize(size) for look in looks]
+            seen = [_unmirrored(look.candidates[i], look).resize(size) for look in looks]
             detections.append(stage.select(cat_boxlist(seen)))
         if "mask" in self.model.roi_heads:
             detections = self._with_masks(detections, looks)
@@ -93,7 +90,7 @@ class BBoxAug(nn.Module):
         head = self.model.roi_heads["mask"]
         total = 0
         for look in looks:
-            masks = head.probabilities(look.features, self._in_view(detections, look))
+            masks = head.probabilities(look.features, _in_view(detections, look))
             total = total + (masks.flip(3) if look.mirrored else masks)
         return head.attach(total / len(looks), detections)
 
@@ -101,26 +98,19 @@ class BBoxAug(nn.Module):
         head = self.model.roi_heads["keypoint"]
         total = 0
         for look in looks:
-            heat_maps = head.heat_maps(look.features, self._in_view(detections, look))
+            heat_maps = head.heat_maps(look.features, _in_view(detections, look))
             total = total + (_mirrored_heat_maps(heat_maps) if look.mirrored else heat_maps)
         return head.attach(total / len(looks), detections)
 
-    def _in_view(self, detections: list[BoxList], look: Look) -> list[BoxList]:
-        """The detections in the pixels of a view."""
-        return [
-            self._unmirrored(found.resize(size), look) for found, size in zip(detections, look.sizes, strict=True)
-        ]
 
-    def _unmirrored(self, boxlist: BoxList, look: Look) -> BoxList:
-        """Boxes (xyxy) of a mirrored view as if it were not, and the other way round; those of others as they are."""
-        if not look.mirrored:
-            return boxlist
-        x1, y1, x2, y2 = boxlist.bbox.unbind(dim=1)
-        right = boxlist.size[0] - self.box_offset
-        turned = BoxList(torch.stack((right - x2, y1, right - x1, y2), dim=1), boxlist.size)
-        for name in boxlist.fields():
-            turned.add_field(name, boxlist.get_field(name))
-        return turned
+def _in_view(detections: list[BoxList], look: Look) -> list[BoxList]:
+    """The detections in the pixels of a view."""
+    return [_unmirrored(found.resize(size), look) for found, size in zip(detections, look.sizes, strict=True)]
+
+
+def _unmirrored(boxlist: BoxList, look: Look) -> BoxList:
+    """Boxes of a mirrored view as if it were not, and the other way round; those of others as they are."""
+    return boxlist.transpose(FLIP_LEFT_RIGHT) if look.mirrored else boxlist
 
 
 def _mirrored_heat_maps(heat_maps: Tensor) -> Tensor:
@@ -137,9 +127,4 @@ def _mirrored_heat_maps(heat_maps: Tensor) -> Tensor:
 
 def make_bbox_aug(cfg, model: nn.Module) -> BBoxAug:
     """The model with the views of TEST.BBOX_AUG."""
-    return BBoxAug(
-        model,
-        build_test_views(cfg),
-        cfg.DATALOADER.SIZE_DIVISIBILITY,
-        get_convention(cfg.MODEL.CONVENTION).box_offset,
-    )
+    return BBoxAug(model, build_test_views(cfg), cfg.DATALOADER.SIZE_DIVISIBILITY)

@@ -13,6 +13,7 @@ from maskrcnn_benchmark.engine.bbox_aug import make_bbox_aug
 from maskrcnn_benchmark.engine.inference import inference
 from maskrcnn_benchmark.evaluation import compare_with_expected
 from maskrcnn_benchmark.modeling.for_inference import for_inference
+from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
 from maskrcnn_benchmark.utils.comm import broadcast_buffers, get_world_size, synchronize
 from maskrcnn_benchmark.utils.miscellaneous import mkdir
 
@@ -80,6 +81,7 @@ def run_test(cfg, model: torch.nn.Module, loaders: dict, check_expected: bool = 
             expected_results_sigma_tol=cfg.TEST.EXPECTED_RESULTS_SIGMA_TOL,
             output_folder=output_folder,
             dtype=dtype,
+            mask_pasting=mask_pasting(cfg) if cfg.MODEL.MASK_ON else None,
         )
         if result is not None:  # rank 0, and not proposals only
             results = result[0] if isinstance(result, tuple) else result  # COCO returns its result lists too

@@ -60,12 +60,12 @@ def proposal_recall(predictions: Predictions, dataset, ground_truth: dict) -> di
 
 
 def _sorted_iou(proposals: BoxList, annotations: list[dict], info: dict) -> torch.Tensor:
-    """IoU (P, G), inclusive pixels, at most LIMITS[-1] rows by falling objectness."""
+    """IoU (P, G), sides counted as the proposals' are, at most LIMITS[-1] rows by falling objectness."""
     size = (info["width"], info["height"])
     boxes = BoxList([annotation["bbox"] for annotation in annotations], size, mode="xywh").convert("xyxy")
     score = proposals.get_field("objectness" if proposals.has_field("objectness") else "scores")
     order = score.argsort(descending=True, stable=True)[: LIMITS[-1]]
-    return boxlist_iou(BoxList(proposals.bbox[order], proposals.size, proposals.mode).resize(size), boxes)
+    return boxlist_iou(proposals.copy_with_fields([])[order].resize(size), boxes)
 
 
 def greedy_overlaps(iou: torch.Tensor) -> torch.Tensor:

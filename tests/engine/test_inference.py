@@ -118,3 +118,17 @@ def test_process_whose_pictures_have_no_object_hangs_nobody():
     assert all(math.isfinite(value) for step in losses for value in step.values())
     assert all(have_gradients)
     assert torch.equal(weight, other_weight)
+
+
+def test_a_model_that_draws_maps_is_told_the_size_of_the_original_pictures(rng_seed):
+    class Painter(Finder):
+        takes_output_sizes = True
+
+        def forward(self, images, targets=None, output_sizes=None):
+            sizes.append(output_sizes)
+            return super().forward(images, targets)
+
+    sizes, loader = [], ToyLoader(3)
+    loader.dataset.get_img_info = lambda index: {"width": 10 + index, "height": 20}
+    compute_on_dataset(Painter(), loader, "cpu")
+    assert [size for batch in sizes for size in batch] == [(10 + index, 20) for index in range(6)]

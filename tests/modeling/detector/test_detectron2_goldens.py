@@ -1,13 +1,27 @@
 """Models of the detectron2 convention against the numbers of detectron2 with VoVNetV2."""
 
+import json
 from pathlib import Path
 
+import fill_d2
 import numpy as np
 import pytest
 import torch
-from detectron2_models import Detectron2Model, check_losses, check_scored_boxes, check_tensor
+from detectron2_models import (
+    GOLDEN,
+    GRADIENT,
+    TENSOR,
+    Detectron2Model,
+    check_losses,
+    check_scored_boxes,
+    check_tensor,
+    detectron2_name,
+    filled_state,
+)
 
 from maskrcnn_benchmark.config import cfg as defaults
+from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import Masker, mask_pasting
+from maskrcnn_benchmark.solver import make_lr_scheduler, make_optimizer
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "vovnet" / "v2"
 GOLDENS = {
@@ -23,11 +37,15 @@ LOSSES = {
 }
 
 
+def config(name):
+    cfg = defaults.clone()
+    cfg.merge_from_file(CONFIGS / name)
+    return cfg
+
+
 @pytest.fixture(scope="module", params=GOLDENS)
 def golden(request):
-    cfg = defaults.clone()
-    cfg.merge_from_file(CONFIGS / GOLDENS[request.param])
-    return Detectron2Model(request.param, cfg)
+    return Detectron2Model(request.param, config(GOLDENS[request.param]))
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +60,12 @@ def maps(golden):
 def proposals(golden, maps):
     with torch.no_grad():
         return golden.model.eval().rpn(golden.images, maps[1])[0]
+
+
+@pytest.fixture(scope="module")
+def detections(golden, maps, proposals):
+    with torch.no_grad():
+        return golden.model.eval().roi_heads(maps[1], proposals)[1]
 
 
 def test_maps_equal_the_originals(golden, maps):
@@ -99,9 +123,7 @@ def test_fixed_regions_equal_the_originals(golden, maps):
             check_tensor(logits[:, 1:], recorded["mask_logits"], "mask logits")
 
 
-def test_detections_equal_the_originals(golden, maps, proposals):
-    with torch.no_grad():
-        detections = golden.model.eval().roi_heads(maps[1], proposals)[1]
+def test_detections_equal_the_originals(golden, detections):
     for i, found in enumerate(detections):
         boxes, scores, labels = (golden.arrays[f"det{i}_{name}"] for name in ("boxes", "scores", "classes"))
         places = check_scored_boxes(found, boxes, scores, labels, f"detections of image {i}")
@@ -110,6 +132,59 @@ def test_detections_equal_the_originals(golden, maps, proposals):
             check_tensor(masks, golden.golden["detections_network_scale"][i]["mask_prob"], "masks")
 
 
+def test_detections_in_the_original_pictures_equal_the_originals(golden, detections):
+    for i, (found, recorded) in enumerate(zip(detections, golden.golden["final"], strict=True)):
+        height, width = recorded["image_size_hw"]
+        found = found.resize((width, height))
+        boxes, scores, labels = (golden.arrays[f"final{i}_{name}"] for name in ("boxes", "scores", "classes"))
+        places = check_scored_boxes(found, boxes, scores, labels, f"detections of picture {i}")
+        if not found.has_field("mask"):
+            continue
+        found = found[torch.tensor(places).argsort()]
+        (pasted,) = Masker(0.5, **mask_pasting(golden.cfg))([found.get_field("mask")], found)
+        areas = pasted.flatten(start_dim=1).sum(dim=1).tolist()
+        # a probability within rounding of the threshold moves a pixel
+        assert all(abs(a - b) <= 1 + 0.001 * b for a, b in zip(areas, recorded["mask_areas"], strict=True))
+        bits = np.unpackbits(golden.arrays[f"final{i}_masks_first8_packed"], axis=1)[:, : height * width]
+        different = (bits.reshape(8, height, width) != pasted[:8, 0].numpy()).sum(axis=(1, 2))
+        assert (different <= 2).all(), different
+
+
 def test_losses_and_gradients_equal_the_originals(golden):
     names = {ours: theirs for ours, theirs in LOSSES.items() if theirs in golden.golden["train"]["losses"]}
     check_losses(golden, names)
+
+
+def test_three_training_steps_equal_the_originals():
+    """Optimizer, schedule and losses together: same batch, learning rates of a warm-up from 0.001 of the rate."""
+    name = "faster_V_19_slim_dw_FPNLite"
+    recorded = json.loads((GOLDEN / f"{name}_three_sgd_steps.json").read_text())
+    golden = Detectron2Model(name, config(GOLDENS[name]))
+    model = golden.model.train()
+    optimizer = make_optimizer(golden.cfg, model)
+    scheduler = make_lr_scheduler(golden.cfg, optimizer)
+    for step in recorded["steps"]:
+        assert [group["lr"] for group in optimizer.param_groups] == [pytest.approx(step["lr"])]
+        losses = model(golden.images, golden.targets)
+        for ours, theirs in LOSSES.items():
+            if theirs in step["losses"]:
+                assert losses[ours].item() == pytest.approx(step["losses"][theirs], rel=1e-3), (step["iteration"], ours)
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+        scheduler.step()
+    after = {detectron2_name(key): parameter for key, parameter in model.named_parameters()}
+    before = {detectron2_name(key): tensor for key, tensor in filled_state(model.state_dict()).items()}
+    for key, entry in recorded["parameters_after_3_steps"].items():
+        index = fill_d2.pick(after[key].numel())
+        ours, wanted, start = (
+            np.asarray(values)
+            for values in (
+                after[key].detach().reshape(-1)[index],
+                entry["values"],
+                before[key].reshape(-1)[index],
+            )
+        )
+        assert np.abs(ours - wanted).max() <= TENSOR * entry["absmax"], key
+        # the way that they went, not only where they are
+        assert np.linalg.norm(ours - wanted) <= GRADIENT * np.linalg.norm(wanted - start), key
