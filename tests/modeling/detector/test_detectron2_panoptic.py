@@ -1,5 +1,6 @@
 """Panoptic FPN against the numbers of detectron2 with VoVNetV2; its Mask R-CNN half is mask_V_39_FPN's."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -50,6 +51,13 @@ def forward(golden):
         found = golden.model.eval()(golden.images, output_sizes=sizes)
     hook.remove()
     return upsample(recorded[0], golden.images.tensors.shape[-2:]), found
+
+
+def test_keys_and_shapes_are_those_of_detectron2_by_name(golden):
+    path = GOLDEN / "state_dicts" / "vovnet-detectron2" / "panoptic_fpn_V_39_FPN_3x.json.gz"
+    recorded = {key: shape for key, shape, _ in json.loads(gzip.decompress(path.read_bytes()))["keys"]}
+    ours = {detectron2_name(key): value for key, value in golden.model.state_dict().items()}
+    assert {key: list(background_last(key, value).shape) for key, value in ours.items()} == recorded
 
 
 def test_semantic_logits_equal_the_originals(golden, forward):
