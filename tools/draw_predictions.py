@@ -20,9 +20,18 @@ from maskrcnn_benchmark.data.build import build_dataset
 from maskrcnn_benchmark.engine.progress import ProgressBar
 from maskrcnn_benchmark.evaluation import load_predictions
 from maskrcnn_benchmark.evaluation.matching import count_matches
+from maskrcnn_benchmark.evaluation.panoptic_quality import PanopticQuality
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
 from maskrcnn_benchmark.structures.paste_masks import paste_masks
-from maskrcnn_benchmark.utils.visualize import draw_boxes, draw_masks, fit_width, grid, save_picture, side_by_side
+from maskrcnn_benchmark.utils.visualize import (
+    draw_boxes,
+    draw_masks,
+    draw_segments,
+    fit_width,
+    grid,
+    save_picture,
+    side_by_side,
+)
 
 # Text can be read on pictures of these widths, and sixteen pairs still make a file that opens at once.
 WIDTHS = (320, 640)
@@ -30,6 +39,8 @@ WIDTHS = (320, 640)
 
 def draw_pair(dataset, predictions, index: int, score: float, pasting: dict) -> tuple[np.ndarray, str]:
     """One picture of the grid and its caption."""
+    if predictions[index] is not None and predictions[index].has_field("panoptic"):
+        return draw_panoptic_pair(dataset, predictions[index].get_field("panoptic"), index)
     image, ground_truth, _ = dataset[index]
     detections = predictions[index]
     if detections is None:
@@ -42,6 +53,28 @@ def draw_pair(dataset, predictions, index: int, score: float, pasting: dict) -> 
     pictures = [_draw(np.asarray(image), boxes, dataset.class_names, pasting) for boxes in (ground_truth, detections)]
     pair = side_by_side(*pictures)
     return pair, f"image {dataset.image_id(index)}: {outcome}"
+
+
+def draw_panoptic_pair(dataset, found, index: int) -> tuple[np.ndarray, str]:
+    """The same for a picture's segments.
+
+    Args:
+        dataset: a COCOPanopticDataset.
+        found: PanopticMap.
+    """
+    image, _, _ = dataset[index]
+    truth = dataset.panoptic(index)
+    quality = PanopticQuality(len(dataset.class_names) + len(dataset.stuff_names))
+    quality.add_maps(truth, found, len(dataset.class_names))
+    pictures = []
+    for panoptic in (truth, found):
+        picture = fit_width(np.asarray(image), *WIDTHS)
+        classes = panoptic.classes(len(dataset.class_names))
+        names = [[*dataset.class_names, *dataset.stuff_names][k] for k in classes]
+        pictures.append(draw_segments(picture, panoptic.unpack(), names, classes + 1))
+    right, wrong, missed = quality.right.sum(), quality.wrong.sum(), quality.missed.sum()
+    caption = f"image {dataset.image_id(index)}: {right} of {right + missed} segments found, {wrong} false"
+    return side_by_side(*pictures), caption
 
 
 def _draw(image: np.ndarray, boxes, class_names, pasting) -> np.ndarray:

@@ -12,7 +12,7 @@ import maskrcnn_benchmark.utils.env  # noqa: F401  # isort: skip
 
 import sys
 
-from maskrcnn_benchmark.data import check_label_spaces, resolve_num_classes
+from maskrcnn_benchmark.data import check_label_names, label_names, resolve_num_classes
 from maskrcnn_benchmark.engine import launch
 from maskrcnn_benchmark.engine.testing import make_test_loaders, run_test
 from maskrcnn_benchmark.modeling.detector import build_detection_model
@@ -49,9 +49,11 @@ def main():
     if not cfg.DATASETS.TEST:
         raise ValueError("DATASETS.TEST is empty: name at least one data set to test on")
     loaders = make_test_loaders(cfg)
-    class_names = {name: loader.dataset.class_names for name, loader in loaders.items()}
-    first = next(iter(class_names))
-    resolve_num_classes(cfg, class_names[first], source=f"DATASETS.TEST '{first}'")
+    names = {name: label_names(loader.dataset) for name, loader in loaders.items()}
+    first = next(iter(names))
+    resolve_num_classes(
+        cfg, loaders[first].dataset.class_names, f"DATASETS.TEST '{first}'", names[first].get("semantic_names")
+    )
     cfg.freeze()
 
     model = build_detection_model(cfg).to(cfg.MODEL.DEVICE)
@@ -59,8 +61,10 @@ def main():
     weights = choose_weights(cfg, checkpointer, args.ckpt, args.opts)
     logger.info("Testing the weights of %s", weights or "a random initialisation")
     checkpoint = checkpointer.load(weights, use_latest=False)
-    trained_on = checkpoint.get("class_names", class_names[first])
-    check_label_spaces(trained_on, class_names, weights if "class_names" in checkpoint else f"test set '{first}'")
+    trained_on = {kind: checkpoint.get(kind, given) for kind, given in names[first].items()}
+    check_label_names(
+        trained_on, names, train_source=weights if "class_names" in checkpoint else f"test set '{first}'"
+    )
 
     outcome = run_test(cfg, model, loaders)
     launch.leave_processes()
@@ -69,4 +73,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    launch.run(main)

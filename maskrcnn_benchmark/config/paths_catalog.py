@@ -30,6 +30,11 @@ class Format:
 
 FORMATS = {
     "coco": Format("COCODataset", {"IMAGES": "root", "ANNOTATIONS": "ann_file"}),
+    "coco_panoptic": Format(
+        "COCOPanopticDataset",
+        {"IMAGES": "root", "ANNOTATIONS": "panoptic_file"},
+        {"SEGMENTS": "segments_dir", "INSTANCES": "instances_file"},
+    ),
     "voc": Format(
         "PascalVOCDataset",
         {"IMAGES": "image_dir", "ANNOTATIONS": "annotation_dir"},
@@ -41,6 +46,9 @@ FORMATS = {
 EXAMPLE = "{FORMAT: coco, IMAGES: folder/of/pictures, ANNOTATIONS: file.json}"
 EXAMPLES = {
     "coco": EXAMPLE,
+    "coco_panoptic": (
+        "{FORMAT: coco_panoptic, IMAGES: folder/of/pictures, ANNOTATIONS: file.json, SEGMENTS: folder/of/png}"
+    ),
     "voc": "{FORMAT: voc, IMAGES: folder/of/pictures, ANNOTATIONS: folder/of/xml, SPLIT: file.txt}",
 }
 
@@ -101,6 +109,13 @@ def _data_sets() -> dict[str, dict]:
         "coco_2017_val": _coco("coco/val2017", "coco/annotations/instances_val2017.json"),
         "coco_2017_test_dev": _coco("coco/test2017", "coco/annotations/image_info_test-dev2017.json"),
     }
+    for split in ("train", "val"):
+        # "separated" is detectron2's name of it: things and stuff come apart here in any case
+        for name in (f"coco_2017_{split}_panoptic", f"coco_2017_{split}_panoptic_separated"):
+            table[name] = {
+                **_coco(f"coco/{split}2017", f"coco/annotations/panoptic_{split}2017.json"),
+                "instances_file": f"coco/annotations/instances_{split}2017.json",
+            }
     for split in ("train", "val", "minival", "valminusminival"):
         images = "coco/train2014" if split == "train" else "coco/val2014"
         table[f"coco_2014_{split}"] = _coco(images, f"coco/annotations/instances_{split}2014.json")
@@ -155,8 +170,11 @@ class DatasetCatalog:
             )
         attrs = copy.deepcopy(DatasetCatalog.DATASETS[entry])
         folder = DatasetCatalog.root(root)
-        for key in attrs.keys() & {"img_dir", "ann_file", "ann_dir", "data_dir"}:
+        for key in attrs.keys() & {"img_dir", "ann_file", "ann_dir", "data_dir", "instances_file"}:
             attrs[key] = os.path.join(folder, attrs[key])
+        if "instances_file" in attrs:
+            args = {"root": attrs["img_dir"], "panoptic_file": attrs["ann_file"]}
+            return {"factory": "COCOPanopticDataset", "args": {**args, "instances_file": attrs["instances_file"]}}
         if "ann_file" in attrs:
             return {"factory": "COCODataset", "args": {"root": attrs["img_dir"], "ann_file": attrs["ann_file"]}}
         return {"factory": "PascalVOCDataset" if "data_dir" in attrs else "CityScapesDataset", "args": attrs}

@@ -9,6 +9,7 @@ import torch
 
 from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
 from maskrcnn_benchmark.data import make_data_loader
+from maskrcnn_benchmark.engine.bbox_aug import make_bbox_aug
 from maskrcnn_benchmark.engine.inference import inference
 from maskrcnn_benchmark.evaluation import compare_with_expected
 from maskrcnn_benchmark.modeling.for_inference import for_inference
@@ -55,6 +56,8 @@ def run_test(cfg, model: torch.nn.Module, loaders: dict, check_expected: bool = 
     broadcast_buffers(model)  # one model on all processes, that of rank 0, which is the one in the checkpoints
     dtype = getattr(torch, cfg.DTYPE)
     model = for_inference(model, dtype)
+    if cfg.TEST.BBOX_AUG.ENABLED:
+        model = make_bbox_aug(cfg, model)
     iou_types = ("bbox",)
     if cfg.MODEL.MASK_ON:
         iou_types += ("segm",)

@@ -29,7 +29,7 @@ def proposal_recall(predictions: Predictions, dataset, ground_truth: dict) -> di
     Args:
         predictions: proposals in the size of the network input.
         dataset: offers get_img_info(index) and image_id(index).
-        ground_truth: what coco_evaluator.load_ground_truth returns.
+        ground_truth: what ground_truth.ground_truth_of returns.
     """
     boxes_of_image = defaultdict(list)
     for annotation in ground_truth["annotations"]:

@@ -6,7 +6,6 @@ A further kind of result is one more entry of PREPARE.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -17,19 +16,19 @@ import torch
 from maskrcnn_benchmark.evaluation.box_proposals import proposal_recall
 from maskrcnn_benchmark.evaluation.coco_evaluator import (
     available_evaluator,
-    load_ground_truth,
     per_class_figures,
     run_evaluator,
 )
 from maskrcnn_benchmark.evaluation.coco_results import COCOResults, check_expected_results
 from maskrcnn_benchmark.evaluation.coco_shapes import with_shapes
+from maskrcnn_benchmark.evaluation.ground_truth import ground_truth_of, source_of
 from maskrcnn_benchmark.evaluation.predictions import Predictions, numbered
 from maskrcnn_benchmark.evaluation.tables import per_class_table
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
 from maskrcnn_benchmark.structures.paste_masks import paste_rles
 from maskrcnn_benchmark.structures.rle import encode_window
-from maskrcnn_benchmark.utils.atomic_write import atomic_write
+from maskrcnn_benchmark.utils.atomic_write import atomic_write, write_json
 
 logger = logging.getLogger("maskrcnn_benchmark.inference")
 
@@ -44,11 +43,11 @@ def coco_evaluation(
     expected_results_sigma_tol: float = 4,
     mask_pasting: dict | None = None,
 ) -> tuple[COCOResults, dict[str, list[dict]]] | None:
-    """Evaluates detections against the data set's annotation file.
+    """Evaluates detections against the data set's ground truth.
 
     Args:
-        dataset: offers ann_file, class_names, image_id(index), get_img_info(index) and
-            contiguous_category_id_to_json_id.
+        dataset: offers class_names, image_id(index), get_img_info(index), contiguous_category_id_to_json_id, and
+            ann_file or get_groundtruth(index), see `ground_truth_of`.
         predictions: by data set index, in the size of the network input. Pictures without one count as
             pictures in which nothing was found.
         output_folder: gets bbox.json (segm.json, keypoints.json), coco_results.pth and coco_results.json (box_only:
@@ -67,7 +66,7 @@ def coco_evaluation(
     unknown = [iou_type for iou_type in iou_types if iou_type not in PREPARE]
     if unknown and not box_only:
         raise ValueError(f"iou_types has {unknown}; COCO evaluation here knows {list(PREPARE)}")
-    ground_truth = load_ground_truth(dataset.ann_file)
+    ground_truth = ground_truth_of(dataset)
     _warn_of_missing(predictions, dataset, ground_truth)
 
     if box_only:
@@ -85,7 +84,7 @@ def coco_evaluation(
         options = mask_pasting or {} if iou_type == "segm" else {}
         detections[iou_type] = PREPARE[iou_type](predictions, dataset, **options)
         if output_folder:
-            _write_json(os.path.join(output_folder, f"{iou_type}.json"), detections[iou_type])
+            write_json(os.path.join(output_folder, f"{iou_type}.json"), detections[iou_type])
 
     logger.info("Evaluating predictions")
     results = COCOResults(*iou_types)
@@ -101,7 +100,7 @@ def coco_evaluation(
         per_class[iou_type] = per_class_figures(coco_eval, ground_truth, names)
     tables = "\n\n".join(per_class_table(iou_type, figures) for iou_type, figures in per_class.items())
     record = {
-        "annotations": os.fspath(dataset.ann_file),
+        "annotations": source_of(dataset),
         "images": len(ground_truth["images"]),
         "detections": {iou_type: len(entries) for iou_type, entries in detections.items()},
         "evaluator": available_evaluator(),
@@ -150,7 +149,7 @@ def _finite_detections(predictions: Predictions, dataset, fields=()) -> Iterator
         strange = set(labels) - json_ids.keys()
         if strange:
             raise ValueError(
-                f"image {image_id} has detections of label {sorted(strange)}, but {dataset.ann_file} has the labels "
+                f"image {image_id} has detections of label {sorted(strange)}, but {source_of(dataset)} has the labels "
                 f"{min(json_ids)} to {max(json_ids)}: the model was made for another data set or NUM_CLASSES is wrong"
             )
         scores = boxlist.get_field("scores").tolist()
@@ -243,7 +242,7 @@ def _warn_of_missing(predictions: Predictions, dataset, ground_truth: dict) -> N
     missing = sum(image["id"] not in predicted for image in ground_truth["images"])
     if missing:
         logger.warning(
-            f"{missing} of {len(ground_truth['images'])} pictures of {dataset.ann_file} have no predictions; "
+            f"{missing} of {len(ground_truth['images'])} pictures of {source_of(dataset)} have no predictions; "
             "their objects count as missed"
         )
 
@@ -256,9 +255,4 @@ def _report(results: COCOResults, tables: str, output_folder: str | None, name: 
     if output_folder:
         with atomic_write(os.path.join(output_folder, f"{name}.pth")) as file:
             torch.save(results, file)
-        _write_json(os.path.join(output_folder, f"{name}.json"), record, indent=2)
-
-
-def _write_json(path: str, content, indent: int | None = None) -> None:
-    with atomic_write(path) as file:
-        file.write(json.dumps(content, indent=indent, allow_nan=False).encode())
+        write_json(os.path.join(output_folder, f"{name}.json"), record, indent=2)

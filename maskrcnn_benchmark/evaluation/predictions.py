@@ -9,6 +9,8 @@ import torch
 
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.keypoint import Keypoints, PersonKeypoints
+from maskrcnn_benchmark.structures.packed_map import PackedMap
+from maskrcnn_benchmark.structures.panoptic_map import PanopticMap
 from maskrcnn_benchmark.utils.atomic_write import atomic_write
 from maskrcnn_benchmark.utils.safe_unpickle import load_pickled
 
@@ -19,7 +21,7 @@ _NAMES = {
     (f"{package}.structures.{module}", kind.__name__): kind
     for package in ("maskrcnn_benchmark", "fcos_core")
     for module, kind in (("bounding_box", BoxList), ("keypoint", Keypoints), ("keypoint", PersonKeypoints))
-}
+} | {(kind.__module__, kind.__name__): kind for kind in (PackedMap, PanopticMap)}
 
 
 def numbered(predictions: Predictions) -> Iterator[tuple[int, BoxList]]:

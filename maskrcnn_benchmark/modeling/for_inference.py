@@ -33,7 +33,8 @@ def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Mo
     if dtype != torch.float32:
         for module in model.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-                module.to(dtype)
+                for parameter in module.parameters(recurse=False):  # not of a norm inside
+                    parameter.data = parameter.data.to(dtype)
     return model
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from maskrcnn_benchmark.config import cfg as defaults
-from maskrcnn_benchmark.data import check_label_spaces, resolve_num_classes
+from maskrcnn_benchmark.data import check_label_names, check_label_spaces, label_names, resolve_num_classes
 
 BEES = ["drone", "queen", "worker", "wasp"]
 
@@ -67,3 +67,38 @@ def test_proposals_without_a_second_stage_have_no_classes():
     cfg = config("MODEL.RPN_ONLY", True)
     resolve_num_classes(cfg, BEES)
     assert cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES == 81
+
+
+STUFF = ["things", "comb", "sky"]
+
+
+def test_a_panoptic_model_takes_both_numbers_from_the_data():
+    keys = ["MODEL.META_ARCHITECTURE", "PanopticFPN", "MODEL.ROI_BOX_HEAD.NUM_CLASSES", -1]
+    cfg = config(*keys, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", -1)
+    resolve_num_classes(cfg, BEES, semantic_names=STUFF)
+    assert cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES == 5 and cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 3
+    with pytest.raises(ValueError, match=r"3 semantic classes \(things, comb, sky\) but MODEL.SEM_SEG_HEAD.* is 54"):
+        resolve_num_classes(config(*keys), BEES, semantic_names=STUFF)
+    with pytest.raises(ValueError, match="'bees_train' has no semantic maps, but a PanopticFPN learns from them"):
+        resolve_num_classes(config(*keys), BEES)
+
+
+def test_other_models_do_not_ask_for_semantic_maps():
+    cfg = config("MODEL.ROI_BOX_HEAD.NUM_CLASSES", 5)
+    resolve_num_classes(cfg, BEES, semantic_names=STUFF)
+    assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 54
+
+
+def test_every_kind_of_label_is_compared():
+    class Bees:
+        class_names, semantic_names = BEES, STUFF
+
+    class Boxes:
+        class_names, semantic_names = BEES, None
+
+    assert label_names(Bees()) == {"class_names": BEES, "semantic_names": STUFF}
+    assert label_names(Boxes()) == {"class_names": BEES}
+    check_label_names(label_names(Bees()), {"hive": label_names(Boxes()), "field": label_names(Bees())})
+    other = {"class_names": BEES, "semantic_names": ["things", "sky", "comb"]}
+    with pytest.raises(ValueError, match="label 2 is 'comb' in training and 'sky' in the test set"):
+        check_label_names(label_names(Bees()), {"hive": other})

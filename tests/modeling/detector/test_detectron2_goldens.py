@@ -1,14 +1,27 @@
 """Models of the detectron2 convention against the numbers of detectron2 with VoVNetV2."""
 
+import json
 from pathlib import Path
 
+import fill_d2
 import numpy as np
 import pytest
 import torch
-from detectron2_models import Detectron2Model, check_losses, check_scored_boxes, check_tensor
+from detectron2_models import (
+    GOLDEN,
+    GRADIENT,
+    TENSOR,
+    Detectron2Model,
+    check_losses,
+    check_scored_boxes,
+    check_tensor,
+    filled_state,
+)
 
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import Masker, mask_pasting
+from maskrcnn_benchmark.solver import make_lr_scheduler, make_optimizer
+from maskrcnn_benchmark.utils.checkpoint_translation import convert_state_dict
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "vovnet" / "v2"
 GOLDENS = {
@@ -24,11 +37,15 @@ LOSSES = {
 }
 
 
+def config(name):
+    cfg = defaults.clone()
+    cfg.merge_from_file(CONFIGS / name)
+    return cfg
+
+
 @pytest.fixture(scope="module", params=GOLDENS)
 def golden(request):
-    cfg = defaults.clone()
-    cfg.merge_from_file(CONFIGS / GOLDENS[request.param])
-    return Detectron2Model(request.param, cfg)
+    return Detectron2Model(request.param, config(GOLDENS[request.param]))
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +153,38 @@ def test_detections_in_the_original_pictures_equal_the_originals(golden, detecti
 def test_losses_and_gradients_equal_the_originals(golden):
     names = {ours: theirs for ours, theirs in LOSSES.items() if theirs in golden.golden["train"]["losses"]}
     check_losses(golden, names)
+
+
+def test_three_training_steps_equal_the_originals():
+    """Optimizer, schedule and losses together: same batch, learning rates of a warm-up from 0.001 of the rate."""
+    name = "faster_V_19_slim_dw_FPNLite"
+    recorded = json.loads((GOLDEN / f"{name}_three_sgd_steps.json").read_text())
+    golden = Detectron2Model(name, config(GOLDENS[name]))
+    model = golden.model.train()
+    optimizer = make_optimizer(golden.cfg, model)
+    scheduler = make_lr_scheduler(golden.cfg, optimizer)
+    for step in recorded["steps"]:
+        assert [group["lr"] for group in optimizer.param_groups] == [pytest.approx(step["lr"])]
+        losses = model(golden.images, golden.targets)
+        for ours, theirs in LOSSES.items():
+            if theirs in step["losses"]:
+                assert losses[ours].item() == pytest.approx(step["losses"][theirs], rel=1e-3), (step["iteration"], ours)
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+        scheduler.step()
+    after, _ = convert_state_dict(dict(model.named_parameters()), "detectron2")
+    before, _ = convert_state_dict(filled_state(model.state_dict()), "detectron2")
+    for key, entry in recorded["parameters_after_3_steps"].items():
+        index = fill_d2.pick(after[key].numel())
+        ours, wanted, start = (
+            np.asarray(values)
+            for values in (
+                after[key].detach().reshape(-1)[index],
+                entry["values"],
+                before[key].reshape(-1)[index],
+            )
+        )
+        assert np.abs(ours - wanted).max() <= TENSOR * entry["absmax"], key
+        # the way that they went, not only where they are
+        assert np.linalg.norm(ours - wanted) <= GRADIENT * np.linalg.norm(wanted - start), key

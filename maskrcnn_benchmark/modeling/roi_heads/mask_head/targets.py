@@ -58,9 +58,9 @@ def _pixels_in_box(mask, box, side):
 
 
 def resize_masks_in_boxes(segmentation_masks, proposals: BoxList, discretization_size: int) -> torch.Tensor:
-    """As mmdetection: the mask's pixels in the region, whose corners are cut to whole pixels (towards zero), resized by
-    OpenCV. It interpolates uint8 bilinearly in fixed point: of zeros and ones it makes a 1 where there is half a 1 and a
-    little more."""
+    """As mmdetection: the pixels of the mask in the region, whose corners are cut to whole pixels (towards zero), and
+    resized by OpenCV. It interpolates uint8 bilinearly in fixed point: of zeros and ones it makes a 1 where half a 1
+    is and a little more."""
     import cv2
 
     width, height = segmentation_masks.size

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import math
 
-import torch
-
 from maskrcnn_benchmark.modeling.convention import get_convention
-from maskrcnn_benchmark.modeling.rpn.detections import best_detections
+from maskrcnn_benchmark.modeling.rpn.detections import best_detections, join_levels
 from maskrcnn_benchmark.modeling.rpn.flatten import flatten_level
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 
@@ -44,16 +42,16 @@ class RetinaNetPostProcessor:
         self.box_offset = box_offset
 
     def __call__(self, anchors, logits, codes, image_sizes) -> list[BoxList]:
+        return [self.select(boxes) for boxes in self.candidates(anchors, logits, codes, image_sizes)]
+
+    def candidates(self, anchors, logits, codes, image_sizes) -> list[BoxList]:
+        """The best (anchor, class) pairs above the threshold, as N BoxLists like a call's, in no order."""
         levels = [self._candidates(*level) for level in zip(anchors, logits, codes, strict=True)]
-        detections = []
-        for i, size in enumerate(image_sizes):
-            boxes, scores, labels = (torch.cat(parts) for parts in zip(*(level[i] for level in levels), strict=True))
-            detections.append(
-                best_detections(
-                    boxes, scores, labels, size, self.nms_thresh, self.detections_per_img, self.box_offset
-                )
-            )
-        return detections
+        return join_levels(levels, image_sizes, self.box_offset)
+
+    def select(self, candidates: BoxList) -> BoxList:
+        """Detections of one image: the best of its candidates after suppression, class by class."""
+        return best_detections(candidates, self.nms_thresh, self.detections_per_img)
 
     def _candidates(self, anchors, logits, codes):
         """Per image: boxes (c, 4), scores (c,) and labels (c,) of one level, c <= pre_nms_top_n."""

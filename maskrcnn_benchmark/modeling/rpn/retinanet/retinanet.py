@@ -69,6 +69,8 @@ class RetinaNetModule(nn.Module):
 
     Forward takes an ImageList, L feature maps (N, C, H_l, W_l) and, in training, N BoxLists with field "labels". It
     returns (detections, losses): N BoxLists and {} in evaluation; in training None and the dict of RetinaNetLoss.
+    `candidates` and `select` are the two halves of evaluation, for those who join candidates of several views of an
+    image in between.
     """
 
     def __init__(self, anchor_generator, head, loss, post_process):
@@ -79,12 +81,22 @@ class RetinaNetModule(nn.Module):
         self.post_process = post_process
 
     def forward(self, images, features, targets=None):
-        logits, codes = self.head(features)
-        anchors = self.anchor_generator.grid_anchors([feature.shape[-2:] for feature in features])
+        anchors, logits, codes = self._outputs(features)
         if self.training:
             return None, self.loss(torch.cat(anchors), logits, codes, targets)
         with torch.no_grad():
             return self.post_process(anchors, logits, codes, images.image_sizes), {}
+
+    @torch.no_grad()
+    def candidates(self, images, features):
+        return self.post_process.candidates(*self._outputs(features), images.image_sizes)
+
+    def select(self, candidates):
+        return self.post_process.select(candidates)
+
+    def _outputs(self, features):
+        anchors = self.anchor_generator.grid_anchors([feature.shape[-2:] for feature in features])
+        return anchors, *self.head(features)
 
 
 def build_retinanet(cfg, in_channels):
