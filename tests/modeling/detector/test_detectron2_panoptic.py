@@ -57,7 +57,8 @@ def forward(golden):
 def test_keys_and_shapes_are_those_of_detectron2_by_name(golden):
     path = GOLDEN / "state_dicts" / "vovnet-detectron2" / "panoptic_fpn_V_39_FPN_3x.json.gz"
     recorded = {key: shape for key, shape, _ in json.loads(gzip.decompress(path.read_bytes()))["keys"]}
-    ours = {detectron2_name(key): value for key, value in golden.model.state_dict().items()}
+    state = {key: value for key, value in golden.model.state_dict().items() if ".cell_anchors." not in key}
+    ours = {detectron2_name(key): value for key, value in state.items()}
     assert {key: list(background_last(key, value).shape) for key, value in ours.items()} == recorded
 
 
