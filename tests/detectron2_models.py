@@ -7,7 +7,6 @@ output, proposals, detections, losses and gradients of two pictures (d2/inputs.n
 from __future__ import annotations
 
 import json
-import re
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import to_image_list
 from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
 from maskrcnn_benchmark.structures.semantic_map import SemanticMap
+from maskrcnn_benchmark.utils.checkpoint_translation import convert_state_dict, to_ours
 
 GOLDEN = Path(__file__).parent / "golden" / "d2"
 
@@ -32,53 +32,14 @@ SCORE = 1e-4
 # scores closer than this may come in another order
 SWAP = 1e-5
 
-# our name -> detectron2's
-NAMES = (
-    (r"^backbone\.body\.", "backbone.bottom_up."),
-    (r"^rpn\.head\.conv\.", "proposal_generator.rpn_head.conv."),
-    (r"^rpn\.head\.cls_logits\.", "proposal_generator.rpn_head.objectness_logits."),
-    (r"^rpn\.head\.bbox_pred\.", "proposal_generator.rpn_head.anchor_deltas."),
-    (r"^roi_heads\.box\.feature_extractor\.fc6\.", "roi_heads.box_head.fc1."),
-    (r"^roi_heads\.box\.feature_extractor\.fc7\.", "roi_heads.box_head.fc2."),
-    (r"^roi_heads\.box\.predictor\.", "roi_heads.box_predictor."),
-    (r"^roi_heads\.mask\.feature_extractor\.", "roi_heads.mask_head."),
-    (r"^roi_heads\.mask\.predictor\.conv5_mask\.", "roi_heads.mask_head.deconv."),
-    (r"^roi_heads\.mask\.predictor\.mask_fcn_logits\.", "roi_heads.mask_head.predictor."),
-)
-
-
-def detectron2_name(name: str) -> str:
-    name = re.sub(r"^backbone\.fpn\.fpn_inner(\d)", lambda m: f"backbone.fpn_lateral{int(m[1]) + 1}", name)
-    name = re.sub(r"^backbone\.fpn\.fpn_layer(\d)", lambda m: f"backbone.fpn_output{int(m[1]) + 1}", name)
-    for pattern, replacement in NAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
-def background_last(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """Our rows as detectron2 has them: the background last in cls_score, and none in what only objects have."""
-    if ".box_predictor.cls_score." in name:
-        return tensor.roll(-1, dims=0)
-    if ".box_predictor.bbox_pred." in name:
-        return tensor[4:]
-    return tensor[1:] if ".mask_head.predictor." in name else tensor
-
-
-def background_first(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """detectron2's rows as we have them; those of the background that nobody reads are zero."""
-    if ".box_predictor.cls_score." in name:
-        return tensor.roll(1, dims=0)
-    rows = 4 if ".box_predictor.bbox_pred." in name else 1 if ".mask_head.predictor." in name else 0
-    return torch.cat((torch.zeros_like(tensor[:rows]), tensor))
-
 
 def filled_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The golden weights under our names, for the keys of `state`."""
-    filled = {}
-    for key, tensor in state.items():
-        name = detectron2_name(key)
-        value = fill_d2.value(name, background_last(name, tensor).shape)
-        filled[key] = tensor if value is None else background_first(name, torch.from_numpy(value))
+    """The golden weights, made from detectron2's names and shapes, for the keys of `state`, which are ours."""
+    theirs, _ = convert_state_dict(state, "detectron2")
+    for name, tensor in theirs.items():
+        value = fill_d2.value(name, tensor.shape)
+        theirs[name] = tensor if value is None else torch.from_numpy(value)
+    filled = {**state, **to_ours(theirs).tensors}
     return filled
 
 
@@ -194,11 +155,9 @@ def check_losses(golden: Detectron2Model, names: dict[str, str]):
     for ours, theirs in names.items():
         value, wanted = golden.losses[ours].item(), recorded["losses"][theirs]
         assert abs(value - wanted) <= LOSS * abs(wanted), f"{ours}: {value} against {wanted}"
-    gradients = {
-        detectron2_name(name): background_last(detectron2_name(name), parameter.grad)
-        for name, parameter in golden.model.named_parameters()
-    }
-    assert [name for name, gradient in gradients.items() if gradient is None] == recorded["params_without_grad"]
+    gradients = {name: parameter.grad for name, parameter in golden.model.named_parameters()}
+    assert [name for name, gradient in gradients.items() if gradient is None] == recorded["params_without_grad"] == []
+    gradients, _ = convert_state_dict(gradients, "detectron2")
     for name, entry in recorded["grad"].items():
         norm = gradients[name].double().norm().item()
         assert abs(norm - entry["norm"]) <= GRADIENT * entry["norm"], f"gradient of {name}: {norm}"

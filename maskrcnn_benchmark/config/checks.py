@@ -4,7 +4,7 @@ from __future__ import annotations
 
 CHOICES = {
     "DTYPE": ("float32", "float16", "bfloat16"),
-    "MODEL.CONVENTION": ("maskrcnn_benchmark", "detectron2"),
+    "MODEL.CONVENTION": ("maskrcnn_benchmark", "detectron2", "mmdetection"),
     "MODEL.BACKBONE.NORM": ("", "FrozenBN", "BN", "SyncBN", "GN"),
     "MODEL.SEM_SEG_HEAD.NORM": ("", "BN", "SyncBN", "GN"),
     "MODEL.FCOS.IOU_LOSS_TYPE": ("iou", "linear_iou", "giou"),

@@ -33,8 +33,8 @@ _C.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
 _C.MODEL.DEVICE = "cuda"
 # What to load before training or for testing: a path, an http(s) address, or catalog://NAME; "" = nothing.
 _C.MODEL.WEIGHT = ""
-# Numeric convention: inclusive boxes, ROIAlign shift, anchor rounding, normalisers, ... (new). "maskrcnn_benchmark" or
-# "detectron2"; see modeling/convention.py.
+# Numeric convention: inclusive boxes, ROIAlign shift, anchor rounding, normalisers, ... (new). "maskrcnn_benchmark",
+# "detectron2" or "mmdetection"; see modeling/convention.py.
 _C.MODEL.CONVENTION = "maskrcnn_benchmark"
 _C.MODEL.RPN_ONLY = False
 _C.MODEL.MASK_ON = False
@@ -50,6 +50,7 @@ _C.MODEL.USE_SYNCBN = False
 
 _C.MODEL.BACKBONE = CN()
 # A name in modeling.registry.BACKBONES.
+# The names are in modeling/backbone/backbone.py, at the top.
 _C.MODEL.BACKBONE.CONV_BODY = "R-50-C4"
 # Parts of the body that stay fixed: 1 = stem, 2 = stem and first stage, ...; 0 = all trained.
 # MobileNetV2 counts single blocks instead of stages.
@@ -94,7 +95,7 @@ _C.MODEL.VOVNET.PRETRAINED = ""
 _C.MODEL.VOVNET.USE_GN = False
 # Channels of the first stage. Only checked: FPN is told its inputs by the body.
 _C.MODEL.VOVNET.OUT_CHANNELS = 256
-# Channels of every FPN map.
+# Channels of every FPN map; those of the FPNLite forms are 128.
 _C.MODEL.VOVNET.BACKBONE_OUT_CHANNELS = 256
 # A VoVNet of one's own (new); [] and 0 = as CONV_BODY's name says. Three numbers for the stem, four for the stages:
 # channels of the 3x3 convolutions, channels after aggregation, blocks; and the convolutions of a block.

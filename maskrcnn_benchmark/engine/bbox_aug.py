@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from maskrcnn_benchmark.data.transforms import View, build_test_views
-from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.bounding_box import FLIP_LEFT_RIGHT, BoxList
 from maskrcnn_benchmark.structures.boxlist_ops import cat_boxlist
 from maskrcnn_benchmark.structures.image_list import to_image_list
 from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
@@ -66,7 +66,7 @@ class BBoxAug(nn.Module):
         stage = self.model.roi_heads["box"] if self.model.roi_heads else self.model.rpn
         detections = []
         for i, size in enumerate(looks[0].sizes):
-            seen = [self._unmirrored(look.candidates[i], look).resize(size) for look in looks]
+            seen = [_unmirrored(look.candidates[i], look).resize(size) for look in looks]
             detections.append(stage.select(cat_boxlist(seen)))
         if "mask" in self.model.roi_heads:
             detections = self._with_masks(detections, looks)
@@ -90,7 +90,7 @@ class BBoxAug(nn.Module):
         head = self.model.roi_heads["mask"]
         total = 0
         for look in looks:
-            masks = head.probabilities(look.features, self._in_view(detections, look))
+            masks = head.probabilities(look.features, _in_view(detections, look))
             total = total + (masks.flip(3) if look.mirrored else masks)
         return head.attach(total / len(looks), detections)
 
@@ -98,27 +98,19 @@ class BBoxAug(nn.Module):
         head = self.model.roi_heads["keypoint"]
         total = 0
         for look in looks:
-            heat_maps = head.heat_maps(look.features, self._in_view(detections, look))
+            heat_maps = head.heat_maps(look.features, _in_view(detections, look))
             total = total + (_mirrored_heat_maps(heat_maps) if look.mirrored else heat_maps)
         return head.attach(total / len(looks), detections)
 
-    def _in_view(self, detections: list[BoxList], look: Look) -> list[BoxList]:
-        """The detections in the pixels of a view."""
-        return [
-            self._unmirrored(found.resize(size), look) for found, size in zip(detections, look.sizes, strict=True)
-        ]
 
-    def _unmirrored(self, boxlist: BoxList, look: Look) -> BoxList:
-        """Boxes (xyxy) of a mirrored view as if it were not, and the other way round; those of others as they are."""
-        if not look.mirrored:
-            return boxlist
-        x1, y1, x2, y2 = boxlist.bbox.unbind(dim=1)
-        right = boxlist.size[0] - boxlist.box_offset
-        corners = torch.stack((right - x2, y1, right - x1, y2), dim=1)
-        turned = BoxList(corners, boxlist.size, box_offset=boxlist.box_offset)
-        for name in boxlist.fields():
-            turned.add_field(name, boxlist.get_field(name))
-        return turned
+def _in_view(detections: list[BoxList], look: Look) -> list[BoxList]:
+    """The detections in the pixels of a view."""
+    return [_unmirrored(found.resize(size), look) for found, size in zip(detections, look.sizes, strict=True)]
+
+
+def _unmirrored(boxlist: BoxList, look: Look) -> BoxList:
+    """Boxes of a mirrored view as if it were not, and the other way round; those of others as they are."""
+    return boxlist.transpose(FLIP_LEFT_RIGHT) if look.mirrored else boxlist
 
 
 def _mirrored_heat_maps(heat_maps: Tensor) -> Tensor:

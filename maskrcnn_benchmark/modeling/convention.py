@@ -16,6 +16,11 @@ class Convention:
     Boxes:
         box_offset: what a side adds to its coordinate difference; 1 for inclusive pixel boxes. It enters areas, IoU,
             NMS, clipping, box coding, mirroring and the sides of anchors.
+        codes_bounded_below: decoding bounds how much a box shrinks as it bounds how much it grows.
+        best_matches_kept: every ground truth keeps what overlaps it as much as its best match does, if that is at least
+            the background threshold, even what overlaps another ground truth more; the last of several has it.
+            Otherwise RPN's anchors with a ground truth's best overlap are trained, whatever it is, each towards the
+            ground truth that it overlaps most.
 
     Backbone:
         size_divisibility: pictures that the model pads itself are padded to a multiple of this; 0 to the largest.
@@ -30,12 +35,14 @@ class Convention:
             in float32 where logits are large.
         rpn_beta: turning point of RPN's smooth L1; 0 is L1.
         rpn_loss_normalizer: RPN's sums are divided by what was drawn ("sampled") or by what could have been,
-            RPN.BATCH_SIZE_PER_IMAGE of every image ("sample_size").
+            RPN.BATCH_SIZE_PER_IMAGE of every image ("sample_size"), or by what was drawn, where an image without a
+            positive or without a negative counts as if it had one ("sampled_or_one").
 
     Regions:
         level_eps: added to a region's side, in units of 224 pixels, before its logarithm tells the FPN level.
-        roi_aligned: ROIAlign takes pixel centres at half-integers, and regions as small as they are; otherwise at
-            integers, and a region's side is at least one pixel of the map.
+        roi_placement: where ROIAlign sees a region. "clamped": pixel centres lie at integers, and a side is at least
+            one pixel of the map; "aligned": they lie at half-integers, and sides are as they are; "inclusive": they lie
+            at integers, and a region reaches to the far side of its last pixel.
         box_beta: turning point of the box head's smooth L1; 0 is L1.
         detections_best_first: detections come best first, exactly as many as allowed; otherwise class by class, and
             all that tie with the last one stay.
@@ -51,6 +58,8 @@ class Convention:
     """
 
     box_offset: float
+    codes_bounded_below: bool
+    best_matches_kept: bool
     size_divisibility: int
     frozen_norm_eps: float
     anchor_rounding: str
@@ -59,7 +68,7 @@ class Convention:
     rpn_beta: float
     rpn_loss_normalizer: str
     level_eps: float
-    roi_aligned: bool
+    roi_placement: str
     box_beta: float
     detections_best_first: bool
     mask_projection: str
@@ -73,6 +82,8 @@ CONVENTIONS = {
     # maskrcnn-benchmark and FCOS, with and without VoVNet
     "maskrcnn_benchmark": Convention(
         box_offset=1.0,
+        codes_bounded_below=False,
+        best_matches_kept=False,
         size_divisibility=0,
         frozen_norm_eps=0.0,
         anchor_rounding="sides",
@@ -81,7 +92,7 @@ CONVENTIONS = {
         rpn_beta=1.0 / 9,
         rpn_loss_normalizer="sampled",
         level_eps=1e-6,
-        roi_aligned=False,
+        roi_placement="clamped",
         box_beta=1.0,
         detections_best_first=False,
         mask_projection="crop",
@@ -93,6 +104,8 @@ CONVENTIONS = {
     # detectron2 0.1 and later, and vovnet-detectron2
     "detectron2": Convention(
         box_offset=0.0,
+        codes_bounded_below=False,
+        best_matches_kept=False,
         size_divisibility=32,
         frozen_norm_eps=1e-5,
         anchor_rounding="none",
@@ -101,13 +114,35 @@ CONVENTIONS = {
         rpn_beta=0.0,
         rpn_loss_normalizer="sample_size",
         level_eps=1e-8,
-        roi_aligned=True,
+        roi_placement="aligned",
         box_beta=0.0,
         detections_best_first=True,
         mask_projection="sample",
         mask_logits_std=0.001,
         mask_padding=0,
         mask_aligned=True,
+        resize_to_nearest=True,
+    ),
+    # mmdetection 1.x, and mmdetection-vovnet
+    "mmdetection": Convention(
+        box_offset=1.0,
+        codes_bounded_below=True,
+        best_matches_kept=True,
+        size_divisibility=32,
+        frozen_norm_eps=1e-5,
+        anchor_rounding="corners",
+        anchor_at_cell_center=True,
+        rank_proposals_by_logit=False,
+        rpn_beta=1.0 / 9,
+        rpn_loss_normalizer="sampled_or_one",
+        level_eps=1e-6 / 4,  # it is added to sides in units of 56 pixels there
+        roi_placement="inclusive",
+        box_beta=1.0,
+        detections_best_first=True,
+        mask_projection="resize",
+        mask_logits_std=0.0,
+        mask_padding=0,
+        mask_aligned=False,
         resize_to_nearest=True,
     ),
 }

@@ -15,6 +15,8 @@ from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.boxes import box_area
 
+PLACEMENTS = ("clamped", "aligned", "inclusive")
+
 
 class LevelMapper:
     """Which level a region is pooled from (equation 1): floor(canonical_level + log2(side / canonical_scale + eps)).
@@ -50,18 +52,22 @@ class Pooler(nn.Module):
         output_size: bins (P, Q), or one number for both.
         scales: pixels of the map per pixel of the network input, for each map pooled from, finest first.
         sampling_ratio: samples per bin and axis; 0 = adaptive.
-        aligned: see ROIAlign.
+        placement: "clamped", "aligned" or "inclusive", see Convention.roi_placement.
         box_offset, level_eps: see Convention.
 
     Forward takes at least L = len(scales) maps (N, C, H_l, W_l), of which it reads the first L, and N BoxLists. It
     returns (R, C, P, Q) in the order of the boxes.
 
     Raises:
-        ValueError: fewer maps than scales.
+        ValueError: fewer maps than scales, or an unknown placement.
     """
 
-    def __init__(self, output_size, scales, sampling_ratio, aligned=False, box_offset=1.0, level_eps=1e-6):
+    def __init__(self, output_size, scales, sampling_ratio, placement="clamped", box_offset=1.0, level_eps=1e-6):
         super().__init__()
+        if placement not in PLACEMENTS:
+            raise ValueError(f"regions are placed by one of {', '.join(PLACEMENTS)}, not by {placement!r}")
+        self.placement = placement
+        aligned = placement != "clamped"
         self.poolers = nn.ModuleList(ROIAlign(output_size, scale, sampling_ratio, aligned) for scale in scales)
         k_min, k_max = (round(-math.log2(scale)) for scale in (scales[0], scales[-1]))
         self.map_levels = LevelMapper(k_min, k_max, eps=level_eps, box_offset=box_offset)
@@ -74,16 +80,26 @@ class Pooler(nn.Module):
             )
         rois = boxes_with_image_index(boxlists)
         if len(self.poolers) == 1:
-            return self.poolers[0](features[0], rois)
+            return self._pool(self.poolers[0], features[0], rois)
         levels = self.map_levels(boxlists)
         order = levels.argsort(stable=True)
         counts = levels.bincount(minlength=len(self.poolers)).tolist()
         # Levels without regions take part with zero rows, so that every map keeps its place in the graph.
         pooled = [
-            pooler(level, part)
+            self._pool(pooler, level, part)
             for pooler, level, part in zip(self.poolers, features, rois[order].split(counts), strict=False)
         ]
         return torch.cat(pooled).index_select(0, order.argsort())
+
+    def _pool(self, pooler, level, rois):
+        return pooler(level, _to_far_side(rois, pooler.spatial_scale) if self.placement == "inclusive" else rois)
+
+
+def _to_far_side(rois: Tensor, scale: float) -> Tensor:
+    """Inclusive regions (R, 5) as an aligned ROIAlign has to get them to read from x1 * scale to (x2 + 1) * scale."""
+    half = 0.5 / scale  # an aligned one takes half a pixel of the map off
+    near = rois[:, 1:3] + half
+    return torch.cat((rois[:, :1], near, torch.maximum(rois[:, 3:] + 1 + half, near)), dim=1)
 
 
 def boxes_with_image_index(boxlists: list[BoxList]) -> Tensor:
@@ -104,7 +120,7 @@ def make_pooler(cfg, head_name: str) -> Pooler:
         output_size=(node.POOLER_RESOLUTION, node.POOLER_RESOLUTION),
         scales=node.POOLER_SCALES,
         sampling_ratio=node.POOLER_SAMPLING_RATIO,
-        aligned=convention.roi_aligned,
+        placement=convention.roi_placement,
         box_offset=convention.box_offset,
         level_eps=convention.level_eps,
     )

@@ -11,6 +11,7 @@ from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.config import check_values
 from maskrcnn_benchmark.config.checks import CHOICES
 from maskrcnn_benchmark.modeling.convention import CONVENTIONS
+from maskrcnn_benchmark.modeling.poolers import make_pooler
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "configs" / "vovnet" / "v2"
@@ -43,8 +44,8 @@ def convention(cfg):
     return CONVENTIONS[cfg.MODEL.CONVENTION]
 
 
-def pooler_type(cfg):
-    return "ROIAlignV2" if convention(cfg).roi_aligned else "ROIAlign"
+def pooler_type(head):
+    return lambda cfg: "ROIAlignV2" if make_pooler(cfg, head).poolers[0].aligned else "ROIAlign"
 
 
 def same(*keys):
@@ -140,14 +141,14 @@ MEANING = same(
     "MODEL.ROI_HEADS.SCORE_THRESH_TEST": lambda cfg: cfg.MODEL.ROI_HEADS.SCORE_THRESH,
     "MODEL.ROI_HEADS.NMS_THRESH_TEST": lambda cfg: cfg.MODEL.ROI_HEADS.NMS,
     "TEST.DETECTIONS_PER_IMAGE": lambda cfg: cfg.MODEL.ROI_HEADS.DETECTIONS_PER_IMG,
-    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": pooler_type,
+    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": pooler_type("ROI_BOX_HEAD"),
     "MODEL.ROI_BOX_HEAD.FC_DIM": lambda cfg: cfg.MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM,
     "MODEL.ROI_BOX_HEAD.NUM_FC": lambda cfg: {"FPN2MLPFeatureExtractor": 2}[cfg.MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR],
     "MODEL.ROI_BOX_HEAD.NORM": lambda cfg: "GN" if cfg.MODEL.ROI_BOX_HEAD.USE_GN else "",
     "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": lambda cfg: cfg.MODEL.ROI_HEADS.BBOX_REG_WEIGHTS,
     "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": lambda cfg: cfg.MODEL.CLS_AGNOSTIC_BBOX_REG,
     "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": lambda cfg: convention(cfg).box_beta,
-    "MODEL.ROI_MASK_HEAD.POOLER_TYPE": pooler_type,
+    "MODEL.ROI_MASK_HEAD.POOLER_TYPE": pooler_type("ROI_MASK_HEAD"),
     "MODEL.ROI_MASK_HEAD.NUM_CONV": lambda cfg: len(cfg.MODEL.ROI_MASK_HEAD.CONV_LAYERS),
     "MODEL.ROI_MASK_HEAD.CONV_DIM": lambda cfg: cfg.MODEL.ROI_MASK_HEAD.CONV_LAYERS[0],
     "MODEL.ROI_MASK_HEAD.NORM": lambda cfg: "GN" if cfg.MODEL.ROI_MASK_HEAD.USE_GN else "",

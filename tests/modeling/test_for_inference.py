@@ -38,7 +38,9 @@ def test_a_norm_without_statistics_is_not_folded():
         fold(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2, track_running_stats=False))
 
 
-@pytest.mark.parametrize("body", ["R-50-FPN", "R-50-C4", "V-27-FPN", "MNV2-FPN-RETINANET"])
+@pytest.mark.parametrize(
+    "body", ["R-50-FPN", "R-50-C4", "V-27-FPN", "V2-19-slim-dw-mmdet-FPNLite", "MNV2-FPN-RETINANET"]
+)
 @pytest.mark.parametrize("norm", ["FrozenBN", "BN"])
 def test_no_batch_norm_is_left_in_a_body_and_maps_are_equal(rng_seed, body, norm):
     cfg = defaults.clone()

@@ -16,6 +16,8 @@ from maskrcnn_benchmark.modeling.rpn.anchor_targets import IGNORED, AnchorTarget
 from maskrcnn_benchmark.modeling.rpn.flatten import flatten_levels
 from maskrcnn_benchmark.utils.comm import all_reduce_sum, get_world_size
 
+NORMALIZERS = ("sampled", "sampled_or_one", "sample_size")
+
 
 class RPNLoss:
     """Cross entropy on objectness and smooth L1 on boxes, over a random sample of anchors.
@@ -24,7 +26,7 @@ class RPNLoss:
         assign: AnchorTargets.
         sampler: BalancedPositiveNegativeSampler.
         beta: turning point of smooth L1.
-        normalizer: "sampled" or "sample_size", see Convention.rpn_loss_normalizer.
+        normalizer: "sampled", "sampled_or_one" or "sample_size", see Convention.rpn_loss_normalizer.
 
     Both sums are divided by the number of sampled anchors, positive and negative, of all images of all processes, or
     by the number that all these images have room for, and each process scales its sums by the number of processes:
@@ -36,8 +38,8 @@ class RPNLoss:
     """
 
     def __init__(self, assign, sampler, beta: float = 1.0 / 9, normalizer: str = "sampled"):
-        if normalizer not in ("sampled", "sample_size"):
-            raise ValueError(f"RPN's losses are divided by what was 'sampled' or by 'sample_size', not {normalizer!r}")
+        if normalizer not in NORMALIZERS:
+            raise ValueError(f"RPN's losses are divided by one of {', '.join(NORMALIZERS)}, not by {normalizer!r}")
         self.assign = assign
         self.sampler = sampler
         self.beta = beta
@@ -68,7 +70,10 @@ class RPNLoss:
         )
         codes = torch.where(positive[:, :, None], flatten_levels(codes, 4), target_codes)
         box_sum = smooth_l1_loss(codes, target_codes, self.beta, size_average=False)
-        count = sampled.sum(dtype=torch.float32)
+        counts = torch.stack((positive.sum(dim=1), negative.sum(dim=1))).float()
+        if self.normalizer == "sampled_or_one":
+            counts = counts.clamp(min=1)
+        count = counts.sum()
         if self.normalizer == "sample_size":
             count = torch.full_like(count, len(targets) * self.sampler.batch_size_per_image)
         factor = get_world_size() / all_reduce_sum(count).clamp(min=1)
@@ -77,8 +82,13 @@ class RPNLoss:
 
 def make_rpn_loss_evaluator(cfg, box_coder) -> RPNLoss:
     rpn = cfg.MODEL.RPN
-    matcher = Matcher(rpn.FG_IOU_THRESHOLD, rpn.BG_IOU_THRESHOLD, allow_low_quality_matches=True)
     convention = get_convention(cfg.MODEL.CONVENTION)
+    matcher = Matcher(
+        rpn.FG_IOU_THRESHOLD,
+        rpn.BG_IOU_THRESHOLD,
+        allow_low_quality_matches=True,
+        best_matches_kept=convention.best_matches_kept,
+    )
     return RPNLoss(
         AnchorTargets(matcher, box_coder, by_class=False, box_offset=convention.box_offset),
         BalancedPositiveNegativeSampler(rpn.BATCH_SIZE_PER_IMAGE, rpn.POSITIVE_FRACTION),

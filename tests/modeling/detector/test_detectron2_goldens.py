@@ -15,13 +15,13 @@ from detectron2_models import (
     check_losses,
     check_scored_boxes,
     check_tensor,
-    detectron2_name,
     filled_state,
 )
 
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import Masker, mask_pasting
 from maskrcnn_benchmark.solver import make_lr_scheduler, make_optimizer
+from maskrcnn_benchmark.utils.checkpoint_translation import convert_state_dict
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "vovnet" / "v2"
 GOLDENS = {
@@ -173,8 +173,8 @@ def test_three_training_steps_equal_the_originals():
         sum(losses.values()).backward()
         optimizer.step()
         scheduler.step()
-    after = {detectron2_name(key): parameter for key, parameter in model.named_parameters()}
-    before = {detectron2_name(key): tensor for key, tensor in filled_state(model.state_dict()).items()}
+    after, _ = convert_state_dict(dict(model.named_parameters()), "detectron2")
+    before, _ = convert_state_dict(filled_state(model.state_dict()), "detectron2")
     for key, entry in recorded["parameters_after_3_steps"].items():
         index = fill_d2.pick(after[key].numel())
         ours, wanted, start = (

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from maskrcnn_benchmark.layers.nms import batched_nms
-from maskrcnn_benchmark.modeling.box_coder import BoxCoder
+from maskrcnn_benchmark.modeling.box_coder import BoxCoder, make_box_coder
 from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.boxes import clip_boxes
@@ -107,7 +107,7 @@ def make_roi_box_post_processor(cfg) -> PostProcessor:
         node.SCORE_THRESH,
         node.NMS,
         node.DETECTIONS_PER_IMG,
-        BoxCoder(node.BBOX_REG_WEIGHTS, box_offset=convention.box_offset),
+        make_box_coder(cfg, node.BBOX_REG_WEIGHTS),
         cfg.MODEL.CLS_AGNOSTIC_BBOX_REG,
         convention.box_offset,
         convention.detections_best_first,

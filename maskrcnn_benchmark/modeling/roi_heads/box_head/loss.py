@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from maskrcnn_benchmark.layers.smooth_l1_loss import smooth_l1_loss
 from maskrcnn_benchmark.modeling.balanced_positive_negative_sampler import BalancedPositiveNegativeSampler
-from maskrcnn_benchmark.modeling.box_coder import BoxCoder
+from maskrcnn_benchmark.modeling.box_coder import make_box_coder
 from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.modeling.matcher import Matcher
 from maskrcnn_benchmark.structures.bounding_box import BoxList
@@ -97,9 +97,9 @@ def make_roi_box_loss_evaluator(cfg) -> FastRCNNLoss:
     node = cfg.MODEL.ROI_HEADS
     convention = get_convention(cfg.MODEL.CONVENTION)
     return FastRCNNLoss(
-        Matcher(node.FG_IOU_THRESHOLD, node.BG_IOU_THRESHOLD),
+        Matcher(node.FG_IOU_THRESHOLD, node.BG_IOU_THRESHOLD, best_matches_kept=convention.best_matches_kept),
         BalancedPositiveNegativeSampler(node.BATCH_SIZE_PER_IMAGE, node.POSITIVE_FRACTION),
-        BoxCoder(node.BBOX_REG_WEIGHTS, box_offset=convention.box_offset),
+        make_box_coder(cfg, node.BBOX_REG_WEIGHTS),
         class_agnostic=cfg.MODEL.CLS_AGNOSTIC_BBOX_REG,
         box_offset=convention.box_offset,
         beta=convention.box_beta,

@@ -12,8 +12,7 @@ import math
 import torch
 from torch import nn
 
-from maskrcnn_benchmark.modeling.box_coder import BoxCoder
-from maskrcnn_benchmark.modeling.convention import get_convention
+from maskrcnn_benchmark.modeling.box_coder import make_box_coder
 from maskrcnn_benchmark.modeling.rpn.anchor_generator import make_anchor_generator_retinanet
 from maskrcnn_benchmark.modeling.rpn.retinanet.inference import make_retinanet_postprocessor
 from maskrcnn_benchmark.modeling.rpn.retinanet.loss import make_retinanet_loss_evaluator
@@ -108,7 +107,7 @@ def build_retinanet(cfg, in_channels):
             f"MODEL.RETINANET.NUM_CLASSES is {retinanet.NUM_CLASSES}: a model wants classes + background, 2 or more. "
             "The tools replace -1 by the number in the training data; elsewhere set it yourself."
         )
-    box_coder = BoxCoder((10.0, 10.0, 5.0, 5.0), box_offset=get_convention(cfg.MODEL.CONVENTION).box_offset)
+    box_coder = make_box_coder(cfg, (10.0, 10.0, 5.0, 5.0))
     anchor_generator = make_anchor_generator_retinanet(cfg)
     head = RetinaNetHead(
         in_channels,
