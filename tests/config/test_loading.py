@@ -228,6 +228,16 @@ def test_numbers_with_an_exponent_are_numbers_in_a_file(tree, write):
     assert tree.TEST.EXPECTED_RESULTS == [["bbox", "AP", [0.1, 0]]]
 
 
+def test_expected_results_of_a_file_can_be_replaced(tree, write):
+    write("TEST: {EXPECTED_RESULTS: [[bbox, AP, [0.1, 0.01]]]}", "base.yaml")
+    tree.merge_from_file(write("_BASE_: base.yaml\nTEST: {EXPECTED_RESULTS: [[segm, AP50, [0.2, 0]]]}", "top.yaml"))
+    assert tree.TEST.EXPECTED_RESULTS == [["segm", "AP50", [0.2, 0]]]
+    tree.merge_from_list(["TEST.EXPECTED_RESULTS", "[['bbox', 'AP', [0.3, 0.1]], ['segm', 'AP', [0.2, 0]]]"])
+    assert tree.TEST.EXPECTED_RESULTS == [["bbox", "AP", [0.3, 0.1]], ["segm", "AP", [0.2, 0]]]
+    tree.merge_from_list(["TEST.EXPECTED_RESULTS", []])
+    assert tree.TEST.EXPECTED_RESULTS == []
+
+
 def test_a_list_of_odd_length_says_how_pairs_look(tree):
     with pytest.raises(ValueError, match="KEY VALUE.*are 1: MODEL.DEVICE=cpu.*space instead of '='"):
         tree.merge_from_list(["MODEL.DEVICE=cpu"])
