@@ -155,7 +155,7 @@ def check_losses(golden, losses, recorded):
     assert set(losses) == set(our_losses(golden))
     for ours, theirs in our_losses(golden).items():
         # without a positive the original leaves the box loss out and has NaN for the mask loss
-        wanted = np.nan_to_num(recorded.get(theirs, 0.0))
+        wanted = np.nan_to_num(float(recorded.get(theirs, 0.0)))
         # a corner of a region that is a whole number but for rounding moves a row of its mask
         tolerance = 10 * LOSS if "mask" in ours else LOSS
         assert losses[ours].item() == pytest.approx(wanted, rel=tolerance), ours
