@@ -46,6 +46,8 @@ class Convention:
         box_beta: turning point of the box head's smooth L1; 0 is L1.
         detections_best_first: detections come best first, exactly as many as allowed; otherwise class by class, and
             all that tie with the last one stay.
+        nms_in_output_size: they suppress each other in pixels of the original picture, where an inclusive box's + 1 is
+            another part of it than in pixels of the network input.
 
     Masks:
         mask_projection: how a region sees its ground truth, a key of mask_head.targets.PROJECTIONS.
@@ -71,6 +73,7 @@ class Convention:
     roi_placement: str
     box_beta: float
     detections_best_first: bool
+    nms_in_output_size: bool
     mask_projection: str
     mask_logits_std: float
     mask_padding: int
@@ -95,6 +98,7 @@ CONVENTIONS = {
         roi_placement="clamped",
         box_beta=1.0,
         detections_best_first=False,
+        nms_in_output_size=False,
         mask_projection="crop",
         mask_logits_std=0.0,
         mask_padding=1,
@@ -117,6 +121,7 @@ CONVENTIONS = {
         roi_placement="aligned",
         box_beta=0.0,
         detections_best_first=True,
+        nms_in_output_size=False,
         mask_projection="sample",
         mask_logits_std=0.001,
         mask_padding=0,
@@ -139,6 +144,7 @@ CONVENTIONS = {
         roi_placement="inclusive",
         box_beta=1.0,
         detections_best_first=True,
+        nms_in_output_size=True,
         mask_projection="resize",
         mask_logits_std=0.0,
         mask_padding=0,

@@ -19,7 +19,14 @@ def _build_generalized_rcnn(cfg):
     backbone = build_backbone(cfg)
     rpn = build_rpn(cfg, backbone.out_channels)
     roi_heads = build_roi_heads(cfg, backbone.out_channels)
-    return GeneralizedRCNN(backbone, rpn, roi_heads, get_convention(cfg.MODEL.CONVENTION).size_divisibility)
+    convention = get_convention(cfg.MODEL.CONVENTION)
+    return GeneralizedRCNN(
+        backbone,
+        rpn,
+        roi_heads,
+        size_divisible=convention.size_divisibility,
+        takes_output_sizes=convention.nms_in_output_size,
+    )
 
 
 def _build_panoptic_fpn(cfg):

@@ -122,6 +122,16 @@ def test_detections_equal_the_originals(golden, runs):
         check_detections(golden, found, i, "network")
 
 
+def test_detections_in_a_larger_picture_equal_the_originals(golden, runs):
+    """The model is told the size, as in tests: boxes suppress each other there."""
+    height, width, _ = golden.golden["test"][0]["detections_rescaled"]["ori_shape"]
+    (_, _, features, proposals), *_ = runs
+    assert golden.model.eval().takes_output_sizes
+    with torch.no_grad():
+        _, (found,), _ = golden.model.roi_heads(features, proposals, output_sizes=[(width, height)])
+    check_detections(golden, found.resize((width, height)), 0, "rescaled")
+
+
 def check_detections(golden, found, i, tag):
     boxes, scores, labels = (golden.arrays[f"det{i}_{tag}_{name}"] for name in ("boxes", "scores", "labels"))
     order = (-scores).argsort(kind="stable")
