@@ -39,8 +39,7 @@ def filled_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     for name, tensor in theirs.items():
         value = fill_d2.value(name, tensor.shape)
         theirs[name] = tensor if value is None else torch.from_numpy(value)
-    filled = {**state, **to_ours(theirs).tensors}
-    return filled
+    return {**state, **to_ours(theirs).tensors}
 
 
 def golden_targets(masks: bool, semantic: bool = False) -> list[BoxList]:

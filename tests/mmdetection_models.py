@@ -7,7 +7,6 @@ head output, proposals, detections, losses and gradients of two pictures (d2/inp
 from __future__ import annotations
 
 import json
-import re
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import to_image_list
 from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
+from maskrcnn_benchmark.utils.checkpoint_translation import convert_state_dict, to_ours
 
 GOLDEN = Path(__file__).parent / "golden" / "mmdet"
 
@@ -27,60 +27,14 @@ GOLDEN = Path(__file__).parent / "golden" / "mmdet"
 LOSS = 1e-4
 GRADIENT = 2e-2
 
-# our name -> mmdetection's, where a group of the pattern is the stage of a cascade
-NAMES = (
-    (r"^rpn\.head\.conv\.", "rpn_head.rpn_conv."),
-    (r"^rpn\.head\.cls_logits\.", "rpn_head.rpn_cls."),
-    (r"^rpn\.head\.bbox_pred\.", "rpn_head.rpn_reg."),
-    (r"^roi_heads\.box\.(\d\.)?feature_extractor\.fc6\.", r"bbox_head.\1shared_fcs.0."),
-    (r"^roi_heads\.box\.(\d\.)?feature_extractor\.fc7\.", r"bbox_head.\1shared_fcs.1."),
-    (r"^roi_heads\.box\.(\d\.)?predictor\.cls_score\.", r"bbox_head.\1fc_cls."),
-    (r"^roi_heads\.box\.(\d\.)?predictor\.bbox_pred\.", r"bbox_head.\1fc_reg."),
-    (r"^roi_heads\.mask\.(\d\.)?predictor\.conv5_mask\.", r"mask_head.\1upsample."),
-    (r"^roi_heads\.mask\.(\d\.)?predictor\.mask_fcn_logits\.", r"mask_head.\1conv_logits."),
-)
-
-
-def mmdetection_name(name: str) -> str:
-    if name.startswith("backbone.body."):
-        return body_name(name.removeprefix("backbone.body."))
-    name = re.sub(r"^backbone\.fpn\.fpn_inner(\d)", lambda m: f"neck.lateral_convs.{int(m[1]) - 1}.conv", name)
-    name = re.sub(r"^backbone\.fpn\.fpn_layer(\d)", lambda m: f"neck.fpn_convs.{int(m[1]) - 1}.conv", name)
-    name = re.sub(
-        r"^roi_heads\.mask\.(\d\.)?feature_extractor\.mask_fcn(\d)",
-        lambda m: f"mask_head.{m[1] or ''}convs.{int(m[2]) - 1}.conv",
-        name,
-    )
-    for pattern, replacement in NAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
-def body_name(key: str) -> str:
-    """Of the variants that are not depthwise: a step is convolution, norm and ReLU."""
-    key = re.sub(r"/(conv|norm)\.", lambda m: f".{'conv norm'.split().index(m[1])}.", key)
-    key = re.sub(r"stem\.stem_(\d)\.(\d)", lambda m: f"stem.{3 * int(m[1]) - 3 + int(m[2])}", key)
-    key = re.sub(r"stage(\d)", r"OSA_\1", key)
-    return "backbone.model." + re.sub(r"(layers\.\d|concat)\.OSA\w+\.", r"\1.", key)
-
-
-def shared_rows(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """Our rows as mmdetection has them: only four where all classes share a correction, none for the background."""
-    return tensor[4:] if ".fc_reg." in name and len(tensor) == 8 else tensor
-
 
 def filled_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The golden weights under our names, for the keys of `state`."""
-    filled = {}
-    for key, tensor in state.items():
-        name = mmdetection_name(key)
-        value = fill_d2.value(name, shared_rows(name, tensor).shape, fill_d2.MMDETECTION_RULES)
-        if value is None or "anchor_generator" in key:
-            filled[key] = tensor
-        else:
-            value = torch.from_numpy(value)
-            filled[key] = torch.cat((torch.zeros_like(tensor[: len(tensor) - len(value)]), value))
-    return filled
+    """The golden weights, made from mmdetection's names and shapes, for the keys of `state`, which are ours."""
+    theirs, _ = convert_state_dict(state, "mmdetection")
+    for name, tensor in theirs.items():
+        value = fill_d2.value(name, tensor.shape, fill_d2.MMDETECTION_RULES)
+        theirs[name] = tensor if value is None else torch.from_numpy(value)
+    return {**state, **to_ours(theirs).tensors}
 
 
 class MMDetectionModel:

@@ -49,6 +49,7 @@ MODELS = {
     "mask": _BOX + _MASK,
     "keypoint": _BOX + _KEYPOINT,
     "mask and keypoint": _BOX + _MASK + _KEYPOINT,
+    "mask, detectron2": _BOX + _MASK + "MODEL.CONVENTION detectron2",
     "panoptic": _BOX + _MASK + _PANOPTIC,
     "cascade mask": _BOX + _MASK + "MODEL.CASCADE_ON True",
 }

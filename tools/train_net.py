@@ -16,7 +16,13 @@ import sys
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from maskrcnn_benchmark.data import check_label_names, label_names, make_data_loader, resolve_num_classes
+from maskrcnn_benchmark.data import (
+    check_annotations,
+    check_label_names,
+    label_names,
+    make_data_loader,
+    resolve_num_classes,
+)
 from maskrcnn_benchmark.data.label_space import describe_classes
 from maskrcnn_benchmark.engine import launch
 from maskrcnn_benchmark.engine.rng_state import seed_everything
@@ -35,6 +41,7 @@ def train(cfg, test_loaders, logger):
     train_loader = make_data_loader(cfg, is_train=True, is_distributed=distributed)
     class_names, names = train_loader.dataset.class_names, label_names(train_loader.dataset)
     resolve_num_classes(cfg, class_names, semantic_names=names.get("semantic_names"))
+    check_annotations(cfg, train_loader.dataset)
     check_label_names(names, {name: label_names(loader.dataset) for name, loader in test_loaders.items()})
     cfg.freeze()
     logger.info("Training on %d pictures with the classes %s", len(train_loader.dataset), describe_classes(class_names))

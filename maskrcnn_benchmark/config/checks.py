@@ -58,6 +58,11 @@ def _check_bbox_aug(cfg) -> None:
         return
     if not all(isinstance(scale, (int, float)) and scale >= 1 for scale in aug.SCALES):
         raise ValueError(f"TEST.BBOX_AUG.SCALES is {aug.SCALES!r}; it should be a list of sizes in pixels.")
+    if model.META_ARCHITECTURE != "GeneralizedRCNN":
+        raise ValueError(
+            f"TEST.BBOX_AUG.ENABLED is True and MODEL.META_ARCHITECTURE {model.META_ARCHITECTURE!r}: detections of "
+            "several views are joined, maps of classes are not. Set ENABLED to False."
+        )
     if model.RPN_ONLY and not (model.RETINANET_ON or model.FCOS_ON):
         raise ValueError(
             "TEST.BBOX_AUG.ENABLED is True and MODEL.RPN_ONLY too: detections of several views are joined, proposals "

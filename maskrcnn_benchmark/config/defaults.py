@@ -281,9 +281,7 @@ _C.MODEL.ROI_KEYPOINT_HEAD.RESOLUTION = 14
 _C.MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES = 17
 _C.MODEL.ROI_KEYPOINT_HEAD.SHARE_BOX_FEATURE_EXTRACTOR = True
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Semantic head, and Panoptic FPN (META_ARCHITECTURE PanopticFPN) (new; names and defaults are detectron2's).
-# ---------------------------------------------------------------------------------------------------------------------
+# Semantic head, and what META_ARCHITECTURE PanopticFPN has besides it (new; names and defaults are detectron2's).
 _C.MODEL.SEM_SEG_HEAD = CN()
 # Classes of the semantic map; in a panoptic model class 0 is all things. -1 = take it from the training data.
 _C.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 54
@@ -291,12 +289,11 @@ _C.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 54
 _C.MODEL.SEM_SEG_HEAD.CONVS_DIM = 128
 _C.MODEL.SEM_SEG_HEAD.NORM = "GN"
 _C.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT = 1.0
-
 _C.MODEL.PANOPTIC_FPN = CN()
 # Factor of the losses of box and mask head.
 _C.MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT = 1.0
-# How instances and stuff share the pixels of the original picture: instances below this score are left out, and those
-# of which more than OVERLAP_THRESH is covered by surer ones; stuff is, where it has fewer pixels.
+# Left out, in the original picture: instances below this score, or of which surer ones cover more than OVERLAP_THRESH,
+# and stuff of fewer pixels.
 _C.MODEL.PANOPTIC_FPN.COMBINE = CN()
 _C.MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH = 0.5
 _C.MODEL.PANOPTIC_FPN.COMBINE.OVERLAP_THRESH = 0.5

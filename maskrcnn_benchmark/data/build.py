@@ -38,6 +38,10 @@ class SeededDataset(Dataset):
             return self.dataset[index]
 
     @property
+    def parts(self) -> list:
+        return self.dataset.parts
+
+    @property
     def class_names(self) -> list[str]:
         return self.dataset.class_names
 

@@ -1,4 +1,7 @@
-"""Do model, training data and test data mean the same by label k? Answered by name, before the first step."""
+"""Do model, training data and test data mean the same by label k, and do the data have what the model learns from?
+
+Answered by name, before the first step.
+"""
 
 from __future__ import annotations
 
@@ -90,6 +93,36 @@ def check_label_names(
     for kind, names in expected.items():
         given = {name: kinds[kind] for name, kinds in datasets.items() if kind in kinds}
         check_label_spaces(names, given, **messages)
+
+
+def check_annotations(cfg, dataset) -> None:
+    """Looks whether the training data have the masks and keypoints that the model's heads learn from.
+
+    Args:
+        dataset: its `parts` are data sets with name, has_masks and num_keypoints.
+
+    Raises:
+        ValueError: a part has none, or objects have another number of keypoints than the model.
+    """
+    model = cfg.MODEL
+    if model.RPN_ONLY or model.RETINANET_ON or not (model.MASK_ON or model.KEYPOINT_ON):
+        return
+    for part in dataset.parts:
+        for key, what, there in (
+            ("MASK_ON", "masks (segmentations)", part.has_masks),
+            ("KEYPOINT_ON", "keypoints", part.num_keypoints > 0),
+        ):
+            if model[key] and not there:
+                raise ValueError(
+                    f"MODEL.{key} is True, but the annotations of the training set {part.name} have no {what}. "
+                    f"Set it to False, or train on data that have them."
+                )
+        if model.KEYPOINT_ON and part.num_keypoints != model.ROI_KEYPOINT_HEAD.NUM_CLASSES:
+            raise ValueError(
+                f"the training set {part.name} has {part.num_keypoints} keypoints an object, but "
+                f"MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES is {model.ROI_KEYPOINT_HEAD.NUM_CLASSES}. "
+                f"Set it to {part.num_keypoints}."
+            )
 
 
 def check_label_spaces(

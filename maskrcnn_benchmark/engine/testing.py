@@ -108,7 +108,7 @@ def run_test(cfg, model: torch.nn.Module, loaders: dict, check_expected: bool = 
             dtype=dtype,
             mask_pasting=mask_pasting(cfg) if cfg.MODEL.MASK_ON else None,
         )
-        if result is not None:  # rank 0, and not proposals only
+        if result is not None:  # rank 0
             results = result[0] if isinstance(result, tuple) else result  # COCO returns its result lists too
             for task, metrics in results.results.items():
                 outcome.figures |= {f"{name}/{task}/{metric}": value for metric, value in metrics.items()}

@@ -42,7 +42,7 @@ def coco_evaluation(
     expected_results=(),
     expected_results_sigma_tol: float = 4,
     mask_pasting: dict | None = None,
-) -> tuple[COCOResults, dict[str, list[dict]]] | None:
+) -> tuple[COCOResults, dict[str, list[dict]]]:
     """Evaluates detections against the data set's ground truth.
 
     Args:
@@ -57,7 +57,7 @@ def coco_evaluation(
         expected_results, expected_results_sigma_tol: see compare_with_expected; the outcome is logged.
         mask_pasting: padding and aligned of structures.paste_masks; None is maskrcnn-benchmark's way.
 
-    Returns (figures, result list by iou type), or None for box_only, as maskrcnn-benchmark does.
+    Returns (figures, result list by iou type); there are no result lists for box_only.
 
     Raises:
         ValueError: an iou type is unknown, a prediction has a label that the data set has not, or the
@@ -75,7 +75,7 @@ def coco_evaluation(
         results.results["box_proposal"].update(proposal_recall(predictions, dataset, ground_truth))
         _report(results, "", output_folder, "box_proposals", {"results": results.results})
         check_expected_results(results, expected_results, expected_results_sigma_tol)
-        return None
+        return results, {}
 
     logger.info("Preparing results for COCO format")
     detections = {}

@@ -65,7 +65,8 @@ class Pooler(nn.Module):
     def __init__(self, output_size, scales, sampling_ratio, placement="clamped", box_offset=1.0, level_eps=1e-6):
         super().__init__()
         if placement not in PLACEMENTS:
-            raise ValueError(f"regions are placed by one of {', '.join(PLACEMENTS)}, not by {placement!r}")
+            known = ", ".join(map(repr, PLACEMENTS))
+            raise ValueError(f"the placement of regions is one of {known}, not {placement!r}")
         self.placement = placement
         aligned = placement != "clamped"
         self.poolers = nn.ModuleList(ROIAlign(output_size, scale, sampling_ratio, aligned) for scale in scales)

@@ -2,6 +2,7 @@ import pytest
 
 from maskrcnn_benchmark.config import cfg, check_values
 from maskrcnn_benchmark.config.checks import CHOICES, LEAST
+from maskrcnn_benchmark.modeling.convention import CONVENTIONS
 
 
 def test_defaults_pass():
@@ -47,6 +48,7 @@ def test_nan_is_no_number():
     "opts, message",
     [
         (["MODEL.RPN_ONLY", True], "RPN_ONLY"),
+        (["MODEL.META_ARCHITECTURE", "PanopticFPN"], "META_ARCHITECTURE 'PanopticFPN'"),
         (["TEST.BBOX_AUG.SCALES", [400, 0]], r"SCALES is \(400, 0\)"),
         (["TEST.BBOX_AUG.SCALES", ["400x600"]], "SCALES is .*400x600"),
     ],
@@ -65,3 +67,7 @@ def test_test_time_augmentation_of_one_stage_detectors_passes(key):
     tree = cfg.clone()
     tree.merge_from_list([key, True, "MODEL.RPN_ONLY", True, "TEST.BBOX_AUG.ENABLED", True])
     check_values(tree)
+
+
+def test_every_convention_may_be_chosen():
+    assert set(CHOICES["MODEL.CONVENTION"]) == set(CONVENTIONS)

@@ -117,11 +117,12 @@ def test_unknown_iou_type_is_named_before_any_work(two_pictures):
         coco_evaluation(two_pictures, [], None, iou_types=("bbox", "contour"))
 
 
-def test_proposals_give_recall_and_return_none(two_pictures, tmp_path, caplog):
+def test_proposals_give_recall(two_pictures, tmp_path, caplog):
     proposals = BoxList([[10, 10, 29, 29], [50, 20, 79, 59]], (100, 80))
     proposals.add_field("objectness", torch.tensor([0.9, 0.8]))
     with caplog.at_level(logging.INFO, logger="maskrcnn_benchmark.inference"):
-        assert coco_evaluation(two_pictures, [proposals, None], str(tmp_path), box_only=True) is None
+        results, lists = coco_evaluation(two_pictures, [proposals, None], str(tmp_path), box_only=True)
+    assert lists == {} and 0 < results.results["box_proposal"]["AR@100"] < 1
     assert "Evaluating bbox proposals" in caplog.messages
     saved = load_pickled(tmp_path / "box_proposals.pth", {(COCOResults.__module__, "COCOResults"): COCOResults})
     figures = saved.results["box_proposal"]

@@ -144,6 +144,20 @@ class BoxDataset(Dataset):
             target = target.clip_to_image(remove_empty=True)
         return target
 
+    @property
+    def parts(self) -> list[BoxDataset]:
+        """The data sets that this one is joined of: itself."""
+        return [self]
+
+    @property
+    def has_masks(self) -> bool:
+        return self._masks is not None
+
+    @property
+    def num_keypoints(self) -> int:
+        """Keypoints of an object; 0 where objects have none."""
+        return 0 if self._keypoints is None else self._keypoints.shape[1]
+
     def _more_fields(self, index: int, rows: slice, size: tuple[int, int]) -> Iterator[tuple[str, Any]]:
         """Names and data of a picture's fields besides "labels"; `rows` are its boxes, `size` its width and height."""
         if self._masks is not None:

@@ -119,6 +119,10 @@ class COCOPanopticDataset(BoxDataset):
         """The file of a picture's segments."""
         return os.path.join(self.segments_dir, self._segment_files[index])
 
+    @property
+    def has_masks(self) -> bool:
+        return True  # where the instances file has none, the segments are
+
     def _more_fields(self, index: int, rows: slice, size: tuple[int, int]) -> Iterator[tuple[str, Any]]:
         yield from super()._more_fields(index, rows, size)
         numbers = self._numbers(index, size)

@@ -36,6 +36,10 @@ class ConcatDataset(TorchConcatDataset):
                     )
 
     @property
+    def parts(self) -> list:
+        return self.datasets
+
+    @property
     def class_names(self) -> list[str]:
         return self.datasets[0].class_names
 

@@ -84,9 +84,7 @@ def read_panoptic(
     return table, segments
 
 
-def _read_segments(
-    data: dict, ann_file: str, images: dict, report: DatasetReport
-) -> tuple[SegmentTable, list]:
+def _read_segments(data: dict, ann_file: str, images: dict, report: DatasetReport) -> tuple[SegmentTable, list]:
     """(the segments, the S entries "bbox")."""
     category_ids, names = read_categories(data, ann_file, DatasetReport(report.name))  # reported with the objects
     kinds = {category["id"]: category.get("isthing") for category in data["categories"]}
@@ -121,10 +119,12 @@ def _read_segments(
     drop("segments of unknown categories", classes < 0)
 
     crowd = np.array([bool(segment.get("iscrowd")) for segment in flat], dtype=bool)
-    ends = np.cumsum(np.bincount(picture[keep], minlength=len(listed))).tolist()
-    rows = {image_id: slice(*pair) for image_id, *pair in zip(files, [0, *ends[:-1]], ends, strict=True)}
+    kept = np.bincount(picture[keep], minlength=len(listed))
+    ends = np.cumsum(kept)
+    spans = zip((ends - kept).tolist(), ends.tolist(), strict=True)
+    rows = {image_id: slice(*span) for image_id, span in zip(files, spans, strict=True)}
     table = SegmentTable(files, rows, ids[keep], classes[keep], crowd[keep], category_ids, names, num_things)
-    return table, [segment.get("bbox") for segment, kept in zip(flat, keep, strict=True) if kept]
+    return table, [flat[i].get("bbox") for i in np.flatnonzero(keep)]
 
 
 def _annotated_pictures(data: dict, ann_file: str, images: dict, report: DatasetReport) -> tuple[dict, list]:

@@ -39,7 +39,8 @@ class RPNLoss:
 
     def __init__(self, assign, sampler, beta: float = 1.0 / 9, normalizer: str = "sampled"):
         if normalizer not in NORMALIZERS:
-            raise ValueError(f"RPN's losses are divided by one of {', '.join(NORMALIZERS)}, not by {normalizer!r}")
+            known = ", ".join(map(repr, NORMALIZERS))
+            raise ValueError(f"the normalizer of RPN's losses is one of {known}, not {normalizer!r}")
         self.assign = assign
         self.sampler = sampler
         self.beta = beta

@@ -111,6 +111,17 @@ def test_what_cannot_be_used_is_dropped_and_counted(folder):
         assert line in report
 
 
+def test_files_without_pictures_segments_or_things_are_read(folder):
+    assert len(dataset_of(folder, train=False)) == 0
+    folder.add(1, [])
+    folder.add(2, [(3, SKY, (0, 0, 40, 30))])
+    dataset = dataset_of(folder, train=False)
+    assert [len(dataset.panoptic(index).segments) for index in range(2)] == [0, 1]
+    assert (dataset[0][1].get_field("semantic").labels == IGNORE_LABEL).all()
+    with pytest.raises(ValueError, match="nothing is left to train on"):
+        dataset_of(folder)
+
+
 def test_a_map_of_another_size_is_cut_or_padded_and_counted(folder):
     folder.add(1, [(3, GRASS, (0, 0, 40, 30)), (4, CAT, (10, 10, 6, 6))], map_size=(50, 20))
     dataset = dataset_of(folder)

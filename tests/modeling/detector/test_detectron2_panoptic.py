@@ -7,17 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detectron2_models import (
-    GOLDEN,
-    Detectron2Model,
-    check_losses,
-    check_scored_boxes,
-    check_tensor,
-)
+from detectron2_models import GOLDEN, Detectron2Model, check_losses, check_scored_boxes, check_tensor
 
 from maskrcnn_benchmark.config import cfg as defaults
+from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.modeling.semantic.fpn_head import upsample
 from maskrcnn_benchmark.solver import make_lr_scheduler, make_optimizer
+from maskrcnn_benchmark.utils.checkpoint import DetectronCheckpointer
 from maskrcnn_benchmark.utils.checkpoint_translation import convert_state_dict
 
 CONFIG = Path(__file__).parents[3] / "configs" / "vovnet" / "v2" / "panoptic_fpn_V_39_FPN_3x.yaml"
@@ -53,11 +49,24 @@ def forward(golden):
     return upsample(recorded[0], golden.images.tensors.shape[-2:]), found
 
 
-def test_keys_and_shapes_are_those_of_detectron2_by_name(golden):
+def test_keys_and_shapes_are_those_of_detectron2(golden):
     path = GOLDEN / "state_dicts" / "vovnet-detectron2" / "panoptic_fpn_V_39_FPN_3x.json.gz"
     recorded = {key: shape for key, shape, _ in json.loads(gzip.decompress(path.read_bytes()))["keys"]}
-    ours, _ = convert_state_dict(golden.model.state_dict(), "detectron2")
-    assert {key: list(value.shape) for key, value in ours.items()} == recorded
+    theirs, left_out = convert_state_dict(golden.model.state_dict(), "detectron2")
+    assert {key: list(value.shape) for key, value in theirs.items()} == recorded
+    assert all("anchor_generator" in key for key in left_out)
+
+
+def test_a_file_of_detectron2_fills_the_model(golden, tmp_path):
+    theirs, _ = convert_state_dict(golden.model.state_dict(), "detectron2")
+    torch.save({"model": theirs}, tmp_path / "panoptic.pth")
+    with torch.random.fork_rng():
+        model = build_detection_model(golden.cfg)
+    checkpointer = DetectronCheckpointer(golden.cfg, model)
+    checkpointer.load(tmp_path / "panoptic.pth")
+    trained = golden.model.state_dict()
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, trained[key]), key
 
 
 def test_semantic_logits_equal_the_originals(golden, forward):
