@@ -31,6 +31,8 @@ class Convention:
             large as the stride, before it is scaled; "corners" at the end; or "none".
         anchor_at_cell_center: anchors are centred on the middle of their cell, (stride - box_offset) / 2 from its
             corner, instead of on the corner.
+        outer_anchors_match: anchors that leave the picture by more than RPN.STRADDLE_THRESH are matched before they are
+            left out, so that a ground truth whose best one is among them may train none.
         rank_proposals_by_logit: proposals are ranked by their logits, not by probabilities, many of which are equal
             in float32 where logits are large.
         rpn_beta: turning point of RPN's smooth L1; 0 is L1.
@@ -66,6 +68,7 @@ class Convention:
     frozen_norm_eps: float
     anchor_rounding: str
     anchor_at_cell_center: bool
+    outer_anchors_match: bool
     rank_proposals_by_logit: bool
     rpn_beta: float
     rpn_loss_normalizer: str
@@ -91,6 +94,7 @@ CONVENTIONS = {
         frozen_norm_eps=0.0,
         anchor_rounding="sides",
         anchor_at_cell_center=True,
+        outer_anchors_match=True,
         rank_proposals_by_logit=False,
         rpn_beta=1.0 / 9,
         rpn_loss_normalizer="sampled",
@@ -114,6 +118,7 @@ CONVENTIONS = {
         frozen_norm_eps=1e-5,
         anchor_rounding="none",
         anchor_at_cell_center=False,
+        outer_anchors_match=True,
         rank_proposals_by_logit=True,
         rpn_beta=0.0,
         rpn_loss_normalizer="sample_size",
@@ -137,6 +142,7 @@ CONVENTIONS = {
         frozen_norm_eps=1e-5,
         anchor_rounding="corners",
         anchor_at_cell_center=True,
+        outer_anchors_match=False,
         rank_proposals_by_logit=False,
         rpn_beta=1.0 / 9,
         rpn_loss_normalizer="sampled_or_one",

@@ -8,6 +8,7 @@ import torch
 from maskrcnn_benchmark.engine.testing import choose_weights
 from maskrcnn_benchmark.utils.checkpoint import Checkpointer
 
+
 @pytest.fixture
 def choose(tmp_path):
     """choose(weight, ckpt, opts, trained): with that MODEL.WEIGHT; `trained`: OUTPUT_DIR has a last checkpoint."""

@@ -21,7 +21,7 @@ def test_changes_may_follow_the_files_and_options(project):
     done = project.run("benchmark.py", "INPUT.MIN_SIZE_TEST", "32", "--repeats", "1", "DTYPE", "bfloat16")
     assert done.returncode == 0, done.stderr
     assert "bfloat16 on cpu" in done.stdout
-    assert "32 x 32" in done.stdout
+    assert "64 x 32" in done.stdout
 
 
 def test_no_file_is_an_error(project):

@@ -99,9 +99,7 @@ def _name_points(points: Sequence[tuple]) -> None:
     for (axes, name, x, y, color), (left, bottom) in zip(points, places, strict=True):
         width, height = len(name) * FONT * 0.6 * DPI / 72, FONT * DPI / 72
         corners = [
-            (left + dx, bottom + dy)
-            for dy in (MARK, -height / 2, -MARK - height)
-            for dx in (MARK, -MARK - width)
+            (left + dx, bottom + dy) for dy in (MARK, -height / 2, -MARK - height) for dx in (MARK, -MARK - width)
         ]
         boxes = [(a, b, a + width, b + height) for a, b in corners]
         edge = axes.bbox.x1

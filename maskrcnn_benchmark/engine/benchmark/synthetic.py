@@ -1,4 +1,4 @@
-"""Pictures and objects that are made up, for measuring without a data set: a folder that is read as any COCO data is."""
+"""Made-up pictures and objects, for measuring without a data set: a folder that is read as any COCO data is."""
 
 from __future__ import annotations
 

@@ -29,10 +29,10 @@ class RPNPostProcessor(nn.Module):
         box_offset: see Convention.
         rank_by_logit: see Convention.rank_proposals_by_logit.
 
-    Forward takes L tensors of anchors (P_l, 4), L maps each of logits (N, A, H_l, W_l) and box codes (N, 4 A, H_l, W_l),
-    N pairs (height, width) and optionally N BoxLists of ground truth. It returns N BoxLists in pixels of the network
-    input with field "objectness", a probability: best first, or, with per_batch, level by level and best first within
-    each. Ground truth, where given, is appended to them with objectness 1. No gradient flows through them.
+    Forward takes L tensors of anchors (P_l, 4), L maps each of logits (N, A, H_l, W_l) and box codes (N, 4 A, H_l,
+    W_l), N pairs (height, width) and optionally N BoxLists of ground truth. It returns N BoxLists in pixels of the
+    network input with field "objectness", a probability: best first, or, with per_batch, level by level and best first
+    within each. Ground truth, where given, is appended to them with objectness 1. No gradient flows through them.
     """
 
     def __init__(
