@@ -14,30 +14,10 @@ import sys
 
 from maskrcnn_benchmark.data import check_label_names, label_names, resolve_num_classes
 from maskrcnn_benchmark.engine import launch
-from maskrcnn_benchmark.engine.testing import make_test_loaders, run_test
+from maskrcnn_benchmark.engine.testing import choose_weights, make_test_loaders, run_test
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.utils.checkpoint import DetectronCheckpointer
 from maskrcnn_benchmark.utils.comm import is_main_process
-
-
-def choose_weights(cfg, checkpointer, ckpt, opts):
-    """The file to test; "" if the user asks for random weights by an empty MODEL.WEIGHT on the command line.
-
-    Raises:
-        ValueError: nothing names a file.
-    """
-    if ckpt:
-        return ckpt
-    if "MODEL.WEIGHT" in opts[0::2]:
-        return cfg.MODEL.WEIGHT
-    if checkpointer.has_checkpoint():
-        return checkpointer.get_checkpoint_file()
-    if cfg.MODEL.WEIGHT:
-        return cfg.MODEL.WEIGHT
-    raise ValueError(
-        f"no weights to test: OUTPUT_DIR {cfg.OUTPUT_DIR!r} has no last_checkpoint and MODEL.WEIGHT is empty. "
-        "Give --ckpt FILE or MODEL.WEIGHT FILE; MODEL.WEIGHT '' tests random weights."
-    )
 
 
 def main():

@@ -44,6 +44,31 @@ def make_test_loaders(cfg) -> dict:
     return dict(zip(names, loaders, strict=True))
 
 
+def choose_weights(cfg, checkpointer, ckpt, opts):
+    """The file to test: `ckpt`, else a MODEL.WEIGHT in `opts`, else the last checkpoint, else that of the config file.
+
+    Args:
+        checkpointer: knows the last checkpoint in OUTPUT_DIR.
+        ckpt: file, or None.
+        opts: KEY VALUE pairs of the command line; an empty MODEL.WEIGHT there gives "", random weights.
+
+    Raises:
+        ValueError: nothing names a file.
+    """
+    if ckpt:
+        return ckpt
+    if "MODEL.WEIGHT" in opts[0::2]:
+        return cfg.MODEL.WEIGHT
+    if checkpointer.has_checkpoint():
+        return checkpointer.get_checkpoint_file()
+    if cfg.MODEL.WEIGHT:
+        return cfg.MODEL.WEIGHT
+    raise ValueError(
+        f"no weights to test: OUTPUT_DIR {cfg.OUTPUT_DIR!r} has no last_checkpoint and MODEL.WEIGHT is empty. "
+        "Give --ckpt FILE or MODEL.WEIGHT FILE; MODEL.WEIGHT '' tests random weights."
+    )
+
+
 def run_test(cfg, model: torch.nn.Module, loaders: dict, check_expected: bool = True) -> TestOutcome:
     """Tests the model on every loader; files go to OUTPUT_DIR/inference/<data set>.
 

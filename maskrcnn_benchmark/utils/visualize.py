@@ -158,7 +158,7 @@ def _draw_tag(draw, text, box, color, font, size, taken) -> tuple[float, float, 
         x = min(max(x, 0), max(size[0] - tag_width, 0))
         y = min(max(y, 0), max(size[1] - tag_height, 0))
         candidates.append((x, y, x + tag_width, y + tag_height))
-    tag = min(candidates, key=lambda place: sum(_overlap(place, other) for other in taken))
+    tag = min(candidates, key=lambda place: sum(overlap(place, other) for other in taken))
     draw.rectangle(tag, fill=color, outline=INK)
     draw.text((tag[0] + 3 - left, tag[1] + 2 - top), text, fill=_contrast(color), font=font)
     return tag
@@ -170,7 +170,8 @@ def _contrast(color) -> tuple[int, int, int]:
     return INK if luma > 110 else PAPER
 
 
-def _overlap(a, b) -> float:
+def overlap(a, b) -> float:
+    """Common area of two rectangles (left, top, right, bottom)."""
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 

@@ -60,8 +60,6 @@ def check_panoptic_fpn(cfg):
         raise ValueError(
             "MODEL.META_ARCHITECTURE PanopticFPN needs MODEL.RPN.USE_FPN True and ROI_MASK_HEAD.POSTPROCESS_MASKS False"
         )
-    if cfg.TEST.BBOX_AUG.ENABLED:
-        raise ValueError("TEST.BBOX_AUG joins boxes, masks and keypoints, not segments: set its ENABLED to False")
 
 
 META_ARCHITECTURES = {"GeneralizedRCNN": _build_generalized_rcnn, "PanopticFPN": _build_panoptic_fpn}

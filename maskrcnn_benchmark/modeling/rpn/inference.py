@@ -6,6 +6,7 @@ Shapes: N images, L levels, A anchors of a cell, P_l anchors of level l, K candi
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from maskrcnn_benchmark.layers.nms import batched_nms
 from maskrcnn_benchmark.modeling.convention import get_convention
@@ -14,7 +15,7 @@ from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.boxes import clip_boxes
 
 
-class RPNPostProcessor:
+class RPNPostProcessor(nn.Module):
     """The best anchors of every level, moved and thinned out.
 
     Args:
@@ -28,10 +29,10 @@ class RPNPostProcessor:
         box_offset: see Convention.
         rank_by_logit: see Convention.rank_proposals_by_logit.
 
-    Called with L tensors of anchors (P_l, 4), L maps each of logits (N, A, H_l, W_l) and box codes (N, 4 A, H_l, W_l),
-    N pairs (height, width) and optionally N BoxLists of ground truth. Returns N BoxLists in pixels of the network
-    input with field "objectness", a probability: best first, or, with per_batch, level by level and best first within
-    each. Ground truth, where given, is appended to them with objectness 1. No gradient flows through them.
+    Forward takes L tensors of anchors (P_l, 4), L maps each of logits (N, A, H_l, W_l) and box codes (N, 4 A, H_l,
+    W_l), N pairs (height, width) and optionally N BoxLists of ground truth. It returns N BoxLists in pixels of the
+    network input with field "objectness", a probability: best first, or, with per_batch, level by level and best first
+    within each. Ground truth, where given, is appended to them with objectness 1. No gradient flows through them.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class RPNPostProcessor:
         box_offset: float = 1.0,
         rank_by_logit: bool = False,
     ):
+        super().__init__()
         self.pre_nms_top_n = pre_nms_top_n
         self.post_nms_top_n = post_nms_top_n
         self.nms_thresh = nms_thresh
@@ -57,7 +59,7 @@ class RPNPostProcessor:
         self.rank_by_logit = rank_by_logit
 
     @torch.no_grad()
-    def __call__(self, anchors, logits, codes, image_sizes, targets=None) -> list[BoxList]:
+    def forward(self, anchors, logits, codes, image_sizes, targets=None) -> list[BoxList]:
         boxes, scores, levels = self._candidates(anchors, logits, codes)
         sizes = [(int(width), int(height)) for height, width in image_sizes]
         boxes = [clip_boxes(image, size, self.box_offset) for image, size in zip(boxes, sizes, strict=True)]
