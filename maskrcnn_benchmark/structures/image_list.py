@@ -60,7 +60,9 @@ def to_image_list(tensors, size_divisible: int = 0) -> ImageList:
     if size_divisible > 0:
         height = -(-height // size_divisible) * size_divisible
         width = -(-width // size_divisible) * size_divisible
-    batch = tensors[0].new_zeros((len(tensors), channels.pop(), height, width))
+    batch = tensors[0].new_empty((len(tensors), channels.pop(), height, width))
     for padded, image in zip(batch, tensors, strict=True):
         padded[:, : image.shape[1], : image.shape[2]].copy_(image)
+        padded[:, image.shape[1] :].zero_()
+        padded[:, : image.shape[1], image.shape[2] :].zero_()
     return ImageList(batch, [image.shape[-2:] for image in tensors])

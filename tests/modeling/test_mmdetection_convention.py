@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from maskrcnn_benchmark.config import cfg as defaults
-from maskrcnn_benchmark.data.transforms.build import build_transforms
+from maskrcnn_benchmark.data.transforms import Resize, build_transforms
 from maskrcnn_benchmark.modeling.box_coder import make_box_coder
 from maskrcnn_benchmark.modeling.matcher import Matcher
 from maskrcnn_benchmark.modeling.poolers import LevelMapper, Pooler, make_pooler
@@ -280,7 +280,7 @@ def test_pasted_masks_equal_the_originals(mmdet_units):
 
 
 def test_pictures_have_the_originals_sizes(mmdet_units):
-    resize = build_transforms(config(), is_train=False).transforms[0]
+    (resize,) = (step for step in build_transforms(config(), is_train=False).transforms if isinstance(step, Resize))
     for case in mmdet_units["resize_1333x800"]:
         height, width = case["hw"]
         assert list(resize.get_size((width, height))) == case["new_hw"]

@@ -4,6 +4,7 @@ from .build import View, build_test_views, build_transforms
 from .transforms import (
     ColorJitter,
     Compose,
+    LeaveOut,
     Normalize,
     RandomHorizontalFlip,
     RandomVerticalFlip,
@@ -14,6 +15,7 @@ from .transforms import (
 __all__ = [
     "ColorJitter",
     "Compose",
+    "LeaveOut",
     "Normalize",
     "RandomHorizontalFlip",
     "RandomVerticalFlip",

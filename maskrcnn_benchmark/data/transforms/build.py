@@ -17,8 +17,8 @@ class View(NamedTuple):
 
 
 def build_transforms(cfg, is_train: bool = True) -> T.Compose:
-    """Training: colour jitter (when asked for), resize, flips, tensor, normalise. Testing: resize, tensor, normalise.
-    Before all that, boxes are brought to a convention other than the data sets'.
+    """Training: colour jitter (when asked for), resize, flips, normalise. Testing: resize, normalise. Before all that,
+    boxes are brought to a convention other than the data sets', and masks that the model has no head for left out.
 
     Raises:
         ValueError: MIN_SIZE_RANGE_TRAIN is not two ascending numbers.
@@ -26,6 +26,8 @@ def build_transforms(cfg, is_train: bool = True) -> T.Compose:
     convention = get_convention(cfg.MODEL.CONVENTION)
     # the boxes of data sets are inclusive
     steps = [] if convention.box_offset == TO_REMOVE else [T.BoxOffset(convention.box_offset)]
+    if not cfg.MODEL.MASK_ON:
+        steps.append(T.LeaveOut("masks"))  # resizing masks of pixels takes longer than all else
     if is_train:
         jitter = (cfg.INPUT.BRIGHTNESS, cfg.INPUT.CONTRAST, cfg.INPUT.SATURATION, cfg.INPUT.HUE)
         if any(jitter):
@@ -55,7 +57,7 @@ def build_test_views(cfg) -> list[View]:
 
 
 def _to_network_input(cfg) -> list:
-    return [T.ToTensor(), T.Normalize(cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD, to_bgr255=cfg.INPUT.TO_BGR255)]
+    return [T.Normalize(cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD, to_bgr255=cfg.INPUT.TO_BGR255)]
 
 
 def _training_sizes(cfg) -> list[int]:

@@ -17,6 +17,10 @@ def noise_picture(width=30, height=20) -> Image.Image:
     return Image.fromarray(np.random.randint(0, 256, (height, width, 3), dtype=np.uint8))
 
 
+def pixels_of(picture: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+
 def boxes(size=(30, 20)) -> BoxList:
     target = BoxList([[2, 3, 11, 9], [0, 0, 29, 19]], size)
     target.add_field("labels", torch.tensor([1, 2]))
@@ -30,14 +34,40 @@ def test_resize_follows_the_forks_rule(units):
 
 def test_resize_scales_picture_and_boxes(rng_seed):
     image, target = T.Resize(40, 100)(noise_picture(), boxes())
-    assert image.size == (60, 40) and target.size == (60, 40)
+    assert image.shape == (3, 40, 60) and target.size == (60, 40)
     assert target.bbox[0].tolist() == [4, 6, 22, 18]
 
 
-def test_resize_is_pils_bilinear(rng_seed):
+@pytest.mark.parametrize("size", [13, 20, 33])
+def test_resize_is_pils_bilinear(size, rng_seed):
+    picture = noise_picture(120, 80)
+    resized = T.Resize(size, 200)(picture)
+    pils = pixels_of(picture.resize((resized.shape[2], size), Image.Resampling.BILINEAR))
+    difference = (resized.int() - pils.int()).abs()
+    # both round twice, and keep their weights in integers of different width
+    assert difference.max() <= 2 and (difference > 0).float().mean() < 0.01
+
+
+def test_resize_of_photographs_is_pils_bilinear(shared_data):
+    total = differing = 0
+    for file in sorted(shared_data("coco_tiny").glob("val2017/*.jpg"))[:6]:
+        picture = Image.open(file).convert("RGB")
+        resized = T.Resize(600, 1000)(picture)
+        pils = pixels_of(picture.resize((resized.shape[2], resized.shape[1]), Image.Resampling.BILINEAR))
+        difference = (resized.int() - pils.int()).abs()
+        assert difference.max() <= 2
+        differing, total = differing + int((difference > 0).sum()), total + difference.numel()
+    assert differing < 0.002 * total
+
+
+def test_a_picture_of_the_right_size_keeps_its_pixels(rng_seed):
     picture = noise_picture()
-    resized = T.Resize(13, 100)(picture)
-    assert np.array_equal(np.asarray(resized), np.asarray(picture.resize((19, 13), Image.Resampling.BILINEAR)))
+    assert torch.equal(T.Resize(20, 100)(picture), pixels_of(picture))
+
+
+def test_pixels_in_any_layout_resize_alike(rng_seed):
+    picture = noise_picture()
+    assert torch.equal(T.Resize(33, 100)(pixels_of(picture).contiguous()), T.Resize(33, 100)(picture))
 
 
 def test_resize_draws_from_the_sizes_given(rng_seed):
@@ -64,10 +94,10 @@ def test_transforms_take_a_picture_alone(rng_seed):
 def test_flips_mirror_picture_and_boxes(rng_seed):
     picture = noise_picture()
     image, target = T.RandomHorizontalFlip(1.0)(picture, boxes())
-    assert np.array_equal(np.asarray(image), np.asarray(picture)[:, ::-1])
+    assert torch.equal(image, pixels_of(picture).flip(2))
     assert target.bbox[0].tolist() == [30 - 11 - 1, 3, 30 - 2 - 1, 9]
     image, target = T.RandomVerticalFlip(1.0)(picture, boxes())
-    assert np.array_equal(np.asarray(image), np.asarray(picture)[::-1])
+    assert torch.equal(image, pixels_of(picture).flip(1))
     assert target.bbox[0].tolist() == [2, 20 - 9, 11, 20 - 3]  # without - 1, as in the forks
 
 
@@ -96,6 +126,30 @@ def test_normalize_to_bgr255_and_rgb(rng_seed):
     rgb = T.Normalize([0.5, 0.4, 0.3], [0.2, 0.2, 0.1], to_bgr255=False)(tensor)
     assert torch.allclose(rgb[2], (before[2] - 0.3) / 0.1)
     assert torch.equal(tensor, before)  # the input is left as it was
+
+
+@pytest.mark.parametrize("to_bgr255", [True, False])
+def test_whole_numbers_normalize_to_the_last_bit_as_fractions_do(to_bgr255):
+    every_value = Image.fromarray(np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3))
+    mean, std = ([102.9801, 115.9465, 122.7717], [1.0, 57.12, 58.395]) if to_bgr255 else ([0.485] * 3, [0.229] * 3)
+    normalize = T.Normalize(mean, std, to_bgr255)
+    fractions = T.ToTensor()(every_value)
+    original = fractions[[2, 1, 0]] * 255 if to_bgr255 else fractions
+    original = (original - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    assert torch.equal(normalize(every_value), original)
+    assert torch.equal(normalize(fractions), original)
+
+
+def test_masks_stay_with_boxes_only_where_the_model_has_a_head_for_them(rng_seed):
+    target = boxes()
+    target.add_field("masks", SegmentationMask([[[2, 3, 12, 3, 12, 10]], [[0, 0, 30, 0, 30, 20]]], (30, 20)))
+    for mask_on in (True, False):
+        cfg = defaults.clone()
+        cfg.MODEL.MASK_ON = mask_on
+        for is_train in (True, False):
+            _, after = T.build_transforms(cfg, is_train)(noise_picture(), target)
+            assert after.has_field("masks") == mask_on and after.has_field("labels")
+    assert target.has_field("masks")
 
 
 def test_color_jitter_changes_each_property_within_its_range(rng_seed):
@@ -143,19 +197,20 @@ def names(transforms) -> list[str]:
 
 def test_build_transforms_by_default():
     cfg = defaults.clone()
-    assert names(T.build_transforms(cfg, True)) == ["Resize", "RandomHorizontalFlip", "ToTensor", "Normalize"]
-    assert names(T.build_transforms(cfg, False)) == ["Resize", "ToTensor", "Normalize"]
-    assert T.build_transforms(cfg, True).transforms[0].min_size == (800,)
+    assert names(T.build_transforms(cfg, True)) == ["LeaveOut", "Resize", "RandomHorizontalFlip", "Normalize"]
+    assert names(T.build_transforms(cfg, False)) == ["LeaveOut", "Resize", "Normalize"]
+    assert T.build_transforms(cfg, True).transforms[1].min_size == (800,)
 
 
 def test_build_transforms_with_everything_on():
     cfg = defaults.clone()
     cfg.merge_from_list(
         ["INPUT.BRIGHTNESS", 0.1, "INPUT.VERTICAL_FLIP_PROB_TRAIN", 0.5, "INPUT.HORIZONTAL_FLIP_PROB_TRAIN", 0.0]
+        + ["MODEL.MASK_ON", True]
         + ["INPUT.MIN_SIZE_RANGE_TRAIN", (640, 800)]
     )
     built = T.build_transforms(cfg, True)
-    assert names(built) == ["ColorJitter", "Resize", "RandomVerticalFlip", "ToTensor", "Normalize"]
+    assert names(built) == ["ColorJitter", "Resize", "RandomVerticalFlip", "Normalize"]
     assert built.transforms[1].min_size == tuple(range(640, 801))
 
 
@@ -179,7 +234,7 @@ def test_resize_to_nearest_follows_detectron2s_rule():
 def test_transforms_of_the_detectron2_convention(rng_seed):
     cfg = defaults.clone()
     cfg.merge_from_list(["MODEL.CONVENTION", "detectron2", "INPUT.HORIZONTAL_FLIP_PROB_TRAIN", 1.0])
-    cfg.merge_from_list(["INPUT.MIN_SIZE_TRAIN", (40,)])
+    cfg.merge_from_list(["INPUT.MIN_SIZE_TRAIN", (40,), "MODEL.MASK_ON", True])
     target = boxes()
     target.add_field("masks", SegmentationMask([[[2, 3, 12, 3, 12, 10]], [[0, 0, 30, 0, 30, 20]]], (30, 20)))
     image, target = T.build_transforms(cfg, True)(noise_picture(), target)
