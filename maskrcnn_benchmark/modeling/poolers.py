@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from maskrcnn_benchmark.layers.roi_align import ROIAlign
+from maskrcnn_benchmark.layers.roi_align import multilevel_roi_align
 from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.boxes import box_area
@@ -62,28 +62,31 @@ class Pooler(nn.Module):
 
     def __init__(self, output_size, scales, sampling_ratio, aligned=False, box_offset=1.0):
         super().__init__()
-        self.poolers = nn.ModuleList(ROIAlign(output_size, scale, sampling_ratio, aligned) for scale in scales)
+        self.output_size = output_size
+        self.scales = tuple(scales)
+        self.sampling_ratio = sampling_ratio
+        self.aligned = aligned
         k_min, k_max = (round(-math.log2(scale)) for scale in (scales[0], scales[-1]))
         self.map_levels = LevelMapper(k_min, k_max, box_offset=box_offset)
 
     def forward(self, features: list[Tensor], boxlists: list[BoxList]) -> Tensor:
-        if len(features) < len(self.poolers):
+        if len(features) < len(self.scales):
             raise ValueError(
-                f"regions are to be pooled from {len(self.poolers)} maps, but there are {len(features)}; "
+                f"regions are to be pooled from {len(self.scales)} maps, but there are {len(features)}; "
                 "POOLER_SCALES lists the scale of each map"
             )
+        maps = features[: len(self.scales)]
+        levels = self.map_levels(boxlists) if len(maps) > 1 else None
         rois = boxes_with_image_index(boxlists)
-        if len(self.poolers) == 1:
-            return self.poolers[0](features[0], rois)
-        levels = self.map_levels(boxlists)
-        order = levels.argsort(stable=True)
-        counts = levels.bincount(minlength=len(self.poolers)).tolist()
-        # Levels without regions take part with zero rows, so that every map keeps its place in the graph.
-        pooled = [
-            pooler(level, part)
-            for pooler, level, part in zip(self.poolers, features, rois[order].split(counts), strict=False)
-        ]
-        return torch.cat(pooled).index_select(0, order.argsort())
+        return multilevel_roi_align(
+            maps, rois, levels, self.output_size, self.scales, self.sampling_ratio, self.aligned
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"output_size={self.output_size}, scales={self.scales}, sampling_ratio={self.sampling_ratio}, "
+            f"aligned={self.aligned}"
+        )
 
 
 def boxes_with_image_index(boxlists: list[BoxList]) -> Tensor:
