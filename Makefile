@@ -6,7 +6,7 @@ MODEL ?= fcos
 RUN ?= output/quickstart$(if $(filter-out fcos,$(MODEL)),_$(MODEL))
 CONFIG := configs/quick/$(MODEL)_digits.yaml
 
-.PHONY: help setup test lint quickstart clean
+.PHONY: help setup test lint quickstart benchmark clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -33,6 +33,12 @@ quickstart: setup  ## compose the digits, train on them (MODEL=fcos or MODEL=mas
 	$(BIN)/python tools/train_net.py --config-file $(CONFIG) OUTPUT_DIR $(RUN)
 	$(BIN)/python tools/draw_predictions.py --config-file $(CONFIG) --output $(RUN)/predictions.png OUTPUT_DIR $(RUN)
 	@sed -e 's#CONFIG#$(CONFIG)#; s#RUN#$(RUN)#' docs/after_quickstart.txt
+
+benchmark: setup  ## time the ops against torchvision's, and a few models (some minutes)
+	$(BIN)/python benchmarks/ops_cpu.py --repeats 5
+	$(BIN)/python tools/benchmark.py --repeats 5 --plot output/benchmark.png --json output/benchmark.json --config-file \
+		configs/vovnet/v2/faster_rcnn_Mv2_FPNLite_3x.yaml configs/vovnet/fcos_V_39_FPN_1x.yaml \
+		configs/vovnet/e2e_faster_rcnn_V_39_FPN_2x.yaml configs/e2e_faster_rcnn_R_50_FPN_2x.yaml
 
 clean:  ## remove .venv and what was built
 	rm -rf $(VENV) build *.egg-info maskrcnn_benchmark/*.so maskrcnn_benchmark/_build*

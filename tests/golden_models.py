@@ -23,6 +23,7 @@ from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
 from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
 
 GOLDEN = Path(__file__).parent / "golden"
+CONFIGS = Path(__file__).parents[1] / "configs"
 
 # Largest difference of a tensor as a part of the recorded largest value; repeats of the originals
 # themselves (1 against 2 threads) differ by 1e-6 to 1e-5.
@@ -31,6 +32,15 @@ LOSS = 1e-3
 GRADIENT = 2e-2
 BOX_PIXELS = 0.05
 SCORE = 1e-4
+
+
+def build_on_meta(config, opts=()):
+    """The model of a file below configs/ and further options, without memory for its values."""
+    cfg = copy.deepcopy(defaults)
+    cfg.merge_from_file(str(CONFIGS / config))
+    cfg.merge_from_list(list(opts))
+    with torch.device("meta"):
+        return build_detection_model(cfg)
 
 
 def golden_targets(masks=False, keypoints=False):
@@ -61,7 +71,7 @@ class GoldenModel:
         self.golden = json.loads((GOLDEN / f"{name}.json").read_text())
         self.arrays = np.load(GOLDEN / f"{name}.npz")
         cfg = copy.deepcopy(defaults)
-        cfg.merge_from_file(str(GOLDEN.parent.parent / "configs" / config))
+        cfg.merge_from_file(str(CONFIGS / config))
         # the options for training draw every anchor and region, and change nothing in evaluation
         cfg.merge_from_list([*opts, *self.golden["opts"], *self.golden.get("train_opts", [])])
         self.cfg = cfg

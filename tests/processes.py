@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from maskrcnn_benchmark.engine.launch import end_process, leave_processes
+
 
 def run(count: int, function, *args) -> list:
     """`function(*args)` in `count` new processes; returns their results by rank.
@@ -25,5 +27,6 @@ def _work(rank, count, folder, function, args):
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count)
     result = function(*args)
     dist.barrier()
-    dist.destroy_process_group()
+    leave_processes()
     torch.save(result, os.path.join(folder, f"{rank}.pth"))
+    end_process()

@@ -20,15 +20,27 @@ from maskrcnn_benchmark.data.build import build_dataset
 from maskrcnn_benchmark.engine.progress import ProgressBar
 from maskrcnn_benchmark.evaluation import load_predictions
 from maskrcnn_benchmark.evaluation.matching import count_matches
+from maskrcnn_benchmark.evaluation.panoptic_quality import PanopticQuality
+from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
 from maskrcnn_benchmark.structures.paste_masks import paste_masks
-from maskrcnn_benchmark.utils.visualize import draw_boxes, draw_masks, fit_width, grid, save_picture, side_by_side
+from maskrcnn_benchmark.utils.visualize import (
+    draw_boxes,
+    draw_masks,
+    draw_segments,
+    fit_width,
+    grid,
+    save_picture,
+    side_by_side,
+)
 
 # Text can be read on pictures of these widths, and sixteen pairs still make a file that opens at once.
 WIDTHS = (320, 640)
 
 
-def draw_pair(dataset, predictions, index: int, score: float) -> tuple[np.ndarray, str]:
+def draw_pair(dataset, predictions, index: int, score: float, pasting: dict) -> tuple[np.ndarray, str]:
     """One picture of the grid and its caption."""
+    if predictions[index] is not None and predictions[index].has_field("panoptic"):
+        return draw_panoptic_pair(dataset, predictions[index].get_field("panoptic"), index)
     image, ground_truth, _ = dataset[index]
     detections = predictions[index]
     if detections is None:
@@ -38,23 +50,47 @@ def draw_pair(dataset, predictions, index: int, score: float) -> tuple[np.ndarra
         detections = detections[detections.get_field("scores") >= score]
         found = count_matches(ground_truth, detections)
         outcome = f"{found} of {len(ground_truth)} found, {len(detections) - found} false"
-    pictures = [_draw(np.asarray(image), boxes, dataset.class_names) for boxes in (ground_truth, detections)]
+    pictures = [_draw(np.asarray(image), boxes, dataset.class_names, pasting) for boxes in (ground_truth, detections)]
     pair = side_by_side(*pictures)
     return pair, f"image {dataset.image_id(index)}: {outcome}"
 
 
-def _draw(image: np.ndarray, boxes, class_names) -> np.ndarray:
+def draw_panoptic_pair(dataset, found, index: int) -> tuple[np.ndarray, str]:
+    """The same for a picture's segments.
+
+    Args:
+        dataset: a COCOPanopticDataset.
+        found: PanopticMap.
+    """
+    image, _, _ = dataset[index]
+    truth = dataset.panoptic(index)
+    quality = PanopticQuality(len(dataset.class_names) + len(dataset.stuff_names))
+    quality.add_maps(truth, found, len(dataset.class_names))
+    pictures = []
+    for panoptic in (truth, found):
+        picture = fit_width(np.asarray(image), *WIDTHS)
+        classes = panoptic.classes(len(dataset.class_names))
+        names = [[*dataset.class_names, *dataset.stuff_names][k] for k in classes]
+        pictures.append(draw_segments(picture, panoptic.unpack(), names, classes + 1))
+    right, wrong, missed = quality.right.sum(), quality.wrong.sum(), quality.missed.sum()
+    caption = f"image {dataset.image_id(index)}: {right} of {right + missed} segments found, {wrong} false"
+    return side_by_side(*pictures), caption
+
+
+def _draw(image: np.ndarray, boxes, class_names, pasting) -> np.ndarray:
     """The picture in a readable width with boxes, and with masks where there are any (ground truth or predicted)."""
     height, width = image.shape[:2]
     if boxes.has_field("masks"):
         image = draw_masks(image, boxes.get_field("masks").convert("mask").instances.masks, boxes.get_field("labels"))
     elif boxes.has_field("mask"):
-        pasted = paste_masks(boxes.get_field("mask"), boxes.bbox, (width, height))
+        pasted = paste_masks(boxes.get_field("mask"), boxes.bbox, (width, height), **pasting)
         image = draw_masks(image, pasted, boxes.get_field("labels"))
     return draw_boxes(fit_width(image, *WIDTHS), boxes, class_names)
 
 
-def draw_predictions(dataset, predictions, count: int, score: float, seed: int, columns: int = 2) -> np.ndarray:
+def draw_predictions(
+    dataset, predictions, count: int, score: float, seed: int, columns: int = 2, pasting: dict | None = None
+) -> np.ndarray:
     """The grid, (H, W, 3) uint8 RGB.
 
     Args:
@@ -62,6 +98,7 @@ def draw_predictions(dataset, predictions, count: int, score: float, seed: int, 
         predictions: list of BoxList by data set index.
         count: how many pictures to draw; which ones is decided by seed.
         score: detections below it are left out.
+        pasting: padding and aligned of structures.paste_masks; None is maskrcnn-benchmark's way.
 
     Raises:
         ValueError: the predictions are not of this data set.
@@ -75,7 +112,7 @@ def draw_predictions(dataset, predictions, count: int, score: float, seed: int, 
     pictures, captions = [], []
     progress = ProgressBar(len(chosen), unit="picture")
     for index in chosen:
-        picture, caption = draw_pair(dataset, predictions, index, score)
+        picture, caption = draw_pair(dataset, predictions, index, score, pasting or {})
         pictures.append(picture)
         captions.append(caption)
         progress.advance()
@@ -122,7 +159,8 @@ def main() -> None:
             raise FileNotFoundError(f"there is no {path}; run tools/test_net.py with the same configuration first")
         predictions = load_predictions(path)
         (dataset,) = build_dataset([entry], None, DatasetCatalog, is_train=False, root=config.DATASETS.ROOT)
-        picture = draw_predictions(dataset, predictions, args.count, args.score, args.seed, args.columns)
+        pasting = mask_pasting(config)
+        picture = draw_predictions(dataset, predictions, args.count, args.score, args.seed, args.columns, pasting)
         output = args.output or os.path.join(os.path.dirname(path), "predictions.png")
         save_picture(picture, output)
     except (OSError, ValueError, KeyError) as error:

@@ -12,32 +12,12 @@ import maskrcnn_benchmark.utils.env  # noqa: F401  # isort: skip
 
 import sys
 
-from maskrcnn_benchmark.data import check_label_spaces, resolve_num_classes
+from maskrcnn_benchmark.data import check_label_names, label_names, resolve_num_classes
 from maskrcnn_benchmark.engine import launch
-from maskrcnn_benchmark.engine.testing import make_test_loaders, run_test
+from maskrcnn_benchmark.engine.testing import choose_weights, make_test_loaders, run_test
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.utils.checkpoint import DetectronCheckpointer
 from maskrcnn_benchmark.utils.comm import is_main_process
-
-
-def choose_weights(cfg, checkpointer, ckpt, opts):
-    """The file to test; "" if the user asks for random weights by an empty MODEL.WEIGHT on the command line.
-
-    Raises:
-        ValueError: nothing names a file.
-    """
-    if ckpt:
-        return ckpt
-    if "MODEL.WEIGHT" in opts[0::2]:
-        return cfg.MODEL.WEIGHT
-    if checkpointer.has_checkpoint():
-        return checkpointer.get_checkpoint_file()
-    if cfg.MODEL.WEIGHT:
-        return cfg.MODEL.WEIGHT
-    raise ValueError(
-        f"no weights to test: OUTPUT_DIR {cfg.OUTPUT_DIR!r} has no last_checkpoint and MODEL.WEIGHT is empty. "
-        "Give --ckpt FILE or MODEL.WEIGHT FILE; MODEL.WEIGHT '' tests random weights."
-    )
 
 
 def main():
@@ -49,9 +29,11 @@ def main():
     if not cfg.DATASETS.TEST:
         raise ValueError("DATASETS.TEST is empty: name at least one data set to test on")
     loaders = make_test_loaders(cfg)
-    class_names = {name: loader.dataset.class_names for name, loader in loaders.items()}
-    first = next(iter(class_names))
-    resolve_num_classes(cfg, class_names[first], source=f"DATASETS.TEST '{first}'")
+    names = {name: label_names(loader.dataset) for name, loader in loaders.items()}
+    first = next(iter(names))
+    resolve_num_classes(
+        cfg, loaders[first].dataset.class_names, f"DATASETS.TEST '{first}'", names[first].get("semantic_names")
+    )
     cfg.freeze()
 
     model = build_detection_model(cfg).to(cfg.MODEL.DEVICE)
@@ -59,8 +41,10 @@ def main():
     weights = choose_weights(cfg, checkpointer, args.ckpt, args.opts)
     logger.info("Testing the weights of %s", weights or "a random initialisation")
     checkpoint = checkpointer.load(weights, use_latest=False)
-    trained_on = checkpoint.get("class_names", class_names[first])
-    check_label_spaces(trained_on, class_names, weights if "class_names" in checkpoint else f"test set '{first}'")
+    trained_on = {kind: checkpoint.get(kind, given) for kind, given in names[first].items()}
+    check_label_names(
+        trained_on, names, train_source=weights if "class_names" in checkpoint else f"test set '{first}'"
+    )
 
     outcome = run_test(cfg, model, loaders)
     launch.leave_processes()
@@ -69,4 +53,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    launch.run(main)

@@ -16,7 +16,13 @@ import sys
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from maskrcnn_benchmark.data import check_label_spaces, make_data_loader, resolve_num_classes
+from maskrcnn_benchmark.data import (
+    check_annotations,
+    check_label_names,
+    label_names,
+    make_data_loader,
+    resolve_num_classes,
+)
 from maskrcnn_benchmark.data.label_space import describe_classes
 from maskrcnn_benchmark.engine import launch
 from maskrcnn_benchmark.engine.rng_state import seed_everything
@@ -33,9 +39,10 @@ def train(cfg, test_loaders, logger):
     """Trains to MAX_ITER; returns the model and, if the last step was evaluated, that test's outcome."""
     distributed = get_world_size() > 1
     train_loader = make_data_loader(cfg, is_train=True, is_distributed=distributed)
-    class_names = train_loader.dataset.class_names
-    resolve_num_classes(cfg, class_names)
-    check_label_spaces(class_names, {name: loader.dataset.class_names for name, loader in test_loaders.items()})
+    class_names, names = train_loader.dataset.class_names, label_names(train_loader.dataset)
+    resolve_num_classes(cfg, class_names, semantic_names=names.get("semantic_names"))
+    check_annotations(cfg, train_loader.dataset)
+    check_label_names(names, {name: label_names(loader.dataset) for name, loader in test_loaders.items()})
     cfg.freeze()
     logger.info("Training on %d pictures with the classes %s", len(train_loader.dataset), describe_classes(class_names))
     if cfg.OUTPUT_DIR:
@@ -54,10 +61,10 @@ def train(cfg, test_loaders, logger):
     checkpointer = DetectronCheckpointer(cfg, model, optimizer, scheduler, cfg.OUTPUT_DIR, is_main_process())
     arguments = {"iteration": 0}
     arguments.update(checkpointer.load(cfg.MODEL.WEIGHT, model_only=True, skip_mismatched_heads=True))
-    trained_on = arguments.get("class_names", class_names)
+    trained_on = {kind: arguments[kind] for kind in names if kind in arguments}
     resumed = f"the checkpoint in {cfg.OUTPUT_DIR}"
-    check_label_spaces(trained_on, {"DATASETS.TRAIN": class_names}, resumed, other="training set")
-    arguments |= {"class_names": list(class_names), "config": cfg.dump()}
+    check_label_names(trained_on, {"DATASETS.TRAIN": names}, train_source=resumed, other="training set")
+    arguments |= {**names, "config": cfg.dump()}
     train_loader.batch_sampler.start_iteration = arguments["iteration"]
     # Weights are equal everywhere; from here on every process draws its own numbers.
     seed_everything(cfg.SEED + get_rank())
@@ -119,4 +126,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    launch.run(main)

@@ -1,11 +1,12 @@
-"""Keys that take one of a few words, numbers that have a least value, and keys that do nothing yet."""
+"""Keys that take one of a few words, numbers that have a least value, and keys that do not go together."""
 
 from __future__ import annotations
 
 CHOICES = {
     "DTYPE": ("float32", "float16", "bfloat16"),
-    "MODEL.CONVENTION": ("maskrcnn_benchmark",),
+    "MODEL.CONVENTION": ("maskrcnn_benchmark", "detectron2", "mmdetection"),
     "MODEL.BACKBONE.NORM": ("", "FrozenBN", "BN", "SyncBN", "GN"),
+    "MODEL.SEM_SEG_HEAD.NORM": ("", "BN", "SyncBN", "GN"),
     "MODEL.FCOS.IOU_LOSS_TYPE": ("iou", "linear_iou", "giou"),
     "MODEL.FCOS.LOSS_NORMALIZER": ("positives_and_images", "positives"),
     "SOLVER.OPTIMIZER": ("SGD", "AdamW"),
@@ -29,23 +30,17 @@ LEAST = {
     "SOLVER.TEST_PERIOD": 0,
     "SOLVER.WARMUP_ITERS": 0,
     "TEST.IMS_PER_BATCH": 1,
+    "TEST.BBOX_AUG.MAX_SIZE": 1,
 }
 
 
-# Merged from the forks' files, and without effect so far: better refused than ignored.
-NOT_YET = {"TEST.BBOX_AUG.ENABLED": False}
-
-
 def check_values(cfg) -> None:
-    """Looks at the keys above, so that a run does not end where such a value is used, hours later.
+    """Looks at these keys, so that a run does not end where such a value is used, hours later.
 
     Raises:
-        ValueError: a value is none of the choices, or smaller than the least one, or no number, or asks for what is
-            not there; the key, the value and what is wanted are named.
+        ValueError: a value is none of the choices, or smaller than the least one, or no number, or does not go with
+            another key; the key, the value and what is wanted are named.
     """
-    for key, only in NOT_YET.items():
-        if _value(cfg, key) != only:
-            raise ValueError(f"{key} is {_value(cfg, key)!r}, which is not available yet; set it to {only!r}.")
     for key, choices in CHOICES.items():
         value = _value(cfg, key)
         if value not in choices:
@@ -54,6 +49,25 @@ def check_values(cfg) -> None:
         value = _value(cfg, key)
         if not value >= least:  # so written, NaN is refused
             raise ValueError(f"{key} is {value!r}; it should be {least} or more.")
+    _check_bbox_aug(cfg)
+
+
+def _check_bbox_aug(cfg) -> None:
+    aug, model = cfg.TEST.BBOX_AUG, cfg.MODEL
+    if not aug.ENABLED:
+        return
+    if not all(isinstance(scale, (int, float)) and scale >= 1 for scale in aug.SCALES):
+        raise ValueError(f"TEST.BBOX_AUG.SCALES is {aug.SCALES!r}; it should be a list of sizes in pixels.")
+    if model.META_ARCHITECTURE != "GeneralizedRCNN":
+        raise ValueError(
+            f"TEST.BBOX_AUG.ENABLED is True and MODEL.META_ARCHITECTURE {model.META_ARCHITECTURE!r}: detections of "
+            "several views are joined, maps of classes are not. Set ENABLED to False."
+        )
+    if model.RPN_ONLY and not (model.RETINANET_ON or model.FCOS_ON):
+        raise ValueError(
+            "TEST.BBOX_AUG.ENABLED is True and MODEL.RPN_ONLY too: detections of several views are joined, proposals "
+            "are not. Set one of them to False."
+        )
 
 
 def _value(cfg, key: str):

@@ -33,7 +33,8 @@ _C.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
 _C.MODEL.DEVICE = "cuda"
 # What to load before training or for testing: a path, an http(s) address, or catalog://NAME; "" = nothing.
 _C.MODEL.WEIGHT = ""
-# Numeric convention: inclusive boxes, ROIAlign shift, anchor rounding, normalisers, ... (new)
+# Numeric convention: inclusive boxes, ROIAlign shift, anchor rounding, normalisers, ... (new). "maskrcnn_benchmark",
+# "detectron2" or "mmdetection"; see modeling/convention.py.
 _C.MODEL.CONVENTION = "maskrcnn_benchmark"
 _C.MODEL.RPN_ONLY = False
 _C.MODEL.MASK_ON = False
@@ -49,6 +50,7 @@ _C.MODEL.USE_SYNCBN = False
 
 _C.MODEL.BACKBONE = CN()
 # A name in modeling.registry.BACKBONES.
+# The names are in modeling/backbone/backbone.py, at the top.
 _C.MODEL.BACKBONE.CONV_BODY = "R-50-C4"
 # Parts of the body that stay fixed: 1 = stem, 2 = stem and first stage, ...; 0 = all trained.
 # MobileNetV2 counts single blocks instead of stages.
@@ -93,7 +95,7 @@ _C.MODEL.VOVNET.PRETRAINED = ""
 _C.MODEL.VOVNET.USE_GN = False
 # Channels of the first stage. Only checked: FPN is told its inputs by the body.
 _C.MODEL.VOVNET.OUT_CHANNELS = 256
-# Channels of every FPN map.
+# Channels of every FPN map; those of the FPNLite forms are 128.
 _C.MODEL.VOVNET.BACKBONE_OUT_CHANNELS = 256
 # A VoVNet of one's own (new); [] and 0 = as CONV_BODY's name says. Three numbers for the stem, four for the stages:
 # channels of the 3x3 convolutions, channels after aggregation, blocks; and the convolutions of a block.
@@ -279,6 +281,24 @@ _C.MODEL.ROI_KEYPOINT_HEAD.RESOLUTION = 14
 _C.MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES = 17
 _C.MODEL.ROI_KEYPOINT_HEAD.SHARE_BOX_FEATURE_EXTRACTOR = True
 
+# Semantic head, and what META_ARCHITECTURE PanopticFPN has besides it (new; names and defaults are detectron2's).
+_C.MODEL.SEM_SEG_HEAD = CN()
+# Classes of the semantic map; in a panoptic model class 0 is all things. -1 = take it from the training data.
+_C.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 54
+# Channels of its convolutions, and their norm: "GN", "BN", "SyncBN" or "" for none.
+_C.MODEL.SEM_SEG_HEAD.CONVS_DIM = 128
+_C.MODEL.SEM_SEG_HEAD.NORM = "GN"
+_C.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT = 1.0
+_C.MODEL.PANOPTIC_FPN = CN()
+# Factor of the losses of box and mask head.
+_C.MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT = 1.0
+# Left out, in the original picture: instances below this score, or of which surer ones cover more than OVERLAP_THRESH,
+# and stuff of fewer pixels.
+_C.MODEL.PANOPTIC_FPN.COMBINE = CN()
+_C.MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH = 0.5
+_C.MODEL.PANOPTIC_FPN.COMBINE.OVERLAP_THRESH = 0.5
+_C.MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT = 4096
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Input. Sizes in pixels: the shorter side becomes MIN_SIZE unless the longer one would pass MAX_SIZE.
 # ---------------------------------------------------------------------------------------------------------------------
@@ -309,6 +329,7 @@ _C.INPUT.VERTICAL_FLIP_PROB_TRAIN = 0.0
 _C.DATASETS = CN()
 # Each entry is a catalog name ("coco_2014_train") or an inline block
 #   {FORMAT: coco, IMAGES: folder, ANNOTATIONS: file, NAME: optional}
+#   {FORMAT: coco_panoptic, IMAGES: folder, ANNOTATIONS: file, SEGMENTS: folder of png, INSTANCES: optional file}
 # A single name or block may stand without a list. Training sets are joined, test sets are evaluated one by one.
 _C.DATASETS.TRAIN = ()
 _C.DATASETS.TEST = ()
@@ -337,6 +358,8 @@ _C.SOLVER.DCONV_OFFSETS_LR_FACTOR = 1.0
 _C.SOLVER.MOMENTUM = 0.9
 _C.SOLVER.WEIGHT_DECAY = 0.0005
 _C.SOLVER.WEIGHT_DECAY_BIAS = 0
+# Of the weights and biases of norms that are trained, for SGD (new); -1 = as of other weights and biases.
+_C.SOLVER.WEIGHT_DECAY_NORM = -1.0
 # "multistep" (GAMMA at each of STEPS), "cosine" or "poly" (new).
 _C.SOLVER.LR_SCHEDULER = "multistep"
 _C.SOLVER.GAMMA = 0.1
@@ -369,7 +392,8 @@ _C.TEST.IMS_PER_BATCH = 8
 # Dense heads (FCOS, RetinaNet); two-stage models have ROI_HEADS.DETECTIONS_PER_IMG.
 _C.TEST.DETECTIONS_PER_IMG = 100
 
-# Test-time augmentation: the picture once at the test size, then also flipped and at each of SCALES (shorter side).
+# Test-time augmentation: the picture once at the test size, then also mirrored (H_FLIP), and at each of SCALES (shorter
+# side; the longer one at most MAX_SIZE), also mirrored (SCALE_H_FLIP). Masks and keypoints are averaged over all views.
 _C.TEST.BBOX_AUG = CN()
 _C.TEST.BBOX_AUG.ENABLED = False
 _C.TEST.BBOX_AUG.H_FLIP = False

@@ -9,6 +9,8 @@ import copy
 import os
 from dataclasses import dataclass, field
 
+from maskrcnn_benchmark.utils.packaged_weights import PACKAGED, packaged_weights
+
 from .errors import UnknownNameError, nearest
 
 
@@ -28,6 +30,11 @@ class Format:
 
 FORMATS = {
     "coco": Format("COCODataset", {"IMAGES": "root", "ANNOTATIONS": "ann_file"}),
+    "coco_panoptic": Format(
+        "COCOPanopticDataset",
+        {"IMAGES": "root", "ANNOTATIONS": "panoptic_file"},
+        {"SEGMENTS": "segments_dir", "INSTANCES": "instances_file"},
+    ),
     "voc": Format(
         "PascalVOCDataset",
         {"IMAGES": "image_dir", "ANNOTATIONS": "annotation_dir"},
@@ -39,6 +46,9 @@ FORMATS = {
 EXAMPLE = "{FORMAT: coco, IMAGES: folder/of/pictures, ANNOTATIONS: file.json}"
 EXAMPLES = {
     "coco": EXAMPLE,
+    "coco_panoptic": (
+        "{FORMAT: coco_panoptic, IMAGES: folder/of/pictures, ANNOTATIONS: file.json, SEGMENTS: folder/of/png}"
+    ),
     "voc": "{FORMAT: voc, IMAGES: folder/of/pictures, ANNOTATIONS: folder/of/xml, SPLIT: file.txt}",
 }
 
@@ -99,6 +109,13 @@ def _data_sets() -> dict[str, dict]:
         "coco_2017_val": _coco("coco/val2017", "coco/annotations/instances_val2017.json"),
         "coco_2017_test_dev": _coco("coco/test2017", "coco/annotations/image_info_test-dev2017.json"),
     }
+    for split in ("train", "val"):
+        # "separated" is detectron2's name of it: things and stuff come apart here in any case
+        for name in (f"coco_2017_{split}_panoptic", f"coco_2017_{split}_panoptic_separated"):
+            table[name] = {
+                **_coco(f"coco/{split}2017", f"coco/annotations/panoptic_{split}2017.json"),
+                "instances_file": f"coco/annotations/instances_{split}2017.json",
+            }
     for split in ("train", "val", "minival", "valminusminival"):
         images = "coco/train2014" if split == "train" else "coco/val2014"
         table[f"coco_2014_{split}"] = _coco(images, f"coco/annotations/instances_{split}2014.json")
@@ -153,8 +170,11 @@ class DatasetCatalog:
             )
         attrs = copy.deepcopy(DatasetCatalog.DATASETS[entry])
         folder = DatasetCatalog.root(root)
-        for key in attrs.keys() & {"img_dir", "ann_file", "ann_dir", "data_dir"}:
+        for key in attrs.keys() & {"img_dir", "ann_file", "ann_dir", "data_dir", "instances_file"}:
             attrs[key] = os.path.join(folder, attrs[key])
+        if "instances_file" in attrs:
+            args = {"root": attrs["img_dir"], "panoptic_file": attrs["ann_file"]}
+            return {"factory": "COCOPanopticDataset", "args": {**args, "instances_file": attrs["instances_file"]}}
         if "ann_file" in attrs:
             return {"factory": "COCODataset", "args": {"root": attrs["img_dir"], "ann_file": attrs["ann_file"]}}
         return {"factory": "PascalVOCDataset" if "data_dir" in attrs else "CityScapesDataset", "args": attrs}
@@ -234,12 +254,15 @@ class ModelCatalog:
 
     @staticmethod
     def get(name: str) -> str:
-        """The address of a name, with or without catalog:// before it.
+        """The address of a name, with or without catalog:// before it; a path where an installed package has the file.
 
         Raises:
             UnknownNameError (a KeyError): no such name.
+            FileNotFoundError, ValueError: see `packaged_weights`.
         """
         name = name.removeprefix("catalog://")
+        if name in PACKAGED:
+            return packaged_weights(name)
         family, _, rest = name.partition("/")
         if family == "ImageNetPretrained" and rest in ModelCatalog.IMAGENET:
             return f"{_DETECTRON}/ImageNetPretrained/{ModelCatalog.IMAGENET[rest]}"
@@ -254,6 +277,7 @@ class ModelCatalog:
             )
         known = [f"ImageNetPretrained/{key}" for key in ModelCatalog.IMAGENET]
         known += [f"Caffe2Detectron/COCO/{key}" for key in ModelCatalog.BASELINES]
+        known += PACKAGED
         raise UnknownNameError(
             f"model catalog://{name} is not in the catalog. Nearest: {', '.join(nearest(name, known))}. "
             f"MODEL.WEIGHT also takes a file or an http(s) address."

@@ -86,13 +86,18 @@ def _sequence(value, default):
     if not isinstance(value, (tuple, list)):
         alone = "" if isinstance(value, (str, dict, type(None))) else f", even of one: [{value}]"
         raise Mismatch("a list" + alone)
-    if not default:
+    if not default or _is_record(default[0]):
         return _same_kind(value, kind)
     try:
         # Sizes and strides are whole by default, and other numbers are as good.
         return kind(convert(v, default[0], any_number=True) for v in value)
     except Mismatch as error:
         raise Mismatch(f"a list, each entry {error}") from None
+
+
+def _is_record(entry) -> bool:
+    """A sequence of several kinds of things, as TEST.EXPECTED_RESULTS has them: no pattern for its own elements."""
+    return isinstance(entry, (tuple, list)) and len({isinstance(element, str) for element in entry}) > 1
 
 
 def _same_kind(value, kind):

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
 from maskrcnn_benchmark.data import datasets as dataset_classes
-from maskrcnn_benchmark.data.collate_batch import BatchCollator
+from maskrcnn_benchmark.data.collate_batch import BatchCollator, BBoxAugCollator
 from maskrcnn_benchmark.data.datasets import ConcatDataset
 from maskrcnn_benchmark.data.samplers import GroupedBatchSampler, SampleKey, ShardSampler, TrainingBatchSampler
 from maskrcnn_benchmark.data.seeding import LOADER, SAMPLE, seeded, stream_seeds
@@ -38,8 +38,16 @@ class SeededDataset(Dataset):
             return self.dataset[index]
 
     @property
+    def parts(self) -> list:
+        return self.dataset.parts
+
+    @property
     def class_names(self) -> list[str]:
         return self.dataset.class_names
+
+    @property
+    def semantic_names(self) -> list[str] | None:
+        return getattr(self.dataset, "semantic_names", None)
 
     @property
     def categories(self) -> dict | None:
@@ -79,7 +87,7 @@ def build_dataset(dataset_list, transforms, dataset_catalog=DatasetCatalog, is_t
                 f"data set {entry!r} needs a {factory}, which is not available; there are: "
                 f"{', '.join(dataset_classes.__all__)}. COCO json is read from an inline block too."
             )
-        if factory in ("COCODataset", "PascalVOCDataset"):
+        if factory in ("CityScapesDataset", "COCODataset", "COCOPanopticDataset", "PascalVOCDataset"):
             args["remove_images_without_annotations"] = is_train
             args["name"] = dataset_catalog.name(entry)
         if factory == "PascalVOCDataset":
@@ -115,6 +123,7 @@ def make_data_loader(cfg, is_train: bool = True, is_distributed: bool = False, s
         Training: micro-batches of IMS_PER_BATCH / (processes x ACCUMULATION_STEPS) pictures; `len()` is
         MAX_ITER x ACCUMULATION_STEPS, of which those behind start_iter come.
         Test: each process gets a part of its own; batches of TEST.IMS_PER_BATCH / processes, at least 1.
+        With TEST.BBOX_AUG.ENABLED the pictures of a test batch are a tuple of PIL pictures, as on the disk.
         Both: `loader.dataset` has class_names, image_id(i), get_img_info(i).
 
     Raises:
@@ -122,7 +131,9 @@ def make_data_loader(cfg, is_train: bool = True, is_distributed: bool = False, s
     """
     rank, world_size = (comm.get_rank(), comm.get_world_size()) if is_distributed else (0, 1)
     entries = cfg.DATASETS.TRAIN if is_train else cfg.DATASETS.TEST
-    built = build_dataset(entries, build_transforms(cfg, is_train), DatasetCatalog, is_train, cfg.DATASETS.ROOT)
+    raw_pictures = not is_train and cfg.TEST.BBOX_AUG.ENABLED
+    transforms = None if raw_pictures else build_transforms(cfg, is_train)
+    built = build_dataset(entries, transforms, DatasetCatalog, is_train, cfg.DATASETS.ROOT)
     if not is_train:
         return [_test_loader(cfg, dataset, rank, world_size) for dataset in built]
 
@@ -137,7 +148,8 @@ def make_data_loader(cfg, is_train: bool = True, is_distributed: bool = False, s
         world_size=world_size,
         accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
     )
-    return _loader(cfg, SeededDataset(dataset, cfg.SEED), batch_sampler)
+    collate = BatchCollator(cfg.DATALOADER.SIZE_DIVISIBILITY)
+    return _loader(cfg, SeededDataset(dataset, cfg.SEED), batch_sampler, collate)
 
 
 def _test_loader(cfg, dataset, rank: int, world_size: int) -> DataLoader:
@@ -146,17 +158,19 @@ def _test_loader(cfg, dataset, rank: int, world_size: int) -> DataLoader:
     images_per_batch = max(1, cfg.TEST.IMS_PER_BATCH // world_size)
     groups = aspect_groups(dataset) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else [0] * len(dataset)
     shard = ShardSampler(len(dataset), world_size, rank)
-    return _loader(cfg, dataset, GroupedBatchSampler(shard, groups, images_per_batch))
+    aug = cfg.TEST.BBOX_AUG.ENABLED
+    collate = BBoxAugCollator() if aug else BatchCollator(cfg.DATALOADER.SIZE_DIVISIBILITY)
+    return _loader(cfg, dataset, GroupedBatchSampler(shard, groups, images_per_batch), collate)
 
 
-def _loader(cfg, dataset, batch_sampler) -> DataLoader:
+def _loader(cfg, dataset, batch_sampler, collate) -> DataLoader:
     # Without a generator of its own a loader draws its base seed from the global one, which resuming would change.
     generator = torch.Generator().manual_seed(stream_seeds(LOADER, cfg.SEED)[0] & 0x7FFFFFFFFFFFFFFF)
     return DataLoader(
         dataset,
         batch_sampler=batch_sampler,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
-        collate_fn=BatchCollator(cfg.DATALOADER.SIZE_DIVISIBILITY),
+        collate_fn=collate,
         pin_memory=cfg.MODEL.DEVICE.startswith("cuda") and torch.cuda.is_available(),
         worker_init_fn=_one_thread,
         generator=generator,

@@ -19,3 +19,10 @@ class BatchCollator:
     def __call__(self, batch):
         images, targets, indices = zip(*batch, strict=True)
         return to_image_list(images, self.size_divisible), targets, indices
+
+
+class BBoxAugCollator:
+    """[(picture, target, index), ...] -> three tuples; the pictures are still to be looked at in several views."""
+
+    def __call__(self, batch):
+        return tuple(zip(*batch, strict=True))

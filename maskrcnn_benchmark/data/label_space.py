@@ -1,4 +1,7 @@
-"""Do model, training data and test data mean the same by label k? Answered by name, before the first step."""
+"""Do model, training data and test data mean the same by label k, and do the data have what the model learns from?
+
+Answered by name, before the first step.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,9 @@ from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
 
 # so many classes are spelled out in a message
 SPELLED_OUT = 20
+
+# Meta architectures that learn from semantic maps.
+WITH_SEMANTIC_HEAD = ("PanopticFPN",)
 
 
 def describe_classes(class_names: Sequence[str]) -> str:
@@ -28,28 +34,94 @@ def num_classes_keys(cfg) -> list[str]:
     return ["ROI_BOX_HEAD.NUM_CLASSES"]
 
 
-def resolve_num_classes(cfg, class_names: Sequence[str], source: str | None = None) -> None:
+def label_names(dataset) -> dict[str, list[str]]:
+    """What the labels of a data set mean, by kind: "class_names", and "semantic_names" where it has semantic maps."""
+    names = {kind: getattr(dataset, kind, None) for kind in ("class_names", "semantic_names")}
+    return {kind: list(each) for kind, each in names.items() if each}
+
+
+def resolve_num_classes(
+    cfg, class_names: Sequence[str], source: str | None = None, semantic_names: Sequence[str] | None = None
+) -> None:
     """Fills NUM_CLASSES = -1 from the data and checks any other value against it.
 
     Args:
         cfg: the configuration, not frozen; changed where a relevant NUM_CLASSES is -1.
         class_names: foreground classes of the data.
         source: what the error calls the data; default: DATASETS.TRAIN and what it holds.
+        semantic_names: classes of its semantic maps; None where it has none.
 
     Raises:
-        ValueError: the configured number is not the number of classes plus one (background counts).
+        ValueError: the configured number is not the number of classes plus one (background counts), that of the
+            semantic head is not the number of semantic classes, or there are none to train it on.
     """
-    wanted = len(class_names) + 1
+    source = source or _training_sets(cfg)
     for key in num_classes_keys(cfg):
-        node_name, leaf = key.split(".")
-        node = cfg.MODEL[node_name]
-        if node[leaf] == -1:
-            node[leaf] = wanted
-        elif node[leaf] != wanted:
+        _resolve(cfg, key, class_names, len(class_names) + 1, "classes", "classes + background", source)
+    if cfg.MODEL.META_ARCHITECTURE in WITH_SEMANTIC_HEAD:
+        if not semantic_names:
             raise ValueError(
-                f"{source or _training_sets(cfg)} has {len(class_names)} classes {describe_classes(class_names)} but "
-                f"MODEL.{key} is {node[leaf]}. Set it to {wanted} (classes + background), or to -1 to take it from "
-                f"the data."
+                f"{source} has no semantic maps, but a {cfg.MODEL.META_ARCHITECTURE} learns from them. Give blocks of "
+                f"FORMAT: coco_panoptic."
+            )
+        key, number = "SEM_SEG_HEAD.NUM_CLASSES", len(semantic_names)
+        _resolve(cfg, key, semantic_names, number, "semantic classes", "no background here", source)
+
+
+def _resolve(cfg, key: str, names: Sequence[str], wanted: int, kind: str, counted: str, source: str) -> None:
+    node_name, leaf = key.split(".")
+    node = cfg.MODEL[node_name]
+    if node[leaf] == -1:
+        node[leaf] = wanted
+    elif node[leaf] != wanted:
+        raise ValueError(
+            f"{source} has {len(names)} {kind} {describe_classes(names)} but MODEL.{key} is {node[leaf]}. Set it to "
+            f"{wanted} ({counted}), or to -1 to take it from the data."
+        )
+
+
+def check_label_names(
+    expected: Mapping[str, Sequence[str]], datasets: Mapping[str, Mapping[str, Sequence[str]]], **messages
+) -> None:
+    """`check_label_spaces` for every kind of labels that both sides have.
+
+    Args:
+        expected: names by kind, see `label_names`.
+        datasets: the same by test set.
+        **messages: train_source and other.
+    """
+    for kind, names in expected.items():
+        given = {name: kinds[kind] for name, kinds in datasets.items() if kind in kinds}
+        check_label_spaces(names, given, **messages)
+
+
+def check_annotations(cfg, dataset) -> None:
+    """Looks whether the training data have the masks and keypoints that the model's heads learn from.
+
+    Args:
+        dataset: its `parts` are data sets with name, has_masks and num_keypoints.
+
+    Raises:
+        ValueError: a part has none, or objects have another number of keypoints than the model.
+    """
+    model = cfg.MODEL
+    if model.RPN_ONLY or model.RETINANET_ON or not (model.MASK_ON or model.KEYPOINT_ON):
+        return
+    for part in dataset.parts:
+        for key, what, there in (
+            ("MASK_ON", "masks (segmentations)", part.has_masks),
+            ("KEYPOINT_ON", "keypoints", part.num_keypoints > 0),
+        ):
+            if model[key] and not there:
+                raise ValueError(
+                    f"MODEL.{key} is True, but the annotations of the training set {part.name} have no {what}. "
+                    f"Set it to False, or train on data that have them."
+                )
+        if model.KEYPOINT_ON and part.num_keypoints != model.ROI_KEYPOINT_HEAD.NUM_CLASSES:
+            raise ValueError(
+                f"the training set {part.name} has {part.num_keypoints} keypoints an object, but "
+                f"MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES is {model.ROI_KEYPOINT_HEAD.NUM_CLASSES}. "
+                f"Set it to {part.num_keypoints}."
             )
 
 

@@ -29,15 +29,17 @@ def inference(
     output_folder: str | None = None,
     *,
     dtype: torch.dtype = torch.float32,
+    mask_pasting: dict | None = None,
 ):
     """Predicts a data set with all processes together and evaluates it on rank 0.
 
     Args:
         data_loader: this process's share, in batches (ImageList, targets, data set indices); `data_loader.dataset` is
-            the whole data set.
+            the whole data set. In place of the ImageList may stand whatever else the model takes.
         box_only, iou_types, expected_results, expected_results_sigma_tol: for the evaluation.
         output_folder: existing folder for predictions.pth and the evaluation's files; None or "" writes nothing.
         dtype: of mixed precision (torch.amp).
+        mask_pasting: how the evaluation puts masks into pictures, see coco_evaluation.
 
     Returns what `evaluation.evaluate` returns on rank 0, None on the others.
     """
@@ -70,6 +72,7 @@ def inference(
         iou_types=iou_types,
         expected_results=expected_results,
         expected_results_sigma_tol=expected_results_sigma_tol,
+        **({} if mask_pasting is None else {"mask_pasting": mask_pasting}),
     )
 
 
@@ -94,8 +97,11 @@ def compute_on_dataset(
     for images, _, indices in data_loader:
         if timer is not None:
             timer.tic()
+        if hasattr(images, "to"):  # PIL pictures of test-time augmentation go to the model as they are
+            images = images.to(device, non_blocking=True)
         with torch.inference_mode(), autocast:
-            outputs = [output.to("cpu") for output in model(images.to(device, non_blocking=True))]
+            outputs = model(images, **_output_sizes(model, data_loader.dataset, indices))
+            outputs = [output.to("cpu") for output in outputs]
         # Copied to the CPU, so the device is done. A tensor made in inference mode may not be changed in place outside
         # of it; what indexing gives may.
         outputs = [output[torch.arange(len(output))] for output in outputs]
@@ -105,6 +111,14 @@ def compute_on_dataset(
         progress.advance()
     progress.close()
     return predictions
+
+
+def _output_sizes(model: torch.nn.Module, dataset, indices) -> dict:
+    """The argument output_sizes, (width, height) of the original pictures, for a model that takes it."""
+    if not getattr(model, "takes_output_sizes", False):
+        return {}
+    infos = [dataset.get_img_info(index) for index in indices]
+    return {"output_sizes": [(info["width"], info["height"]) for info in infos]}
 
 
 def gather_predictions(predictions: dict[int, BoxList], count: int) -> list[BoxList | None] | None:

@@ -6,6 +6,8 @@ import argparse
 import logging
 import os
 import re
+import sys
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
@@ -97,6 +99,26 @@ def join_processes(device: str, local_rank: int) -> None:
 def leave_processes() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a script's `main`; one of several processes that has done its work then ends without delay.
+
+    DistributedDataParallel never lets go of its process group, so that gloo's threads live on while the interpreter is
+    taken down, and now and then abort it ("terminate called without an active exception", torch 2.15). torchrun would
+    take that for a failure, and start everything again.
+    """
+    main()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        end_process()
+
+
+def end_process() -> None:
+    """Ends the process with status 0 and without taking the interpreter down; everything has to be closed."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def choose_threads(logger: logging.Logger) -> None:

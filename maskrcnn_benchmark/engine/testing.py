@@ -9,8 +9,11 @@ import torch
 
 from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
 from maskrcnn_benchmark.data import make_data_loader
+from maskrcnn_benchmark.engine.bbox_aug import make_bbox_aug
 from maskrcnn_benchmark.engine.inference import inference
 from maskrcnn_benchmark.evaluation import compare_with_expected
+from maskrcnn_benchmark.modeling.for_inference import for_inference
+from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
 from maskrcnn_benchmark.utils.comm import broadcast_buffers, get_world_size, synchronize
 from maskrcnn_benchmark.utils.miscellaneous import mkdir
 
@@ -41,6 +44,31 @@ def make_test_loaders(cfg) -> dict:
     return dict(zip(names, loaders, strict=True))
 
 
+def choose_weights(cfg, checkpointer, ckpt, opts):
+    """The file to test: `ckpt`, else a MODEL.WEIGHT in `opts`, else the last checkpoint, else that of the config file.
+
+    Args:
+        checkpointer: knows the last checkpoint in OUTPUT_DIR.
+        ckpt: file, or None.
+        opts: KEY VALUE pairs of the command line; an empty MODEL.WEIGHT there gives "", random weights.
+
+    Raises:
+        ValueError: nothing names a file.
+    """
+    if ckpt:
+        return ckpt
+    if "MODEL.WEIGHT" in opts[0::2]:
+        return cfg.MODEL.WEIGHT
+    if checkpointer.has_checkpoint():
+        return checkpointer.get_checkpoint_file()
+    if cfg.MODEL.WEIGHT:
+        return cfg.MODEL.WEIGHT
+    raise ValueError(
+        f"no weights to test: OUTPUT_DIR {cfg.OUTPUT_DIR!r} has no last_checkpoint and MODEL.WEIGHT is empty. "
+        "Give --ckpt FILE or MODEL.WEIGHT FILE; MODEL.WEIGHT '' tests random weights."
+    )
+
+
 def run_test(cfg, model: torch.nn.Module, loaders: dict, check_expected: bool = True) -> TestOutcome:
     """Tests the model on every loader; files go to OUTPUT_DIR/inference/<data set>.
 
@@ -51,6 +79,10 @@ def run_test(cfg, model: torch.nn.Module, loaders: dict, check_expected: bool = 
     """
     model = getattr(model, "module", model)
     broadcast_buffers(model)  # one model on all processes, that of rank 0, which is the one in the checkpoints
+    dtype = getattr(torch, cfg.DTYPE)
+    model = for_inference(model, dtype)
+    if cfg.TEST.BBOX_AUG.ENABLED:
+        model = make_bbox_aug(cfg, model)
     iou_types = ("bbox",)
     if cfg.MODEL.MASK_ON:
         iou_types += ("segm",)
@@ -73,9 +105,10 @@ def run_test(cfg, model: torch.nn.Module, loaders: dict, check_expected: bool = 
             expected_results=expected,
             expected_results_sigma_tol=cfg.TEST.EXPECTED_RESULTS_SIGMA_TOL,
             output_folder=output_folder,
-            dtype=getattr(torch, cfg.DTYPE),
+            dtype=dtype,
+            mask_pasting=mask_pasting(cfg) if cfg.MODEL.MASK_ON else None,
         )
-        if result is not None:  # rank 0, and not proposals only
+        if result is not None:  # rank 0
             results = result[0] if isinstance(result, tuple) else result  # COCO returns its result lists too
             for task, metrics in results.results.items():
                 outcome.figures |= {f"{name}/{task}/{metric}": value for metric, value in metrics.items()}

@@ -98,46 +98,45 @@ def do_train(
     # Only now: making the loader's iterator may draw numbers, which an uninterrupted run did once, at its start.
     _restore_rng(resumed_rng)
     start_time = end = time.perf_counter()
-    for iteration in range(start + 1, max_iter + 1):
-        micro_batches = _take(batches, accumulation_steps, iteration, max_iter)
-        data_time = time.perf_counter() - end
-        losses = step.accumulate(micro_batches)
-        if not all(math.isfinite(value) for value in losses.values()):
-            progress.close()
-            stop_at_nonfinite_loss(
-                iteration, micro_batches, step.own_losses, getattr(data_loader, "dataset", None), checkpointer.save_dir
-            )
-        step.update()
-        scheduler.step()
-        arguments["iteration"] = iteration
+    with contextlib.ExitStack() as at_the_end:  # also after an error
+        at_the_end.callback(progress.close)
+        if metrics is not None:
+            at_the_end.callback(metrics.close)
+        for iteration in range(start + 1, max_iter + 1):
+            micro_batches = _take(batches, accumulation_steps, iteration, max_iter)
+            data_time = time.perf_counter() - end
+            losses = step.accumulate(micro_batches)
+            if not all(math.isfinite(value) for value in losses.values()):
+                dataset = getattr(data_loader, "dataset", None)
+                stop_at_nonfinite_loss(iteration, micro_batches, step.own_losses, dataset, checkpointer.save_dir)
+            step.update()
+            scheduler.step()
+            arguments["iteration"] = iteration
 
-        meters.update(loss=sum(losses.values()), **losses)
-        meters.update(time=time.perf_counter() - end, data=data_time)
-        eta = meters.time.global_avg * (max_iter - iteration)
-        progress.advance(loss=f"{meters.loss.median:.4f}")
-        if iteration % LOG_PERIOD == 0 or iteration == max_iter:
-            figures = {"lr": optimizer.param_groups[0]["lr"], "max_mem": peak_memory(device)}
-            with progress.hidden():
-                logger.info(training_line(iteration, eta, meters, **figures))
-            if metrics is not None:
-                metrics.write(iteration, {name: meter.median for name, meter in meters.meters.items()} | figures)
-        if evaluate is not None and test_period > 0 and iteration % test_period == 0:
-            with progress.hidden():
-                figures = run_undisturbed(model, evaluate, iteration)
-                if figures:
-                    logger.info("[Validation]: " + validation_line(iteration, figures))
-                    keep_best(model, checkpointer.save_dir, arguments, figures)
-            if figures and metrics is not None:
-                metrics.write(iteration, figures)
-        if iteration % checkpoint_period == 0:
-            save(f"model_{iteration:07d}")
-        if iteration == max_iter:
-            save("model_final")
-        end = time.perf_counter()
+            meters.update(loss=sum(losses.values()), **losses)
+            meters.update(time=time.perf_counter() - end, data=data_time)
+            eta = meters.time.global_avg * (max_iter - iteration)
+            progress.advance(loss=f"{meters.loss.median:.4f}")
+            if iteration % LOG_PERIOD == 0 or iteration == max_iter:
+                figures = {"lr": optimizer.param_groups[0]["lr"], "max_mem": peak_memory(device)}
+                with progress.hidden():
+                    logger.info(training_line(iteration, eta, meters, **figures))
+                if metrics is not None:
+                    metrics.write(iteration, {name: meter.median for name, meter in meters.meters.items()} | figures)
+            if evaluate is not None and test_period > 0 and iteration % test_period == 0:
+                with progress.hidden():
+                    figures = run_undisturbed(model, evaluate, iteration)
+                    if figures:
+                        logger.info("[Validation]: " + validation_line(iteration, figures))
+                        keep_best(model, checkpointer.save_dir, arguments, figures)
+                if figures and metrics is not None:
+                    metrics.write(iteration, figures)
+            if iteration % checkpoint_period == 0:
+                save(f"model_{iteration:07d}")
+            if iteration == max_iter:
+                save("model_final")
+            end = time.perf_counter()
 
-    progress.close()
-    if metrics is not None:
-        metrics.close()
     total = end - start_time
     per_iteration = total / (max_iter - start)
     logger.info("Total training time: %s (%.4f s / it)", datetime.timedelta(seconds=total), per_iteration)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from maskrcnn_benchmark.data.datasets import COCODataset, PascalVOCDataset
+from maskrcnn_benchmark.data.datasets import AbstractDataset, COCODataset, COCOPanopticDataset, PascalVOCDataset
 from maskrcnn_benchmark.evaluation.coco import coco_evaluation
 from maskrcnn_benchmark.evaluation.coco_results import COCOResults, check_expected_results, compare_with_expected
+from maskrcnn_benchmark.evaluation.panoptic import panoptic_evaluation
 from maskrcnn_benchmark.evaluation.predictions import load_predictions, save_predictions
 from maskrcnn_benchmark.evaluation.voc import VOCResults, voc_evaluation
 
@@ -19,7 +20,12 @@ __all__ = [
 ]
 
 # The first entry whose type fits counts, so a subclass may stand above its base.
-EVALUATIONS = ((COCODataset, coco_evaluation), (PascalVOCDataset, voc_evaluation))
+EVALUATIONS = (
+    (COCODataset, coco_evaluation),
+    (COCOPanopticDataset, panoptic_evaluation),
+    (PascalVOCDataset, voc_evaluation),
+    (AbstractDataset, coco_evaluation),
+)
 
 
 def evaluate(dataset, predictions, output_folder, **kwargs):
@@ -29,10 +35,10 @@ def evaluate(dataset, predictions, output_folder, **kwargs):
         dataset: a data set of a type in EVALUATIONS, or of a subclass.
         predictions: list of BoxList by data set index, in the size of the network input.
         output_folder: where result files go; None or "" writes none.
-        **kwargs: box_only, iou_types, expected_results, expected_results_sigma_tol.
+        **kwargs: box_only, iou_types, expected_results, expected_results_sigma_tol, and for masks mask_pasting.
 
-    Returns what that evaluation returns; for COCO see evaluation.coco.coco_evaluation, for Pascal VOC
-    evaluation.voc.voc_evaluation.
+    Returns what that evaluation returns: see evaluation.coco.coco_evaluation, evaluation.panoptic.panoptic_evaluation
+    and evaluation.voc.voc_evaluation.
 
     Raises:
         NotImplementedError: no evaluation is known for this type.

@@ -29,7 +29,7 @@ def proposal_recall(predictions: Predictions, dataset, ground_truth: dict) -> di
     Args:
         predictions: proposals in the size of the network input.
         dataset: offers get_img_info(index) and image_id(index).
-        ground_truth: what coco_evaluator.load_ground_truth returns.
+        ground_truth: what ground_truth.ground_truth_of returns.
     """
     boxes_of_image = defaultdict(list)
     for annotation in ground_truth["annotations"]:
@@ -60,12 +60,12 @@ def proposal_recall(predictions: Predictions, dataset, ground_truth: dict) -> di
 
 
 def _sorted_iou(proposals: BoxList, annotations: list[dict], info: dict) -> torch.Tensor:
-    """IoU (P, G), inclusive pixels, at most LIMITS[-1] rows by falling objectness."""
+    """IoU (P, G), sides counted as the proposals' are, at most LIMITS[-1] rows by falling objectness."""
     size = (info["width"], info["height"])
     boxes = BoxList([annotation["bbox"] for annotation in annotations], size, mode="xywh").convert("xyxy")
     score = proposals.get_field("objectness" if proposals.has_field("objectness") else "scores")
     order = score.argsort(descending=True, stable=True)[: LIMITS[-1]]
-    return boxlist_iou(BoxList(proposals.bbox[order], proposals.size, proposals.mode).resize(size), boxes)
+    return boxlist_iou(proposals.copy_with_fields([])[order].resize(size), boxes)
 
 
 def greedy_overlaps(iou: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,6 @@ A further kind of result is one more entry of PREPARE.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -17,19 +16,19 @@ import torch
 from maskrcnn_benchmark.evaluation.box_proposals import proposal_recall
 from maskrcnn_benchmark.evaluation.coco_evaluator import (
     available_evaluator,
-    load_ground_truth,
     per_class_figures,
     run_evaluator,
 )
 from maskrcnn_benchmark.evaluation.coco_results import COCOResults, check_expected_results
 from maskrcnn_benchmark.evaluation.coco_shapes import with_shapes
+from maskrcnn_benchmark.evaluation.ground_truth import ground_truth_of, source_of
 from maskrcnn_benchmark.evaluation.predictions import Predictions, numbered
 from maskrcnn_benchmark.evaluation.tables import per_class_table
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
 from maskrcnn_benchmark.structures.paste_masks import paste_rles
 from maskrcnn_benchmark.structures.rle import encode_window
-from maskrcnn_benchmark.utils.atomic_write import atomic_write
+from maskrcnn_benchmark.utils.atomic_write import atomic_write, write_json
 
 logger = logging.getLogger("maskrcnn_benchmark.inference")
 
@@ -42,12 +41,13 @@ def coco_evaluation(
     iou_types=("bbox",),
     expected_results=(),
     expected_results_sigma_tol: float = 4,
-) -> tuple[COCOResults, dict[str, list[dict]]] | None:
-    """Evaluates detections against the data set's annotation file.
+    mask_pasting: dict | None = None,
+) -> tuple[COCOResults, dict[str, list[dict]]]:
+    """Evaluates detections against the data set's ground truth.
 
     Args:
-        dataset: offers ann_file, class_names, image_id(index), get_img_info(index) and
-            contiguous_category_id_to_json_id.
+        dataset: offers class_names, image_id(index), get_img_info(index), contiguous_category_id_to_json_id, and
+            ann_file or get_groundtruth(index), see `ground_truth_of`.
         predictions: by data set index, in the size of the network input. Pictures without one count as
             pictures in which nothing was found.
         output_folder: gets bbox.json (segm.json, keypoints.json), coco_results.pth and coco_results.json (box_only:
@@ -55,8 +55,9 @@ def coco_evaluation(
         box_only: the predictions are proposals without classes; their recall is evaluated.
         iou_types: keys of PREPARE; "segm" needs the field "mask", "keypoints" the field "keypoints".
         expected_results, expected_results_sigma_tol: see compare_with_expected; the outcome is logged.
+        mask_pasting: padding and aligned of structures.paste_masks; None is maskrcnn-benchmark's way.
 
-    Returns (figures, result list by iou type), or None for box_only, as maskrcnn-benchmark does.
+    Returns (figures, result list by iou type); there are no result lists for box_only.
 
     Raises:
         ValueError: an iou type is unknown, a prediction has a label that the data set has not, or the
@@ -65,7 +66,7 @@ def coco_evaluation(
     unknown = [iou_type for iou_type in iou_types if iou_type not in PREPARE]
     if unknown and not box_only:
         raise ValueError(f"iou_types has {unknown}; COCO evaluation here knows {list(PREPARE)}")
-    ground_truth = load_ground_truth(dataset.ann_file)
+    ground_truth = ground_truth_of(dataset)
     _warn_of_missing(predictions, dataset, ground_truth)
 
     if box_only:
@@ -74,15 +75,16 @@ def coco_evaluation(
         results.results["box_proposal"].update(proposal_recall(predictions, dataset, ground_truth))
         _report(results, "", output_folder, "box_proposals", {"results": results.results})
         check_expected_results(results, expected_results, expected_results_sigma_tol)
-        return None
+        return results, {}
 
     logger.info("Preparing results for COCO format")
     detections = {}
     for iou_type in iou_types:
         logger.info(f"Preparing {iou_type} results")
-        detections[iou_type] = PREPARE[iou_type](predictions, dataset)
+        options = mask_pasting or {} if iou_type == "segm" else {}
+        detections[iou_type] = PREPARE[iou_type](predictions, dataset, **options)
         if output_folder:
-            _write_json(os.path.join(output_folder, f"{iou_type}.json"), detections[iou_type])
+            write_json(os.path.join(output_folder, f"{iou_type}.json"), detections[iou_type])
 
     logger.info("Evaluating predictions")
     results = COCOResults(*iou_types)
@@ -98,7 +100,7 @@ def coco_evaluation(
         per_class[iou_type] = per_class_figures(coco_eval, ground_truth, names)
     tables = "\n\n".join(per_class_table(iou_type, figures) for iou_type, figures in per_class.items())
     record = {
-        "annotations": os.fspath(dataset.ann_file),
+        "annotations": source_of(dataset),
         "images": len(ground_truth["images"]),
         "detections": {iou_type: len(entries) for iou_type, entries in detections.items()},
         "evaluator": available_evaluator(),
@@ -120,7 +122,8 @@ def in_original_size(predictions: Predictions, dataset, fields) -> Iterator[tupl
 def _finite_detections(predictions: Predictions, dataset, fields=()) -> Iterator[tuple[BoxList, list[dict]]]:
     """By picture: detections in original pixels, and what all kinds of results say of each of them.
 
-    Detections whose box, score or keypoints are not finite are left out and counted in a warning.
+    Detections whose box, score or keypoints are not finite are left out and counted in a warning. So are boxes without
+    area, uncounted: continuous boxes at the picture's border can be such.
 
     Raises:
         ValueError: a label is not in the data set, or a field is missing.
@@ -139,13 +142,14 @@ def _finite_detections(predictions: Predictions, dataset, fields=()) -> Iterator
         if "keypoints" in fields:
             finite &= torch.isfinite(boxlist.get_field("keypoints").keypoints).flatten(start_dim=1).all(dim=1)
         dropped += int((~finite).sum())
-        if not finite.all():
-            boxlist = boxlist[finite]
+        usable = finite & (boxlist.convert("xywh").bbox[:, 2:] > 0).all(dim=1)
+        if not usable.all():
+            boxlist = boxlist[usable]
         labels = boxlist.get_field("labels").tolist()
         strange = set(labels) - json_ids.keys()
         if strange:
             raise ValueError(
-                f"image {image_id} has detections of label {sorted(strange)}, but {dataset.ann_file} has the labels "
+                f"image {image_id} has detections of label {sorted(strange)}, but {source_of(dataset)} has the labels "
                 f"{min(json_ids)} to {max(json_ids)}: the model was made for another data set or NUM_CLASSES is wrong"
             )
         scores = boxlist.get_field("scores").tolist()
@@ -163,7 +167,7 @@ def _finite_detections(predictions: Predictions, dataset, fields=()) -> Iterator
 def prepare_for_coco_detection(predictions: Predictions, dataset) -> list[dict]:
     """Detections (fields scores, labels) in COCO's result form, nothing rounded.
 
-    Boxes become [x, y, width, height] with width = x2 - x1 + 1.
+    Boxes become [x, y, width, height], where width is x2 - x1 + box_offset of the detections.
 
     Raises:
         ValueError: a label is not in the data set, or a field is missing.
@@ -175,23 +179,25 @@ def prepare_for_coco_detection(predictions: Predictions, dataset) -> list[dict]:
     ]
 
 
-def prepare_for_coco_segmentation(predictions: Predictions, dataset) -> list[dict]:
+def prepare_for_coco_segmentation(
+    predictions: Predictions, dataset, padding: int = 1, aligned: bool = False
+) -> list[dict]:
     """Masks (field mask) in COCO's result form: compressed RLE in the size of the original picture.
 
-    The field holds probabilities in the box, (N, 1, M, M), which are pasted and cut at 0.5, or masks of the original
-    picture, (N, 1, H, W).
+    The field holds probabilities in the box, (N, 1, M, M), which are pasted as structures.paste_masks says and cut at
+    0.5, or masks of the original picture, (N, 1, H, W).
 
     Raises:
         ValueError: a label is not in the data set, a field is missing, or masks are of another size.
     """
     results = []
     for boxlist, entries in _finite_detections(predictions, dataset, ("mask",)):
-        for entry, rle in zip(entries, _run_lengths(boxlist), strict=True):
+        for entry, rle in zip(entries, _run_lengths(boxlist, padding, aligned), strict=True):
             results.append(entry | {"segmentation": rle})
     return results
 
 
-def _run_lengths(boxlist: BoxList) -> list[dict]:
+def _run_lengths(boxlist: BoxList, padding: int, aligned: bool) -> list[dict]:
     """The field "mask" of detections in original pixels as COCO RLE."""
     width, height = boxlist.size
     masks = boxlist.get_field("mask")
@@ -202,7 +208,7 @@ def _run_lengths(boxlist: BoxList) -> list[dict]:
             f"masks of {tuple(masks.shape[-2:])} pixels are neither squares in their boxes nor of the picture's "
             f"{height} x {width} pixels; set MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS to False"
         )
-    return paste_rles(masks, boxlist.convert("xyxy").bbox, boxlist.size)
+    return paste_rles(masks, boxlist.convert("xyxy").bbox, boxlist.size, padding=padding, aligned=aligned)
 
 
 def prepare_for_coco_keypoint(predictions: Predictions, dataset) -> list[dict]:
@@ -236,7 +242,7 @@ def _warn_of_missing(predictions: Predictions, dataset, ground_truth: dict) -> N
     missing = sum(image["id"] not in predicted for image in ground_truth["images"])
     if missing:
         logger.warning(
-            f"{missing} of {len(ground_truth['images'])} pictures of {dataset.ann_file} have no predictions; "
+            f"{missing} of {len(ground_truth['images'])} pictures of {source_of(dataset)} have no predictions; "
             "their objects count as missed"
         )
 
@@ -249,9 +255,4 @@ def _report(results: COCOResults, tables: str, output_folder: str | None, name: 
     if output_folder:
         with atomic_write(os.path.join(output_folder, f"{name}.pth")) as file:
             torch.save(results, file)
-        _write_json(os.path.join(output_folder, f"{name}.json"), record, indent=2)
-
-
-def _write_json(path: str, content, indent: int | None = None) -> None:
-    with atomic_write(path) as file:
-        file.write(json.dumps(content, indent=indent, allow_nan=False).encode())
+        write_json(os.path.join(output_folder, f"{name}.json"), record, indent=2)

@@ -1,4 +1,4 @@
-"""The figures of a COCO evaluation, how they print, and how they are compared with expected ones."""
+"""The figures of an evaluation, COCO's and others, how they print, and how they are compared with expected ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,24 @@ logger = logging.getLogger("maskrcnn_benchmark.inference")
 NOT_COMPUTED = -1.0
 
 
-class COCOResults:
+class Results:
+    """Figures of an evaluation by task and metric, fractions between 0 and 1, NOT_COMPUTED where not computed.
+
+    Args:
+        results: {task: {metric: figure}}, kept as `results`.
+    """
+
+    def __init__(self, results: dict[str, dict[str, float]]):
+        self.results = OrderedDict(results)
+
+    def __repr__(self) -> str:
+        lines = [""]
+        for task, figures in self.results.items():
+            lines += [f"Task: {task}", ", ".join(figures), ", ".join(f"{value:.4f}" for value in figures.values())]
+        return "\n".join(lines) + "\n"
+
+
+class COCOResults(Results):
     """Figures by task and metric: `results["bbox"]["AP50"]`, fractions between 0 and 1, -1 where not computed.
 
     Args:
@@ -33,8 +50,8 @@ class COCOResults:
         unknown = [task for task in iou_types if task not in self.METRICS]
         if unknown:
             raise ValueError(f"COCOResults got unknown tasks {unknown}; known are {list(self.METRICS)}")
-        self.results = OrderedDict(
-            (task, OrderedDict((metric, NOT_COMPUTED) for metric in self.METRICS[task])) for task in iou_types
+        super().__init__(
+            {task: OrderedDict((metric, NOT_COMPUTED) for metric in self.METRICS[task]) for task in iou_types}
         )
 
     def update(self, coco_eval) -> None:
@@ -46,14 +63,8 @@ class COCOResults:
         for metric, value in zip(self.METRICS[task], coco_eval.stats, strict=False):
             self.results[task][metric] = float(value)
 
-    def __repr__(self) -> str:
-        lines = [""]
-        for task, figures in self.results.items():
-            lines += [f"Task: {task}", ", ".join(figures), ", ".join(f"{value:.4f}" for value in figures.values())]
-        return "\n".join(lines) + "\n"
 
-
-def compare_with_expected(results: COCOResults, expected_results, sigma_tol: float) -> list[tuple[bool, str]]:
+def compare_with_expected(results: Results, expected_results, sigma_tol: float) -> list[tuple[bool, str]]:
     """One (passed, line) for every expected figure.
 
     Args:
@@ -89,7 +100,7 @@ def compare_with_expected(results: COCOResults, expected_results, sigma_tol: flo
     return outcome
 
 
-def check_expected_results(results: COCOResults, expected_results, sigma_tol: float) -> bool:
+def check_expected_results(results: Results, expected_results, sigma_tol: float) -> bool:
     """Logs compare_with_expected (PASS as INFO, FAIL as ERROR); True when every figure passed."""
     outcome = compare_with_expected(results, expected_results, sigma_tol)
     for passed, line in outcome:

@@ -9,6 +9,8 @@ import torch
 
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.keypoint import Keypoints, PersonKeypoints
+from maskrcnn_benchmark.structures.packed_map import PackedMap
+from maskrcnn_benchmark.structures.panoptic_map import PanopticMap
 from maskrcnn_benchmark.utils.atomic_write import atomic_write
 from maskrcnn_benchmark.utils.safe_unpickle import load_pickled
 
@@ -19,7 +21,7 @@ _NAMES = {
     (f"{package}.structures.{module}", kind.__name__): kind
     for package in ("maskrcnn_benchmark", "fcos_core")
     for module, kind in (("bounding_box", BoxList), ("keypoint", Keypoints), ("keypoint", PersonKeypoints))
-}
+} | {(kind.__module__, kind.__name__): kind for kind in (PackedMap, PanopticMap)}
 
 
 def numbered(predictions: Predictions) -> Iterator[tuple[int, BoxList]]:
@@ -41,7 +43,7 @@ def save_predictions(predictions: Sequence[BoxList | None], path: str | os.PathL
 
 def _compact(boxlist: BoxList) -> BoxList:
     """The same detections with storages of their own: a view would take all of its base tensor to the file."""
-    new = BoxList(boxlist.bbox.detach().to("cpu").clone(), boxlist.size, boxlist.mode)
+    new = BoxList(boxlist.bbox.detach().to("cpu").clone(), boxlist.size, boxlist.mode, boxlist.box_offset)
     for name in boxlist.fields():
         data = boxlist.get_field(name)
         if isinstance(data, torch.Tensor):

@@ -16,7 +16,7 @@ import torch
 
 from maskrcnn_benchmark.evaluation.coco_results import NOT_COMPUTED, check_expected_results
 from maskrcnn_benchmark.evaluation.predictions import Predictions, numbered
-from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.bounding_box import TO_REMOVE, BoxList
 from maskrcnn_benchmark.structures.boxlist_ops import boxlist_iou
 from maskrcnn_benchmark.utils.atomic_write import atomic_write
 
@@ -133,6 +133,7 @@ def _in_original_size(prediction: BoxList, dataset, index: int) -> BoxList:
         )
     info = dataset.get_img_info(index)
     boxlist = prediction.copy_with_fields(["labels", "scores"]).resize((info["width"], info["height"]))
+    boxlist = boxlist.with_offset(TO_REMOVE)  # VOC counts inclusive pixels
     labels = boxlist.get_field("labels")
     strange = labels[(labels < 1) | (labels > len(dataset.class_names))].unique().tolist()
     if strange:

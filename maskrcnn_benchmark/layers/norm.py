@@ -34,9 +34,8 @@ class FrozenBatchNorm2d(nn.Module):
         scale = self.weight.to(wide) * (self.running_var.to(wide) + self.eps).rsqrt()
         shift = self.bias.to(wide) - self.running_mean.to(wide) * scale
         shape = (1, -1, 1, 1)
-        # The product needs no gradient but x's, so autograd keeps no copy of x (F.batch_norm would), and the sum can
-        # be made in place.
-        return (x * scale.to(x.dtype).view(shape)).add_(shift.to(x.dtype).view(shape))
+        # One pass over the map, and as it needs no gradient but x's, autograd keeps no copy of x (F.batch_norm would).
+        return torch.addcmul(shift.to(x.dtype).view(shape), x, scale.to(x.dtype).view(shape))
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         state_dict.pop(prefix + "num_batches_tracked", None)

@@ -9,6 +9,8 @@ import math
 
 import torch
 
+from maskrcnn_benchmark.modeling.convention import get_convention
+
 
 class BoxCoder:
     """Translates boxes into (dx, dy, dw, dh) relative to other boxes, and back.
@@ -20,12 +22,20 @@ class BoxCoder:
         weights: factors of dx, dy, dw, dh in the code.
         bbox_xform_clip: upper bound of dw and dh in decoding, so that no box outgrows float32.
         box_offset: see Convention.
+        bounded_below: -bbox_xform_clip is a lower bound, too.
     """
 
-    def __init__(self, weights, bbox_xform_clip: float = math.log(1000.0 / 16), box_offset: float = 1.0):
+    def __init__(
+        self,
+        weights,
+        bbox_xform_clip: float = math.log(1000.0 / 16),
+        box_offset: float = 1.0,
+        bounded_below: bool = False,
+    ):
         self.weights = tuple(weights)
         self.bbox_xform_clip = bbox_xform_clip
         self.box_offset = box_offset
+        self.least = -bbox_xform_clip if bounded_below else -math.inf
 
     def encode(self, reference_boxes: torch.Tensor, proposals: torch.Tensor) -> torch.Tensor:
         """Codes (R, 4) that turn proposals (R, 4) into reference_boxes (R, 4); all xyxy in pixels."""
@@ -46,8 +56,8 @@ class BoxCoder:
         codes = rel_codes.reshape(len(rel_codes), rel_codes.shape[1] // 4, 4)
         dx, dy, dw, dh = (code / weight for code, weight in zip(codes.unbind(dim=2), self.weights, strict=True))
         center_x, center_y = dx * w + x, dy * h + y
-        half_w = 0.5 * (torch.exp(dw.clamp(max=self.bbox_xform_clip)) * w)
-        half_h = 0.5 * (torch.exp(dh.clamp(max=self.bbox_xform_clip)) * h)
+        half_w = 0.5 * (torch.exp(dw.clamp(self.least, self.bbox_xform_clip)) * w)
+        half_h = 0.5 * (torch.exp(dh.clamp(self.least, self.bbox_xform_clip)) * h)
         corners = (
             center_x - half_w,
             center_y - half_h,
@@ -61,3 +71,9 @@ class BoxCoder:
         x1, y1, x2, y2 = boxes.unbind(dim=1)
         width, height = x2 - x1 + self.box_offset, y2 - y1 + self.box_offset
         return x1 + 0.5 * width, y1 + 0.5 * height, width, height
+
+
+def make_box_coder(cfg, weights) -> BoxCoder:
+    """The coder of these weights in the config's convention."""
+    convention = get_convention(cfg.MODEL.CONVENTION)
+    return BoxCoder(weights, box_offset=convention.box_offset, bounded_below=convention.codes_bounded_below)

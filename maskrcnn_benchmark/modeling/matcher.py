@@ -24,6 +24,8 @@ class Matcher:
         allow_low_quality_matches: every ground truth also wins all predictions that have its best overlap (ties
             included, and an overlap of 0 where it has no better one). Such a prediction is matched with its own best
             ground truth, which may be another one.
+        best_matches_kept: instead, every ground truth whose best overlap is at least low_threshold is matched with all
+            predictions that have this overlap, even if they overlap another one more; the last of several has them.
 
     Raises:
         ValueError: low_threshold is above high_threshold.
@@ -32,7 +34,13 @@ class Matcher:
     BELOW_LOW_THRESHOLD = -1
     BETWEEN_THRESHOLDS = -2
 
-    def __init__(self, high_threshold: float, low_threshold: float, allow_low_quality_matches: bool = False):
+    def __init__(
+        self,
+        high_threshold: float,
+        low_threshold: float,
+        allow_low_quality_matches: bool = False,
+        best_matches_kept: bool = False,
+    ):
         if low_threshold > high_threshold:
             raise ValueError(
                 f"a matcher's low threshold is at most its high one, got {low_threshold} and {high_threshold} "
@@ -41,6 +49,7 @@ class Matcher:
         self.high_threshold = high_threshold
         self.low_threshold = low_threshold
         self.allow_low_quality_matches = allow_low_quality_matches
+        self.best_matches_kept = best_matches_kept
 
     def __call__(self, match_quality_matrix: torch.Tensor) -> torch.Tensor:
         """Matches (N,) int64 for overlaps (G, N): an index below G (the first of equally good ones), or one of the two
@@ -48,7 +57,7 @@ class Matcher:
         if len(match_quality_matrix) == 0:
             return self._no_match(match_quality_matrix.shape[1], match_quality_matrix.device)
         quality, index = match_quality_matrix.max(dim=0)
-        best = match_quality_matrix.amax(dim=1) if self.allow_low_quality_matches and index.numel() else None
+        best = match_quality_matrix.amax(dim=1) if self._wants_best and index.numel() else None
         return self._decide(match_quality_matrix, quality, index, best)
 
     def match_boxes(self, boxes: torch.Tensor, predictions: torch.Tensor, box_offset: float = 1.0) -> torch.Tensor:
@@ -63,7 +72,7 @@ class Matcher:
             return self(box_iou(boxes, predictions, box_offset))
         # The best overlap of each box is known after the last piece, so the overlaps are computed twice.
         best = None
-        if self.allow_low_quality_matches:
+        if self._wants_best:
             best = torch.stack([box_iou(boxes, piece, box_offset).amax(dim=1) for piece in pieces]).amax(dim=0)
         matches = []
         for piece in pieces:
@@ -77,7 +86,16 @@ class Matcher:
         matches = torch.where(quality < self.low_threshold, self.BELOW_LOW_THRESHOLD, matches)
         if best is None:
             return matches
-        return torch.where((overlaps == best[:, None]).any(dim=0), index, matches)
+        has_best = overlaps == best[:, None]
+        if not self.best_matches_kept:
+            return torch.where(has_best.any(dim=0), index, matches)
+        numbers = torch.arange(len(best), device=best.device)[:, None]
+        last = torch.where(has_best & (best >= self.low_threshold)[:, None], numbers, -1).amax(dim=0)
+        return torch.where(last >= 0, last, matches)
+
+    @property
+    def _wants_best(self):
+        return self.allow_low_quality_matches or self.best_matches_kept
 
     def _no_match(self, count, device):
         return torch.full((count,), self.BELOW_LOW_THRESHOLD, dtype=torch.int64, device=device)

@@ -15,6 +15,8 @@ from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.boxes import box_area
 
+PLACEMENTS = ("clamped", "aligned", "inclusive")
+
 
 class LevelMapper:
     """Which level a region is pooled from (equation 1): floor(canonical_level + log2(side / canonical_scale + eps)).
@@ -50,24 +52,28 @@ class Pooler(nn.Module):
         output_size: bins (P, Q), or one number for both.
         scales: pixels of the map per pixel of the network input, for each map pooled from, finest first.
         sampling_ratio: samples per bin and axis; 0 = adaptive.
-        aligned: see ROIAlign.
-        box_offset: see Convention.
+        placement: "clamped", "aligned" or "inclusive", see Convention.roi_placement.
+        box_offset, level_eps: see Convention.
 
     Forward takes at least L = len(scales) maps (N, C, H_l, W_l), of which it reads the first L, and N BoxLists. It
     returns (R, C, P, Q) in the order of the boxes.
 
     Raises:
-        ValueError: fewer maps than scales.
+        ValueError: fewer maps than scales, or an unknown placement.
     """
 
-    def __init__(self, output_size, scales, sampling_ratio, aligned=False, box_offset=1.0):
+    def __init__(self, output_size, scales, sampling_ratio, placement="clamped", box_offset=1.0, level_eps=1e-6):
         super().__init__()
+        if placement not in PLACEMENTS:
+            known = ", ".join(map(repr, PLACEMENTS))
+            raise ValueError(f"the placement of regions is one of {known}, not {placement!r}")
         self.output_size = output_size
         self.scales = tuple(scales)
         self.sampling_ratio = sampling_ratio
-        self.aligned = aligned
+        self.placement = placement
+        self.aligned = placement != "clamped"
         k_min, k_max = (round(-math.log2(scale)) for scale in (scales[0], scales[-1]))
-        self.map_levels = LevelMapper(k_min, k_max, box_offset=box_offset)
+        self.map_levels = LevelMapper(k_min, k_max, eps=level_eps, box_offset=box_offset)
 
     def forward(self, features: list[Tensor], boxlists: list[BoxList]) -> Tensor:
         if len(features) < len(self.scales):
@@ -78,6 +84,9 @@ class Pooler(nn.Module):
         maps = features[: len(self.scales)]
         levels = self.map_levels(boxlists) if len(maps) > 1 else None
         rois = boxes_with_image_index(boxlists)
+        if self.placement == "inclusive":
+            scales = rois.new_tensor(self.scales)
+            rois = _to_far_side(rois, scales if levels is None else scales[levels])
         return multilevel_roi_align(
             maps, rois, levels, self.output_size, self.scales, self.sampling_ratio, self.aligned
         )
@@ -85,8 +94,18 @@ class Pooler(nn.Module):
     def extra_repr(self) -> str:
         return (
             f"output_size={self.output_size}, scales={self.scales}, sampling_ratio={self.sampling_ratio}, "
-            f"aligned={self.aligned}"
+            f"placement={self.placement!r}"
         )
+
+
+def _to_far_side(rois: Tensor, scales: Tensor) -> Tensor:
+    """Inclusive regions (R, 5) as an aligned ROIAlign has to get them to read from x1 * scale to (x2 + 1) * scale.
+
+    scales: of the map of each region, (R,), or of all, (1,).
+    """
+    half = 0.5 / scales[:, None]  # an aligned one takes half a pixel of the map off
+    near = rois[:, 1:3] + half
+    return torch.cat((rois[:, :1], near, torch.maximum(rois[:, 3:] + 1 + half, near)), dim=1)
 
 
 def boxes_with_image_index(boxlists: list[BoxList]) -> Tensor:
@@ -102,9 +121,12 @@ def boxes_with_image_index(boxlists: list[BoxList]) -> Tensor:
 def make_pooler(cfg, head_name: str) -> Pooler:
     """The pooler that MODEL.<head_name> (ROI_BOX_HEAD, ROI_MASK_HEAD, ...) describes."""
     node = cfg.MODEL[head_name]
+    convention = get_convention(cfg.MODEL.CONVENTION)
     return Pooler(
         output_size=(node.POOLER_RESOLUTION, node.POOLER_RESOLUTION),
         scales=node.POOLER_SCALES,
         sampling_ratio=node.POOLER_SAMPLING_RATIO,
-        box_offset=get_convention(cfg.MODEL.CONVENTION).box_offset,
+        placement=convention.roi_placement,
+        box_offset=convention.box_offset,
+        level_eps=convention.level_eps,
     )

@@ -11,7 +11,8 @@ def make_optimizer(cfg, model: torch.nn.Module) -> torch.optim.Optimizer:
     """SGD or AdamW over the trainable parameters of `model`, in one group per distinct (lr, weight decay).
 
     SGD has the forks' numbers. A parameter whose name contains "bias" learns at BASE_LR * BIAS_LR_FACTOR and decays
-    by WEIGHT_DECAY_BIAS; all others, norm weights included, learn at BASE_LR and decay by WEIGHT_DECAY.
+    by WEIGHT_DECAY_BIAS; all others, norm weights included, learn at BASE_LR and decay by WEIGHT_DECAY. With a
+    WEIGHT_DECAY_NORM of 0 or more, that is what the weights and biases of norms decay by.
 
     AdamW learns at BASE_LR everywhere (its step does not scale with the gradient, so the doubled rate of biases
     has no ground there) and decays only tensors of more than one dimension: no bias, no norm weight, no scale.
@@ -24,6 +25,7 @@ def make_optimizer(cfg, model: torch.nn.Module) -> torch.optim.Optimizer:
     solver = cfg.SOLVER
     if solver.OPTIMIZER not in ("SGD", "AdamW"):
         raise ValueError(f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}: want 'SGD' or 'AdamW'")
+    of_norms = _norm_parameters(model) if solver.WEIGHT_DECAY_NORM >= 0 else set()
     groups: dict[tuple[float, float], list] = {}
     names = []
     for name, parameter in model.named_parameters():
@@ -34,6 +36,8 @@ def make_optimizer(cfg, model: torch.nn.Module) -> torch.optim.Optimizer:
             weight_decay = weight_decay if parameter.dim() > 1 else 0.0
         elif "bias" in name:
             lr, weight_decay = lr * solver.BIAS_LR_FACTOR, solver.WEIGHT_DECAY_BIAS
+        if parameter in of_norms and solver.OPTIMIZER == "SGD":
+            weight_decay = solver.WEIGHT_DECAY_NORM
         if name.endswith((".offset.weight", ".offset.bias")):
             lr *= solver.DCONV_OFFSETS_LR_FACTOR
         groups.setdefault((lr, weight_decay), []).append((name, parameter))
@@ -59,6 +63,16 @@ def make_optimizer(cfg, model: torch.nn.Module) -> torch.optim.Optimizer:
 
     optimizer.register_load_state_dict_pre_hook(accept_forks_state)
     return optimizer
+
+
+def _norm_parameters(model: torch.nn.Module) -> set[torch.nn.Parameter]:
+    norms = (torch.nn.modules.batchnorm._NormBase, torch.nn.GroupNorm, torch.nn.LayerNorm)
+    return {
+        parameter
+        for module in model.modules()
+        if isinstance(module, norms)
+        for parameter in module.parameters(recurse=False)
+    }
 
 
 def _start_with_zero_momentum(optimizer: torch.optim.SGD) -> None:

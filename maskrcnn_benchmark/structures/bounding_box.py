@@ -1,6 +1,6 @@
 """Boxes of one picture, with whatever belongs to each of them (labels, scores, masks, ...).
 
-Shapes: N boxes. Boxes are inclusive pixel boxes, as in maskrcnn-benchmark: a width is x2 - x1 + 1.
+Shapes: N boxes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from maskrcnn_benchmark.structures.boxes import box_area, clip_boxes
 FLIP_LEFT_RIGHT = 0
 FLIP_TOP_BOTTOM = 1
 
-# What an inclusive side adds to x2 - x1.
+# What the side of an inclusive pixel box adds to x2 - x1, as in maskrcnn-benchmark.
 TO_REMOVE = 1
 
 
@@ -24,16 +24,22 @@ class BoxList:
     Args:
         bbox: (N, 4) tensor or nested list; kept as float32.
         image_size: (width, height) of the picture that the coordinates belong to, in pixels.
-        mode: "xyxy" (corners, both inside the box) or "xywh" (corner, width, height).
+        mode: "xyxy" (corners) or "xywh" (corner, width, height).
+        box_offset: what a side adds to its coordinate difference: 1 where both corners are pixels of the box, 0 where
+            they are points (see Convention). Every list that is made of this one has the same.
 
-    A field is a tensor whose first dimension is N, or an object with its own `resize`, `transpose`,
-    `crop`, `to` and indexing (masks, keypoints), which then follow the boxes.
+    A field is a tensor whose first dimension is N, or an object with its own `resize(size)`,
+    `transpose(method)`, `crop(box)`, `to` and indexing (masks, keypoints), which then follow the boxes. Where
+    box_offset is not 1, `transpose` gets it as a second argument.
 
     Raises:
         ValueError: bbox is not (N, 4), or mode is unknown.
     """
 
-    def __init__(self, bbox, image_size: tuple[int, int], mode: str = "xyxy"):
+    # of the class too, for lists in files of programs that knew inclusive boxes only
+    box_offset: float = TO_REMOVE
+
+    def __init__(self, bbox, image_size: tuple[int, int], mode: str = "xyxy", box_offset: float = TO_REMOVE):
         device = bbox.device if isinstance(bbox, torch.Tensor) else torch.device("cpu")
         bbox = torch.as_tensor(bbox, dtype=torch.float32, device=device)
         if bbox.numel() == 0 and bbox.dim() == 1:
@@ -45,6 +51,7 @@ class BoxList:
         self.bbox = bbox
         self.size = image_size
         self.mode = mode
+        self.box_offset = box_offset
         self.extra_fields: dict[str, Any] = {}
 
     # ---- fields
@@ -68,7 +75,7 @@ class BoxList:
 
     def _with_boxes(self, bbox: torch.Tensor, size, field_call=None) -> BoxList:
         """A new BoxList of `bbox` in this list's mode, its object fields put through `field_call`."""
-        new = BoxList(bbox, size, mode="xyxy").convert(self.mode)
+        new = BoxList(bbox, size, "xyxy", self.box_offset).convert(self.mode)
         for name, data in self.extra_fields.items():
             follows = field_call is not None and not isinstance(data, torch.Tensor)
             new.add_field(name, field_call(data) if follows else data)
@@ -84,8 +91,8 @@ class BoxList:
             return self
         x1, y1, x2, y2 = self._corners()
         if mode == "xywh":
-            x2, y2 = x2 - x1 + TO_REMOVE, y2 - y1 + TO_REMOVE
-        new = BoxList(torch.stack((x1, y1, x2, y2), dim=1), self.size, mode)
+            x2, y2 = x2 - x1 + self.box_offset, y2 - y1 + self.box_offset
+        new = BoxList(torch.stack((x1, y1, x2, y2), dim=1), self.size, mode, self.box_offset)
         new._copy_extra_fields(self)
         return new
 
@@ -94,7 +101,18 @@ class BoxList:
         a, b, c, d = self.bbox.unbind(dim=1)
         if self.mode == "xyxy":
             return a, b, c, d
-        return a, b, a + (c - TO_REMOVE).clamp(min=0), b + (d - TO_REMOVE).clamp(min=0)
+        return a, b, a + (c - self.box_offset).clamp(min=0), b + (d - self.box_offset).clamp(min=0)
+
+    def with_offset(self, box_offset: float) -> BoxList:
+        """The same boxes under another box_offset (self if it has that already): xyxy corners move, sides stay."""
+        if box_offset == self.box_offset:
+            return self
+        x1, y1, x2, y2 = self._corners()
+        change = self.box_offset - box_offset
+        moved = torch.stack((x1, y1, x2 + change, y2 + change), dim=1)
+        new = BoxList(moved, self.size, "xyxy", box_offset).convert(self.mode)
+        new._copy_extra_fields(self)
+        return new
 
     def resize(self, size: tuple[int, int], *args, **kwargs) -> BoxList:
         """Boxes scaled to a picture of size (width, height); coordinates are multiplied, not rounded."""
@@ -104,7 +122,7 @@ class BoxList:
         if self.mode == "xywh":
             # widths scale like coordinates: going through inclusive corners would not give w * ratio
             scale = scaled.new_tensor([ratio_x, ratio_y, ratio_x, ratio_y])
-            new = BoxList(self.bbox * scale, size, mode="xywh")
+            new = BoxList(self.bbox * scale, size, "xywh", self.box_offset)
             for name, data in self.extra_fields.items():
                 follows = not isinstance(data, torch.Tensor)
                 new.add_field(name, data.resize(size, *args, **kwargs) if follows else data)
@@ -112,9 +130,9 @@ class BoxList:
         return self._with_boxes(scaled, size, lambda data: data.resize(size, *args, **kwargs))
 
     def transpose(self, method: int) -> BoxList:
-        """Mirrored boxes; method is FLIP_LEFT_RIGHT (x -> W - x - 1) or FLIP_TOP_BOTTOM (y -> H - y).
+        """Mirrored boxes; method is FLIP_LEFT_RIGHT (x -> W - x - box_offset) or FLIP_TOP_BOTTOM (y -> H - y).
 
-        The vertical flip lacks the - 1 of the horizontal one, as in the original.
+        The vertical flip lacks the - 1 of inclusive boxes, as in the original.
         """
         if method not in (FLIP_LEFT_RIGHT, FLIP_TOP_BOTTOM):
             raise NotImplementedError(
@@ -123,11 +141,15 @@ class BoxList:
         width, height = self.size
         x1, y1, x2, y2 = self._corners()
         if method == FLIP_LEFT_RIGHT:
-            x1, x2 = width - x2 - TO_REMOVE, width - x1 - TO_REMOVE
+            x1, x2 = width - x2 - self.box_offset, width - x1 - self.box_offset
         else:
             y1, y2 = height - y2, height - y1
         mirrored = torch.stack((x1, y1, x2, y2), dim=1)
-        return self._with_boxes(mirrored, self.size, lambda data: data.transpose(method))
+        return self._with_boxes(mirrored, self.size, lambda data: self._mirror(data, method))
+
+    def _mirror(self, data, method):
+        inclusive = self.box_offset == TO_REMOVE
+        return data.transpose(method) if inclusive else data.transpose(method, self.box_offset)
 
     def crop(self, box) -> BoxList:
         """Boxes relative to the window box = (x1, y1, x2, y2), cut at its border; boxes outside stay, empty."""
@@ -146,13 +168,13 @@ class BoxList:
         return self._with_boxes(cropped, (width, height), lambda data: data.crop(box))
 
     def clip_to_image(self, remove_empty: bool = True) -> BoxList:
-        """Cuts the boxes at the picture's border: coordinates within [0, side - 1].
+        """Cuts the boxes at the picture's border: coordinates within [0, side - box_offset].
 
         Changes this BoxList (its tensor is replaced, not written into). With remove_empty, returns
         a copy without the boxes that have x2 <= x1 or y2 <= y1; otherwise returns self.
         """
-        clipped = clip_boxes(torch.stack(self._corners(), dim=1), self.size, TO_REMOVE)
-        self.bbox = BoxList(clipped, self.size).convert(self.mode).bbox
+        clipped = clip_boxes(torch.stack(self._corners(), dim=1), self.size, self.box_offset)
+        self.bbox = BoxList(clipped, self.size, "xyxy", self.box_offset).convert(self.mode).bbox
         if not remove_empty:
             return self
         return self[(clipped[:, 3] > clipped[:, 1]) & (clipped[:, 2] > clipped[:, 0])]
@@ -161,20 +183,20 @@ class BoxList:
         """Areas (N,) in square pixels."""
         if self.mode == "xywh":
             return self.bbox[:, 2] * self.bbox[:, 3]
-        return box_area(self.bbox, TO_REMOVE)
+        return box_area(self.bbox, self.box_offset)
 
     # ---- the list
 
     def to(self, device) -> BoxList:
         """A copy on another device; fields without a `to` are shared."""
-        new = BoxList(self.bbox.to(device), self.size, self.mode)
+        new = BoxList(self.bbox.to(device), self.size, self.mode, self.box_offset)
         for name, data in self.extra_fields.items():
             new.add_field(name, data.to(device) if hasattr(data, "to") else data)
         return new
 
     def __getitem__(self, item) -> BoxList:
         """The boxes that item (slice, index tensor or list, bool mask) picks, with their fields."""
-        new = BoxList(self.bbox[item], self.size, self.mode)
+        new = BoxList(self.bbox[item], self.size, self.mode, self.box_offset)
         for name, data in self.extra_fields.items():
             new.add_field(name, data[item])
         return new
@@ -188,7 +210,7 @@ class BoxList:
         Raises:
             KeyError: a field is missing and skip_missing is False.
         """
-        new = BoxList(self.bbox, self.size, self.mode)
+        new = BoxList(self.bbox, self.size, self.mode, self.box_offset)
         for name in [fields] if isinstance(fields, str) else fields:
             if self.has_field(name):
                 new.add_field(name, self.get_field(name))

@@ -17,7 +17,10 @@ def box_area(boxes: torch.Tensor, offset: float = 1.0) -> torch.Tensor:
 
 
 def box_iou(boxes1: torch.Tensor, boxes2: torch.Tensor, offset: float = 1.0) -> torch.Tensor:
-    """Intersection over union (N, M) of boxes1 (N, 4) and boxes2 (M, 4); no epsilon in the denominator."""
+    """Intersection over union (N, M) of boxes1 (N, 4) and boxes2 (M, 4); no epsilon in the denominator.
+
+    Boxes without area overlap nothing: 0.
+    """
     # coordinate by coordinate: on the CPU several times as fast as on a last dimension of 2
     x1, y1, x2, y2 = boxes1[:, :, None].unbind(dim=1)
     other_x1, other_y1, other_x2, other_y2 = boxes2.t().contiguous().unbind(dim=0)
@@ -25,7 +28,7 @@ def box_iou(boxes1: torch.Tensor, boxes2: torch.Tensor, offset: float = 1.0) -> 
     height = (torch.minimum(y2, other_y2) - torch.maximum(y1, other_y1) + offset).clamp(min=0)
     intersection = width * height
     union = box_area(boxes1, offset)[:, None] + box_area(boxes2, offset)[None, :] - intersection
-    return intersection / union
+    return (intersection / union).nan_to_num_(nan=0.0)
 
 
 def clip_boxes(boxes: torch.Tensor, image_size: tuple[int, int], offset: float = 1.0) -> torch.Tensor:

@@ -60,8 +60,8 @@ class Keypoints:
         scaled[..., 1] *= ratio_y
         return self._like(scaled, size)
 
-    def transpose(self, method: int) -> Keypoints:
-        """Keypoints of the mirrored picture (x -> W - x - 1), where left ones become right ones.
+    def transpose(self, method: int, box_offset: float = TO_REMOVE) -> Keypoints:
+        """Keypoints of the mirrored picture (x -> W - x - box_offset), where left ones become right ones.
 
         Those with visibility 0 get zeros.
 
@@ -77,7 +77,7 @@ class Keypoints:
                 "each other: give flip_inds, or name them with 'left' and 'right' in the data set's categories"
             )
         mirrored = self.keypoints[:, list(self.flip_inds)]
-        mirrored[..., 0] = self.size[0] - mirrored[..., 0] - TO_REMOVE
+        mirrored[..., 0] = self.size[0] - mirrored[..., 0] - box_offset
         mirrored[mirrored[..., 2] == 0] = 0
         return self._like(mirrored, self.size)
 

@@ -68,8 +68,8 @@ class PolygonInstance:
         moved = getattr(PolygonList([self.polygons], self.size), method)(*args)
         return PolygonInstance(moved.polygons[0] if len(moved) else [], moved.size)
 
-    def transpose(self, method: int) -> PolygonInstance:
-        return self._through("transpose", method)
+    def transpose(self, method: int, box_offset: float = TO_REMOVE) -> PolygonInstance:
+        return self._through("transpose", method, box_offset)
 
     def crop(self, box) -> PolygonInstance:
         return self._through("crop", box)
@@ -152,12 +152,12 @@ class PolygonList:
         bounds = self._point_offsets[first : last + 1]
         return [self._points[a:b].reshape(-1) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
 
-    def transpose(self, method: int) -> PolygonList:
-        """Mirrored polygons: x -> W - x - 1 or y -> H - y - 1."""
+    def transpose(self, method: int, box_offset: float = TO_REMOVE) -> PolygonList:
+        """Mirrored polygons: x -> W - x - box_offset or y -> H - y - box_offset."""
         _check_method(method, "PolygonList")
         axis = 0 if method == FLIP_LEFT_RIGHT else 1
         points = self._points.copy()
-        points[:, axis] = self.size[axis] - points[:, axis] - TO_REMOVE
+        points[:, axis] = self.size[axis] - points[:, axis] - box_offset
         return self._with_points(points, self.size)
 
     def crop(self, box) -> PolygonList:
@@ -258,7 +258,8 @@ class BinaryMaskList:
         else:
             self.masks = masks.to(torch.uint8)
 
-    def transpose(self, method: int) -> BinaryMaskList:
+    def transpose(self, method: int, box_offset: float = TO_REMOVE) -> BinaryMaskList:
+        """Mirrored masks; pixels change places alike whatever box_offset is."""
         _check_method(method, "BinaryMaskList")
         return BinaryMaskList(self.masks.flip(2 if method == FLIP_LEFT_RIGHT else 1), self.size, copy=False)
 
@@ -342,8 +343,9 @@ class SegmentationMask:
     def size(self) -> tuple:
         return self.instances.size
 
-    def transpose(self, method: int) -> SegmentationMask:
-        return self._around(self.instances.transpose(method))
+    def transpose(self, method: int, box_offset: float = TO_REMOVE) -> SegmentationMask:
+        """Mirrored masks; box_offset is that of the boxes beside them, see BoxList."""
+        return self._around(self.instances.transpose(method, box_offset))
 
     def crop(self, box) -> SegmentationMask:
         return self._around(self.instances.crop(box))

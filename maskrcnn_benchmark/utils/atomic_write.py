@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import json
 import os
 
 
@@ -40,3 +41,13 @@ def atomic_write(path: str | os.PathLike):
             os.remove(temporary)
         raise
     _sync_folder(folder)
+
+
+def write_json(path: str | os.PathLike, content, indent: int | None = None) -> None:
+    """Writes content as JSON, atomically.
+
+    Raises:
+        ValueError: a number in it is not finite, which JSON has no word for.
+    """
+    with atomic_write(path) as file:
+        file.write(json.dumps(content, indent=indent, allow_nan=False).encode())

@@ -9,8 +9,6 @@ from .load_report import LoadReport, describe, named
 # Counters steer nothing here, and the offset convolutions of deformable layers are no part of ImageNet files.
 _OPTIONAL = re.compile(r"\.num_batches_tracked$|\.offset\.(weight|bias)$")
 _RUNNING = re.compile(r"\.running_(mean|var)$")
-# The last convolution of MobileNetV2 belongs to its classifier; detectors stop before it.
-_CLASSIFIER = re.compile(r"(^|\.)features\.18\.")
 
 
 def _shapes_of(keys, shapes) -> str:
@@ -47,9 +45,10 @@ def check_body(report: LoadReport) -> None:
     parts = {key[len(prefix) :].split(".")[0] for key in body}
     surplus = []
     for key in report.unused:
-        inside = key.rpartition(prefix)[2]
-        has_weights = len(report.file_shapes[key]) >= 2 or _RUNNING.search(key)
-        if has_weights and inside.split(".")[0] in parts and not _CLASSIFIER.search(key):
+        inside = report.names.get(key, key).rpartition(prefix)[2]
+        # Caffe2's convolutions have biases of 0, which are no part of the network.
+        has_weights = len(report.file_shapes[key]) >= (1 if file_has_statistics else 2)
+        if has_weights and inside.split(".")[0] in parts:
             surplus.append(key)
     if surplus:
         raise ValueError(

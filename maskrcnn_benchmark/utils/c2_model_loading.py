@@ -50,17 +50,7 @@ def rename_c2(name: str) -> str | None:
     return next(ours(found) for pattern, ours in _STARTS if (found := re.fullmatch(pattern, start))) + ends[end]
 
 
-def _rename_deformable(state_dict: dict, stage_with_dcn) -> dict:
-    """conv2 of the deformable stages is a module of its own: layerI.B.conv2.weight -> layerI.B.conv2.conv.weight."""
-    stages = [str(stage) for stage, with_dcn in enumerate(stage_with_dcn, 1) if with_dcn]
-    if not stages:
-        return state_dict
-    logger.info("Remapping conv weights for deformable conv weights")
-    conv2 = re.compile(rf"(layer(?:{'|'.join(stages)})\.\d+\.conv2)\.(weight|bias)")
-    return OrderedDict((conv2.sub(r"\1.conv.\2", key), value) for key, value in state_dict.items())
-
-
-def convert_c2(blobs: dict, stage_with_dcn=()) -> dict[str, torch.Tensor]:
+def convert_c2(blobs: dict) -> dict[str, torch.Tensor]:
     """Tensors under our names from Caffe2 blobs (arrays by name)."""
     logger.info("Remapping C2 weights")
     state_dict = OrderedDict()
@@ -71,7 +61,7 @@ def convert_c2(blobs: dict, stage_with_dcn=()) -> dict[str, torch.Tensor]:
         logger.debug(f"C2 name: {name} mapped name: {ours}")
         # a copy: the file may be big-endian, and its array of our reader's class
         state_dict[ours] = torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), subok=False))
-    return _rename_deformable(state_dict, stage_with_dcn)
+    return state_dict
 
 
 def load_c2_format(cfg, f: str | os.PathLike) -> dict:
@@ -90,4 +80,4 @@ def load_c2_format(cfg, f: str | os.PathLike) -> dict:
         raise ValueError(
             f"{f} is a Caffe2 file, which holds a ResNet, and MODEL.BACKBONE.CONV_BODY is {body}: set it to R-..."
         )
-    return {"model": convert_c2(loaded.get("blobs", loaded), cfg.MODEL.RESNETS.STAGE_WITH_DCN)}
+    return {"model": convert_c2(loaded.get("blobs", loaded))}

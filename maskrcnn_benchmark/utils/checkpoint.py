@@ -20,9 +20,25 @@ from .model_serialization import load_state_dict
 from .model_zoo import cache_url
 from .plain_types import to_plain
 from .safe_unpickle import is_complete, load_pickled
+from .safetensors_file import is_safetensors, read_safetensors
 
 # Under which entry other programs keep the tensors.
-_MODEL_ENTRIES = ("model", "state_dict")
+_MODEL_ENTRIES = ("model", "state_dict", "model_state")
+
+
+def read_checkpoint(path: str | os.PathLike) -> dict:
+    """What is in a file of torch.save, a plain pickle or a .safetensors file, with the tensors under "model".
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or it is not usable; the message says what to do.
+    """
+    loaded = read_safetensors(path) if is_safetensors(path) else load_pickled(path)
+    if not hasattr(loaded, "keys"):
+        raise ValueError(f"{path} holds a {type(loaded).__name__}, not a checkpoint (a dict of tensors by name)")
+    for entry in _MODEL_ENTRIES:
+        if hasattr(loaded.get(entry), "keys"):
+            return {**{key: value for key, value in loaded.items() if key != entry}, "model": loaded[entry]}
+    return {"model": loaded}
 
 
 def write_checkpoint(path: str | os.PathLike, data: dict) -> None:
@@ -179,13 +195,7 @@ class Checkpointer:
 
     def _load_file(self, f) -> dict:
         """The file's dict, with the tensors under "model"."""
-        loaded = load_pickled(f)
-        if not hasattr(loaded, "keys"):
-            raise ValueError(f"{f} holds a {type(loaded).__name__}, not a checkpoint (a dict of tensors by name)")
-        for entry in _MODEL_ENTRIES:
-            if hasattr(loaded.get(entry), "keys"):
-                return {**{key: value for key, value in loaded.items() if key != entry}, "model": loaded[entry]}
-        return {"model": loaded}
+        return read_checkpoint(f)
 
     def _load_model(self, checkpoint: dict, skip_mismatched_heads: bool = False) -> None:
         self._copy_weights(checkpoint, skip_mismatched_heads, check=None)
@@ -216,8 +226,11 @@ class Checkpointer:
 class DetectronCheckpointer(Checkpointer):
     """Checkpointer for detectors: knows catalog:// and http names and Caffe2 files, and wants the whole backbone.
 
+    As the plain one, it reads the dialects of checkpoint_dialects: the forks', detectron2's, mmdetection's, timm's and
+    torchvision's names.
+
     Args:
-        cfg: MODEL.BACKBONE.CONV_BODY and MODEL.RESNETS.STAGE_WITH_DCN are read, for Caffe2 files only.
+        cfg: MODEL.BACKBONE.CONV_BODY is read for Caffe2 files, MODEL.CONVENTION for a warning.
 
     A file whose tensors do not fill `backbone.body` is refused with a ValueError that shows both sides' names; heads
     that it lacks stay as they were built and are reported.
@@ -244,3 +257,10 @@ class DetectronCheckpointer(Checkpointer):
 
     def _load_model(self, checkpoint: dict, skip_mismatched_heads: bool = False) -> None:
         self._copy_weights(checkpoint, skip_mismatched_heads, check=check_body)
+        wanted, has = self.report.convention, self.cfg.MODEL.get("CONVENTION")
+        heads = any(key.startswith("roi_heads.") for key in self.report.matched)
+        if wanted and heads and has not in (None, wanted):
+            self.logger.warning(
+                f"The file is {wanted}'s, which computes a little differently, and MODEL.CONVENTION is {has!r}: set it "
+                f"to {wanted!r}, and INPUT.PIXEL_MEAN and PIXEL_STD to the file's, to get what it was published with."
+            )

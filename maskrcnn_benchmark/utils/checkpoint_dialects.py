@@ -1,66 +1,320 @@
-"""Names of the same tensors in files of other origins: one entry a dialect.
+"""Names of the same tensors in files of other programs: one table a dialect, in the notation of key_tables.
 
-Files whose names end like the model's (the forks' detectors, VoVNet's ImageNet files, torchvision's ResNets, converted
-Caffe2 files) need no entry: the suffix matching of model_serialization covers them.
+Several tables may serve one file, one for its body and one for the detector around it; they are applied in turn. Files
+whose names end like the model's (the forks' detectors, VoVNet's ImageNet files, CenterMask's and DeepLab's bodies,
+torchvision's and timm's ResNets, converted Caffe2 files) need none: model_serialization matches by the end of names.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
+
+from .key_tables import Row
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a file of one origin names what the model names otherwise.
+    """How files of one origin name what the model names otherwise.
 
     Attributes:
         name: what the report calls it.
-        signature: regular expression; a file with a key in which it is found, and a model without one, is of this
-            dialect. A model that has such names itself is left alone.
-        renames: (pattern, replacement) pairs; the first pattern found in a key renames it.
+        theirs: regular expression; a file with a key in which it is found speaks this dialect. The keys are as the
+            tables before this one leave them.
+        rows: (theirs, ours), see key_tables; the first that fits a key renames it.
+        ours: regular expression for the other direction; the table applies to a model with a key in which it is found.
+            "" for a table that is only read.
+        class_rows: where the background's rows are, see class_rows.CLASS_ROWS.
+        convention: MODEL.CONVENTION of models that these files were trained as, if only one.
     """
 
     name: str
-    signature: str
-    renames: tuple[tuple[str, str], ...]
+    theirs: str
+    rows: tuple[Row, ...]
+    ours: str = ""
+    class_rows: str = "ours"
+    convention: str | None = None
 
 
-DIALECTS = (
-    # The network calls its norm layers "norm"; files trained before that was settled say "bn".
-    Dialect("VoVNet with norm layers named bn", r"/bn\.", ((r"/bn\.", "/norm."),)),
-    # torchvision nests convolution, norm and ReLU6 of a step in a Sequential; the forks have them in one flat list.
-    # Block 1 has no expansion step, so its projection comes one step earlier.
-    Dialect(
-        "torchvision MobileNetV2",
-        r"features\.\d+\.conv\.\d\.\d\.",
-        (
-            (r"(features\.\d+\.conv)\.0\.([01])\.", r"\1.\2."),
-            (r"(features\.\d+\.conv)\.1\.0\.", r"\1.3."),
-            (r"(features\.\d+\.conv)\.1\.1\.", r"\1.4."),
-            (r"(features\.1\.conv)\.1\.", r"\1.3."),
-            (r"(features\.1\.conv)\.2\.", r"\1.4."),
-            (r"(features\.\d+\.conv)\.2\.", r"\1.6."),
-            (r"(features\.\d+\.conv)\.3\.", r"\1.7."),
-        ),
+# The network calls its norm layers "norm"; files trained before that was settled say "bn".
+VOVNET_BN = Dialect("VoVNet with norm layers named bn", r"/bn\.", (("/bn.", "/norm."),))
+
+# Where 3D projects have the body of a camera.
+IMAGE_BACKBONE = Dialect("body under img_backbone", r"^img_backbone\.", (("^img_backbone.", "backbone.body."),))
+
+# torchvision nests convolution, norm and ReLU6 of a step in a Sequential; the forks have them in one flat list.
+# Block 1 has no expansion step, so its projection comes one step earlier.
+TORCHVISION_MOBILENET = Dialect(
+    "torchvision MobileNetV2",
+    r"features\.\d+\.conv\.\d\.\d\.",
+    (
+        ("features.1.conv.1.", "features.1.conv.3."),
+        ("features.1.conv.2.", "features.1.conv.4."),
+        ("features.{i}.conv.0.0.", "features.{i}.conv.0."),
+        ("features.{i}.conv.0.1.", "features.{i}.conv.1."),
+        ("features.{i}.conv.1.0.", "features.{i}.conv.3."),
+        ("features.{i}.conv.1.1.", "features.{i}.conv.4."),
+        ("features.{i}.conv.2.", "features.{i}.conv.6."),
+        ("features.{i}.conv.3.", "features.{i}.conv.7."),
+    ),
+    ours=r"(^|\.)features\.1\.conv\.4\.",
+)
+
+# timm's ResNets have the same names.
+TORCHVISION_RESNET = Dialect(
+    "torchvision ResNet",
+    r"^bn1\.running_mean",
+    (("^conv1.", "stem.conv1."), ("^bn1.", "stem.bn1.")),
+    ours=r"(^|\.)layer1\.0\.conv1\.",
+)
+
+TORCHVISION_DETECTOR = Dialect(
+    "torchvision detector",
+    r"^backbone\.fpn\.(inner|layer)_blocks\.|^roi_heads\.box_head\.fc6\.",
+    (
+        ("backbone.body.conv1.", "backbone.body.stem.conv1."),
+        ("backbone.body.bn1.", "backbone.body.stem.bn1."),
+        ("backbone.fpn.inner_blocks.{i}.0.", "backbone.fpn.fpn_inner{i+1}."),
+        ("backbone.fpn.layer_blocks.{i}.0.", "backbone.fpn.fpn_layer{i+1}."),
+        ("backbone.fpn.inner_blocks.{i}.", "backbone.fpn.fpn_inner{i+1}."),  # before torchvision 0.13
+        ("backbone.fpn.layer_blocks.{i}.", "backbone.fpn.fpn_layer{i+1}."),
+        ("rpn.head.conv.0.0.", "rpn.head.conv."),
+        ("roi_heads.box_head.", "roi_heads.box.feature_extractor."),
+        ("roi_heads.box_predictor.", "roi_heads.box.predictor."),
+        ("roi_heads.mask_head.mask_fcn{i}.", "roi_heads.mask.feature_extractor.mask_fcn{i}."),  # before 0.13
+        ("roi_heads.mask_head.{i}.0.", "roi_heads.mask.feature_extractor.mask_fcn{i+1}."),
+        ("roi_heads.mask_predictor.", "roi_heads.mask.predictor."),
     ),
 )
 
 
-def find_dialect(file_keys: Iterable[str], model_keys: Iterable[str]) -> Dialect | None:
-    """The first dialect whose signature the file has and the model has not."""
-    file_text, model_text = "\n".join(file_keys), "\n".join(model_keys)
-    for dialect in DIALECTS:
-        if re.search(dialect.signature, file_text) and not re.search(dialect.signature, model_text):
-            return dialect
-    return None
+def _timm_vovnet(conv: tuple[Row, ...], norm: str) -> tuple[Row, ...]:
+    """Rows of a VoVNet whose 3x3 convolutions are the modules `conv` (theirs, ours) and end with the norm `norm`."""
+    layer = "stage{s+2}.OSA{s+2}_{b+1}.layers.{i}.OSA{s+2}_{b+1}_{i}"
+    block, ours = "stages.{s}.blocks.{b}", "stage{s+2}.OSA{s+2}_{b+1}"
+    return (
+        ("stem.0.conv.", "stem.stem_1/conv."),
+        ("stem.0.bn.", "stem.stem_1/norm."),
+        *((f"stem.{{i}}.{a}.", f"stem.stem_{{i+1}}/{b}.") for a, b in (*conv, ("bn", norm))),
+        *((f"{block}.conv_mid.{{i}}.{a}.", f"{layer}/{b}.") for a, b in (*conv, ("bn", norm))),
+        (f"{block}.conv_reduction.conv.", f"{ours}.conv_reduction.OSA{{s+2}}_{{b+1}}_reduction_0/conv."),
+        (f"{block}.conv_reduction.bn.", f"{ours}.conv_reduction.OSA{{s+2}}_{{b+1}}_reduction_0/norm."),
+        (f"{block}.conv_concat.conv.", f"{ours}.concat.OSA{{s+2}}_{{b+1}}_concat/conv."),
+        (f"{block}.conv_concat.bn.", f"{ours}.concat.OSA{{s+2}}_{{b+1}}_concat/norm."),
+        (f"{block}.attn.fc.", f"{ours}.ese.fc."),
+    )
 
 
-def rename(key: str, dialect: Dialect) -> str:
-    """The key as our models write it."""
-    for pattern, replacement in dialect.renames:
-        renamed, found = re.subn(pattern, replacement, key)
-        if found:
-            return renamed
-    return key
+_PLAIN_OSA = r"OSA\d_1_0/conv\."
+_DEPTHWISE_OSA = r"OSA\d_1_0/dw_conv3x3\."
+
+TIMM = Dialect(
+    "timm VoVNet",
+    r"(^|\.)stages\.\d\.blocks\.\d+\.conv_mid\.\d\.conv\.",
+    _timm_vovnet((("conv", "conv"),), "norm"),
+    ours=_PLAIN_OSA,
+)
+TIMM_DEPTHWISE = Dialect(
+    "timm depthwise VoVNet",
+    r"(^|\.)stages\.\d\.blocks\.\d+\.conv_mid\.\d\.conv_dw\.",
+    _timm_vovnet((("conv_dw", "dw_conv3x3"), ("conv_pw", "pw_conv1x1")), "pw_norm"),
+    ours=_DEPTHWISE_OSA,
+)
+
+
+def _mmdetection_vovnet(step: tuple[str, ...]) -> tuple[Row, ...]:
+    """Rows of a VoVNet whose 3x3 convolutions are followed by what `step` says, numbered where ours has names.
+
+    Args:
+        step: our names of the layers of a step that have tensors. A ReLU ends the step and takes a number in the stem.
+    """
+    layer = "body.stage{s}.OSA{s}_{b}.layers.{i}.OSA{s}_{b}_{i}"
+    block, ours = "model.OSA_{s}.OSA{s}_{b}", "body.stage{s}.OSA{s}_{b}"
+    steps = ((1, ("conv", "norm"), 0), (2, step, 3), (3, step, 4 + len(step)))
+    return (
+        *(
+            (f"model.stem.{first + i}.", f"body.stem.stem_{k}/{name}.")
+            for k, names, first in steps
+            for i, name in enumerate(names)
+        ),
+        *((f"{block}.layers.{{i}}.{i}.", f"{layer}/{name}.") for i, name in enumerate(step)),
+        (f"{block}.conv_reduction.0.", f"{ours}.conv_reduction.OSA{{s}}_{{b}}_reduction_0/conv."),
+        (f"{block}.conv_reduction.1.", f"{ours}.conv_reduction.OSA{{s}}_{{b}}_reduction_0/norm."),
+        (f"{block}.concat.0.", f"{ours}.concat.OSA{{s}}_{{b}}_concat/conv."),
+        (f"{block}.concat.1.", f"{ours}.concat.OSA{{s}}_{{b}}_concat/norm."),
+        (f"{block}.ese.fc.", f"{ours}.ese.fc."),
+    )
+
+
+# Depthwise steps have a number 2, their norm; others end with number 1.
+MMDETECTION_VOVNET = Dialect(
+    "mmdetection-vovnet body",
+    r"model\.OSA_2\.OSA2_1\.layers\.0\.1\.weight(?![\s\S]*\.OSA2_1\.layers\.0\.2\.)",
+    _mmdetection_vovnet(("conv", "norm")),
+    ours=_PLAIN_OSA,
+)
+MMDETECTION_DEPTHWISE_VOVNET = Dialect(
+    "mmdetection-vovnet depthwise body",
+    r"model\.OSA_2\.OSA2_1\.layers\.0\.2\.weight",
+    _mmdetection_vovnet(("dw_conv3x3", "pw_conv1x1", "pw_norm")),
+    ours=_DEPTHWISE_OSA,
+)
+
+_MMDETECTION_BOX = (
+    ("shared_fcs.0.", "feature_extractor.fc6."),
+    ("shared_fcs.1.", "feature_extractor.fc7."),
+    ("fc_cls.", "predictor.cls_score."),
+    ("fc_reg.", "predictor.bbox_pred."),
+)
+_MMDETECTION_MASK = (
+    ("convs.{i}.conv.", "feature_extractor.mask_fcn{i+1}."),
+    ("upsample.", "predictor.conv5_mask."),
+    ("conv_logits.", "predictor.mask_fcn_logits."),
+)
+MMDETECTION_DETECTOR = Dialect(
+    "mmdetection 1.x detector",
+    r"^neck\.(lateral|fpn)_convs\.|^rpn_head\.rpn_conv\.|^bbox_head\.(\d\.)?fc_cls\.",
+    (
+        ("backbone.conv1.", "backbone.body.stem.conv1."),  # a ResNet
+        ("backbone.bn1.", "backbone.body.stem.bn1."),
+        ("backbone.layer{i}.", "backbone.body.layer{i}."),
+        ("neck.lateral_convs.{i}.conv.", "backbone.fpn.fpn_inner{i+1}."),
+        ("neck.fpn_convs.{i}.conv.", "backbone.fpn.fpn_layer{i+1}."),
+        ("rpn_head.rpn_conv.", "rpn.head.conv."),
+        ("rpn_head.rpn_cls.", "rpn.head.cls_logits."),
+        ("rpn_head.rpn_reg.", "rpn.head.bbox_pred."),
+        *((f"bbox_head.{theirs}", f"roi_heads.box.{ours}") for theirs, ours in _MMDETECTION_BOX),
+        *((f"mask_head.{theirs}", f"roi_heads.mask.{ours}") for theirs, ours in _MMDETECTION_MASK),
+        # a cascade: stage in front
+        *((f"bbox_head.{{n}}.{theirs}", f"roi_heads.box.{{n}}.{ours}") for theirs, ours in _MMDETECTION_BOX),
+        *((f"mask_head.{{n}}.{theirs}", f"roi_heads.mask.{{n}}.{ours}") for theirs, ours in _MMDETECTION_MASK),
+    ),
+    ours=r"^backbone\.fpn\.|^rpn\.head\.|^roi_heads\.",
+    class_rows="shared boxes",
+    convention="mmdetection",
+)
+
+DETECTRON2_RESNET = Dialect(
+    "detectron2 ResNet",
+    r"(^|\.)res[2-5]\.\d+\.(conv1|shortcut)\.",
+    (
+        ("stem.conv1.norm.", "stem.bn1."),
+        ("res{s}.{b}.shortcut.norm.", "layer{s-1}.{b}.downsample.1."),
+        ("res{s}.{b}.shortcut.", "layer{s-1}.{b}.downsample.0."),
+        ("res{s}.{b}.conv{c}.norm.", "layer{s-1}.{b}.bn{c}."),
+        ("res{s}.{b}.conv{c}.", "layer{s-1}.{b}.conv{c}."),
+    ),
+    ours=r"(^|\.)layer1\.0\.conv1\.",
+)
+
+DETECTRON2_DETECTOR = Dialect(
+    "detectron2 detector",
+    r"(^|\.)bottom_up\.|^backbone\.fpn_lateral\d|^proposal_generator\.rpn_head\.|^roi_heads\.box_(head|predictor)\.",
+    (
+        ("backbone.bottom_up.", "backbone.body."),
+        ("backbone.fpn_lateral{k}.", "backbone.fpn.fpn_inner{k-1}."),
+        ("backbone.fpn_output{k}.", "backbone.fpn.fpn_layer{k-1}."),
+        ("backbone.top_block.", "backbone.fpn.top_blocks."),
+        ("proposal_generator.rpn_head.conv.", "rpn.head.conv."),
+        ("proposal_generator.rpn_head.objectness_logits.", "rpn.head.cls_logits."),
+        ("proposal_generator.rpn_head.anchor_deltas.", "rpn.head.bbox_pred."),
+        ("roi_heads.box_head.fc1.", "roi_heads.box.feature_extractor.fc6."),
+        ("roi_heads.box_head.fc2.", "roi_heads.box.feature_extractor.fc7."),
+        ("roi_heads.box_head.{n}.fc1.", "roi_heads.box.{n}.feature_extractor.fc6."),  # a cascade
+        ("roi_heads.box_head.{n}.fc2.", "roi_heads.box.{n}.feature_extractor.fc7."),
+        ("roi_heads.box_predictor.{n}.", "roi_heads.box.{n}.predictor."),
+        ("roi_heads.box_predictor.", "roi_heads.box.predictor."),
+        ("roi_heads.mask_head.mask_fcn{i}.", "roi_heads.mask.feature_extractor.mask_fcn{i}."),
+        ("roi_heads.mask_head.deconv.", "roi_heads.mask.predictor.conv5_mask."),
+        ("roi_heads.mask_head.predictor.", "roi_heads.mask.predictor.mask_fcn_logits."),
+        ("roi_heads.keypoint_head.conv_fcn{i}.", "roi_heads.keypoint.feature_extractor.conv_fcn{i}."),
+        ("roi_heads.keypoint_head.score_lowres.", "roi_heads.keypoint.predictor.kps_score_lowres."),
+    ),
+    ours=r"^backbone\.",
+    class_rows="background last",
+    convention="detectron2",
+)
+
+# Without an FPN detectron2 has the body itself under "backbone", and C4's last layer apart. (The ResNet's table before
+# this one has made layer4 of res5.)
+DETECTRON2_C4 = Dialect(
+    "detectron2 C4 detector",
+    r"^backbone\.layer\d\.",
+    (
+        ("backbone.stem.", "backbone.body.stem."),
+        ("backbone.layer{i}.", "backbone.body.layer{i}."),
+        ("roi_heads.layer{i}.", "roi_heads.box.feature_extractor.head.layer{i}."),
+    ),
+    ours=r"feature_extractor\.head\.layer4\.",
+)
+
+# AdelaiDet's and CenterMask2's FCOS, which stand where detectron2 has its RPN.
+DETECTRON2_FCOS = Dialect(
+    "detectron2 FCOS",
+    r"^proposal_generator\.fcos_head\.",
+    (
+        ("proposal_generator.fcos_head.ctrness.", "rpn.head.centerness."),
+        ("proposal_generator.fcos_head.", "rpn.head."),
+    ),
+    ours=r"^rpn\.head\.centerness\.",
+)
+
+# The order in which they are tried on a file and applied to it; the other way they are applied from last to first.
+DIALECTS = (
+    IMAGE_BACKBONE,
+    VOVNET_BN,
+    TORCHVISION_RESNET,
+    TORCHVISION_MOBILENET,
+    TORCHVISION_DETECTOR,
+    TIMM,
+    TIMM_DEPTHWISE,
+    MMDETECTION_VOVNET,
+    MMDETECTION_DEPTHWISE_VOVNET,
+    MMDETECTION_DETECTOR,
+    DETECTRON2_RESNET,
+    DETECTRON2_DETECTOR,
+    DETECTRON2_C4,
+    DETECTRON2_FCOS,
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What `tools/convert_checkpoint.py --to` writes.
+
+    Attributes:
+        dialects: the tables, those of them whose `ours` a model has; none for our own names.
+        body_only: the program has the body alone, without a prefix.
+        entry: under which entry of the file the program looks for the tensors; "" for a bare state dict.
+        extras: regular expression of names that a file of ours has as they are, because our models call it so too or
+            have nothing of the kind.
+        alone: what a body without a detector has in front, in our names.
+    """
+
+    dialects: tuple[Dialect, ...]
+    body_only: bool = False
+    entry: str = "model"
+    extras: str = ""
+    alone: str = "backbone.body."
+
+
+TARGETS = {
+    "maskrcnn_benchmark": Target(()),
+    "detectron2": Target(
+        (DETECTRON2_RESNET, DETECTRON2_DETECTOR, DETECTRON2_C4, DETECTRON2_FCOS),
+        extras=r"^sem_seg_head\.|^proposal_generator\.anchor_generator\.|^pixel_(mean|std)$"
+        r"|^roi_heads\.(mask_head\.spatialAtt|maskiou_head)\.",  # CenterMask2
+    ),
+    "mmdetection": Target(
+        (MMDETECTION_VOVNET, MMDETECTION_DEPTHWISE_VOVNET, MMDETECTION_DETECTOR),
+        entry="state_dict",
+        extras=r"(^|\.)model\.classifier\.",
+        alone="body.",
+    ),
+    "timm": Target((TIMM, TIMM_DEPTHWISE, TORCHVISION_RESNET), body_only=True, entry="", extras=r"^(head\.)?fc\."),
+    "torchvision": Target(
+        (TORCHVISION_RESNET, TORCHVISION_MOBILENET),
+        body_only=True,
+        entry="",
+        extras=r"^fc\.|^classifier\.|^features\.18\.",
+    ),
+}

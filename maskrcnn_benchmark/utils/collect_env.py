@@ -52,6 +52,21 @@ def collect_env_info() -> str:
     return "\n".join(f"{name}: {value}" for name, value in lines)
 
 
+def cpu_name() -> str:
+    """As its maker calls it."""
+    return _cpu_info("model name") or platform.processor() or "unknown CPU"
+
+
+def _cpu_info(names: str) -> str:
+    """What Linux says of the first core under the first of `names` (a pattern) that it has; "" elsewhere."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
+    found = re.search(rf"^(?:{names})\s*:\s*(.+)$", text, re.MULTILINE)
+    return found.group(1) if found else ""
+
+
 def _package_version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
@@ -83,16 +98,10 @@ def _last_line(program: str) -> str:
 
 
 def _cpu_lines(torch) -> list[tuple[str, str]]:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        text = ""
-    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    listed = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
-    flags = set(listed.group(1).split()) if listed else set()
+    flags = set(_cpu_info("flags|Features").split())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return [
-        ("CPU", f"{model.group(1) if model else platform.processor() or 'unknown'}, {cores} usable cores"),
+        ("CPU", f"{cpu_name()}, {cores} usable cores"),
         ("CPU flags", " ".join(flag for flag in CPU_FLAGS if flag in flags) or "unknown"),
         ("torch CPU code", torch.backends.cpu.get_cpu_capability()),
         (

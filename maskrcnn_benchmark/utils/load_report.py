@@ -36,8 +36,13 @@ class LoadReport:
         unused: file keys that no model key takes.
         mismatched: same name, other shape; an error unless the caller skips them.
         skipped: those of them that the caller skipped; they keep their values.
-        model_shapes, file_shapes: shape by key, in the order of the model and of the file.
-        dialect: the table of names that was applied, if any.
+        model_shapes, file_shapes: shape by key, in the order of the model and of the file; the file's with the rows of
+            classes as ours.
+        names: file key -> our name for it.
+        from_config: keys of the model that the file lacks and that the config decides (anchors).
+        without_use: keys of the file for which detectors have no use (a classifier, counters of batch norms).
+        dialects: the tables of names that were applied.
+        convention: MODEL.CONVENTION as which the file was trained, where its dialect tells it.
     """
 
     matched: dict[str, str]
@@ -46,7 +51,11 @@ class LoadReport:
     mismatched: list[Mismatch]
     model_shapes: Mapping[str, tuple[int, ...]]
     file_shapes: Mapping[str, tuple[int, ...]]
-    dialect: str | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    from_config: list[str] = field(default_factory=list)
+    without_use: list[str] = field(default_factory=list)
+    dialects: tuple[str, ...] = ()
+    convention: str | None = None
     skipped: list[Mismatch] = field(default_factory=list)
 
     def table(self) -> str:
@@ -57,11 +66,13 @@ class LoadReport:
             ("loaded", list(self.matched), False),
             ("missing in the file", missing, True),
             ("missing statistics", statistics, True),
+            ("from the config", self.from_config, False),
             ("unused of the file", self.unused, True),
+            ("of no use here", self.without_use, True),
             ("other shape", [describe(mismatch) for mismatch in [*self.mismatched, *self.skipped]], True),
         ]
         title = f"{len(self.matched)} of the model's {len(self.model_shapes)} tensors were found in the file"
-        lines = [f"{title} ({self.dialect})" if self.dialect else title]
+        lines = [f"{title} ({', '.join(self.dialects)})" if self.dialects else title]
         for label, keys, with_names in rows:
             lines.append(f"  {label:<20}{len(keys):>5}  {named(keys) if with_names else ''}".rstrip())
         if missing or self.skipped:

@@ -1,4 +1,4 @@
-"""Pictures with boxes and masks drawn on them, side by side and in grids.
+"""Pictures with boxes, masks and segments drawn on them, side by side and in grids.
 
 Pictures are (H, W, 3) uint8 RGB numpy arrays. Nothing given is changed.
 """
@@ -20,6 +20,7 @@ PAPER = (255, 255, 255)
 
 # How much of a mask's colour is mixed in: the picture under it stays recognisable.
 MASK_OPACITY = 0.45
+SEGMENT_OPACITY = 0.6
 
 
 def label_colors(labels) -> np.ndarray:
@@ -81,19 +82,62 @@ def draw_masks(image: np.ndarray, masks, labels) -> np.ndarray:
             ones are drawn over earlier ones.
         labels: (N,).
     """
-    height, width = image.shape[:2]
     drawn = image.copy()
     for mask, color in zip(np.asarray(masks), label_colors(labels), strict=True):
-        inside = mask != 0
-        if inside.shape != (height, width):
-            stretched = Image.fromarray(inside.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
-            inside = np.asarray(stretched) != 0
+        inside = _stretched((mask != 0).astype(np.uint8), image.shape[:2]) != 0
         tint = drawn[inside] * (1 - MASK_OPACITY) + color * MASK_OPACITY
         drawn[inside] = tint.astype(np.uint8)
         padded = np.pad(inside, 1)
         whole = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
         drawn[inside & ~whole] = color
     return drawn
+
+
+def draw_segments(
+    image: np.ndarray, numbers: np.ndarray, names: Sequence[str], labels: Sequence[int], font_size: int = 13
+) -> np.ndarray:
+    """A copy of the picture in which segments are tinted in the colour of their label, parted by lines, and named.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        numbers: (H', W') uint8 or int32, k + 1 where segment k is and 0 where none is; stretched to the picture when
+            its size is another.
+        names: S texts; each stands where its segment is widest, if there is room for half of its height.
+        labels: S numbers, which decide colours only.
+        font_size: height of the text in pixels.
+    """
+    import cv2  # a second to import, and nothing else here needs it
+
+    numbers = _stretched(np.asarray(numbers), image.shape[:2])
+    tints = np.concatenate((np.zeros((1, 3)), label_colors(labels)))[numbers]
+    tinted = numbers > 0
+    drawn = image.copy()
+    drawn[tinted] = (image * (1 - SEGMENT_OPACITY) + tints * SEGMENT_OPACITY)[tinted].astype(np.uint8)
+    edge = np.zeros(numbers.shape, dtype=bool)
+    edge[:, 1:] |= numbers[:, 1:] != numbers[:, :-1]
+    edge[1:] |= numbers[1:] != numbers[:-1]
+    drawn[edge] = PAPER
+
+    canvas = Image.fromarray(drawn)
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(font_size)
+    for number, name in enumerate(names, start=1):
+        inside = np.pad(numbers == number, 1).astype(np.uint8)  # the picture's border is one of the segment, too
+        depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
+        y, x = np.unravel_index(depth.argmax(), depth.shape)
+        if depth[y, x] < font_size / 2:
+            continue
+        room = draw.textbbox((0, 0), name, font=font, anchor="mm", stroke_width=2)
+        x = min(max(x, -room[0]), max(image.shape[1] - room[2], -room[0]))
+        draw.text((x, y), name, fill=PAPER, font=font, anchor="mm", stroke_width=2, stroke_fill=INK)
+    return np.asarray(canvas).copy()
+
+
+def _stretched(numbers: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) numbers in (height, width), by the nearest pixel."""
+    if numbers.shape == tuple(size):
+        return numbers
+    return np.asarray(Image.fromarray(numbers).resize(size[::-1], Image.Resampling.NEAREST))
 
 
 def _tag_text(label: int, score: float | None, class_names: Sequence[str] | None) -> str:
@@ -114,7 +158,7 @@ def _draw_tag(draw, text, box, color, font, size, taken) -> tuple[float, float, 
         x = min(max(x, 0), max(size[0] - tag_width, 0))
         y = min(max(y, 0), max(size[1] - tag_height, 0))
         candidates.append((x, y, x + tag_width, y + tag_height))
-    tag = min(candidates, key=lambda place: sum(_overlap(place, other) for other in taken))
+    tag = min(candidates, key=lambda place: sum(overlap(place, other) for other in taken))
     draw.rectangle(tag, fill=color, outline=INK)
     draw.text((tag[0] + 3 - left, tag[1] + 2 - top), text, fill=_contrast(color), font=font)
     return tag
@@ -126,7 +170,8 @@ def _contrast(color) -> tuple[int, int, int]:
     return INK if luma > 110 else PAPER
 
 
-def _overlap(a, b) -> float:
+def overlap(a, b) -> float:
+    """Common area of two rectangles (left, top, right, bottom)."""
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 

@@ -1,7 +1,8 @@
 import pytest
 
 from maskrcnn_benchmark.config import cfg, check_values
-from maskrcnn_benchmark.config.checks import CHOICES, LEAST, NOT_YET
+from maskrcnn_benchmark.config.checks import CHOICES, LEAST
+from maskrcnn_benchmark.modeling.convention import CONVENTIONS
 
 
 def test_defaults_pass():
@@ -43,9 +44,30 @@ def test_nan_is_no_number():
         check_values(tree)
 
 
-@pytest.mark.parametrize("key", NOT_YET)
-def test_what_is_not_there_is_refused_and_not_ignored(key):
+@pytest.mark.parametrize(
+    "opts, message",
+    [
+        (["MODEL.RPN_ONLY", True], "RPN_ONLY"),
+        (["MODEL.META_ARCHITECTURE", "PanopticFPN"], "META_ARCHITECTURE 'PanopticFPN'"),
+        (["TEST.BBOX_AUG.SCALES", [400, 0]], r"SCALES is \(400, 0\)"),
+        (["TEST.BBOX_AUG.SCALES", ["400x600"]], "SCALES is .*400x600"),
+    ],
+)
+def test_test_time_augmentation_that_cannot_run_is_refused(opts, message):
     tree = cfg.clone()
-    tree.merge_from_list([key, not NOT_YET[key]])
-    with pytest.raises(ValueError, match=f"{key} is .* not available yet"):
+    tree.merge_from_list(opts)
+    check_values(tree)
+    tree.merge_from_list(["TEST.BBOX_AUG.ENABLED", True])
+    with pytest.raises(ValueError, match=message):
         check_values(tree)
+
+
+@pytest.mark.parametrize("key", ["MODEL.FCOS_ON", "MODEL.RETINANET_ON"])
+def test_test_time_augmentation_of_one_stage_detectors_passes(key):
+    tree = cfg.clone()
+    tree.merge_from_list([key, True, "MODEL.RPN_ONLY", True, "TEST.BBOX_AUG.ENABLED", True])
+    check_values(tree)
+
+
+def test_every_convention_may_be_chosen():
+    assert set(CHOICES["MODEL.CONVENTION"]) == set(CONVENTIONS)

@@ -2,8 +2,8 @@ import pytest
 
 from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog, ModelCatalog
 
-# 3 COCO 2017, 8 COCO 2014, 6 VOC and 5 of them in COCO style, 3 + 6 Cityscapes
-NUMBER_OF_SETS = 31
+# 3 COCO 2017 and 4 names of its panoptic sets, 8 COCO 2014, 6 VOC and 5 of them in COCO style, 3 + 6 Cityscapes
+NUMBER_OF_SETS = 35
 
 
 def test_names_of_all_forks_are_there():
@@ -32,6 +32,15 @@ def test_names_of_all_forks_are_there():
             "keypoints_coco_2014_train",
             "COCODataset",
             {"root": "D/coco/train2014", "ann_file": "D/coco/annotations/person_keypoints_train2014.json"},
+        ),
+        (
+            "coco_2017_val_panoptic_separated",
+            "COCOPanopticDataset",
+            {
+                "root": "D/coco/val2017",
+                "panoptic_file": "D/coco/annotations/panoptic_val2017.json",
+                "instances_file": "D/coco/annotations/instances_val2017.json",
+            },
         ),
         ("voc_2012_val", "PascalVOCDataset", {"data_dir": "D/voc/VOC2012", "split": "val"}),
         (

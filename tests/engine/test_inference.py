@@ -6,9 +6,9 @@ import distributed_cases
 import processes
 import pytest
 import torch
+from tiny_models import tiny_cfg
 from toy_training import ToyDataset, ToyLoader
 
-from maskrcnn_benchmark.config import cfg as default_cfg
 from maskrcnn_benchmark.engine import inference as engine_inference
 from maskrcnn_benchmark.engine.inference import compute_on_dataset, gather_predictions, inference
 from maskrcnn_benchmark.evaluation import load_predictions
@@ -112,18 +112,23 @@ def test_two_processes_gather_all_predictions_on_the_first():
 
 
 def test_process_whose_pictures_have_no_object_hangs_nobody():
-    cfg = default_cfg.clone()
-    cfg.merge_from_list(
-        "MODEL.FCOS_ON True MODEL.RPN_ONLY True MODEL.BACKBONE.CONV_BODY V-27-FPN-RETINANET MODEL.BACKBONE.NORM GN "
-        "MODEL.BACKBONE.FREEZE_CONV_BODY_AT 0 "
-        "MODEL.FCOS.NUM_CLASSES 3 MODEL.FCOS.NUM_CONVS 1 MODEL.RESNETS.BACKBONE_OUT_CHANNELS 64 "
-        "MODEL.VOVNET.BACKBONE_OUT_CHANNELS 64 MODEL.VOVNET.STEM_CHANNELS [32,32,32] "
-        "MODEL.VOVNET.STAGE_CONV_CHANNELS [32,32,32,32] MODEL.VOVNET.STAGE_OUT_CHANNELS [32,32,32,32] "
-        "MODEL.VOVNET.LAYERS_PER_BLOCK 2 MODEL.RETINANET.USE_C5 False".split()
-    )
     (losses, have_gradients, weight), (_, _, other_weight) = processes.run(
-        2, distributed_cases.train_where_one_process_has_no_object, cfg
+        2, distributed_cases.train_where_one_process_has_no_object, tiny_cfg("fcos")
     )
     assert all(math.isfinite(value) for step in losses for value in step.values())
     assert all(have_gradients)
     assert torch.equal(weight, other_weight)
+
+
+def test_a_model_that_draws_maps_is_told_the_size_of_the_original_pictures(rng_seed):
+    class Painter(Finder):
+        takes_output_sizes = True
+
+        def forward(self, images, targets=None, output_sizes=None):
+            sizes.append(output_sizes)
+            return super().forward(images, targets)
+
+    sizes, loader = [], ToyLoader(3)
+    loader.dataset.get_img_info = lambda index: {"width": 10 + index, "height": 20}
+    compute_on_dataset(Painter(), loader, "cpu")
+    assert [size for batch in sizes for size in batch] == [(10 + index, 20) for index in range(6)]

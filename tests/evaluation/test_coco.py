@@ -117,13 +117,24 @@ def test_unknown_iou_type_is_named_before_any_work(two_pictures):
         coco_evaluation(two_pictures, [], None, iou_types=("bbox", "contour"))
 
 
-def test_proposals_give_recall_and_return_none(two_pictures, tmp_path, caplog):
+def test_proposals_give_recall(two_pictures, tmp_path, caplog):
     proposals = BoxList([[10, 10, 29, 29], [50, 20, 79, 59]], (100, 80))
     proposals.add_field("objectness", torch.tensor([0.9, 0.8]))
     with caplog.at_level(logging.INFO, logger="maskrcnn_benchmark.inference"):
-        assert coco_evaluation(two_pictures, [proposals, None], str(tmp_path), box_only=True) is None
+        results, lists = coco_evaluation(two_pictures, [proposals, None], str(tmp_path), box_only=True)
+    assert lists == {} and 0 < results.results["box_proposal"]["AR@100"] < 1
     assert "Evaluating bbox proposals" in caplog.messages
     saved = load_pickled(tmp_path / "box_proposals.pth", {(COCOResults.__module__, "COCOResults"): COCOResults})
     figures = saved.results["box_proposal"]
     assert figures["AR@100"] == pytest.approx(2 / 3) and figures["ARs@100"] == 1 and figures["ARl@100"] == -1
     assert json.loads((tmp_path / "box_proposals.json").read_text())["results"] == saved.results
+
+
+def test_continuous_detections_keep_their_sides_and_lose_what_is_empty(two_pictures, perfect):
+    inclusive = prepare_for_coco_detection(perfect, two_pictures)
+    continuous = [boxes.with_offset(0) for boxes in perfect]
+    found = prepare_for_coco_detection(continuous, two_pictures)
+    # a continuous side scales like any length, an inclusive one loses its pixel on the way
+    assert [entry["bbox"] for entry in found] == [[10, 10, 19.5, 19.5], [50, 20, 29.5, 39.5], [0, 0, 99.5, 79.5]]
+    continuous[1].bbox[0, 2] = 0
+    assert prepare_for_coco_detection(continuous, two_pictures) == found[:2] and len(inclusive) == 3

@@ -210,3 +210,17 @@ def test_real_masks_against_themselves_are_nearly_perfect(shared_data, boxlist):
     results, _ = coco_evaluation(dataset, predictions, None, iou_types=("bbox", "segm"))
     assert results.results["bbox"]["AP"] > 0.999
     assert results.results["segm"]["AP"] > 0.98  # float32 coordinates move a pixel of the smallest objects
+
+
+def test_masks_are_pasted_as_asked(coco_dataset, boxlist):
+    dataset = coco_dataset({1: (100, 80)}, [], {5: "thing"})
+    found = boxlist((100, 80), [((10.4, 10.4, 30.4, 30.4), 1, 0.9)])
+    found.add_field("mask", torch.full((1, 1, 28, 28), 0.9))
+    for padding, aligned in ((1, False), (0, False), (0, True)):
+        wanted = paste_masks(found.get_field("mask"), found.bbox, (100, 80), padding=padding, aligned=aligned)
+        (entry,) = prepare_for_coco_segmentation([found], dataset, padding=padding, aligned=aligned)
+        assert np.array_equal(decoded(entry), wanted[0].numpy())
+        _, lists = coco_evaluation(
+            dataset, [found], None, iou_types=("segm",), mask_pasting={"padding": padding, "aligned": aligned}
+        )
+        assert lists["segm"] == [entry]

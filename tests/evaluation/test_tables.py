@@ -1,5 +1,5 @@
 from maskrcnn_benchmark.evaluation.coco_evaluator import ClassFigures
-from maskrcnn_benchmark.evaluation.tables import per_class_table
+from maskrcnn_benchmark.evaluation.tables import class_table, per_class_table
 
 
 def test_few_classes_are_one_aligned_column():
@@ -23,3 +23,14 @@ def test_many_classes_are_folded_and_none_is_lost():
 
 def test_no_classes_leave_the_header():
     assert per_class_table("bbox", []).splitlines()[1].split() == ["class", "boxes", "AP", "AP50"]
+
+
+def test_rows_are_written_under_their_keys():
+    rows = [{"class": "cat", "IoU": 0.5, "pixels": 7}, {"class": "sky", "IoU": 1.0, "pixels": 1200}]
+    assert class_table("semantic", rows).splitlines() == [
+        "semantic, per class:",
+        "class     IoU  pixels",
+        "cat    0.5000       7",
+        "sky    1.0000    1200",
+    ]
+    assert class_table("panoptic", []).splitlines() == ["panoptic, per class:", "class"]

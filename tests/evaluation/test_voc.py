@@ -10,7 +10,13 @@ import torch
 
 from maskrcnn_benchmark.data.datasets import PascalVOCDataset
 from maskrcnn_benchmark.evaluation import evaluate
-from maskrcnn_benchmark.evaluation.voc import average_precision, match_picture, precision_recall, voc_evaluation
+from maskrcnn_benchmark.evaluation.voc import (
+    _in_original_size,
+    average_precision,
+    match_picture,
+    precision_recall,
+    voc_evaluation,
+)
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 
 
@@ -140,3 +146,9 @@ def test_ground_truth_of_real_data_is_a_perfect_detector(shared_data):
         predictions.append(found)
     results = evaluate(dataset, predictions, None)
     assert results["map"] == pytest.approx(1, abs=0.02)  # some boxes are annotated twice
+
+
+def test_continuous_detections_are_brought_to_inclusive_pixels(boxlist):
+    dataset = Pictures([[(BOX, 1, 0)]])
+    found = boxlist((100, 80), [(BOX, 1, 0.9)]).with_offset(0)
+    assert _in_original_size(found, dataset, 0).bbox.tolist() == [list(BOX)]

@@ -50,6 +50,17 @@ def test_offsets_of_deformable_convolutions_have_a_factor_and_frozen_parameters_
     assert not any(name.startswith("frozen") for name in found)
 
 
+def test_norm_layers_can_have_a_decay_of_their_own():
+    numbers = {"BASE_LR": 0.1, "BIAS_LR_FACTOR": 1, "WEIGHT_DECAY": 0.01, "WEIGHT_DECAY_BIAS": 0.01}
+    found = settings_by_name(make_optimizer(config(**numbers, WEIGHT_DECAY_NORM=0.0), WithOffsets()))
+    assert found == {
+        "norm.weight": (0.1, 0),
+        "norm.bias": (0.1, 0),
+        "conv.offset.weight": (0.1, 0.01),
+        "conv.offset.bias": (0.1, 0.01),
+    }
+
+
 def test_adamw_decays_only_tensors_of_more_than_one_dimension():
     found = settings_by_name(make_optimizer(config(OPTIMIZER="AdamW", BASE_LR=0.1), WithOffsets()))
     assert found == {

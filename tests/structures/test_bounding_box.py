@@ -153,3 +153,74 @@ def test_cat_wants_lists_that_fit(boxlist):
         cat_boxlist([boxlist, other])
     with pytest.raises(ValueError, match="non-empty"):
         cat_boxlist([])
+
+
+# ---- continuous boxes
+
+
+def continuous(**fields):
+    boxes = BoxList([[2.0, 3, 12, 10], [0, 0, 30, 20]], (30, 20), box_offset=0)
+    for name, data in fields.items():
+        boxes.add_field(name, data)
+    return boxes
+
+
+def test_continuous_boxes_end_where_they_end():
+    boxes = continuous()
+    assert boxes.area().tolist() == [70, 600]
+    assert boxes.convert("xywh").bbox[0].tolist() == [2, 3, 10, 7]
+    assert boxes.convert("xywh").convert("xyxy").bbox.tolist() == boxes.bbox.tolist()
+    assert boxes.transpose(0).bbox.tolist() == [[18, 3, 28, 10], [0, 0, 30, 20]]
+    assert boxes.clip_to_image().bbox.tolist() == boxes.bbox.tolist()
+    assert boxlist_iou(boxes, boxes)[0].tolist() == pytest.approx([1, 70 / 600])
+
+
+def test_offset_outlives_every_operation():
+    boxes = continuous(labels=torch.tensor([1, 2]))
+    for made in (
+        boxes.convert("xywh"),
+        boxes.resize((60, 40)),
+        boxes.convert("xywh").resize((60, 40)),
+        boxes.transpose(1),
+        boxes.crop((1, 1, 9, 9)),
+        boxes.clip_to_image(),
+        boxes.to("cpu"),
+        boxes[:1],
+        boxes.copy_with_fields("labels"),
+        cat_boxlist([boxes, boxes]),
+    ):
+        assert made.box_offset == 0
+
+
+def test_with_offset_keeps_sides_and_fields():
+    boxes = continuous(labels=torch.tensor([1, 2]))
+    inclusive = boxes.with_offset(1)
+    assert inclusive.bbox.tolist() == [[2, 3, 11, 9], [0, 0, 29, 19]] and inclusive.fields() == ["labels"]
+    assert inclusive.convert("xywh").bbox.tolist() == boxes.convert("xywh").bbox.tolist()
+    assert inclusive.with_offset(0).bbox.tolist() == boxes.bbox.tolist()
+    assert boxes.with_offset(0) is boxes
+    torch.testing.assert_close(boxlist_iou(boxes, inclusive), boxlist_iou(boxes, boxes))
+
+
+def test_lists_of_different_offsets_are_not_joined():
+    with pytest.raises(ValueError, match="one box_offset, got 0 and 1"):
+        cat_boxlist([continuous(), continuous().with_offset(1)])
+
+
+def test_fields_are_mirrored_in_the_offset_of_their_boxes():
+    class Recorder:
+        calls = []
+
+        def transpose(self, *arguments):
+            self.calls.append(arguments)
+            return self
+
+    continuous(field=Recorder()).transpose(0)
+    continuous(field=Recorder()).with_offset(1).transpose(0)
+    assert Recorder.calls == [(0, 0), (0,)]
+
+
+def test_lists_that_older_programs_pickled_are_inclusive():
+    boxes = continuous()
+    del boxes.__dict__["box_offset"]
+    assert boxes.box_offset == 1 and boxes.area().tolist() == [88, 31 * 21]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from naive_paste import pasted_probability
 from ops_helpers import needs_kernels
 from torch.nn import functional as F
 
@@ -22,6 +23,20 @@ def test_pasted_masks_equal_the_forks(units):
     assert pasted.dtype == torch.uint8
     wanted = torch.tensor([[[int(pixel) for pixel in row] for row in picture] for picture in rows])
     assert torch.equal(pasted, wanted.to(torch.uint8))
+
+
+@pytest.mark.parametrize("side, threshold", [(28, 0.5), (14, 0.3), (5, 0.7)])
+def test_pasted_masks_equal_a_naive_restatement_pixel_by_pixel(side, threshold, rng_seed):
+    width, height = 70, 50
+    corners = torch.rand(40, 2) * torch.tensor([90.0, 70]) - 20
+    boxes = torch.cat((corners, corners + torch.rand(40, 2) * 60), dim=1)
+    boxes[:4, 2:] = boxes[:4, :2]  # of one pixel
+    masks = torch.rand(40, side, side)
+    pasted = paste_masks(masks, boxes, (width, height), threshold).numpy()
+    for mask, box, pixels in zip(masks, boxes, pasted, strict=True):
+        probability = pasted_probability(mask.numpy(), box.tolist(), (width, height))
+        decided = np.abs(probability - threshold) > 1e-5  # float32 rounds below that
+        assert (pixels == (probability > threshold))[decided].all() and decided.mean() > 0.99
 
 
 def test_without_a_threshold_pixels_are_probabilities_times_255(units):

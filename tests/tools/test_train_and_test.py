@@ -167,6 +167,24 @@ def test_missed_expectation_fails_the_run_when_asked_to(project):
     assert "EXPECTED_RESULTS were not met" in strict.stderr
 
 
+def test_proposals_are_trained_and_their_recall_is_measured(project):
+    project.config["MODEL"] |= {"FCOS_ON": False, "RPN": {"USE_FPN": True, "ANCHOR_STRIDE": [4, 8, 16, 32, 64]}}
+    project.config["MODEL"]["BACKBONE"]["CONV_BODY"] = "V-27-FPN"
+    trained = project.run("train_net.py", "OUTPUT_DIR", "out")
+    assert_succeeded(trained)
+    assert "loss_objectness: " in trained.stdout and "Evaluating bbox proposals" in trained.stdout
+    folder = project.folder / "out/inference/test"
+    figures = json.loads((folder / "box_proposals.json").read_text())["results"]["box_proposal"]
+    assert 0 < figures["AR@1000"] < 1 and figures["AR@100"] <= figures["AR@1000"]
+    assert {path.name for path in folder.iterdir()} == {"predictions.pth", "box_proposals.pth", "box_proposals.json"}
+    assert "Task: box_proposal\nAR@100, ARs@100" in trained.stdout
+
+    project.config["TEST"] |= {"EXPECTED_RESULTS": [["box_proposal", "AR@1000", [1.5, 0.001]]]}
+    strict = project.run("test_net.py", "OUTPUT_DIR", "out", "TEST.FAIL_ON_UNEXPECTED_RESULTS", "True")
+    assert strict.returncode == 1 and "EXPECTED_RESULTS were not met" in strict.stderr
+    assert json.loads((folder / "box_proposals.json").read_text())["results"]["box_proposal"] == figures
+
+
 def test_initial_weights_bring_no_solver_state(project):
     project.config["SOLVER"]["MAX_ITER"] = 2
     assert_succeeded(project.run("train_net.py", "--skip-test", "OUTPUT_DIR", "first"))

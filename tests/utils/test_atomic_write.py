@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -5,7 +6,7 @@ import textwrap
 
 import pytest
 
-from maskrcnn_benchmark.utils.atomic_write import atomic_write
+from maskrcnn_benchmark.utils.atomic_write import atomic_write, write_json
 
 
 def test_the_new_file_replaces_the_old_one(tmp_path):
@@ -53,7 +54,7 @@ def test_a_failing_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
 def test_what_a_killed_process_left_is_removed_by_the_next_writing(tmp_path):
     code = """
         import os, signal, sys
-        from maskrcnn_benchmark.utils.atomic_write import atomic_write
+        from maskrcnn_benchmark.utils.atomic_write import atomic_write, write_json
         with atomic_write(sys.argv[1]) as file:
             file.write(b"half"); file.flush()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -65,3 +66,12 @@ def test_what_a_killed_process_left_is_removed_by_the_next_writing(tmp_path):
     with atomic_write(path) as file:
         file.write(b"new")
     assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["model.pth"]
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "figures.json"
+    write_json(path, {"AP": 0.5})
+    assert json.loads(path.read_text()) == {"AP": 0.5}
+    with pytest.raises(ValueError):
+        write_json(path, {"AP": float("nan")})
+    assert json.loads(path.read_text()) == {"AP": 0.5} and len(list(tmp_path.iterdir())) == 1

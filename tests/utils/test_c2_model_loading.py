@@ -13,8 +13,8 @@ from maskrcnn_benchmark.utils.model_serialization import match_state_dicts
 GOLDEN_FILE = "c2_R-50 names -> mask_R_50_FPN"
 
 
-def make_cfg(body="R-50-FPN", stage_with_dcn=(False,) * 4):
-    return CfgNode({"MODEL": {"BACKBONE": {"CONV_BODY": body}, "RESNETS": {"STAGE_WITH_DCN": stage_with_dcn}}})
+def make_cfg(body="R-50-FPN"):
+    return CfgNode({"MODEL": {"BACKBONE": {"CONV_BODY": body}}})
 
 
 def write_c2(path, blobs):
@@ -47,7 +47,7 @@ def test_a_detector_file_fills_the_same_tensors_as_in_the_forks(matching):
     report = match_state_dicts(model, by_end)
     expected = matching[GOLDEN_FILE]
     found = {**report.matched, **{mismatch.model_key: mismatch.file_key for mismatch in report.mismatched}}
-    assert sorted(report.missing) == expected["unmatched"]
+    assert sorted([*report.missing, *report.from_config]) == expected["unmatched"]
     assert {key: file_key for key, file_key in found.items() if key in expected["heads"]} == expected["heads"]
     check_body(report)
 
@@ -74,12 +74,23 @@ def test_file_loads_into_a_detector_and_keeps_the_statistics(tmp_path, rng_seed,
     assert not loaded[stem + "bn1.running_mean"].any()
 
 
-def test_deformable_stages_get_their_convolutions(tmp_path, matching):
-    blobs = {f"res{r}_{b}_branch2{c}_w": np.ones(1, np.float32) for r in (2, 3) for b in range(4) for c in "ab"}
+def test_deformable_stages_get_their_convolutions(tmp_path, matching, build_module, caplog):
+    caplog.set_level("INFO")
+    blobs = {f"res{r}_{b}_branch2{c}_w": np.full(1, r, np.float32) for r in (2, 3) for b in range(4) for c in "ab"}
     write_c2(tmp_path / "R-50.pkl", blobs)
-    state = load_c2_format(make_cfg(stage_with_dcn=(False, True, False, False)), tmp_path / "R-50.pkl")["model"]
-    assert sorted(key for key in state if ".conv.weight" in key) == matching["c2_dcn_examples"]
-    assert "layer1.0.conv2.weight" in state and "layer2.0.conv1.weight" in state
+    deformable = [f"layer2.{b}.conv2" for b in range(4)]
+    names = [f"layer2.{b}.conv1" for b in range(4)] + [f"{name}.conv" for name in deformable]
+    names += [f"layer1.{b}.conv{c}" for b in range(4) for c in (1, 2)]
+    entries = [(f"backbone.body.{name}.weight", (1,)) for name in names]
+    offsets = [(f"backbone.body.{name}.offset.weight", (18,)) for name in deformable]
+    model = build_module([*entries, *offsets])
+    checkpointer = DetectronCheckpointer(make_cfg(), model)
+    checkpointer.load(str(tmp_path / "R-50.pkl"))
+    assert checkpointer.report.missing == [key for key, _ in offsets] and not checkpointer.report.unused
+    loaded = {key.removeprefix("backbone.body."): value for key, value in model.state_dict().items()}
+    assert sorted(key for key in loaded if ".conv.weight" in key) == matching["c2_dcn_examples"]
+    assert all(loaded[f"{name}.weight"] == int(name[5]) + 1 for name in names)
+    assert "Remapping conv weights for deformable conv weights" in caplog.text
 
 
 def test_other_bodies_are_refused(tmp_path):

@@ -9,6 +9,7 @@ from yacs.config import CfgNode
 
 from maskrcnn_benchmark.utils.checkpoint import Checkpointer, DetectronCheckpointer
 from maskrcnn_benchmark.utils.safe_unpickle import load_pickled
+from maskrcnn_benchmark.utils.safetensors_file import write_safetensors
 
 
 def make_model():
@@ -256,7 +257,7 @@ def with_classes(count):
 
 @pytest.fixture
 def cfg():
-    return CfgNode({"MODEL": {"BACKBONE": {"CONV_BODY": "V-39-FPN"}, "RESNETS": {"STAGE_WITH_DCN": (False,) * 4}}})
+    return CfgNode({"MODEL": {"BACKBONE": {"CONV_BODY": "V-39-FPN"}}})
 
 
 def test_detector_takes_a_backbone_alone_and_reports_the_fresh_heads(build_module, random_state, cfg, tmp_path):
@@ -307,6 +308,25 @@ def test_skipping_heads_never_skips_the_backbone_or_a_resumed_file(build_module,
     resumed = DetectronCheckpointer(cfg, build_module(with_classes(4)), save_dir=str(tmp_path))
     with pytest.raises(ValueError, match="81 classes"):
         resumed.load("x.pth", skip_mismatched_heads=True)
+
+
+@pytest.mark.parametrize(("convention", "warned"), [("maskrcnn_benchmark", True), ("detectron2", False)])
+def test_a_file_of_another_convention_is_a_warning(build_module, random_state, tmp_path, convention, warned, caplog):
+    theirs = [("backbone.bottom_up.x", (2,)), ("roi_heads.box_predictor.cls_score.bias", (5,))]
+    torch.save({"model": random_state(theirs), "iteration": 3}, tmp_path / "model_0003.pth")
+    cfg = CfgNode({"MODEL": {"BACKBONE": {"CONV_BODY": "V2-39-FPN"}, "CONVENTION": convention}})
+    model = build_module([("backbone.body.x", (2,)), ("roi_heads.box.predictor.cls_score.bias", (5,))])
+    assert DetectronCheckpointer(cfg, model).load(tmp_path / "model_0003.pth") == {"iteration": 3}
+    assert ("set it to 'detectron2'" in caplog.text) == warned
+    assert all(value.any() for value in model.state_dict().values())
+
+
+def test_safetensors_files_are_read_whatever_their_name(build_module, random_state, cfg, tmp_path):
+    state = random_state(DETECTOR)
+    write_safetensors(tmp_path / "model.bin", state)
+    model = build_module(DETECTOR)
+    DetectronCheckpointer(cfg, model).load(tmp_path / "model.bin")
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in state.items())
 
 
 def test_catalog_and_http_names_go_through_the_cache(build_module, random_state, cfg, tmp_path, monkeypatch, caplog):

@@ -3,6 +3,8 @@ import time
 import pytest
 import torch
 
+from maskrcnn_benchmark.config import cfg as defaults
+from maskrcnn_benchmark.modeling.backbone import build_backbone
 from maskrcnn_benchmark.utils.body_check import check_body
 from maskrcnn_benchmark.utils.model_serialization import (
     align_and_update_state_dicts,
@@ -207,6 +209,16 @@ def test_torchvision_mobilenet_fills_the_body(matching):
     check_body(report)
 
 
+def test_torchvision_mobilenet_fills_a_body_with_frozen_norms(matching):
+    cfg = defaults.clone()
+    cfg.merge_from_list(["MODEL.BACKBONE.CONV_BODY", "MNV2-FPNLite", "MODEL.BACKBONE.NORM", "FrozenBN"])
+    with torch.device("meta"):
+        model = {f"backbone.{key}": value for key, value in build_backbone(cfg).state_dict().items()}
+    report = match_state_dicts(model, shaped(matching["torchvision_mobilenet_v2"]))
+    assert {key for key in model if key not in report.matched} == {key for key in model if ".fpn." in key}
+    check_body(report)
+
+
 def test_the_forks_flat_mobilenet_names_are_left_alone(matching):
     model = matching["models"]["fcos_MNV2"]
     body = [(key[len("backbone.body.") :], shape) for key, shape in model if key.startswith("backbone.body.")]
@@ -278,3 +290,51 @@ def test_matching_time_does_not_grow_with_the_product_of_the_keys():
     start = time.perf_counter()
     match_state_dicts(model, file_state)
     assert time.perf_counter() - start < 5  # 10^8 comparisons of strings would take longer
+
+
+def test_a_body_alone_takes_its_part_of_a_detector(build_module, random_state):
+    body = [("stem.stem_1/conv.weight", (2, 3)), ("stage2.OSA2_1.ese.fc.bias", (2,))]
+    heads = {"proposal_generator.rpn_head.conv.bias": torch.ones(2)}
+    for prefix in ("backbone.bottom_up.", "backbone.body.", "module.backbone.body.", "img_backbone.", ""):
+        values = random_state([(prefix + key, shape) for key, shape in body])
+        model = build_module(body)
+        others = {} if prefix.startswith("module.") else heads
+        report = load_state_dict(model, {**values, **others})
+        assert not report.missing and report.unused == list(others)
+        assert all(torch.equal(model.state_dict()[key], values[prefix + key]) for key, _ in body)
+
+
+def test_deformable_layers_take_ordinary_weights_and_their_own(build_module, random_state, caplog):
+    caplog.set_level("INFO")
+    layer = "backbone.body.layer2.0.conv2"
+    model = build_module([(f"{layer}.offset.weight", (18, 2)), (f"{layer}.conv.weight", (4, 2))])
+    ordinary = random_state([("layer2.0.conv2.weight", (4, 2))])
+    report = load_state_dict(model, ordinary)
+    assert report.missing == [f"{layer}.offset.weight"] and not report.unused
+    assert torch.equal(model.state_dict()[f"{layer}.conv.weight"], ordinary["layer2.0.conv2.weight"])
+    assert "Remapping conv weights for deformable conv weights" in caplog.text
+
+    caplog.clear()
+    own = random_state([("layer2.0.conv2.offset.weight", (18, 2)), ("layer2.0.conv2.conv.weight", (4, 2))])
+    assert load_state_dict(model, own).missing == []
+    assert torch.equal(model.state_dict()[f"{layer}.conv.weight"], own["layer2.0.conv2.conv.weight"])
+    assert "Remapping" not in caplog.text
+
+
+def test_a_second_name_of_a_shared_layer_is_not_missing():
+    model = torch.nn.ModuleDict({"box": torch.nn.Linear(2, 2)})
+    model["mask"] = model["box"]
+    report = load_state_dict(model, {"box.weight": torch.ones(2, 2), "box.bias": torch.ones(2)})
+    assert not report.missing and report.matched["mask.weight"] == "box.weight"
+    assert model["mask"].weight.sum() == 4
+
+
+def test_anchors_come_from_the_config_and_classifiers_are_of_no_use(build_module, caplog):
+    caplog.set_level("INFO")
+    model = build_module([("backbone.body.x", (2,)), ("rpn.anchor_generator.cell_anchors.0", (3, 4))])
+    file_state = {"x": torch.ones(2), "fc.bias": torch.ones(9), "bn1.num_batches_tracked": torch.tensor(3)}
+    report = load_state_dict(model, file_state)
+    assert not report.missing and not report.unused
+    assert report.from_config == ["rpn.anchor_generator.cell_anchors.0"]
+    assert report.without_use == ["fc.bias", "bn1.num_batches_tracked"]
+    assert "fc.bias" in caplog.records[-1].getMessage()

@@ -7,6 +7,7 @@ from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.utils.visualize import (
     draw_boxes,
     draw_masks,
+    draw_segments,
     fit_width,
     grid,
     label_colors,
@@ -136,3 +137,27 @@ def test_saving_by_extension(tmp_path):
     assert Image.open(tmp_path / "a.JPG").format == "JPEG"
     with pytest.raises(ValueError, match=r"'\.txt' is unknown; use \.png"):
         save_picture(image, tmp_path / "a.txt")
+
+
+def test_segments_are_tinted_parted_and_named():
+    image = np.full((120, 160, 3), 200, np.uint8)
+    numbers = np.zeros((60, 80), np.uint8)
+    numbers[:40, :30], numbers[:40, 30:] = 1, 2
+    drawn = draw_segments(image, numbers, ["cat", "x" * 60], [1, 80])
+    assert (image == 200).all() and drawn.shape == image.shape
+    assert (drawn[90:] == 200).all()
+    tints = (200 * 0.4 + label_colors([1, 80]) * 0.6).astype(np.uint8)
+    assert (drawn[2, 2] == tints[0]).all() and (drawn[2, 150] == tints[1]).all()
+    assert (drawn[:20, 60] == 255).all() and (drawn[80, :] == 255).all()
+    left = drawn[5:75, 5:55].reshape(-1, 3)
+    assert (left == 255).all(axis=1).any(), "the name is written"
+    unnamed = draw_segments(image, numbers, ["", ""], [1, 80])
+    assert not (unnamed[5:75, 5:55] == 255).any()
+
+
+def test_a_segment_without_room_or_pixels_goes_unnamed():
+    image = np.full((60, 80, 3), 200, np.uint8)
+    numbers = np.zeros((60, 80), np.int32)
+    numbers[20:24] = 1
+    drawn = draw_segments(image, numbers, ["thin", "nowhere"], [1, 2])
+    assert (drawn[:20] == 200).all() and (drawn[25:] == 200).all()

@@ -31,6 +31,8 @@ class AnnotationTable:
     keypoints: (B, J, 3) float32 x, y, visibility, or None when no annotation has keypoints.
     keypoint_names: J texts, or None when the file does not name them.
     difficult: (B,) bool, or None where annotations do not tell.
+    segments: (B,) int64, which segment of its picture a box belongs to, counted from 1 as in PanopticMap; None where
+        boxes are not of segments.
     """
 
     image_ids: list
@@ -47,6 +49,7 @@ class AnnotationTable:
     keypoints: np.ndarray | None = None
     keypoint_names: list[str] | None = None
     difficult: np.ndarray | None = None
+    segments: np.ndarray | None = None
 
     def select_boxes(self, keep: np.ndarray) -> None:
         """Keeps the boxes where `keep`, (B,) bool, is true."""
@@ -55,10 +58,10 @@ class AnnotationTable:
         self.annotation_ids = [self.annotation_ids[i] for i in np.flatnonzero(keep)]
         if self.masks is not None:
             self.masks = self.masks.select(keep)
-        if self.keypoints is not None:
-            self.keypoints = self.keypoints[keep]
-        if self.difficult is not None:
-            self.difficult = self.difficult[keep]
+        for name in ("keypoints", "difficult", "segments"):
+            values = getattr(self, name)
+            if values is not None:
+                setattr(self, name, values[keep])
 
     def select_pictures(self, keep: np.ndarray) -> None:
         """Keeps the pictures where `keep`, (I,) bool, is true, and their boxes."""

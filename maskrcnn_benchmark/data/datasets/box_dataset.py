@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,6 +84,7 @@ class BoxDataset(Dataset):
         if table.masks is not None:
             other = table.ids_of(table.masks.of_other_size(sizes[table.picture]))
             report.add("repaired", "RLE masks of another size than their picture, cut or padded", other)
+        self._check_maps(table, sizes)
 
         self.ids = table.image_ids
         self.class_names = table.class_names
@@ -98,6 +101,7 @@ class BoxDataset(Dataset):
         self._keypoints = table.keypoints
         self._keypoint_names = table.keypoint_names
         self._difficult = table.difficult
+        self._segments = table.segments
         self._offsets = np.searchsorted(table.picture, np.arange(len(self.ids) + 1))
 
         report.totals = {"pictures": len(self.ids), "boxes": len(table.boxes), "classes": len(self.class_names)}
@@ -134,16 +138,35 @@ class BoxDataset(Dataset):
         known_size = tuple(self._sizes[index].tolist())
         target = BoxList(torch.from_numpy(self._boxes[rows].copy()), size or known_size, mode="xyxy")
         target.add_field("labels", torch.from_numpy(self._labels[rows].copy()))
-        if self._masks is not None:
-            target.add_field("masks", self._masks.masks(rows.start, rows.stop, target.size))
-        if self._keypoints is not None:
-            keypoints = torch.from_numpy(self._keypoints[rows].copy())
-            target.add_field("keypoints", _make_keypoints(keypoints, target.size, self._keypoint_names))
-        if self._difficult is not None:
-            target.add_field("difficult", torch.from_numpy(self._difficult[rows].astype(np.uint8)))
+        for name, data in self._more_fields(index, rows, target.size):
+            target.add_field(name, data)
         if size is not None and size != known_size:
             target = target.clip_to_image(remove_empty=True)
         return target
+
+    @property
+    def parts(self) -> list[BoxDataset]:
+        """The data sets that this one is joined of: itself."""
+        return [self]
+
+    @property
+    def has_masks(self) -> bool:
+        return self._masks is not None
+
+    @property
+    def num_keypoints(self) -> int:
+        """Keypoints of an object; 0 where objects have none."""
+        return 0 if self._keypoints is None else self._keypoints.shape[1]
+
+    def _more_fields(self, index: int, rows: slice, size: tuple[int, int]) -> Iterator[tuple[str, Any]]:
+        """Names and data of a picture's fields besides "labels"; `rows` are its boxes, `size` its width and height."""
+        if self._masks is not None:
+            yield "masks", self._masks.masks(rows.start, rows.stop, size)
+        if self._keypoints is not None:
+            keypoints = torch.from_numpy(self._keypoints[rows].copy())
+            yield "keypoints", _make_keypoints(keypoints, size, self._keypoint_names)
+        if self._difficult is not None:
+            yield "difficult", torch.from_numpy(self._difficult[rows].astype(np.uint8))
 
     def path(self, index: int) -> str:
         """The picture's file."""
@@ -163,6 +186,13 @@ class BoxDataset(Dataset):
         left_out = [table.image_ids[i] for i in np.flatnonzero(~keep)]
         self.report.add("dropped", "pictures without usable annotations", left_out, "image ids")
         table.select_pictures(keep)
+
+    def _check_maps(self, table: AnnotationTable, sizes: np.ndarray) -> None:
+        """For data sets that have further files a picture: called once the table is final, before it is reported.
+
+        Args:
+            sizes: (I, 2) width and height of the pictures.
+        """
 
     def _check_pictures(self, table: AnnotationTable) -> tuple[np.ndarray, np.ndarray]:
         """Reads all headers: (I, 2) int64 width and height as items will have them, (I,) bool EXIF turn to apply."""

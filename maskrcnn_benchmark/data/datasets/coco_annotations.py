@@ -30,9 +30,13 @@ def read_coco(ann_file: str, report: DatasetReport) -> AnnotationTable:
         FileNotFoundError: no such file.
         ValueError: not a COCO instances json, or one whose ids contradict each other.
     """
-    data = _load(ann_file)
-    category_ids, class_names = _categories(data, ann_file, report)
-    images = _images(data, ann_file, report)
+    return table_of(load_json(ann_file), ann_file, report)
+
+
+def table_of(data: dict, ann_file: str, report: DatasetReport) -> AnnotationTable:
+    """The same for what such a file holds; `ann_file` is what errors call it."""
+    category_ids, class_names = read_categories(data, ann_file, report)
+    images = read_images(data, ann_file, report)
     image_ids = list(images)
     rows = _annotations(data, ann_file, report, image_ids, category_ids)
     sizes = [(_side(image.get("width")), _side(image.get("height"))) for image in images.values()]
@@ -47,7 +51,13 @@ def read_coco(ann_file: str, report: DatasetReport) -> AnnotationTable:
     )
 
 
-def _load(ann_file: str) -> dict:
+def load_json(ann_file: str) -> dict:
+    """What a COCO json holds.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is not JSON, or no object.
+    """
     try:
         with open(ann_file, encoding="utf-8") as file:
             data = json.load(file)
@@ -65,7 +75,8 @@ def _load(ann_file: str) -> dict:
     return data
 
 
-def _table(data: dict, key: str, ann_file: str, required: tuple[str, ...]) -> list[dict]:
+def rows_of(data: dict, key: str, ann_file: str, required: tuple[str, ...]) -> list[dict]:
+    """data[key], checked to be a list of objects which all have the required keys."""
     table = data[key]
     if not isinstance(table, list):
         raise ValueError(f"'{key}' of {ann_file} is a {type(table).__name__}; wanted a list of objects")
@@ -80,11 +91,12 @@ def _table(data: dict, key: str, ann_file: str, required: tuple[str, ...]) -> li
     return table
 
 
-def _categories(data: dict, ann_file: str, report: DatasetReport) -> tuple[list, list[str]]:
+def read_categories(data: dict, ann_file: str, report: DatasetReport) -> tuple[list, list[str]]:
+    """Ids and names of "categories", in the file's order."""
     if not data.get("categories"):
         raise ValueError(f"annotation file {ann_file} lists no categories: its classes are unknown")
     names: dict = {}
-    for category in _table(data, "categories", ann_file, ("id", "name")):
+    for category in rows_of(data, "categories", ann_file, ("id", "name")):
         number, name = category["id"], str(category["name"])
         if not isinstance(number, int):
             raise ValueError(f"{ann_file}: category {name!r} has id {number!r}; wanted a whole number")
@@ -95,13 +107,13 @@ def _categories(data: dict, ann_file: str, report: DatasetReport) -> tuple[list,
     return list(names), list(names.values())
 
 
-def _images(data: dict, ann_file: str, report: DatasetReport) -> dict:
+def read_images(data: dict, ann_file: str, report: DatasetReport) -> dict:
     """The entries of "images" by id, sorted by id."""
     if "images" not in data:
         raise ValueError(f"annotation file {ann_file} has no 'images'; wanted a COCO instances file")
     images: dict = {}
     repeated = []
-    for image in _table(data, "images", ann_file, ("id", "file_name")):
+    for image in rows_of(data, "images", ann_file, ("id", "file_name")):
         if not isinstance(image["file_name"], str) or not image["file_name"]:
             raise ValueError(f"{ann_file}: image id {image['id']} has file name {image['file_name']!r}; wanted text")
         if "\0" in image["file_name"]:
@@ -121,10 +133,10 @@ def _images(data: dict, ann_file: str, report: DatasetReport) -> dict:
 
 def _annotations(data: dict, ann_file: str, report: DatasetReport, image_ids: list, category_ids: list) -> dict:
     """The box, mask and keypoint arrays of AnnotationTable, by field name."""
-    table = _table({"annotations": data.get("annotations", [])}, "annotations", ann_file, ())
+    table = rows_of({"annotations": data.get("annotations", [])}, "annotations", ann_file, ())
     ids = [row.get("id") for row in table]
-    picture = _positions([row.get("image_id") for row in table], image_ids)
-    category = _positions([row.get("category_id") for row in table], category_ids)
+    picture = positions([row.get("image_id") for row in table], image_ids)
+    category = positions([row.get("category_id") for row in table], category_ids)
     xywh = _boxes([row.get("bbox") for row in table])
 
     keep = np.ones(len(table), dtype=bool)
@@ -197,7 +209,7 @@ def _keypoint_names(data: dict, keypoints: np.ndarray | None) -> list[str] | Non
     return None
 
 
-def _positions(values: list, known: list) -> np.ndarray:
+def positions(values: list, known: list) -> np.ndarray:
     """(len(values),) int64: the place of each value in `known`, -1 for one that is not there."""
     places = {value: place for place, value in enumerate(known)}
     try:

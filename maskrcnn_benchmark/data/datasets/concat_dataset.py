@@ -14,7 +14,7 @@ class ConcatDataset(TorchConcatDataset):
     """Data sets joined into one; items are theirs, but the index is the joined one.
 
     Args:
-        datasets: at least one; those that have `class_names` must agree on them.
+        datasets: at least one; they must agree on their `class_names` and `semantic_names`.
 
     Raises:
         ValueError: they do not, or there is no data set.
@@ -26,17 +26,26 @@ class ConcatDataset(TorchConcatDataset):
         super().__init__(datasets)
         first, *others = self.datasets
         for other in others:
-            if _class_names(other) != _class_names(first):
-                raise ValueError(
-                    f"the training sets have different classes: "
-                    f"{_name(first)} {describe_classes(_class_names(first))}, "
-                    f"{_name(other)} {describe_classes(_class_names(other))}. "
-                    f"Sets that are trained on together need the same classes in the same order."
-                )
+            for kind, names_of in (("classes", "class_names"), ("semantic classes", "semantic_names")):
+                names, other_names = (list(getattr(each, names_of, None) or []) for each in (first, other))
+                if other_names != names:
+                    raise ValueError(
+                        f"the training sets have different {kind}: {_name(first)} {describe_classes(names)}, "
+                        f"{_name(other)} {describe_classes(other_names)}. "
+                        f"Sets that are trained on together need the same classes in the same order."
+                    )
+
+    @property
+    def parts(self) -> list:
+        return self.datasets
 
     @property
     def class_names(self) -> list[str]:
         return self.datasets[0].class_names
+
+    @property
+    def semantic_names(self) -> list[str] | None:
+        return getattr(self.datasets[0], "semantic_names", None)
 
     @property
     def categories(self) -> dict | None:
@@ -62,10 +71,6 @@ class ConcatDataset(TorchConcatDataset):
         """What the annotation file calls the picture; two of the joined sets may use the same id."""
         dataset, sample = self.get_idxs(idx)
         return self.datasets[dataset].image_id(sample)
-
-
-def _class_names(dataset) -> list[str]:
-    return list(getattr(dataset, "class_names", []))
 
 
 def _name(dataset) -> str:

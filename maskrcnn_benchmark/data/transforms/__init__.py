@@ -1,6 +1,6 @@
 """Transforms of pictures together with their boxes."""
 
-from .build import build_transforms
+from .build import View, build_test_views, build_transforms
 from .transforms import (
     ColorJitter,
     Compose,
@@ -19,5 +19,7 @@ __all__ = [
     "RandomVerticalFlip",
     "Resize",
     "ToTensor",
+    "View",
+    "build_test_views",
     "build_transforms",
 ]

@@ -2,29 +2,60 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from maskrcnn_benchmark.data.transforms import transforms as T
+from maskrcnn_benchmark.modeling.convention import get_convention
+from maskrcnn_benchmark.structures.bounding_box import TO_REMOVE
+
+
+class View(NamedTuple):
+    """One way to look at a test picture: from an RGB PIL picture to the network input, and whether it is mirrored."""
+
+    transform: T.Compose
+    mirrored: bool
 
 
 def build_transforms(cfg, is_train: bool = True) -> T.Compose:
     """Training: colour jitter (when asked for), resize, flips, tensor, normalise. Testing: resize, tensor, normalise.
+    Before all that, boxes are brought to a convention other than the data sets'.
 
     Raises:
         ValueError: MIN_SIZE_RANGE_TRAIN is not two ascending numbers.
     """
+    convention = get_convention(cfg.MODEL.CONVENTION)
+    # the boxes of data sets are inclusive
+    steps = [] if convention.box_offset == TO_REMOVE else [T.BoxOffset(convention.box_offset)]
     if is_train:
-        steps = []
         jitter = (cfg.INPUT.BRIGHTNESS, cfg.INPUT.CONTRAST, cfg.INPUT.SATURATION, cfg.INPUT.HUE)
         if any(jitter):
             steps.append(T.ColorJitter(*jitter))
-        steps.append(T.Resize(_training_sizes(cfg), cfg.INPUT.MAX_SIZE_TRAIN))
+        steps.append(T.Resize(_training_sizes(cfg), cfg.INPUT.MAX_SIZE_TRAIN, convention.resize_to_nearest))
         if cfg.INPUT.HORIZONTAL_FLIP_PROB_TRAIN > 0:
             steps.append(T.RandomHorizontalFlip(cfg.INPUT.HORIZONTAL_FLIP_PROB_TRAIN))
         if cfg.INPUT.VERTICAL_FLIP_PROB_TRAIN > 0:
             steps.append(T.RandomVerticalFlip(cfg.INPUT.VERTICAL_FLIP_PROB_TRAIN))
     else:
-        steps = [T.Resize(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)]
-    steps += [T.ToTensor(), T.Normalize(cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD, to_bgr255=cfg.INPUT.TO_BGR255)]
-    return T.Compose(steps)
+        steps.append(T.Resize(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, convention.resize_to_nearest))
+    return T.Compose(steps + _to_network_input(cfg))
+
+
+def build_test_views(cfg) -> list[View]:
+    """The views of TEST.BBOX_AUG: the test size, mirrored (H_FLIP), then each of SCALES, mirrored (SCALE_H_FLIP)."""
+    aug = cfg.TEST.BBOX_AUG
+    to_nearest = get_convention(cfg.MODEL.CONVENTION).resize_to_nearest
+    sizes = [(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, aug.H_FLIP)]
+    sizes += [(scale, aug.MAX_SIZE, aug.SCALE_H_FLIP) for scale in aug.SCALES]
+    views = []
+    for min_size, max_size, also_mirrored in sizes:
+        for mirrored in (False, True) if also_mirrored else (False,):
+            steps = [T.Resize(min_size, max_size, to_nearest)] + [T.RandomHorizontalFlip(1.0)] * mirrored
+            views.append(View(T.Compose(steps + _to_network_input(cfg)), mirrored))
+    return views
+
+
+def _to_network_input(cfg) -> list:
+    return [T.ToTensor(), T.Normalize(cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD, to_bgr255=cfg.INPUT.TO_BGR255)]
 
 
 def _training_sizes(cfg) -> list[int]:

@@ -37,15 +37,30 @@ class Compose:
         return f"Compose({', '.join(map(repr, self.transforms))})"
 
 
+class BoxOffset:
+    """Boxes under the box_offset that the model counts with, see BoxList."""
+
+    def __init__(self, box_offset: float):
+        self.box_offset = box_offset
+
+    def __call__(self, image, target=None):
+        return _result(image, target if target is None else target.with_offset(self.box_offset))
+
+    def __repr__(self) -> str:
+        return f"BoxOffset({self.box_offset})"
+
+
 class Resize:
     """Brings the short side of a PIL picture to a size drawn from `min_size`, the long side to at most `max_size`.
 
     Args:
         min_size: pixels, or several to choose from.
         max_size: pixels; rounding can make the long side one pixel shorter. None sets no limit.
+        to_nearest: see Convention.resize_to_nearest.
     """
 
-    def __init__(self, min_size: int | list[int] | tuple[int, ...], max_size: int | None):
+    def __init__(self, min_size: int | list[int] | tuple[int, ...], max_size: int | None, to_nearest: bool = False):
+        self.to_nearest = to_nearest
         self.min_size = tuple(min_size) if isinstance(min_size, (list, tuple, range)) else (min_size,)
         self.max_size = max_size
 
@@ -54,6 +69,11 @@ class Resize:
         width, height = image_size
         # one size needs no draw: a test in the middle of a training must not disturb its random numbers
         size = self.min_size[0] if len(self.min_size) == 1 else random.choice(self.min_size)
+        if self.to_nearest:
+            scale = size / min(image_size)
+            if self.max_size is not None:
+                scale = min(scale, self.max_size / max(image_size))
+            return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
         if self.max_size is not None:
             short, long = float(min(image_size)), float(max(image_size))
             if long / short * size > self.max_size:
@@ -74,7 +94,7 @@ class Resize:
         return image, target.resize(image.size)
 
     def __repr__(self) -> str:
-        return f"Resize(min_size={self.min_size}, max_size={self.max_size})"
+        return f"Resize(min_size={self.min_size}, max_size={self.max_size}, to_nearest={self.to_nearest})"
 
 
 class _RandomFlip:

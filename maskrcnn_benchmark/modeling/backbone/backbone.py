@@ -1,20 +1,81 @@
-"""From a config to a backbone. Every family's file puts its builders into the registry when it is imported."""
+"""From a config, or from a name alone, to a backbone. Every family's file fills the registries when it is imported.
+
+MODEL.BACKBONE.CONV_BODY is a body and a form:
+
+| body | network |
+|---|---|
+| V-27, V-39, V-57, V-69, V-75, V-93 | VoVNet, as in the forks of maskrcnn-benchmark and FCOS |
+| V2-19-slim-dw, V2-19-slim, V2-19-dw, V2-19, V2-39, V2-57, V2-99 | VoVNetV2 with eSE in every block, as in detectron2 |
+| V2-19-slim-dw1-mmdet, V2-19-slim-dw-mmdet, V2-19-slim-mmdet, V2-19-mmdet, V2-39-mmdet, V2-57-mmdet, V2-99-mmdet | mmdetection's VoVNetV2: another stem, another pooling, another gate |
+| ese_vovnet19b_slim_dw, ese_vovnet19b_slim, ese_vovnet19b_dw, ese_vovnet39b, ese_vovnet57b, ese_vovnet99b | timm's VoVNetV2: eSE in the last block of a stage only |
+| vovnet39a, vovnet57a | timm's VoVNet: no shortcuts |
+| R-50, R-101, R-152 | ResNet, and by MODEL.RESNETS ResNeXt |
+| MNV2 | MobileNetV2 |
+
+| form | maps | channels |
+|---|---|---|
+| -FPN | P2 to P6, P6 by pooling | MODEL.VOVNET.BACKBONE_OUT_CHANNELS; of R and MNV2 MODEL.RESNETS.BACKBONE_OUT_CHANNELS |
+| -FPNLite (not of R) | P2 to P6, P6 by pooling | 128 |
+| -FPN-RETINANET | P3 to P7, P6 and P7 by convolutions | as -FPN |
+| -C4, -C5 (of R) | C4 or C5 alone | its own |
+
+The heads take their widths from the backbone: with -FPNLite the RPN's convolution has 128 channels, the box head's first
+layer 128 * 7 * 7 inputs and the mask head's first convolution 128.
+"""  # noqa: E501  (rows of tables)
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import nn
 
+from maskrcnn_benchmark.layers.norm import get_norm
 from maskrcnn_benchmark.modeling import registry
-from maskrcnn_benchmark.modeling.backbone import mobilenet, resnet, vovnet  # noqa: F401  (they fill the registry)
+from maskrcnn_benchmark.modeling.backbone import mobilenet, resnet, vovnet  # noqa: F401  (they fill the registries)
 
 
-def build_backbone(cfg) -> nn.Sequential:
-    """The backbone that MODEL.BACKBONE.CONV_BODY names.
+def build_backbone(cfg, **options) -> nn.Module:
+    """The backbone that MODEL.BACKBONE.CONV_BODY names; or, given a body's name instead of a cfg, that body alone.
 
-    Returns an nn.Sequential of `body` and, in the FPN forms, `fpn`. It takes (N, 3, H, W), H and W any size, and
-    returns a list of maps (N, `backbone.out_channels`, H_k, W_k), finest first.
+    Args:
+        cfg: a config, or a name of the first table above.
+        options: with a name only, see `build_body`.
+
+    Returns, for a config, an nn.Sequential of `body` and, in the FPN forms, `fpn`. It takes (N, 3, H, W), H and W any
+    size, and returns a list of maps (N, `backbone.out_channels`, H_k, W_k), finest first.
 
     Raises:
         KeyError: there is no backbone of that name.
     """
-    return registry.BACKBONES[cfg.MODEL.BACKBONE.CONV_BODY](cfg)
+    if isinstance(cfg, str):
+        return build_body(cfg, **options)
+    return registry.BACKBONES[cfg.MODEL.BACKBONE.CONV_BODY](cfg, **options)
+
+
+def build_body(name: str, *, norm="FrozenBN", norm_eps: float = 1e-5, **options) -> nn.Module:
+    """A body alone, as a feature extractor for models of other projects.
+
+    >>> body = build_backbone("V2-99", out_features=("stage3", "stage4", "stage5"), norm="BN")
+    >>> body.out_features, body.out_channels, body.out_strides
+    (('stage3', 'stage4', 'stage5'), (512, 768, 1024), (8, 16, 32))
+    >>> [tuple(m.shape) for m in body(torch.rand(1, 3, 320, 800))]
+    [(1, 512, 40, 100), (1, 768, 20, 50), (1, 1024, 10, 25)]
+
+    Args:
+        name: of the first table above.
+        norm: "FrozenBN", "BN", "SyncBN" or "GN" (32 groups), see `get_norm`; or a function channels -> norm.
+        norm_eps: added to the variance, where `norm` is a name. The forks of maskrcnn-benchmark have 0 in FrozenBN.
+        options: out_features, names of the maps, finest first: "stem", "stage2", ..., "stage5" of a VoVNet, "res2",
+            ..., "res5" of the others; by default the four of strides 4 to 32. What lies behind the last of them is not
+            built. freeze_at, as MODEL.BACKBONE.FREEZE_CONV_BODY_AT: 0 by default, which freezes nothing.
+
+    Returns a module that takes (N, 3, H, W), H and W any size, and returns a list of maps (N, C_k, H_k, W_k), with
+    `out_features`, `out_channels` (C_k) and `out_strides`, a tuple each. Pictures enter as the weights were trained.
+
+    Raises:
+        KeyError: there is no body of that name.
+        ValueError: there is no such norm, or no such map.
+    """
+    if isinstance(norm, str):
+        norm = partial(get_norm, norm, eps=norm_eps)
+    return registry.BODIES[name](norm=norm, **options)

@@ -1,21 +1,44 @@
-"""What the bodies share: the norm that the config chooses, and freezing."""
+"""What the bodies share: the norm that the config chooses, the maps that they return, and freezing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from maskrcnn_benchmark.layers.norm import get_norm
+from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.modeling.make_layers import group_norm_options
 
 
 def build_norm(cfg, default: str) -> Callable[[int], nn.Module]:
     """channels -> norm: MODEL.BACKBONE.NORM, or `default` (a name that `get_norm` knows) where that is empty."""
     name = cfg.MODEL.BACKBONE.NORM or default
-    return partial(get_norm, name, **(group_norm_options(cfg) if name == "GN" else {}))
+    options = {
+        "GN": group_norm_options(cfg),
+        "FrozenBN": {"eps": get_convention(cfg.MODEL.CONVENTION).frozen_norm_eps},
+    }
+    return partial(get_norm, name, **options.get(name, {}))
+
+
+def pick_features(asked: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """`asked` as a tuple.
+
+    Args:
+        asked: names of the maps that a body is to return.
+        known: names of all its maps, finest first.
+
+    Raises:
+        ValueError: `asked` is empty, not in `known`'s order, or has a name that is not there.
+    """
+    picked = tuple(name for name in known if name in asked)
+    if not picked or picked != tuple(asked):
+        raise ValueError(
+            f"out_features is {tuple(asked)}; it wants at least one of {tuple(known)}, each once and in this order"
+        )
+    return picked
 
 
 def freeze(modules: Iterable[nn.Module]) -> None:

@@ -13,6 +13,9 @@ from torch.nn import functional as F
 
 from maskrcnn_benchmark.modeling.make_layers import conv_with_kaiming_uniform, group_norm_options
 
+# of the "FPNLite" forms; all else of a detector follows from the backbone's out_channels
+FPN_LITE_CHANNELS = 128
+
 
 class FPN(nn.Module):
     """Top-down path with lateral 1x1 and output 3x3 convolutions.

@@ -6,13 +6,14 @@ Shapes: N images of H x W pixels, C channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
 from maskrcnn_benchmark.modeling import registry
-from maskrcnn_benchmark.modeling.backbone.body import build_norm, freeze, hold_frozen_statistics
-from maskrcnn_benchmark.modeling.backbone.fpn import add_fpn_p3_to_p7
+from maskrcnn_benchmark.modeling.backbone.body import build_norm, freeze, hold_frozen_statistics, pick_features
+from maskrcnn_benchmark.modeling.backbone.fpn import FPN_LITE_CHANNELS, add_fpn, add_fpn_p3_to_p7
 
 STEM_CHANNELS = 32
 
@@ -27,8 +28,9 @@ INVERTED_RESIDUALS = (
     (6, 320, 1, 1),
 )
 
-# `features` whose maps are returned, with their channels and strides: the last of each stride
-OUTPUTS = {3: (24, 4), 6: (32, 8), 13: (96, 16), 17: (320, 32)}
+# The last of `features` of each stride: its map's name, index in `features`, channels and stride. The names are
+# detectron2's of VoVNetV2.
+OUTPUTS = {"res2": (3, 24, 4), "res3": (6, 32, 8), "res4": (13, 96, 16), "res5": (17, 320, 32)}
 
 
 def conv_norm(in_channels, out_channels, kernel_size, norm, stride=1, groups=1):
@@ -58,33 +60,41 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """The body: `features` 0 (stem) to 17.
+    """The body: `features` 0 (stem) to 17, as far as the last map that is asked for.
 
     Args:
         norm: channels -> norm.
         freeze_at: n takes features[0] to features[n - 1] out of training, statistics of BatchNorm included; n counts
             blocks, not stages. 0 or less freezes nothing.
+        out_features: names of the maps that are returned, finest first.
 
-    Forward takes (N, 3, H, W) and returns four maps, channels `out_channels`, strides `out_strides`.
+    Forward takes (N, 3, H, W) and returns the list of these maps, channels `out_channels`, strides `out_strides`.
+
+    Raises:
+        ValueError: out_features is empty, not in order, or names a map that there is not.
     """
 
-    out_channels = tuple(channels for channels, _ in OUTPUTS.values())
-    out_strides = tuple(stride for _, stride in OUTPUTS.values())
-
-    def __init__(self, norm: Callable[[int], nn.Module] = nn.BatchNorm2d, freeze_at: int = 0):
+    def __init__(
+        self,
+        norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+        freeze_at: int = 0,
+        out_features: Sequence[str] = tuple(OUTPUTS),
+    ):
         super().__init__()
+        self.out_features = pick_features(out_features, tuple(OUTPUTS))
+        self.indices, self.out_channels, self.out_strides = zip(*(OUTPUTS[name] for name in out_features), strict=True)
         features = [nn.Sequential(*conv_norm(3, STEM_CHANNELS, 3, norm, stride=2), nn.ReLU6(inplace=True))]
         in_channels = STEM_CHANNELS
         for expansion, channels, blocks, stride in INVERTED_RESIDUALS:
             for block in range(blocks):
                 features.append(InvertedResidual(in_channels, channels, 1 if block else stride, expansion, norm))
                 in_channels = channels
-        self.features = nn.Sequential(*features)
+        self.features = nn.Sequential(*features[: self.indices[-1] + 1])
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
                 nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
-        freeze(features[: max(freeze_at, 0)])
+        freeze(self.features[: max(freeze_at, 0)])
 
     def train(self, mode: bool = True):
         super().train(mode)
@@ -95,13 +105,25 @@ class MobileNetV2(nn.Module):
         maps = []
         for i, block in enumerate(self.features):
             x = block(x)
-            if i in OUTPUTS:
+            if i in self.indices:
                 maps.append(x)
         return maps
 
 
-@registry.BACKBONES.register("MNV2-FPN-RETINANET")
+def build_mobilenet_v2(cfg) -> MobileNetV2:
+    return MobileNetV2(build_norm(cfg, default="BN"), freeze_at=cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT)
+
+
+def build_mobilenet_v2_fpn(cfg, out_channels: int | None = None) -> nn.Sequential:
+    return add_fpn(cfg, build_mobilenet_v2(cfg), out_channels or cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS)
+
+
 def build_mobilenet_v2_fpn_p3_to_p7(cfg) -> nn.Sequential:
-    body = MobileNetV2(build_norm(cfg, default="BN"), freeze_at=cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT)
     # From P5 whatever RETINANET.USE_C5 says, as in the FCOS forks.
-    return add_fpn_p3_to_p7(cfg, body, cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS, p6_from_c5=False)
+    return add_fpn_p3_to_p7(cfg, build_mobilenet_v2(cfg), cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS, p6_from_c5=False)
+
+
+registry.BODIES.register("MNV2", MobileNetV2)
+registry.BACKBONES.register("MNV2-FPN", build_mobilenet_v2_fpn)
+registry.BACKBONES.register("MNV2-FPNLite", partial(build_mobilenet_v2_fpn, out_channels=FPN_LITE_CHANNELS))
+registry.BACKBONES.register("MNV2-FPN-RETINANET", build_mobilenet_v2_fpn_p3_to_p7)

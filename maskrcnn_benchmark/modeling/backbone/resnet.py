@@ -6,7 +6,7 @@ Shapes: N images of H x W pixels, C channels.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from torch import Tensor, nn
@@ -15,11 +15,14 @@ from torch.nn import functional as F
 from maskrcnn_benchmark.layers.deform_conv import DFConv2d
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
 from maskrcnn_benchmark.modeling import registry
-from maskrcnn_benchmark.modeling.backbone.body import build_norm, freeze, hold_frozen_statistics
+from maskrcnn_benchmark.modeling.backbone.body import build_norm, freeze, hold_frozen_statistics, pick_features
 from maskrcnn_benchmark.modeling.backbone.fpn import add_fpn, add_fpn_p3_to_p7
 
 # blocks of layer1 to layer4
 VARIANTS = {"R-50": (3, 4, 6, 3), "R-101": (3, 4, 23, 3), "R-152": (3, 8, 36, 3)}
+
+# names of the maps of layer1 to layer4, for `out_features`
+FEATURES = ("res2", "res3", "res4", "res5")
 
 # The forks' names of stems and blocks: they differ in their norm only.
 STEMS = {"StemWithFixedBatchNorm": "FrozenBN", "StemWithGN": "GN"}
@@ -28,6 +31,8 @@ BLOCKS = {"BottleneckWithFixedBatchNorm": "FrozenBN", "BottleneckWithGN": "GN"}
 
 class Stem(nn.Module):
     """7x7 convolution and 3x3 max pooling, both of stride 2: (N, 3, H, W) to (N, channels, H / 4, W / 4)."""
+
+    norm_after = {"conv1": "bn1"}
 
     def __init__(self, channels: int, norm: Callable[[int], nn.Module]):
         super().__init__()
@@ -56,6 +61,8 @@ class Bottleneck(nn.Module):
         norm: channels -> norm.
         conv: what makes the 3x3 convolution, called as `conv3x3` is.
     """
+
+    norm_after = {"conv1": "bn1", "conv2": "bn2", "conv3": "bn3"}
 
     def __init__(
         self,
@@ -152,7 +159,8 @@ class ResNet(nn.Module):
         freeze_at: n takes the stem (n >= 1) and the layers below n (n >= 2) out of training, statistics of
             BatchNorm included; 0 or less freezes nothing.
 
-    Forward takes (N, 3, H, W) and returns a list of maps, channels `out_channels`, strides `out_strides`.
+    Forward takes (N, 3, H, W) and returns a list of maps, names `out_features`, channels `out_channels`, strides
+    `out_strides`.
     """
 
     def __init__(
@@ -175,6 +183,7 @@ class ResNet(nn.Module):
     ):
         super().__init__()
         self.outputs = outputs
+        self.out_features = tuple(FEATURES[i - 1] for i in outputs)
         self.stem = Stem(stem_channels, stem_norm or norm)
         _initialise(self.stem)
         deformable = partial(DFConv2d, with_modulated_dcn=modulated, deformable_groups=deformable_groups)
@@ -250,6 +259,13 @@ def build_resnet(cfg, variant: str, outputs: tuple[int, ...]) -> ResNet:
     )
 
 
+def build_resnet_alone(variant: str, out_features: Sequence[str] = FEATURES, **options) -> ResNet:
+    """For `build_body`: the outputs by names, and ResNet's other arguments."""
+    return ResNet(
+        VARIANTS[variant], tuple(FEATURES.index(name) + 1 for name in pick_features(out_features, FEATURES)), **options
+    )
+
+
 def build_resnet_last_map(cfg, variant: str, form: str) -> nn.Sequential:
     """C4 or C5 alone: as MODEL.BACKBONE.CONV_BODY says, or `form` where it says neither."""
     asked = cfg.MODEL.BACKBONE.CONV_BODY.rpartition("-")[2]
@@ -274,6 +290,7 @@ def build_resnet_fpn_p3_to_p7(cfg, variant: str) -> nn.Sequential:
 
 
 for _variant in VARIANTS:
+    registry.BODIES.register(_variant, partial(build_resnet_alone, _variant))
     for _form in ("C4", "C5"):
         registry.BACKBONES.register(f"{_variant}-{_form}", partial(build_resnet_last_map, variant=_variant, form=_form))
     registry.BACKBONES.register(f"{_variant}-FPN", partial(build_resnet_fpn, variant=_variant))

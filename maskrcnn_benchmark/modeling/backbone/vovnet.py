@@ -1,6 +1,7 @@
-"""VoVNet (Lee et al., CVPRW 2019): stages of One-Shot Aggregation (OSA) blocks.
+"""VoVNet (Lee et al., CVPRW 2019) and VoVNetV2 (Lee & Park, CVPR 2020): stages of One-Shot Aggregation (OSA) blocks.
 
-The module names, with a slash in them, are the originals': the state_dict keys of all VoVNet forks.
+The module names, with a slash in them, are the originals': the state_dict keys of the VoVNet forks and of detectron2's
+VoVNetV2. Every variant has them, whichever program its network comes from. vovnet_variants.py has the table.
 
 Shapes: N images of H x W pixels, C channels.
 """
@@ -9,9 +10,10 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -19,45 +21,27 @@ from torch.nn import functional as F
 
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
 from maskrcnn_benchmark.modeling import registry
-from maskrcnn_benchmark.modeling.backbone.body import build_norm, freeze, hold_frozen_statistics
-from maskrcnn_benchmark.modeling.backbone.fpn import add_fpn, add_fpn_p3_to_p7
+from maskrcnn_benchmark.modeling.backbone.body import build_norm, freeze, hold_frozen_statistics, pick_features
+from maskrcnn_benchmark.modeling.backbone.fpn import FPN_LITE_CHANNELS, add_fpn, add_fpn_p3_to_p7
+from maskrcnn_benchmark.modeling.backbone.vovnet_variants import VARIANTS, OSASpec
+
+FEATURES = ("stem", "stage2", "stage3", "stage4", "stage5")
 
 
-@dataclass(frozen=True)
-class OSASpec:
-    """The numbers of a variant.
-
-    Args:
-        conv_channels: channels of the 3x3 convolutions of stage 2 to 5.
-        out_channels: channels after aggregation, that is of the maps, of stage 2 to 5.
-        blocks: OSA blocks of stage 2 to 5.
-        layers: 3x3 convolutions of a block.
-        stem: channels of the three convolutions of the stem.
-    """
-
-    conv_channels: tuple[int, ...]
-    out_channels: tuple[int, ...]
-    blocks: tuple[int, ...]
-    layers: int = 5
-    stem: tuple[int, ...] = (64, 64, 128)
-
-
-_CONV, _OUT = (128, 160, 192, 224), (256, 512, 768, 1024)
-
-VARIANTS = {
-    "V-27": OSASpec((64, 80, 96, 112), (128, 256, 384, 512), (1, 1, 1, 1)),
-    "V-39": OSASpec(_CONV, _OUT, (1, 1, 2, 2)),
-    "V-57": OSASpec(_CONV, _OUT, (1, 1, 4, 3)),
-    "V-69": OSASpec(_CONV, _OUT, (1, 1, 6, 3)),
-    "V-75": OSASpec(_CONV, _OUT, (1, 2, 6, 3)),
-    "V-93": OSASpec(_CONV, _OUT, (1, 3, 8, 3)),
-}
-
-
-def conv_norm_relu(name, in_channels, out_channels, norm, kernel_size=3, stride=1):
+def conv_norm_relu(name, in_channels, out_channels, norm, kernel_size=3, stride=1, bias=False):
     """The three layers, by the names that they get in their nn.Sequential."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=bias)
     return {f"{name}/conv": conv, f"{name}/norm": norm(out_channels), f"{name}/relu": nn.ReLU(inplace=True)}
+
+
+def depthwise_conv_norm_relu(name, in_channels, out_channels, norm, stride=1, bias=False):
+    """3x3 depthwise and 1x1 convolution with nothing between them, norm, ReLU. The bias is the 1x1's."""
+    return {
+        f"{name}/dw_conv3x3": nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=False),
+        f"{name}/pw_conv1x1": nn.Conv2d(in_channels, out_channels, 1, bias=bias),
+        f"{name}/pw_norm": norm(out_channels),
+        f"{name}/pw_relu": nn.ReLU(inplace=True),
+    }
 
 
 class CeilMaxPool(nn.Module):
@@ -73,83 +57,174 @@ class CeilMaxPool(nn.Module):
         return F.max_pool2d(x, 3, 2, ceil_mode=True)
 
 
+def channel_means(x: Tensor) -> Tensor:
+    """(N, C, H, W) to (N, C, 1, 1)."""
+    if x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16):
+        # torch's mean would first copy the map to float32 (27.6 ms against 0.8 at 256 x 200 x 272, one core); this
+        # adds in float32, too.
+        return F.avg_pool2d(x, x.shape[2:])
+    return x.mean((2, 3), keepdim=True)
+
+
+class ESE(nn.Module):
+    """Effective squeeze-excitation (VoVNetV2, section 3.3): a gate for each channel from the means of all.
+
+    Forward: (N, C, H, W) to the same shape and memory format; in place where no gradients are recorded.
+    """
+
+    def __init__(self, channels: int, hard_gate: bool = True):
+        super().__init__()
+        self.fc = nn.Conv2d(channels, channels, 1)
+        self.gate = F.hardsigmoid if hard_gate else torch.sigmoid
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.gate(self.fc(channel_means(x)))
+        # The gradients need x itself; without them it is nobody else's.
+        return x * gate if torch.is_grad_enabled() else x.mul_(gate)
+
+
 class OSABlock(nn.Module):
     """3x3 convolutions in a chain, whose input and outputs are all concatenated once and reduced by a 1x1 convolution.
 
     Args:
         name: prefix of the module names, as OSA3_1 for the first block of stage 3.
         layers: 3x3 convolutions in the chain.
-        identity: add the input to the result (after its ReLU); the channels have to agree.
+        depthwise: they are depthwise, and a 1x1 convolution comes first where the input has not conv_channels
+            channels; the input itself is concatenated as it is.
+        bias: of the 1x1 convolutions.
+        ese: the last module, or None.
+        identity: add the input to the result (no activation follows); the channels have to agree.
 
     Forward: (N, in_channels, H, W) to (N, out_channels, H, W).
     """
 
-    def __init__(self, name, in_channels, conv_channels, out_channels, layers, norm, identity=False):
+    def __init__(
+        self,
+        name,
+        in_channels,
+        conv_channels,
+        out_channels,
+        layers,
+        norm,
+        *,
+        depthwise=False,
+        bias=False,
+        ese=None,
+        identity=False,
+    ):
         super().__init__()
         self.identity = identity
         chain = [in_channels, *[conv_channels] * layers]
+        total = sum(chain)
+        reduction = {}
+        if depthwise:
+            if in_channels != conv_channels:
+                reduction = conv_norm_relu(f"{name}_reduction_0", in_channels, conv_channels, norm, 1, bias=bias)
+            chain[0] = conv_channels
+            step = partial(depthwise_conv_norm_relu, norm=norm, bias=bias)
+        else:
+            step = partial(conv_norm_relu, norm=norm)
         self.layers = nn.ModuleList(
-            nn.Sequential(OrderedDict(conv_norm_relu(f"{name}_{i}", chain[i], conv_channels, norm)))
-            for i in range(layers)
+            nn.Sequential(OrderedDict(step(f"{name}_{i}", chain[i], conv_channels))) for i in range(layers)
         )
+        self.conv_reduction = nn.Sequential(OrderedDict(reduction))
         self.concat = nn.Sequential(
-            OrderedDict(conv_norm_relu(f"{name}_concat", sum(chain), out_channels, norm, kernel_size=1))
+            OrderedDict(conv_norm_relu(f"{name}_concat", total, out_channels, norm, kernel_size=1, bias=bias))
         )
+        self.ese = ese
 
     def forward(self, x: Tensor) -> Tensor:
         outputs = [x]
+        last = self.conv_reduction(x)
         for layer in self.layers:
-            outputs.append(layer(outputs[-1]))
+            last = layer(last)
+            outputs.append(last)
         out = self.concat(torch.cat(outputs, dim=1))
+        if self.ese is not None:
+            out = self.ese(out)
         return out + x if self.identity else out
 
 
 class VoVNet(nn.Module):
-    """The body: a stem of stride 4 and four stages, named stem, stage2, ..., stage5.
+    """The body: a stem and four stages, named stem, stage2, ..., stage5, as far as the last map that is asked for.
 
     Args:
         spec: the variant's numbers.
         norm: channels -> norm.
         freeze_at: n takes the stem (n >= 1) and the stages up to n (n >= 2) out of training, statistics of
             BatchNorm included; 0 or less freezes nothing.
+        out_features: names of the maps that are returned, finest first.
 
-    Forward takes (N, 3, H, W) and returns the maps of stage 2 to 5, channels `out_channels`, strides `out_strides`.
+    Forward takes (N, 3, H, W) and returns the list of these maps, channels `out_channels`, strides `out_strides`.
+
+    Raises:
+        ValueError: out_features is empty, not in order, or names a map that there is not.
     """
 
-    out_strides = (4, 8, 16, 32)
-
-    def __init__(self, spec: OSASpec, norm: Callable[[int], nn.Module] = FrozenBatchNorm2d, freeze_at: int = 0):
+    def __init__(
+        self,
+        spec: OSASpec,
+        norm: Callable[[int], nn.Module] = FrozenBatchNorm2d,
+        freeze_at: int = 0,
+        out_features: Sequence[str] = FEATURES[1:],
+    ):
         super().__init__()
-        self.out_channels = spec.out_channels
+        self.out_features = pick_features(out_features, FEATURES)
+        rules = spec.rules
+        step = depthwise_conv_norm_relu if spec.depthwise else conv_norm_relu
+        strides = rules.stem_strides
+        bias = {"bias": rules.pointwise_bias} if spec.depthwise else {}
         self.stem = nn.Sequential(
             OrderedDict(
-                conv_norm_relu("stem_1", 3, spec.stem[0], norm, stride=2)
-                | conv_norm_relu("stem_2", spec.stem[0], spec.stem[1], norm)
-                | conv_norm_relu("stem_3", spec.stem[1], spec.stem[2], norm, stride=2)
+                conv_norm_relu("stem_1", 3, spec.stem[0], norm, stride=strides[0])
+                | step("stem_2", spec.stem[0], spec.stem[1], norm, stride=strides[1], **bias)
+                | step("stem_3", spec.stem[1], spec.stem[2], norm, stride=strides[2], **bias)
             )
         )
-        inputs = (spec.stem[-1], *spec.out_channels)
-        for i in range(4):
-            self.add_module(f"stage{i + 2}", self._make_stage(i, inputs[i], spec, norm))
+        channels, stride = [spec.stem[-1]], [prod(strides)]
+        for i in range(FEATURES.index(self.out_features[-1])):
+            # A stem of stride 4 has brought the map to stage 2's size already.
+            pools = i > 0 or stride[0] < 4
+            self.add_module(FEATURES[i + 1], self._make_stage(i, channels[i], spec, norm, pools))
+            channels.append(spec.out_channels[i])
+            stride.append(stride[i] * (2 if pools else 1))
+        returned = [FEATURES.index(name) for name in self.out_features]
+        self.out_channels = tuple(channels[i] for i in returned)
+        self.out_strides = tuple(stride[i] for i in returned)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight)
-        freeze([self.stem, *self._stages()][: max(freeze_at, 0)])
+                nn.init.kaiming_normal_(module.weight, mode=rules.init_mode)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        freeze([part for _, part in self._parts()][: max(freeze_at, 0)])
 
     @staticmethod
-    def _make_stage(i, in_channels, spec, norm):
-        # The stem has brought the map to stride 4 already, so stage 2 does not pool.
-        modules = OrderedDict(Pooling=CeilMaxPool()) if i else OrderedDict()
-        for block in range(1, spec.blocks[i] + 1):
+    def _make_stage(i, in_channels, spec, norm, pools):
+        rules = spec.rules
+        modules = OrderedDict()
+        if pools:
+            modules["Pooling"] = nn.MaxPool2d(3, 2, 1) if rules.padded_pooling else CeilMaxPool()
+        out_channels, blocks = spec.out_channels[i], spec.blocks[i]
+        for block in range(1, blocks + 1):
             name = f"OSA{i + 2}_{block}"
+            has_ese = {"none": False, "every": True, "last": block == blocks}[rules.ese]
             modules[name] = OSABlock(
-                name, in_channels, spec.conv_channels[i], spec.out_channels[i], spec.layers, norm, identity=block > 1
+                name,
+                in_channels,
+                spec.conv_channels[i],
+                out_channels,
+                spec.layers,
+                norm,
+                depthwise=spec.depthwise,
+                bias=rules.pointwise_bias,
+                ese=ESE(out_channels, rules.hard_gate) if has_ese else None,
+                identity={"none": False, "later": block > 1, "equal": in_channels == out_channels}[rules.shortcut],
             )
-            in_channels = spec.out_channels[i]
+            in_channels = out_channels
         return nn.Sequential(modules)
 
-    def _stages(self):
-        return [self.stage2, self.stage3, self.stage4, self.stage5]
+    def _parts(self):
+        return [(name, part) for name, part in self.named_children() if name in FEATURES]
 
     def train(self, mode: bool = True):
         super().train(mode)
@@ -157,11 +232,11 @@ class VoVNet(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = self.stem(x)
         maps = []
-        for stage in self._stages():
-            x = stage(x)
-            maps.append(x)
+        for name, part in self._parts():
+            x = part(x)
+            if name in self.out_features:
+                maps.append(x)
         return maps
 
 
@@ -172,7 +247,7 @@ def build_vovnet(cfg, variant: str) -> VoVNet:
         ValueError: a list in MODEL.VOVNET has not one number for each stage (or stem convolution).
     """
     node = cfg.MODEL.VOVNET
-    asked = "-".join(cfg.MODEL.BACKBONE.CONV_BODY.split("-")[:2])
+    asked = cfg.MODEL.BACKBONE.CONV_BODY.split("-FPN")[0]
     variant = asked if asked in VARIANTS else variant
     given = {
         "stem": ("STEM_CHANNELS", node.STEM_CHANNELS, 3),
@@ -201,8 +276,8 @@ def build_vovnet(cfg, variant: str) -> VoVNet:
     return VoVNet(spec, norm, freeze_at=cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT)
 
 
-def build_vovnet_fpn(cfg, variant: str) -> nn.Sequential:
-    return add_fpn(cfg, build_vovnet(cfg, variant), cfg.MODEL.VOVNET.BACKBONE_OUT_CHANNELS)
+def build_vovnet_fpn(cfg, variant: str, out_channels: int | None = None) -> nn.Sequential:
+    return add_fpn(cfg, build_vovnet(cfg, variant), out_channels or cfg.MODEL.VOVNET.BACKBONE_OUT_CHANNELS)
 
 
 def build_vovnet_fpn_p3_to_p7(cfg, variant: str) -> nn.Sequential:
@@ -214,6 +289,10 @@ def build_vovnet_fpn_p3_to_p7(cfg, variant: str) -> nn.Sequential:
     )
 
 
-for _variant in VARIANTS:
-    registry.BACKBONES.register(f"{_variant}-FPN", partial(build_vovnet_fpn, variant=_variant))
-    registry.BACKBONES.register(f"{_variant}-FPN-RETINANET", partial(build_vovnet_fpn_p3_to_p7, variant=_variant))
+for _name, _spec in VARIANTS.items():
+    registry.BODIES.register(_name, partial(VoVNet, _spec))
+    registry.BACKBONES.register(f"{_name}-FPN", partial(build_vovnet_fpn, variant=_name))
+    registry.BACKBONES.register(
+        f"{_name}-FPNLite", partial(build_vovnet_fpn, variant=_name, out_channels=FPN_LITE_CHANNELS)
+    )
+    registry.BACKBONES.register(f"{_name}-FPN-RETINANET", partial(build_vovnet_fpn_p3_to_p7, variant=_name))

@@ -5,18 +5,64 @@ from __future__ import annotations
 import torch
 
 from maskrcnn_benchmark.modeling.backbone import build_backbone
+from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.modeling.detector.generalized_rcnn import GeneralizedRCNN
+from maskrcnn_benchmark.modeling.detector.panoptic_fpn import PanopticFPN
+from maskrcnn_benchmark.modeling.detector.panoptic_merge import MergeRules
+from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
 from maskrcnn_benchmark.modeling.roi_heads.roi_heads import build_roi_heads
 from maskrcnn_benchmark.modeling.rpn.rpn import build_rpn
+from maskrcnn_benchmark.modeling.semantic.fpn_head import build_sem_seg_fpn_head
 
 
 def _build_generalized_rcnn(cfg):
     backbone = build_backbone(cfg)
     rpn = build_rpn(cfg, backbone.out_channels)
-    return GeneralizedRCNN(backbone, rpn, build_roi_heads(cfg, backbone.out_channels))
+    roi_heads = build_roi_heads(cfg, backbone.out_channels)
+    convention = get_convention(cfg.MODEL.CONVENTION)
+    return GeneralizedRCNN(
+        backbone,
+        rpn,
+        roi_heads,
+        size_divisible=convention.size_divisibility,
+        takes_output_sizes=convention.nms_in_output_size,
+    )
 
 
-META_ARCHITECTURES = {"GeneralizedRCNN": _build_generalized_rcnn}
+def _build_panoptic_fpn(cfg):
+    check_panoptic_fpn(cfg)
+    backbone = build_backbone(cfg)
+    node = cfg.MODEL.PANOPTIC_FPN
+    return PanopticFPN(
+        backbone,
+        build_rpn(cfg, backbone.out_channels),
+        build_roi_heads(cfg, backbone.out_channels),
+        build_sem_seg_fpn_head(cfg, backbone.out_channels),
+        MergeRules(
+            score=node.COMBINE.INSTANCES_CONFIDENCE_THRESH,
+            overlap=node.COMBINE.OVERLAP_THRESH,
+            stuff_area=node.COMBINE.STUFF_AREA_LIMIT,
+        ),
+        mask_pasting(cfg),
+        semantic_loss_weight=cfg.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT,
+        instance_loss_weight=node.INSTANCE_LOSS_WEIGHT,
+        size_divisible=get_convention(cfg.MODEL.CONVENTION).size_divisibility,
+    )
+
+
+def check_panoptic_fpn(cfg):
+    """Whether the keys describe a Mask R-CNN on FPN, which PanopticFPN is built around."""
+    wanted = {"MASK_ON": True, "RPN_ONLY": False, "RETINANET_ON": False, "FCOS_ON": False}
+    for key, value in wanted.items():
+        if cfg.MODEL[key] != value:
+            raise ValueError(f"MODEL.META_ARCHITECTURE PanopticFPN needs MODEL.{key} {value}, but it is {not value}")
+    if not cfg.MODEL.RPN.USE_FPN or cfg.MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS:
+        raise ValueError(
+            "MODEL.META_ARCHITECTURE PanopticFPN needs MODEL.RPN.USE_FPN True and ROI_MASK_HEAD.POSTPROCESS_MASKS False"
+        )
+
+
+META_ARCHITECTURES = {"GeneralizedRCNN": _build_generalized_rcnn, "PanopticFPN": _build_panoptic_fpn}
 
 
 def build_detection_model(cfg):

@@ -21,20 +21,21 @@ class CascadeBoxHead(nn.ModuleList):
         heads: ROIBoxHeads, their matchers from loose to strict.
         loss_weights: factors of each stage's losses.
 
-    Forward takes L maps (N, C, H_l, W_l), N BoxLists of proposals and, in training, N BoxLists with field "labels". It
-    returns (x, boxes, losses): in training lists with an entry a stage, the extractor's output and the regions that
-    ROIBoxHead returns, and its losses under names that end in _stage0, _stage1, ...; in evaluation the last stage's x,
-    the detections and {}.
+    Forward takes what ROIBoxHead takes, and returns (x, boxes, losses): in training lists with an entry a stage, the
+    extractor's output and the regions that ROIBoxHead returns, and its losses under names that end in _stage0, _stage1,
+    ...; in evaluation the last stage's x, the detections and {}. `candidates` and `select` are the two halves of
+    evaluation, as those of ROIBoxHead.
     """
 
     def __init__(self, heads, loss_weights):
         super().__init__(heads)
         self.loss_weights = loss_weights
 
-    def forward(self, features, proposals, targets=None):
+    def forward(self, features, proposals, targets=None, output_sizes=None):
         if not self.training:
             with torch.no_grad():
-                return self._detect(features, proposals)
+                x, predictions, regions = self._vote(features, proposals)
+                return x, self[-1].post_processor(predictions, regions, output_sizes), {}
         xs, drawn, losses = [], [], {}
         for stage, head in enumerate(self):
             regions = head.loss.subsample(proposals, targets)
@@ -45,16 +46,24 @@ class CascadeBoxHead(nn.ModuleList):
             drawn.append(regions)
         return xs, drawn, losses
 
-    def _detect(self, features, proposals):
-        """Scores from the mean of all stages' class logits, each on its own regions; boxes from the last stage."""
+    @torch.no_grad()
+    def candidates(self, features, proposals):
+        _, predictions, regions = self._vote(features, proposals)
+        return self[-1].post_processor.candidates(predictions, regions)
+
+    def select(self, candidates):
+        return self[-1].post_processor.select(candidates)
+
+    def _vote(self, features, proposals):
+        """(x, (class logits, box corrections), regions): the mean of all stages' logits, each on its own regions; all
+        else of the last stage."""
         all_logits, refined = [], proposals
         for head in self:
             regions = refined
             x, class_logits, box_regression = head.predict(features, regions)
             all_logits.append(class_logits)
             refined = head.post_processor.refine(box_regression, regions)
-        class_logits = torch.stack(all_logits).mean(dim=0)
-        return x, head.post_processor((class_logits, box_regression), regions), {}
+        return x, (torch.stack(all_logits).mean(dim=0), box_regression), regions
 
 
 class CascadeMaskHead(nn.ModuleList):
@@ -67,7 +76,8 @@ class CascadeMaskHead(nn.ModuleList):
     Forward takes L maps (N, C, H_l, W_l); in training CascadeBoxHead's regions and features and N BoxLists with fields
     "labels" and "masks"; in evaluation N BoxLists with field "labels". It returns (x, boxes, losses): in training the
     extractors' outputs, the regions as they came, and the scalars loss_mask_stage0, ...; in evaluation the last stage's
-    x, the boxes with field "mask", the mean of the stages' probabilities, and {}.
+    x, the boxes with field "mask", the mean of the stages' probabilities, and {}. `probabilities` and `attach` are the
+    two halves of evaluation, as those of ROIMaskHead.
     """
 
     def __init__(self, heads, loss_weights):
@@ -77,7 +87,8 @@ class CascadeMaskHead(nn.ModuleList):
     def forward(self, features, boxes, targets=None, box_features=None):
         if not self.training:
             with torch.no_grad():
-                return self._masks(features, boxes)
+                x, probabilities = self._masks(features, boxes)
+                return x, self.attach(probabilities, boxes), {}
         xs, losses = [], {}
         for stage, head in enumerate(self):
             x, _, stage_losses = head(features, boxes[stage], targets, box_features=box_features[stage])
@@ -85,12 +96,20 @@ class CascadeMaskHead(nn.ModuleList):
             xs.append(x)
         return xs, boxes, losses
 
+    @torch.no_grad()
+    def probabilities(self, features, boxes):
+        return self._masks(features, boxes)[1]
+
+    def attach(self, probabilities, boxes):
+        return self[-1].post_processor.attach(probabilities, boxes)
+
     def _masks(self, features, boxes):
+        """(x of the last stage, the mean (R, 1, M, M) of all stages' probabilities)."""
         probabilities = []
         for head in self:
             x = head.feature_extractor(features, boxes)
             probabilities.append(head.post_processor.probabilities(head.predictor(x), boxes))
-        return x, head.post_processor.attach(torch.stack(probabilities).mean(dim=0), boxes), {}
+        return x, torch.stack(probabilities).mean(dim=0)
 
 
 def _of_stage(stage, loss_weights, losses):
@@ -108,7 +127,7 @@ def _proposals_of_next_stage(head, box_regression, regions, targets):
         is_truth = (before.get_field("labels") > 0) & (before.get_field("regression_targets") == 0).all(dim=1)
         boxes = refined.bbox[(~is_truth).nonzero().squeeze(1)]
         truth = target.convert("xyxy").bbox.to(boxes.device)
-        proposals.append(BoxList(torch.cat((boxes, truth)), refined.size))
+        proposals.append(BoxList(torch.cat((boxes, truth)), refined.size, box_offset=refined.box_offset))
     return proposals
 
 

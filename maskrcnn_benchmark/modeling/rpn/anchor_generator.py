@@ -106,6 +106,7 @@ class AnchorGenerator(nn.Module):
                 f"got {tuple(sizes)}"
             )
         self.strides = tuple(anchor_strides)
+        self.box_offset = box_offset
         self.straddle_thresh = straddle_thresh
         self.cell_anchors = CellAnchors(
             [
@@ -162,7 +163,7 @@ class AnchorGenerator(nn.Module):
         levels = self.grid_anchors([feature.shape[-2:] for feature in feature_maps])
         anchors = []
         for height, width in image_list.image_sizes:
-            boxlists = [BoxList(boxes, (int(width), int(height))) for boxes in levels]
+            boxlists = [BoxList(boxes, (int(width), int(height)), box_offset=self.box_offset) for boxes in levels]
             for boxlist in boxlists:
                 boxlist.add_field("visibility", self.visible(boxlist.bbox, (height, width)))
             anchors.append(boxlists)

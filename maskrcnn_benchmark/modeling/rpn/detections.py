@@ -1,6 +1,6 @@
 """The end of every dense head: from the candidates of an image to its detections.
 
-Shapes: C candidates, D detections.
+Shapes: N images, L levels, C candidates, D detections.
 """
 
 from __future__ import annotations
@@ -12,33 +12,37 @@ from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.boxes import clip_boxes
 
 
-def best_detections(
-    boxes: torch.Tensor,
-    scores: torch.Tensor,
-    labels: torch.Tensor,
-    image_size,
-    nms_thresh: float,
-    detections_per_img: int,
-    box_offset: float,
-) -> BoxList:
-    """Clips the candidates, suppresses them class by class and keeps the best.
+def join_levels(levels, image_sizes, box_offset: float) -> list[BoxList]:
+    """The candidates of all levels together: N BoxLists, clipped, with fields "labels" (C,) and "scores" (C,).
 
     Args:
-        boxes, scores, labels: (C, 4) in pixels of the network input, (C,) and (C,) int64.
-        image_size: (height, width) of the image before padding.
+        levels: L lists of N triples: boxes (c, 4) in pixels of the network input, scores (c,), labels (c,) int64.
+        image_sizes: N pairs (height, width) of the images before padding.
+        box_offset: see Convention.
+    """
+    candidates = []
+    for i, (height, width) in enumerate(image_sizes):
+        boxes, scores, labels = (torch.cat(parts) for parts in zip(*(level[i] for level in levels), strict=True))
+        size = (int(width), int(height))
+        joined = BoxList(clip_boxes(boxes, size, box_offset), size, box_offset=box_offset)
+        joined.add_field("labels", labels)
+        joined.add_field("scores", scores)
+        candidates.append(joined)
+    return candidates
+
+
+def best_detections(candidates: BoxList, nms_thresh: float, detections_per_img: int) -> BoxList:
+    """Suppresses the candidates of an image class by class and keeps the best: D boxes with their fields, best first.
+
+    Args:
+        candidates: C boxes (xyxy) with fields "labels" and "scores".
         nms_thresh: a box is suppressed by a better one of its class at IoU above this.
         detections_per_img: detections kept; all that tie with the last one stay. 0 keeps all.
-        box_offset: see Convention.
-
-    Returns a BoxList, best first, with fields "labels" (D,) and "scores" (D,).
     """
-    height, width = (int(side) for side in image_size)
-    boxes = clip_boxes(boxes, (width, height), box_offset)
-    keep = batched_nms(boxes, scores, labels, nms_thresh, inclusive=box_offset == 1)
+    scores = candidates.get_field("scores")
+    inclusive = candidates.box_offset == 1
+    keep = batched_nms(candidates.bbox, scores, candidates.get_field("labels"), nms_thresh, inclusive=inclusive)
     if 0 < detections_per_img < len(keep):
         last_score = scores[keep[detections_per_img - 1]]
         keep = keep[scores[keep] >= last_score]
-    result = BoxList(boxes[keep], (width, height), mode="xyxy")
-    result.add_field("labels", labels[keep])
-    result.add_field("scores", scores[keep])
-    return result
+    return candidates[keep]

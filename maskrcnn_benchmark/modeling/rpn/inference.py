@@ -6,6 +6,7 @@ Shapes: N images, L levels, A anchors of a cell, P_l anchors of level l, K candi
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from maskrcnn_benchmark.layers.nms import batched_nms
 from maskrcnn_benchmark.modeling.convention import get_convention
@@ -14,23 +15,24 @@ from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.boxes import clip_boxes
 
 
-class RPNPostProcessor:
+class RPNPostProcessor(nn.Module):
     """The best anchors of every level, moved and thinned out.
 
     Args:
         pre_nms_top_n: candidates per level and image.
         post_nms_top_n: proposals per level and image.
         nms_thresh: a candidate is suppressed by a better one of its level at IoU above this; 0 or less: none is.
-        min_size: narrower or lower candidates are dropped, in pixels.
+        min_size: narrower or lower candidates are dropped, in pixels; those without area always.
         box_coder: BoxCoder.
         fpn_post_nms_top_n: with several levels, proposals kept of all levels together.
         per_batch: these are the best of all images together, of this process's batch, instead of each image's best.
         box_offset: see Convention.
+        rank_by_logit: see Convention.rank_proposals_by_logit.
 
-    Called with L tensors of anchors (P_l, 4), L maps each of logits (N, A, H_l, W_l) and box codes (N, 4 A, H_l, W_l),
-    N pairs (height, width) and optionally N BoxLists of ground truth. Returns N BoxLists in pixels of the network
-    input with field "objectness", a probability: best first, or, with per_batch, level by level and best first within
-    each. Ground truth, where given, is appended to them with objectness 1. No gradient flows through them.
+    Forward takes L tensors of anchors (P_l, 4), L maps each of logits (N, A, H_l, W_l) and box codes (N, 4 A, H_l,
+    W_l), N pairs (height, width) and optionally N BoxLists of ground truth. It returns N BoxLists in pixels of the
+    network input with field "objectness", a probability: best first, or, with per_batch, level by level and best first
+    within each. Ground truth, where given, is appended to them with objectness 1. No gradient flows through them.
     """
 
     def __init__(
@@ -43,7 +45,9 @@ class RPNPostProcessor:
         fpn_post_nms_top_n: int,
         per_batch: bool = False,
         box_offset: float = 1.0,
+        rank_by_logit: bool = False,
     ):
+        super().__init__()
         self.pre_nms_top_n = pre_nms_top_n
         self.post_nms_top_n = post_nms_top_n
         self.nms_thresh = nms_thresh
@@ -52,9 +56,10 @@ class RPNPostProcessor:
         self.fpn_post_nms_top_n = fpn_post_nms_top_n
         self.per_batch = per_batch
         self.box_offset = box_offset
+        self.rank_by_logit = rank_by_logit
 
     @torch.no_grad()
-    def __call__(self, anchors, logits, codes, image_sizes, targets=None) -> list[BoxList]:
+    def forward(self, anchors, logits, codes, image_sizes, targets=None) -> list[BoxList]:
         boxes, scores, levels = self._candidates(anchors, logits, codes)
         sizes = [(int(width), int(height)) for height, width in image_sizes]
         boxes = [clip_boxes(image, size, self.box_offset) for image, size in zip(boxes, sizes, strict=True)]
@@ -67,20 +72,27 @@ class RPNPostProcessor:
         proposals = []
         for i, (keep, size) in enumerate(zip(kept, sizes, strict=True)):
             image_boxes, image_scores = boxes[i][keep], scores[i][keep]
+            if self.rank_by_logit:
+                image_scores = image_scores.sigmoid()
             if targets is not None:
                 truth = targets[i].convert("xyxy").bbox.to(image_boxes.device)
                 image_boxes = torch.cat((image_boxes, truth))
                 image_scores = torch.cat((image_scores, image_scores.new_ones(len(truth))))
-            proposal = BoxList(image_boxes, size)
+            proposal = BoxList(image_boxes, size, box_offset=self.box_offset)
             proposal.add_field("objectness", image_scores)
             proposals.append(proposal)
         return proposals
 
     def _candidates(self, anchors, logits, codes):
-        """Boxes (N, K, 4), not clipped, scores (N, K) and level numbers (K,): level by level, best first in each."""
+        """Boxes (N, K, 4), not clipped, scores (N, K) and level numbers (K,): level by level, best first in each.
+
+        Scores are logits or probabilities; where they or their boxes are not finite they are NaN.
+        """
         best_anchors, best_codes, best_scores, levels = [], [], [], []
         for number, (level_anchors, level_logits, level_codes) in enumerate(zip(anchors, logits, codes, strict=True)):
-            scores = flatten_level(level_logits, 1).squeeze(2).float().sigmoid()
+            scores = flatten_level(level_logits, 1).squeeze(2).float()
+            if not self.rank_by_logit:
+                scores = scores.sigmoid()
             count = min(self.pre_nms_top_n, scores.shape[1])
             scores, index = scores.topk(count, dim=1)
             best_scores.append(scores)
@@ -91,13 +103,15 @@ class RPNPostProcessor:
             torch.cat(best_codes, dim=1).flatten(0, 1), torch.cat(best_anchors, dim=1).flatten(0, 1)
         )
         scores = torch.cat(best_scores, dim=1)
-        return boxes.view(*scores.shape, 4), scores, torch.cat(levels)
+        boxes = boxes.view(*scores.shape, 4)
+        finite = boxes.isfinite().all(dim=2) & scores.isfinite()
+        return boxes, scores.masked_fill(~finite, torch.nan), torch.cat(levels)
 
     def _best(self, boxes, scores, groups, top_n):
         """Indices, best first, of the top_n survivors among boxes (n, 4) that meet only within their group."""
         sides = boxes[:, 2:] - boxes[:, :2] + self.box_offset
-        # a box that is not a number fails the comparison, too
-        index = (sides >= self.min_size).all(dim=1).nonzero().squeeze(1)
+        usable = ((sides >= self.min_size) & (sides > 0)).all(dim=1) & ~scores.isnan()
+        index = usable.nonzero().squeeze(1)
         boxes, scores, groups = boxes[index], scores[index], groups[index]
         cut_groups = self.post_nms_top_n < min(self.pre_nms_top_n, top_n)
         if self.nms_thresh > 0:
@@ -129,6 +143,7 @@ def _rank_in_group(groups: torch.Tensor) -> torch.Tensor:
 
 def make_rpn_postprocessor(cfg, rpn_box_coder, is_train: bool) -> RPNPostProcessor:
     rpn = cfg.MODEL.RPN
+    convention = get_convention(cfg.MODEL.CONVENTION)
     return RPNPostProcessor(
         pre_nms_top_n=rpn.PRE_NMS_TOP_N_TRAIN if is_train else rpn.PRE_NMS_TOP_N_TEST,
         post_nms_top_n=rpn.POST_NMS_TOP_N_TRAIN if is_train else rpn.POST_NMS_TOP_N_TEST,
@@ -137,5 +152,6 @@ def make_rpn_postprocessor(cfg, rpn_box_coder, is_train: bool) -> RPNPostProcess
         box_coder=rpn_box_coder,
         fpn_post_nms_top_n=rpn.FPN_POST_NMS_TOP_N_TRAIN if is_train else rpn.FPN_POST_NMS_TOP_N_TEST,
         per_batch=is_train and rpn.FPN_POST_NMS_PER_BATCH,
-        box_offset=get_convention(cfg.MODEL.CONVENTION).box_offset,
+        box_offset=convention.box_offset,
+        rank_by_logit=convention.rank_proposals_by_logit,
     )

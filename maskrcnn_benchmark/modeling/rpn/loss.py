@@ -16,6 +16,10 @@ from maskrcnn_benchmark.modeling.rpn.anchor_targets import IGNORED, AnchorTarget
 from maskrcnn_benchmark.modeling.rpn.flatten import flatten_levels
 from maskrcnn_benchmark.utils.comm import all_reduce_sum, get_world_size
 
+# Every coordinate of an anchor that overlaps nothing.
+NOWHERE = -1e6
+NORMALIZERS = ("sampled", "sampled_or_one", "sample_size")
+
 
 class RPNLoss:
     """Cross entropy on objectness and smooth L1 on boxes, over a random sample of anchors.
@@ -24,17 +28,34 @@ class RPNLoss:
         assign: AnchorTargets.
         sampler: BalancedPositiveNegativeSampler.
         beta: turning point of smooth L1.
+        normalizer: "sampled", "sampled_or_one" or "sample_size", see Convention.rpn_loss_normalizer.
+        outer_anchors_match: see Convention.
 
-    Both sums are divided by the number of sampled anchors, positive and negative, of all images of all processes, and
-    each process scales its sums by the number of processes: averaging gradients gives what one process would see on
-    the whole batch. (The forks divide by each process's own number, which is the same wherever every image fills its
-    sample.)
+    Both sums are divided by the number of sampled anchors, positive and negative, of all images of all processes, or
+    by the number that all these images have room for, and each process scales its sums by the number of processes:
+    averaging gradients gives what one process would see on the whole batch. (The originals divide by each process's
+    own number, which is the same wherever every image fills its sample.)
+
+    Raises:
+        ValueError: there is no such normalizer.
     """
 
-    def __init__(self, assign, sampler, beta: float = 1.0 / 9):
+    def __init__(
+        self,
+        assign,
+        sampler,
+        beta: float = 1.0 / 9,
+        normalizer: str = "sampled",
+        outer_anchors_match: bool = True,
+    ):
+        if normalizer not in NORMALIZERS:
+            known = ", ".join(map(repr, NORMALIZERS))
+            raise ValueError(f"the normalizer of RPN's losses is one of {known}, not {normalizer!r}")
         self.assign = assign
         self.sampler = sampler
         self.beta = beta
+        self.normalizer = normalizer
+        self.outer_anchors_match = outer_anchors_match
 
     def __call__(self, anchors, visible, logits, codes, targets) -> dict[str, torch.Tensor]:
         """The scalars loss_objectness and loss_rpn_box_reg, attached to every output even where nothing is sampled.
@@ -47,7 +68,8 @@ class RPNLoss:
         """
         labels, target_codes = [], []
         for mask, target in zip(visible, targets, strict=True):
-            image_labels, image_codes = self.assign(anchors, target)
+            matched = anchors if self.outer_anchors_match else torch.where(mask[:, None], anchors, NOWHERE)
+            image_labels, image_codes = self.assign(matched, target)
             labels.append(torch.where(mask, image_labels, IGNORED))
             target_codes.append(image_codes)
         positive, negative = (torch.stack(masks) for masks in self.sampler(labels))
@@ -61,16 +83,29 @@ class RPNLoss:
         )
         codes = torch.where(positive[:, :, None], flatten_levels(codes, 4), target_codes)
         box_sum = smooth_l1_loss(codes, target_codes, self.beta, size_average=False)
-        num_sampled = all_reduce_sum(sampled.sum(dtype=torch.float32))
-        factor = get_world_size() / num_sampled.clamp(min=1)
+        counts = torch.stack((positive.sum(dim=1), negative.sum(dim=1))).float()
+        if self.normalizer == "sampled_or_one":
+            counts = counts.clamp(min=1)
+        count = counts.sum()
+        if self.normalizer == "sample_size":
+            count = torch.full_like(count, len(targets) * self.sampler.batch_size_per_image)
+        factor = get_world_size() / all_reduce_sum(count).clamp(min=1)
         return {"loss_objectness": objectness_sum * factor, "loss_rpn_box_reg": box_sum * factor}
 
 
 def make_rpn_loss_evaluator(cfg, box_coder) -> RPNLoss:
     rpn = cfg.MODEL.RPN
-    matcher = Matcher(rpn.FG_IOU_THRESHOLD, rpn.BG_IOU_THRESHOLD, allow_low_quality_matches=True)
-    box_offset = get_convention(cfg.MODEL.CONVENTION).box_offset
+    convention = get_convention(cfg.MODEL.CONVENTION)
+    matcher = Matcher(
+        rpn.FG_IOU_THRESHOLD,
+        rpn.BG_IOU_THRESHOLD,
+        allow_low_quality_matches=True,
+        best_matches_kept=convention.best_matches_kept,
+    )
     return RPNLoss(
-        AnchorTargets(matcher, box_coder, by_class=False, box_offset=box_offset),
+        AnchorTargets(matcher, box_coder, by_class=False, box_offset=convention.box_offset),
         BalancedPositiveNegativeSampler(rpn.BATCH_SIZE_PER_IMAGE, rpn.POSITIVE_FRACTION),
+        convention.rpn_beta,
+        convention.rpn_loss_normalizer,
+        convention.outer_anchors_match,
     )

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from maskrcnn_benchmark.modeling import registry
-from maskrcnn_benchmark.modeling.box_coder import BoxCoder
-from maskrcnn_benchmark.modeling.convention import get_convention
+from maskrcnn_benchmark.modeling.box_coder import make_box_coder
 from maskrcnn_benchmark.modeling.rpn.anchor_generator import make_anchor_generator
 from maskrcnn_benchmark.modeling.rpn.fcos.fcos import build_fcos
 from maskrcnn_benchmark.modeling.rpn.inference import make_rpn_postprocessor
@@ -89,7 +88,7 @@ class RPNModule(nn.Module):
 
 
 def _build_rpn_module(cfg, in_channels):
-    box_coder = BoxCoder((1.0, 1.0, 1.0, 1.0), box_offset=get_convention(cfg.MODEL.CONVENTION).box_offset)
+    box_coder = make_box_coder(cfg, (1.0, 1.0, 1.0, 1.0))
     anchor_generator = make_anchor_generator(cfg)
     num_anchors = anchor_generator.num_anchors_per_location()[0]
     return RPNModule(

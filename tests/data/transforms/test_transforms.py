@@ -1,4 +1,6 @@
+import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from PIL import Image
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.data import transforms as T
 from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
 
 
 def noise_picture(width=30, height=20) -> Image.Image:
@@ -161,3 +164,27 @@ def test_a_range_that_descends_is_an_error():
     cfg.INPUT.MIN_SIZE_RANGE_TRAIN = (800, 640)
     with pytest.raises(ValueError, match="MIN_SIZE_RANGE_TRAIN"):
         T.build_transforms(cfg, True)
+
+
+# ---- detectron2's convention
+
+
+def test_resize_to_nearest_follows_detectron2s_rule():
+    units = json.loads((Path(__file__).parents[2] / "golden" / "d2" / "units.json").read_text())
+    for name, wanted in units["resize_shortest_edge"].items():
+        height, width = map(int, name.split("x"))
+        assert T.Resize(800, 1333, to_nearest=True).get_size((width, height)) == tuple(wanted), name
+
+
+def test_transforms_of_the_detectron2_convention(rng_seed):
+    cfg = defaults.clone()
+    cfg.merge_from_list(["MODEL.CONVENTION", "detectron2", "INPUT.HORIZONTAL_FLIP_PROB_TRAIN", 1.0])
+    cfg.merge_from_list(["INPUT.MIN_SIZE_TRAIN", (40,)])
+    target = boxes()
+    target.add_field("masks", SegmentationMask([[[2, 3, 12, 3, 12, 10]], [[0, 0, 30, 0, 30, 20]]], (30, 20)))
+    image, target = T.build_transforms(cfg, True)(noise_picture(), target)
+    assert image.shape == (3, 40, 60) and target.box_offset == 0
+    assert target.bbox.tolist() == [[36, 6, 56, 20], [0, 0, 60, 40]]
+    polygon = target.get_field("masks").instances.polygons[0].polygons[0]
+    assert polygon.tolist() == [56, 6, 36, 6, 36, 20]
+    assert all(t.to_nearest for t in T.build_transforms(cfg, False).transforms if isinstance(t, T.Resize))

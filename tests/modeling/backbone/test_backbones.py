@@ -2,16 +2,19 @@
 
 import gzip
 import json
+import re
 from pathlib import Path
 
 import fill
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.backbone import build_backbone
+from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.structures.image_list import to_image_list
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -29,8 +32,10 @@ def config(overrides):
 @pytest.mark.parametrize("path", KEY_LISTS, ids=lambda path: path.name[: -len(".json.gz")])
 def test_state_dict_equals_the_original(path):
     recorded = json.loads(gzip.decompress(path.read_bytes()))
+    cfg = defaults.clone()
+    cfg.merge_from_file(str(GOLDEN.parents[1] / recorded["config"]))
     with torch.device("meta"):
-        backbone = build_backbone(config(recorded["overrides"]))
+        backbone = build_backbone(cfg)
     ours = [
         [f"backbone.{key}", list(value.shape), str(value.dtype).removeprefix("torch.")]
         for key, value in backbone.state_dict().items()
@@ -116,7 +121,7 @@ UPSTREAM_CONFIGS = {
 def test_every_entry_builds_from_the_defaults_and_tells_its_channels(name):
     cfg = defaults.clone()
     cfg.merge_from_list(UPSTREAM_CONFIGS.get(name, []))
-    # Shapes alone are asked here, and on the meta device 25 models take no time; the goldens compute.
+    # Shapes alone are asked here, and on the meta device these models take no time; the goldens compute.
     with torch.device("meta"):
         backbone = registry.BACKBONES[name](cfg)
         maps = backbone(torch.rand(2, 3, 224, 256))
@@ -143,9 +148,109 @@ def test_unknown_backbone_names_the_nearest():
         build_backbone(config({"MODEL.BACKBONE.CONV_BODY": "V-39-FNP"}))
 
 
+# (name, maps of strides 4 to 32, norms as far as the third of them)
+BODIES = [
+    ("V-27", ("stage2", "stage3", "stage4", "stage5"), 21),
+    ("V2-19-slim-dw", ("stage2", "stage3", "stage4", "stage5"), 17),
+    ("MNV2", ("res2", "res3", "res4", "res5"), 39),
+    ("R-50", ("res2", "res3", "res4", "res5"), 43),
+]
+
+
+@pytest.mark.parametrize(("name", "features", "norms"), BODIES)
+def test_body_alone_returns_the_maps_that_are_asked_for(name, features, norms):
+    with torch.device("meta"):
+        x = torch.rand(2, 3, 64, 96)
+        body = build_backbone(name)
+        assert body.out_features == features and body.out_strides == (4, 8, 16, 32)
+        assert [tuple(m.shape[1:]) for m in body(x)] == [
+            (c, 64 // s, 96 // s) for c, s in zip(body.out_channels, body.out_strides, strict=True)
+        ]
+        part = build_backbone(name, out_features=features[1:3], norm="BN", freeze_at=1)
+        assert [tuple(m.shape[1:]) for m in part(x)] == [
+            (c, 64 // s, 96 // s) for c, s in zip(part.out_channels, part.out_strides, strict=True)
+        ]
+    assert part.out_features == features[1:3] and part.out_strides == (8, 16)
+    # nothing behind the last map is there to be trained in vain
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in part.modules()) == norms
+    assert not next(part.parameters()).requires_grad and next(reversed(list(part.parameters()))).requires_grad
+
+
+def test_example_in_the_docstring():
+    with torch.device("meta"):
+        body = build_backbone("V2-99", out_features=("stage3", "stage4", "stage5"), norm="BN")
+        maps = body(torch.rand(1, 3, 320, 800))
+    assert (body.out_channels, body.out_strides) == ((512, 768, 1024), (8, 16, 32))
+    assert [tuple(m.shape) for m in maps] == [(1, 512, 40, 100), (1, 768, 20, 50), (1, 1024, 10, 25)]
+
+
+def test_stem_of_a_vovnet_can_be_asked_for():
+    with torch.device("meta"):
+        for name, stride in (("V2-39", 4), ("V2-39-mmdet", 2)):
+            body = build_backbone(name, out_features=["stem"])
+            assert (body.out_channels, body.out_strides) == ((128,), (stride,))
+            assert [tuple(m.shape) for m in body(torch.rand(1, 3, 64, 64))] == [(1, 128, 64 // stride, 64 // stride)]
+
+
+@pytest.mark.parametrize("name", ["V2-19", "MNV2", "R-50"])
+@pytest.mark.parametrize("features", [(), ("res6",), ("stage3", "stage2"), ("res4", "res4")])
+def test_maps_that_there_are_not_are_named(name, features):
+    with pytest.raises(ValueError, match="out_features is .* wants at least one of"):
+        build_backbone(name, out_features=features)
+
+
+def test_norm_of_a_body_alone():
+    with torch.device("meta"):
+        frozen, forks = build_backbone("V2-19-dw"), build_backbone("V2-19-dw", norm_eps=0.0)
+        own = build_backbone("V2-19-dw", norm=lambda channels: nn.BatchNorm2d(channels, eps=0.1))
+    assert frozen.stem[1].eps == 1e-5 and forks.stem[1].eps == 0 and own.stem[1].eps == 0.1
+    with pytest.raises(ValueError, match="there is no norm 'LN'"):
+        build_backbone("V2-19-dw", norm="LN")
+    with pytest.raises(KeyError, match="'V2-98' is not registered; did you mean .*V2-9"):
+        build_backbone("V2-98")
+
+
+@pytest.mark.parametrize("body", ["V2-19-slim-dw", "MNV2", "V2-39-mmdet"])
+def test_fpn_lite_narrows_everything_behind_it(body):
+    cfg = config(
+        {"MODEL.BACKBONE.CONV_BODY": f"{body}-FPNLite", "MODEL.MASK_ON": True, "MODEL.RPN.USE_FPN": True}
+        | {"MODEL.RPN.ANCHOR_STRIDE": [4, 8, 16, 32, 64], "MODEL.ROI_HEADS.USE_FPN": True}
+        | {"MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR": "FPN2MLPFeatureExtractor"}
+        | {"MODEL.ROI_BOX_HEAD.PREDICTOR": "FPNPredictor", "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 7}
+        | {"MODEL.ROI_BOX_HEAD.POOLER_SCALES": [0.25, 0.125, 0.0625, 0.03125]}
+        | {"MODEL.ROI_MASK_HEAD.POOLER_SCALES": [0.25, 0.125, 0.0625, 0.03125]}
+        | {"MODEL.ROI_MASK_HEAD.FEATURE_EXTRACTOR": "MaskRCNNFPNFeatureExtractor"}
+        | {"MODEL.ROI_MASK_HEAD.PREDICTOR": "MaskRCNNC4Predictor"}
+        | {"MODEL.ROI_MASK_HEAD.SHARE_BOX_FEATURE_EXTRACTOR": False}
+    )
+    with torch.device("meta"):
+        state = build_detection_model(cfg).state_dict()
+    assert {tuple(t.shape[:2]) for key, t in state.items() if re.search(r"fpn_layer\d.weight", key)} == {(128, 128)}
+    shapes = {key: tuple(t.shape) for key, t in state.items()}
+    assert shapes["rpn.head.conv.weight"] == (128, 128, 3, 3)
+    assert shapes["roi_heads.box.feature_extractor.fc6.weight"] == (1024, 128 * 7 * 7)
+    assert shapes["roi_heads.mask.feature_extractor.mask_fcn1.weight"] == (256, 128, 3, 3)
+
+
 SMALL_BODIES = {
     "vovnet": {
         "MODEL.BACKBONE.CONV_BODY": "V-27-FPN-RETINANET",
+        "MODEL.VOVNET.STEM_CHANNELS": [8, 8, 16],
+        "MODEL.VOVNET.STAGE_CONV_CHANNELS": [8, 8, 16, 16],
+        "MODEL.VOVNET.STAGE_OUT_CHANNELS": [16, 32, 48, 64],
+        "MODEL.VOVNET.LAYERS_PER_BLOCK": 2,
+        "MODEL.VOVNET.BACKBONE_OUT_CHANNELS": 32,
+    },
+    "vovnet v2": {
+        "MODEL.BACKBONE.CONV_BODY": "V2-39-FPN",
+        "MODEL.VOVNET.STEM_CHANNELS": [8, 8, 16],
+        "MODEL.VOVNET.STAGE_CONV_CHANNELS": [8, 8, 16, 16],
+        "MODEL.VOVNET.STAGE_OUT_CHANNELS": [16, 32, 48, 64],
+        "MODEL.VOVNET.LAYERS_PER_BLOCK": 2,
+        "MODEL.VOVNET.BACKBONE_OUT_CHANNELS": 32,
+    },
+    "vovnet v2, depthwise, of mmdetection": {
+        "MODEL.BACKBONE.CONV_BODY": "V2-19-slim-dw-mmdet-FPN",
         "MODEL.VOVNET.STEM_CHANNELS": [8, 8, 16],
         "MODEL.VOVNET.STAGE_CONV_CHANNELS": [8, 8, 16, 16],
         "MODEL.VOVNET.STAGE_OUT_CHANNELS": [16, 32, 48, 64],
@@ -158,6 +263,11 @@ SMALL_BODIES = {
         "MODEL.RESNETS.RES2_OUT_CHANNELS": 16,
         "MODEL.RESNETS.WIDTH_PER_GROUP": 4,
         "MODEL.RESNETS.BACKBONE_OUT_CHANNELS": 32,
+    },
+    "mobilenet, detectron2's form": {
+        "MODEL.BACKBONE.CONV_BODY": "MNV2-FPN",
+        "MODEL.RESNETS.BACKBONE_OUT_CHANNELS": 32,
+        "MODEL.BACKBONE.NORM": "FrozenBN",
     },
     "mobilenet": {"MODEL.BACKBONE.CONV_BODY": "MNV2-FPN-RETINANET", "MODEL.RESNETS.BACKBONE_OUT_CHANNELS": 32},
 }

@@ -1,39 +1,25 @@
 """Whole models have the forks' state_dict, key for key and shape for shape."""
 
-import copy
 import gzip
 import json
 
 import pytest
-import torch
-from golden_models import GOLDEN
+from golden_models import CONFIGS, GOLDEN, build_on_meta
 
-from maskrcnn_benchmark.config import cfg as defaults
-from maskrcnn_benchmark.modeling.detector import build_detection_model
-
-CONFIGS = GOLDEN.parent.parent / "configs"
 # repository, folders and file of the config, joined by two underscores
 LISTS = sorted(path.name.removesuffix(".json.gz") for path in (GOLDEN / "state_dicts").glob("*.json.gz"))
-
-
-def build(config, opts=()):
-    cfg = copy.deepcopy(defaults)
-    cfg.merge_from_file(str(CONFIGS / config))
-    cfg.merge_from_list(list(opts))
-    with torch.device("meta"):
-        return build_detection_model(cfg)
 
 
 @pytest.mark.parametrize("name", LISTS)
 def test_keys_and_shapes_are_the_forks(name):
     recorded = json.loads(gzip.decompress((GOLDEN / "state_dicts" / f"{name}.json.gz").read_bytes()))
     _, *config = name.split("__")
-    ours = [[key, list(value.shape)] for key, value in build("/".join(config) + ".yaml").state_dict().items()]
+    ours = [[key, list(value.shape)] for key, value in build_on_meta("/".join(config) + ".yaml").state_dict().items()]
     assert ours == [entry[:2] for entry in recorded["state_dict"]]
 
 
 def test_deformable_towers_are_upstream_fcos():
-    state = build("fcos/fcos_imprv_dcnv2_R_50_FPN_1x.yaml").state_dict()
+    state = build_on_meta("fcos/fcos_imprv_dcnv2_R_50_FPN_1x.yaml").state_dict()
     assert len(state) == 354 and sum(".offset." in key for key in state) == 30
     tower = {key: tuple(value.shape) for key, value in state.items() if key.startswith("rpn.head.bbox_tower.9.")}
     assert tower == {
@@ -55,10 +41,10 @@ def test_deformable_towers_are_upstream_fcos():
     ],
 )
 def test_fcos_on_vovnet_has_the_published_number_of_parameters(body, opts, parameters):
-    model = build("vovnet/fcos_V_39_FPN_1x.yaml", ["MODEL.BACKBONE.CONV_BODY", f"{body}-FPN-RETINANET", *opts])
+    model = build_on_meta("vovnet/fcos_V_39_FPN_1x.yaml", ["MODEL.BACKBONE.CONV_BODY", f"{body}-FPN-RETINANET", *opts])
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONFIGS)))
 def test_every_shipped_config_builds(path):
-    assert sum(p.numel() for p in build(path.relative_to(CONFIGS)).parameters()) > 0
+    assert sum(p.numel() for p in build_on_meta(path.relative_to(CONFIGS)).parameters()) > 0

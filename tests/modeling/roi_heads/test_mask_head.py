@@ -1,10 +1,26 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from maskrcnn_benchmark.config import cfg as defaults
+from maskrcnn_benchmark.modeling.convention import CONVENTIONS
 from maskrcnn_benchmark.modeling.matcher import Matcher
-from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import Masker, MaskPostProcessor
-from maskrcnn_benchmark.modeling.roi_heads.mask_head.loss import MaskRCNNLoss, project_masks_on_boxes
+from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import (
+    Masker,
+    MaskPostProcessor,
+    make_roi_mask_post_processor,
+    mask_pasting,
+)
+from maskrcnn_benchmark.modeling.roi_heads.mask_head.loss import (
+    MaskRCNNLoss,
+    make_roi_mask_loss_evaluator,
+    project_masks_on_boxes,
+)
+from maskrcnn_benchmark.modeling.roi_heads.mask_head.roi_mask_predictors import make_roi_mask_predictor
+from maskrcnn_benchmark.modeling.roi_heads.mask_head.targets import PROJECTIONS, sample_masks_in_boxes
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
 
@@ -101,3 +117,59 @@ def test_masker_with_nothing_to_paste():
     assert pasted.shape == (0, 1, 80, 100)
     with pytest.raises(ValueError, match="2 pictures and boxes of 1"):
         Masker()([torch.zeros(0, 1, 28, 28)] * 2, [BoxList(torch.zeros(0, 4), SIZE)])
+
+
+# ---- detectron2's targets, and the choice between conventions
+
+
+@pytest.fixture(scope="module")
+def d2():
+    folder = Path(__file__).parents[2] / "golden" / "d2"
+    return np.load(folder / "units.npz"), json.loads((folder / "inputs.json").read_text())["targets"][0]
+
+
+def test_polygons_in_continuous_regions_equal_detectron2s(d2):
+    arrays, truth = d2
+    height, width = truth["size_hw"]
+    masks = SegmentationMask([[polygon] for polygon in truth["polygons"]], (width, height))
+    regions = BoxList(arrays["polygon_crop_boxes"], (width, height), box_offset=0)
+    found = sample_masks_in_boxes(masks, regions, 28)
+    assert found.dtype == torch.float32
+    np.testing.assert_array_equal(found.bool().numpy(), arrays["polygon_crop28"])
+
+
+def test_pixels_in_continuous_regions_are_sampled():
+    pixels = torch.zeros(2, 20, 20, dtype=torch.uint8)
+    pixels[:, 5:10, 5:15] = 1
+    regions = BoxList([[5.0, 5, 15, 10], [0, 0, 20, 20]], (20, 20), box_offset=0)
+    found = sample_masks_in_boxes(SegmentationMask(pixels, (20, 20), mode="mask"), regions, 4)
+    assert found[0].all() and found[1].tolist() == [[0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("mode", ["poly", "mask"])
+def test_continuous_regions_without_area_or_without_number_have_targets(mode):
+    masks = SegmentationMask([rectangle(0, 0, 50, 80)] * 2, SIZE).convert(mode)
+    regions = BoxList([[10.0, 10, 10, 10], [99.5, 10, 100, 60]], SIZE, box_offset=0)
+    assert sample_masks_in_boxes(masks, regions, 4)[1].tolist() == torch.zeros(4, 4).tolist()
+    assert sample_masks_in_boxes(masks[[]], regions[[]], 4).shape == (0, 4, 4)
+
+
+@pytest.mark.parametrize("name, fresh", [("maskrcnn_benchmark", (2 / 81) ** 0.5), ("detectron2", 0.001)])
+def test_convention_chooses_targets_pasting_and_fresh_weights(name, fresh):
+    cfg = defaults.clone()
+    cfg.merge_from_list(["MODEL.CONVENTION", name, "MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS", True])
+    convention = CONVENTIONS[name]
+    assert make_roi_mask_loss_evaluator(cfg).project is PROJECTIONS[convention.mask_projection]
+    masker = make_roi_mask_post_processor(cfg).masker
+    assert {"padding": masker.padding, "aligned": masker.aligned} == mask_pasting(cfg)
+    assert masker.aligned == convention.mask_aligned and masker.padding == convention.mask_padding
+    predictor = make_roi_mask_predictor(cfg, 64)
+    assert predictor.mask_fcn_logits.weight.std().item() == pytest.approx(fresh, rel=0.05)
+
+
+def test_aligned_masker_equals_detectron2(d2):
+    arrays, _ = d2
+    boxes = BoxList(arrays["paste_boxes"], (80, 60), box_offset=0)
+    masks = torch.from_numpy(arrays["paste_masks_prob"])[:, None]
+    (pasted,) = Masker(0.5, aligned=True)([masks], boxes)
+    np.testing.assert_array_equal(pasted[:, 0].bool().numpy(), arrays["paste_out_60x80_thr0.5"])

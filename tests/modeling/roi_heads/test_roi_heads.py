@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from maskrcnn_benchmark.config import cfg as defaults
+from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.roi_heads.roi_heads import build_roi_heads
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
@@ -38,11 +39,24 @@ MODELS = {
         *(*FPN, *XCONV, "MODEL.MASK_ON", True, "MODEL.ROI_BOX_HEAD.USE_GN", True),
         *("MODEL.ROI_BOX_HEAD.DILATION", 2, "MODEL.ROI_MASK_HEAD.DILATION", 2),
     ],
+    "FPN predictor, small masks": [
+        *(*FPN, "MODEL.ROI_BOX_HEAD.PREDICTOR", "FPNPredictor", "MODEL.MASK_ON", True),
+        *("MODEL.ROI_MASK_HEAD.PREDICTOR", "MaskRCNNConv1x1Predictor", "MODEL.ROI_MASK_HEAD.RESOLUTION", 14),
+    ],
     "C4 with masks": [*C4, "MODEL.MASK_ON", True],
     "cascade": [*FPN, "MODEL.CASCADE_ON", True],
     "cascade with masks": [*FPN, "MODEL.CASCADE_ON", True, "MODEL.MASK_ON", True],
     "cascade on C4 with masks": [*C4, "MODEL.CASCADE_ON", True, "MODEL.MASK_ON", True],
 }
+
+
+def test_every_registered_part_is_in_one_of_these_models():
+    named = {"FastRCNNPredictor", "ResNet50Conv5ROIFeatureExtractor", "MaskRCNNC4Predictor", "KeypointRCNNPredictor"}
+    named |= {"KeypointRCNNFeatureExtractor"}  # by default, with the above
+    named |= {word for opts in MODELS.values() for word in opts if isinstance(word, str)}
+    for kind in ("BOX", "MASK", "KEYPOINT"):
+        parts = {*getattr(registry, f"ROI_{kind}_FEATURE_EXTRACTORS"), *getattr(registry, f"ROI_{kind}_PREDICTOR")}
+        assert parts <= named, f"{parts - named}: add a model that has it"
 
 
 def build(opts, in_channels=32):
@@ -111,7 +125,8 @@ def test_detections_have_their_fields_even_when_there_are_none(model, threshold,
         assert found.get_field("scores").shape == (count,) and found.get_field("labels").dtype == torch.int64
         assert found.has_field("mask") == ("mask" in heads) and found.has_field("keypoints") == ("keypoint" in heads)
         if "mask" in heads:
-            assert tuple(found.get_field("mask").shape) == (count, 1, *([14] * 2 if "C4" in model else [28] * 2))
+            side = 14 if "C4" in model or "small" in model else 28
+            assert tuple(found.get_field("mask").shape) == (count, 1, side, side)
         if "keypoint" in heads:
             assert found.get_field("keypoints").keypoints.shape == (count, 17, 3)
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from maskrcnn_benchmark.layers.nms import batched_nms
-from maskrcnn_benchmark.modeling.box_coder import BoxCoder
+from maskrcnn_benchmark.modeling.box_coder import BoxCoder, make_box_coder
 from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.boxes import clip_boxes
@@ -21,14 +21,16 @@ class PostProcessor(nn.Module):
     Args:
         score_thresh: a (region, class) pair is a candidate when its probability exceeds this.
         nms: a box is suppressed by a better one of its class at IoU above this; 0 or less suppresses nothing.
-        detections_per_img: detections kept per image; all that tie with the last one stay. 0 keeps all.
+        detections_per_img: detections kept per image. 0 keeps all.
         box_coder: BoxCoder.
         cls_agnostic_bbox_reg: all classes share one box correction.
         box_offset: see Convention.
+        best_first: see Convention.detections_best_first.
 
-    Forward takes (class_logits (R, K), box_regression (R, 4 K), or (R, 8) with cls_agnostic_bbox_reg) and the N
-    BoxLists of regions. It returns N BoxLists in the network input's pixels, ordered by class and then by region, with
-    fields "scores" (D,) and "labels" (D,) int64 in 1..K-1.
+    Forward takes (class_logits (R, K), box_regression (R, 4 K), or (R, 8) with cls_agnostic_bbox_reg), the N BoxLists
+    of regions and, if wanted, N sizes (width, height) of the pictures in which boxes suppress each other, instead of
+    the network input's. It returns N BoxLists in the network input's pixels, best first or ordered by class and then by
+    region, with fields "scores" (D,) and "labels" (D,) int64 in 1..K-1. What is not a number is no candidate.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class PostProcessor(nn.Module):
         box_coder=None,
         cls_agnostic_bbox_reg=False,
         box_offset=1.0,
+        best_first=False,
     ):
         super().__init__()
         self.score_thresh = score_thresh
@@ -47,9 +50,11 @@ class PostProcessor(nn.Module):
         self.box_coder = box_coder or BoxCoder((10.0, 10.0, 5.0, 5.0), box_offset=box_offset)
         self.cls_agnostic_bbox_reg = cls_agnostic_bbox_reg
         self.box_offset = box_offset
+        self.best_first = best_first
 
-    def forward(self, x, boxes: list[BoxList]) -> list[BoxList]:
-        return [self.select(candidates) for candidates in self.candidates(x, boxes)]
+    def forward(self, x, boxes: list[BoxList], output_sizes=None) -> list[BoxList]:
+        sizes = output_sizes or [None] * len(boxes)
+        return [self.select(*pair) for pair in zip(self.candidates(x, boxes), sizes, strict=True)]
 
     def candidates(self, x, boxes: list[BoxList]) -> list[BoxList]:
         """All (region, class) pairs above the threshold, as N BoxLists like forward's."""
@@ -67,7 +72,7 @@ class PostProcessor(nn.Module):
         result = self._decode(codes[region, column], regions.copy_with_fields([])[region])
         result.add_field("scores", probability[region, label])
         result.add_field("labels", label)
-        return result
+        return result[result.bbox.isfinite().all(dim=1).nonzero().squeeze(1)]
 
     def refine(self, box_regression, boxes: list[BoxList]) -> list[BoxList]:
         """The regions (N BoxLists) where their corrections (R, 8), of all classes alike, move them, clipped to their
@@ -78,30 +83,36 @@ class PostProcessor(nn.Module):
     def _decode(self, codes, regions):
         """BoxList of the boxes that codes (R_i, 4) make of R_i regions."""
         decoded = self.box_coder.decode(codes, regions.convert("xyxy").bbox)
-        return BoxList(clip_boxes(decoded, regions.size, self.box_offset), regions.size)
+        clipped = clip_boxes(decoded, regions.size, self.box_offset)
+        return BoxList(clipped, regions.size, box_offset=self.box_offset)
 
-    def select(self, candidates: BoxList) -> BoxList:
-        """Detections of one image: the best of the candidates after suppression, class by class."""
+    def select(self, candidates: BoxList, output_size=None) -> BoxList:
+        """Detections of one image: the best of the candidates after suppression, in a picture of output_size (width,
+        height), or the candidates' own."""
         scores, labels = candidates.get_field("scores"), candidates.get_field("labels")
         if self.nms > 0:
-            inclusive = self.box_offset == 1
-            kept = batched_nms(candidates.bbox, scores, labels, self.nms, inclusive=inclusive).sort().values
-            kept = kept[labels[kept].argsort(stable=True)]
-            candidates, scores = candidates[kept], scores[kept]
-        if 0 < self.detections_per_img < len(candidates):
-            last_score = scores.topk(self.detections_per_img).values[-1]
-            candidates = candidates[(scores >= last_score).nonzero().squeeze(1)]
-        return candidates
+            boxes = candidates.resize(output_size).bbox if output_size else candidates.bbox
+            kept = batched_nms(boxes, scores, labels, self.nms, inclusive=self.box_offset == 1)
+        else:
+            kept = scores.sort(descending=True, stable=True).indices
+        most = self.detections_per_img if self.detections_per_img > 0 else len(kept)
+        if self.best_first:
+            return candidates[kept[:most]]
+        if most < len(kept):
+            kept = kept[scores[kept] >= scores[kept[most - 1]]]
+        kept = kept.sort().values
+        return candidates[kept[labels[kept].argsort(stable=True)]]
 
 
 def make_roi_box_post_processor(cfg) -> PostProcessor:
     node = cfg.MODEL.ROI_HEADS
-    box_offset = get_convention(cfg.MODEL.CONVENTION).box_offset
+    convention = get_convention(cfg.MODEL.CONVENTION)
     return PostProcessor(
         node.SCORE_THRESH,
         node.NMS,
         node.DETECTIONS_PER_IMG,
-        BoxCoder(node.BBOX_REG_WEIGHTS, box_offset=box_offset),
+        make_box_coder(cfg, node.BBOX_REG_WEIGHTS),
         cfg.MODEL.CLS_AGNOSTIC_BBOX_REG,
-        box_offset,
+        convention.box_offset,
+        convention.detections_best_first,
     )

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from maskrcnn_benchmark.layers.smooth_l1_loss import smooth_l1_loss
 from maskrcnn_benchmark.modeling.balanced_positive_negative_sampler import BalancedPositiveNegativeSampler
-from maskrcnn_benchmark.modeling.box_coder import BoxCoder
+from maskrcnn_benchmark.modeling.box_coder import make_box_coder
 from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.modeling.matcher import Matcher
 from maskrcnn_benchmark.structures.bounding_box import BoxList
@@ -26,14 +26,16 @@ class FastRCNNLoss:
         box_coder: BoxCoder.
         class_agnostic: all classes share one box correction.
         box_offset: see Convention.
+        beta: turning point of smooth L1.
     """
 
-    def __init__(self, matcher, sampler, box_coder, class_agnostic=False, box_offset=1.0):
+    def __init__(self, matcher, sampler, box_coder, class_agnostic=False, box_offset=1.0, beta=1.0):
         self.matcher = matcher
         self.sampler = sampler
         self.box_coder = box_coder
         self.class_agnostic = class_agnostic
         self.box_offset = box_offset
+        self.beta = beta
 
     @torch.no_grad()
     def subsample(self, proposals: list[BoxList], targets: list[BoxList]) -> list[BoxList]:
@@ -85,7 +87,7 @@ class FastRCNNLoss:
         predicted = per_class.gather(1, column[:, None, None].expand(-1, 1, 4)).squeeze(1)
         positive = (labels > 0)[:, None]
         box_sum = smooth_l1_loss(
-            torch.where(positive, predicted, 0.0), torch.where(positive, codes, 0.0), beta=1, size_average=False
+            torch.where(positive, predicted, 0.0), torch.where(positive, codes, 0.0), self.beta, size_average=False
         )
         count = max(len(labels), 1)
         return class_sum / count, box_sum / count
@@ -93,11 +95,12 @@ class FastRCNNLoss:
 
 def make_roi_box_loss_evaluator(cfg) -> FastRCNNLoss:
     node = cfg.MODEL.ROI_HEADS
-    box_offset = get_convention(cfg.MODEL.CONVENTION).box_offset
+    convention = get_convention(cfg.MODEL.CONVENTION)
     return FastRCNNLoss(
-        Matcher(node.FG_IOU_THRESHOLD, node.BG_IOU_THRESHOLD),
+        Matcher(node.FG_IOU_THRESHOLD, node.BG_IOU_THRESHOLD, best_matches_kept=convention.best_matches_kept),
         BalancedPositiveNegativeSampler(node.BATCH_SIZE_PER_IMAGE, node.POSITIVE_FRACTION),
-        BoxCoder(node.BBOX_REG_WEIGHTS, box_offset=box_offset),
+        make_box_coder(cfg, node.BBOX_REG_WEIGHTS),
         class_agnostic=cfg.MODEL.CLS_AGNOSTIC_BBOX_REG,
-        box_offset=box_offset,
+        box_offset=convention.box_offset,
+        beta=convention.box_beta,
     )

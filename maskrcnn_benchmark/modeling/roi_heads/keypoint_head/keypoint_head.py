@@ -30,6 +30,8 @@ class ROIKeypointHead(nn.Module):
     Forward takes L maps (N, C, H_l, W_l), N BoxLists and, in training, N BoxLists with fields "labels" and
     "keypoints". It returns (x, boxes, losses): x the extractor's output; in training the boxes as they came and the
     scalar loss_kp; in evaluation the boxes with field "keypoints" and {}. In training it draws its own regions.
+    `heat_maps` (R, K, M, M) and `attach` are the two halves of evaluation, for those who average the heat maps of
+    several views of an image in between.
     """
 
     def __init__(self, feature_extractor, predictor, loss, post_processor):
@@ -47,6 +49,13 @@ class ROIKeypointHead(nn.Module):
         regions = self.loss.subsample(boxes, targets)
         x = self.feature_extractor(features, regions)
         return x, boxes, {"loss_kp": self.loss(regions, self.predictor(x))}
+
+    @torch.no_grad()
+    def heat_maps(self, features, boxes):
+        return self.predictor(self.feature_extractor(features, boxes))
+
+    def attach(self, heat_maps, boxes):
+        return self.post_processor(heat_maps, boxes)
 
 
 def build_roi_keypoint_head(cfg, in_channels, box_extractor=None) -> ROIKeypointHead:

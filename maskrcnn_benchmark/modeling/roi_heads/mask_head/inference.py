@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.paste_masks import paste_masks
 
@@ -52,17 +53,18 @@ class Masker:
     """Puts masks into their pictures, see `structures.paste_masks`.
 
     Args:
-        threshold: a pixel belongs to the mask where the probability exceeds this; below 0, no decision is made and
-            the result is the probability times 255.
-        padding: width of that border in mask pixels.
+        threshold: a pixel belongs to the mask where the probability exceeds this (with aligned, reaches it); below 0,
+            no decision is made and the result is the probability times 255.
+        padding, aligned: see there.
 
     Called with N tensors (D, 1, M, M) of probabilities and N BoxLists (or one BoxList and a list of one tensor), it
     returns N uint8 tensors (D, 1, H, W) in the size of their BoxList's picture.
     """
 
-    def __init__(self, threshold=0.5, padding=1):
+    def __init__(self, threshold=0.5, padding=1, aligned=False):
         self.threshold = threshold
         self.padding = padding
+        self.aligned = aligned
 
     def __call__(self, masks, boxes) -> list[Tensor]:
         boxes = [boxes] if isinstance(boxes, BoxList) else boxes
@@ -74,10 +76,17 @@ class Masker:
         """(D, 1, H, W) uint8 from masks (D, 1, M, M)."""
         if len(masks) != len(boxes):
             raise ValueError(f"Masker got {len(masks)} masks for {len(boxes)} boxes; wanted one a box")
-        return paste_masks(masks, boxes.convert("xyxy").bbox, boxes.size, self.threshold, self.padding)[:, None]
+        corners = boxes.convert("xyxy").bbox
+        return paste_masks(masks, corners, boxes.size, self.threshold, self.padding, self.aligned)[:, None]
+
+
+def mask_pasting(cfg) -> dict:
+    """How the config's convention pastes masks: the keyword arguments padding and aligned of structures.paste_masks."""
+    convention = get_convention(cfg.MODEL.CONVENTION)
+    return {"padding": convention.mask_padding, "aligned": convention.mask_aligned}
 
 
 def make_roi_mask_post_processor(cfg) -> MaskPostProcessor:
     node = cfg.MODEL.ROI_MASK_HEAD
-    masker = Masker(node.POSTPROCESS_MASKS_THRESHOLD, padding=1) if node.POSTPROCESS_MASKS else None
+    masker = Masker(node.POSTPROCESS_MASKS_THRESHOLD, **mask_pasting(cfg)) if node.POSTPROCESS_MASKS else None
     return MaskPostProcessor(masker)

@@ -10,26 +10,8 @@ from torch.nn import functional as F
 
 from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.modeling.matcher import Matcher
+from maskrcnn_benchmark.modeling.roi_heads.mask_head.targets import PROJECTIONS, project_masks_on_boxes
 from maskrcnn_benchmark.structures.bounding_box import BoxList
-
-
-def project_masks_on_boxes(segmentation_masks, proposals: BoxList, discretization_size: int) -> torch.Tensor:
-    """What each region sees of its mask: (R, M, M) float32 of 0 and 1, on the device of the regions.
-
-    Args:
-        segmentation_masks: SegmentationMask with one instance a region, of the same picture.
-        proposals: R regions.
-        discretization_size: M.
-    """
-    size = (discretization_size, discretization_size)
-    targets = []
-    for mask, (x1, y1, x2, y2) in zip(segmentation_masks, proposals.convert("xyxy").bbox.tolist(), strict=True):
-        # a box of one pixel has x2 = x1: it still shows that pixel
-        x2, y2 = (x2 if x2 > x1 else x1 + 1), (y2 if y2 > y1 else y1 + 1)
-        targets.append(mask.crop((x1, y1, x2, y2)).resize(size).get_mask_tensor())
-    if not targets:
-        return proposals.bbox.new_zeros((0, *size))
-    return torch.stack(targets).to(proposals.bbox.device, torch.float32)
 
 
 class MaskRCNNLoss:
@@ -39,12 +21,14 @@ class MaskRCNNLoss:
         matcher: Matcher of regions and ground truth.
         discretization_size: M, the side of the predicted masks.
         box_offset: see Convention.
+        project: what regions see of their masks, a function of targets.py.
     """
 
-    def __init__(self, matcher, discretization_size, box_offset=1.0):
+    def __init__(self, matcher, discretization_size, box_offset=1.0, project=project_masks_on_boxes):
         self.matcher = matcher
         self.discretization_size = discretization_size
         self.box_offset = box_offset
+        self.project = project
 
     def __call__(self, proposals: list[BoxList], mask_logits: torch.Tensor, targets: list[BoxList]) -> torch.Tensor:
         """A scalar, attached to mask_logits even where there is no region.
@@ -77,16 +61,18 @@ class MaskRCNNLoss:
         positive = (matches >= 0).nonzero().squeeze(1)
         labels = torch.zeros_like(matches)
         if len(positive) == 0:
-            return labels, project_masks_on_boxes([], proposals[positive], self.discretization_size)
+            return labels, proposals.bbox.new_zeros((0, self.discretization_size, self.discretization_size))
         labels[positive] = target.get_field("labels")[matches[positive]].to(torch.int64)
         masks = target.get_field("masks")[matches[positive].cpu()]
-        return labels, project_masks_on_boxes(masks, proposals[positive], self.discretization_size)
+        return labels, self.project(masks, proposals[positive], self.discretization_size)
 
 
 def make_roi_mask_loss_evaluator(cfg) -> MaskRCNNLoss:
     node = cfg.MODEL.ROI_HEADS
+    convention = get_convention(cfg.MODEL.CONVENTION)
     return MaskRCNNLoss(
         Matcher(node.FG_IOU_THRESHOLD, node.BG_IOU_THRESHOLD),
         cfg.MODEL.ROI_MASK_HEAD.RESOLUTION,
-        get_convention(cfg.MODEL.CONVENTION).box_offset,
+        convention.box_offset,
+        PROJECTIONS[convention.mask_projection],
     )

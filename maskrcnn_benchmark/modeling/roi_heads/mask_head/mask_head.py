@@ -29,7 +29,8 @@ class ROIMaskHead(nn.Module):
     Forward takes L maps (N, C, H_l, W_l), N BoxLists with field "labels", in training N BoxLists with fields "labels"
     and "masks", and the box head's features (R, ...) of the boxes. It returns (x, boxes, losses): x the extractor's
     output; in training the boxes as they came and the scalar loss_mask; in evaluation the boxes with field "mask" and
-    {}. In training only boxes with a label above 0 are looked at.
+    {}. In training only boxes with a label above 0 are looked at. `probabilities` and `attach` are the two halves of
+    evaluation, for those who average the masks of several views of an image in between.
     """
 
     def __init__(self, feature_extractor, predictor, loss, post_processor, share_box_features=False):
@@ -52,6 +53,13 @@ class ROIMaskHead(nn.Module):
         else:
             x = self.feature_extractor(features, regions)
         return x, boxes, {"loss_mask": self.loss(regions, self.predictor(x), targets)}
+
+    @torch.no_grad()
+    def probabilities(self, features, boxes):
+        return self.post_processor.probabilities(self.predictor(self.feature_extractor(features, boxes)), boxes)
+
+    def attach(self, probabilities, boxes):
+        return self.post_processor.attach(probabilities, boxes)
 
 
 def build_roi_mask_head(cfg, in_channels, box_extractor=None) -> ROIMaskHead:

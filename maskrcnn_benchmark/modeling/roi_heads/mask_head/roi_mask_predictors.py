@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from maskrcnn_benchmark.modeling import registry
+from maskrcnn_benchmark.modeling.convention import get_convention
 
 
 class MaskRCNNC4Predictor(nn.Module):
@@ -18,46 +19,53 @@ class MaskRCNNC4Predictor(nn.Module):
         in_channels: C.
         conv_channels: channels of the upsampled map.
         num_classes: K; the mask of class 0 is never used.
+        logits_std: standard deviation of the fresh 1x1 weights; 0 is He's.
     """
 
-    def __init__(self, in_channels, conv_channels, num_classes):
+    def __init__(self, in_channels, conv_channels, num_classes, logits_std=0.0):
         super().__init__()
         self.conv5_mask = nn.ConvTranspose2d(in_channels, conv_channels, 2, 2)
         self.mask_fcn_logits = nn.Conv2d(conv_channels, num_classes, 1)
-        _initialise(self)
+        _initialise(self, logits_std)
 
     def forward(self, x):
         return self.mask_fcn_logits(F.relu(self.conv5_mask(x)))
 
 
 class MaskRCNNConv1x1Predictor(nn.Module):
-    """A 1x1 convolution: (R, C, S, S) to mask logits (R, K, S, S)."""
+    """A 1x1 convolution: (R, C, S, S) to mask logits (R, K, S, S); logits_std as in MaskRCNNC4Predictor."""
 
-    def __init__(self, in_channels, num_classes):
+    def __init__(self, in_channels, num_classes, logits_std=0.0):
         super().__init__()
         self.mask_fcn_logits = nn.Conv2d(in_channels, num_classes, 1)
-        _initialise(self)
+        _initialise(self, logits_std)
 
     def forward(self, x):
         return self.mask_fcn_logits(x)
 
 
-def _initialise(predictor):
+def _initialise(predictor, logits_std):
     for layer in predictor.children():
         nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(layer.bias)
+    if logits_std > 0:
+        nn.init.normal_(predictor.mask_fcn_logits.weight, std=logits_std)
 
 
 @registry.ROI_MASK_PREDICTOR.register("MaskRCNNC4Predictor")
 def build_mask_rcnn_c4_predictor(cfg, in_channels):
     return MaskRCNNC4Predictor(
-        in_channels, cfg.MODEL.ROI_MASK_HEAD.CONV_LAYERS[-1], cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES
+        in_channels,
+        cfg.MODEL.ROI_MASK_HEAD.CONV_LAYERS[-1],
+        cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES,
+        get_convention(cfg.MODEL.CONVENTION).mask_logits_std,
     )
 
 
 @registry.ROI_MASK_PREDICTOR.register("MaskRCNNConv1x1Predictor")
 def build_mask_rcnn_conv1x1_predictor(cfg, in_channels):
-    return MaskRCNNConv1x1Predictor(in_channels, cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES)
+    logits_std = get_convention(cfg.MODEL.CONVENTION).mask_logits_std
+    return MaskRCNNConv1x1Predictor(in_channels, cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES, logits_std)
 
 
 def make_roi_mask_predictor(cfg, in_channels):

@@ -112,7 +112,8 @@ class FCOSModule(nn.Module):
 
     Forward takes an ImageList, L feature maps (N, C, H_l, W_l) and, in training, N BoxLists with
     field "labels". It returns (detections, losses): N BoxLists and {} in evaluation; in training None
-    and a dict of the scalars loss_cls, loss_reg, loss_centerness.
+    and a dict of the scalars loss_cls, loss_reg, loss_centerness. `candidates` and `select` are the two
+    halves of evaluation, for those who join candidates of several views of an image in between.
     """
 
     def __init__(self, head, loss, post_process):
@@ -122,15 +123,25 @@ class FCOSModule(nn.Module):
         self.post_process = post_process
 
     def forward(self, images, features, targets=None):
-        logits, distances, centerness = self.head(features)
+        outputs = self._outputs(features)
+        if self.training:
+            return None, self.loss(*outputs, targets)
+        with torch.no_grad():
+            return self.post_process(*outputs, images.image_sizes), {}
+
+    @torch.no_grad()
+    def candidates(self, images, features):
+        return self.post_process.candidates(*self._outputs(features), images.image_sizes)
+
+    def select(self, candidates):
+        return self.post_process.select(candidates)
+
+    def _outputs(self, features):
         locations = [
             level_locations(*feature.shape[-2:], stride, feature.device)
             for feature, stride in zip(features, self.head.strides, strict=True)
         ]
-        if self.training:
-            return None, self.loss(locations, logits, distances, centerness, targets)
-        with torch.no_grad():
-            return self.post_process(locations, logits, distances, centerness, images.image_sizes), {}
+        return locations, *self.head(features)
 
 
 def make_fcos_loss_evaluator(cfg):

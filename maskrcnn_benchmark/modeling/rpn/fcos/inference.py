@@ -10,7 +10,7 @@ import math
 import torch
 from torch import nn
 
-from maskrcnn_benchmark.modeling.rpn.detections import best_detections
+from maskrcnn_benchmark.modeling.rpn.detections import best_detections, join_levels
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 
 
@@ -40,16 +40,17 @@ class FCOSPostProcessor(nn.Module):
         self.box_offset = box_offset
 
     def forward(self, locations, logits, distances, centerness, image_sizes) -> list[BoxList]:
-        candidates = [self._candidates(*level) for level in zip(locations, logits, distances, centerness, strict=True)]
-        detections = []
-        for i, size in enumerate(image_sizes):
-            boxes, scores, labels = (torch.cat(part) for part in zip(*(level[i] for level in candidates), strict=True))
-            detections.append(
-                best_detections(
-                    boxes, scores, labels, size, self.nms_thresh, self.detections_per_img, self.box_offset
-                )
-            )
-        return detections
+        candidates = self.candidates(locations, logits, distances, centerness, image_sizes)
+        return [self.select(boxes) for boxes in candidates]
+
+    def candidates(self, locations, logits, distances, centerness, image_sizes) -> list[BoxList]:
+        """The best (location, class) pairs above the threshold, as N BoxLists like forward's, in no order."""
+        levels = [self._candidates(*level) for level in zip(locations, logits, distances, centerness, strict=True)]
+        return join_levels(levels, image_sizes, self.box_offset)
+
+    def select(self, candidates: BoxList) -> BoxList:
+        """Detections of one image: the best of its candidates after suppression, class by class."""
+        return best_detections(candidates, self.nms_thresh, self.detections_per_img)
 
     def _candidates(self, locations, logits, distances, centerness):
         """Per image: boxes (c, 4), scores (c,) and labels (c,) of one level, c <= pre_nms_top_n."""

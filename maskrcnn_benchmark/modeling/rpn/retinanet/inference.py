@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 
-import torch
+from torch import nn
 
 from maskrcnn_benchmark.modeling.convention import get_convention
-from maskrcnn_benchmark.modeling.rpn.detections import best_detections
+from maskrcnn_benchmark.modeling.rpn.detections import best_detections, join_levels
 from maskrcnn_benchmark.modeling.rpn.flatten import flatten_level
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 
 
-class RetinaNetPostProcessor:
+class RetinaNetPostProcessor(nn.Module):
     """Thresholds, decodes and suppresses.
 
     Args:
@@ -27,14 +27,15 @@ class RetinaNetPostProcessor:
         box_coder: BoxCoder.
         box_offset: see Convention.
 
-    Called with L tensors of anchors (P_l, 4), L maps each of logits (N, A K, H_l, W_l) and box codes (N, 4 A, H_l,
-    W_l), and N pairs (height, width). Returns N BoxLists in pixels of the network input, best first, with fields
+    Forward takes L tensors of anchors (P_l, 4), L maps each of logits (N, A K, H_l, W_l) and box codes (N, 4 A, H_l,
+    W_l), and N pairs (height, width). It returns N BoxLists in pixels of the network input, best first, with fields
     "labels" int64 in 1..K and "scores".
     """
 
     def __init__(
         self, num_classes, score_thresh, pre_nms_top_n, nms_thresh, detections_per_img, box_coder, box_offset=1.0
     ):
+        super().__init__()
         self.num_classes = num_classes
         self.score_thresh = score_thresh
         self.pre_nms_top_n = pre_nms_top_n
@@ -43,17 +44,17 @@ class RetinaNetPostProcessor:
         self.box_coder = box_coder
         self.box_offset = box_offset
 
-    def __call__(self, anchors, logits, codes, image_sizes) -> list[BoxList]:
+    def forward(self, anchors, logits, codes, image_sizes) -> list[BoxList]:
+        return [self.select(boxes) for boxes in self.candidates(anchors, logits, codes, image_sizes)]
+
+    def candidates(self, anchors, logits, codes, image_sizes) -> list[BoxList]:
+        """The best (anchor, class) pairs above the threshold, as N BoxLists like forward's, in no order."""
         levels = [self._candidates(*level) for level in zip(anchors, logits, codes, strict=True)]
-        detections = []
-        for i, size in enumerate(image_sizes):
-            boxes, scores, labels = (torch.cat(parts) for parts in zip(*(level[i] for level in levels), strict=True))
-            detections.append(
-                best_detections(
-                    boxes, scores, labels, size, self.nms_thresh, self.detections_per_img, self.box_offset
-                )
-            )
-        return detections
+        return join_levels(levels, image_sizes, self.box_offset)
+
+    def select(self, candidates: BoxList) -> BoxList:
+        """Detections of one image: the best of its candidates after suppression, class by class."""
+        return best_detections(candidates, self.nms_thresh, self.detections_per_img)
 
     def _candidates(self, anchors, logits, codes):
         """Per image: boxes (c, 4), scores (c,) and labels (c,) of one level, c <= pre_nms_top_n."""

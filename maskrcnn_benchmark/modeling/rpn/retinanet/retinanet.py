@@ -12,8 +12,7 @@ import math
 import torch
 from torch import nn
 
-from maskrcnn_benchmark.modeling.box_coder import BoxCoder
-from maskrcnn_benchmark.modeling.convention import get_convention
+from maskrcnn_benchmark.modeling.box_coder import make_box_coder
 from maskrcnn_benchmark.modeling.rpn.anchor_generator import make_anchor_generator_retinanet
 from maskrcnn_benchmark.modeling.rpn.retinanet.inference import make_retinanet_postprocessor
 from maskrcnn_benchmark.modeling.rpn.retinanet.loss import make_retinanet_loss_evaluator
@@ -70,6 +69,8 @@ class RetinaNetModule(nn.Module):
 
     Forward takes an ImageList, L feature maps (N, C, H_l, W_l) and, in training, N BoxLists with field "labels". It
     returns (detections, losses): N BoxLists and {} in evaluation; in training None and the dict of RetinaNetLoss.
+    `candidates` and `select` are the two halves of evaluation, for those who join candidates of several views of an
+    image in between.
     """
 
     def __init__(self, anchor_generator, head, loss, post_process):
@@ -80,12 +81,22 @@ class RetinaNetModule(nn.Module):
         self.post_process = post_process
 
     def forward(self, images, features, targets=None):
-        logits, codes = self.head(features)
-        anchors = self.anchor_generator.grid_anchors([feature.shape[-2:] for feature in features])
+        anchors, logits, codes = self._outputs(features)
         if self.training:
             return None, self.loss(torch.cat(anchors), logits, codes, targets)
         with torch.no_grad():
             return self.post_process(anchors, logits, codes, images.image_sizes), {}
+
+    @torch.no_grad()
+    def candidates(self, images, features):
+        return self.post_process.candidates(*self._outputs(features), images.image_sizes)
+
+    def select(self, candidates):
+        return self.post_process.select(candidates)
+
+    def _outputs(self, features):
+        anchors = self.anchor_generator.grid_anchors([feature.shape[-2:] for feature in features])
+        return anchors, *self.head(features)
 
 
 def build_retinanet(cfg, in_channels):
@@ -96,7 +107,7 @@ def build_retinanet(cfg, in_channels):
             f"MODEL.RETINANET.NUM_CLASSES is {retinanet.NUM_CLASSES}: a model wants classes + background, 2 or more. "
             "The tools replace -1 by the number in the training data; elsewhere set it yourself."
         )
-    box_coder = BoxCoder((10.0, 10.0, 5.0, 5.0), box_offset=get_convention(cfg.MODEL.CONVENTION).box_offset)
+    box_coder = make_box_coder(cfg, (10.0, 10.0, 5.0, 5.0))
     anchor_generator = make_anchor_generator_retinanet(cfg)
     head = RetinaNetHead(
         in_channels,

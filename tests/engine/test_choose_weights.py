@@ -1,19 +1,12 @@
-"""Which file tools/test_net.py tests."""
+"""Which file is tested."""
 
-import importlib.util
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from maskrcnn_benchmark.engine.testing import choose_weights
 from maskrcnn_benchmark.utils.checkpoint import Checkpointer
-
-spec = importlib.util.spec_from_file_location(
-    "tools_test_net", Path(__file__).resolve().parents[2] / "tools" / "test_net.py"
-)
-test_net = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(test_net)
 
 
 @pytest.fixture
@@ -25,7 +18,7 @@ def choose(tmp_path):
         if trained:
             checkpointer.save("model_final")
         cfg = SimpleNamespace(MODEL=SimpleNamespace(WEIGHT=weight), OUTPUT_DIR=str(tmp_path))
-        chosen = test_net.choose_weights(cfg, checkpointer, ckpt, list(opts))
+        chosen = choose_weights(cfg, checkpointer, ckpt, list(opts))
         return chosen.replace(str(tmp_path), "out")
 
     return call

@@ -1,0 +1,171 @@
+"""Reading a Cityscapes tree (Cordts et al., CVPR 2016) into the form of a COCO instances file.
+
+    IMG_DIR/SPLIT/CITY/NAME_leftImg8bit.png
+    ANN_DIR/SPLIT/CITY/NAME_gtFine_instanceIds.png    16 bits: label id, or for single objects 1000 * label id + number
+    ANN_DIR/SPLIT/CITY/NAME_gtFine_polygons.json
+
+Shapes: H x W pixels of a picture.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image
+
+from maskrcnn_benchmark.structures.rle import encode_window
+
+# Label ids of the classes whose objects are told apart; below OBJECTS a pixel belongs to a group or to stuff.
+LABEL_IDS = {
+    "person": 24,
+    "rider": 25,
+    "car": 26,
+    "truck": 27,
+    "bus": 28,
+    "caravan": 29,
+    "trailer": 30,
+    "train": 31,
+    "motorcycle": 32,
+    "bicycle": 33,
+}
+OBJECTS = 1000
+# Those of the benchmark's instance task.
+BENCHMARK_CLASSES = ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
+
+PICTURE = "_leftImg8bit.png"
+IDS = "_gtFine_instanceIds.png"
+POLYGONS = "_gtFine_polygons.json"
+
+READERS = 8
+
+
+def find_names(folder: str, ending: str) -> list[str]:
+    """CITY/NAME of all files folder/CITY/NAME + ending, in alphabetic order.
+
+    Raises:
+        FileNotFoundError: no such folder, or none of these files in it.
+    """
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"Cityscapes folder {folder} does not exist")
+    names = []
+    for city in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()):
+        files = sorted(os.listdir(os.path.join(folder, city)))
+        names += [f"{city}/{file.removesuffix(ending)}" for file in files if file.endswith(ending)]
+    if not names:
+        raise FileNotFoundError(f"Cityscapes folder {folder} has no file CITY/*{ending}")
+    return names
+
+
+def read_ids(path: str) -> np.ndarray:
+    """(H, W) int32 of an instanceIds.png.
+
+    Raises:
+        ValueError: it is a picture of another kind.
+    """
+    with Image.open(path) as image:
+        ids = np.asarray(image)
+    if ids.ndim != 2:
+        raise ValueError(f"{path} has {ids.ndim} dimensions; wanted one number a pixel, as in gtFine's instanceIds.png")
+    return ids.astype(np.int32)
+
+
+def objects_in(ids: np.ndarray, class_names: Sequence[str]) -> Iterator[tuple[str, np.ndarray, int, int]]:
+    """(class name, window (h, w) bool, left, top) of every single object of these classes, by rising id.
+
+    Args:
+        ids: (H, W), see `read_ids`.
+
+    The window is the smallest that holds the object; its first pixel is (left, top) of the picture.
+    """
+    class_of = {LABEL_IDS[name]: name for name in class_names}
+    for number in np.unique(ids[ids >= OBJECTS]).tolist():
+        name = class_of.get(number // OBJECTS)
+        if name is not None:
+            mask = ids == number
+            rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+            yield name, mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], int(columns[0]), int(rows[0])
+
+
+def read_cityscapes(
+    img_dir: str, ann_dir: str, split: str, mode: str, class_names: Sequence[str], min_area: float, mini: int | None
+) -> dict:
+    """The pictures of a split with their objects, as a COCO instances file has them.
+
+    Args:
+        mode: "mask" reads instanceIds.png: masks as they are seen, in run lengths. "poly" reads polygons.json: the
+            outlines as they were drawn, what stands in front not cut out.
+        class_names: category k is the k-th of them.
+        min_area: smaller objects are left out, in square pixels.
+        mini: only so many pictures, the first in alphabetic order; None takes all.
+
+    Picture ids are NAME, file names CITY/NAME_leftImg8bit.png. Groups, drawn as one, are left out.
+
+    Raises:
+        FileNotFoundError: a folder or an annotation file is missing.
+        ValueError: mode is another, a class has no single objects, or an annotation file is damaged.
+    """
+    if mode not in READ:
+        raise ValueError(f"mode of a Cityscapes data set is one of {', '.join(map(repr, READ))}, got {mode!r}")
+    unknown = [name for name in class_names if name not in LABEL_IDS]
+    if unknown:
+        raise ValueError(f"Cityscapes tells no objects of {unknown} apart, only of {', '.join(LABEL_IDS)}")
+    ending, read = READ[mode]
+    names = find_names(os.path.join(img_dir, split), PICTURE)[:mini]
+    paths = [os.path.join(ann_dir, split, name + ending) for name in names]
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if missing:
+        raise FileNotFoundError(f"{len(missing):,} of {len(paths):,} Cityscapes annotations are missing: {missing[0]}")
+    category = {name: number for number, name in enumerate(class_names, start=1)}
+    images, annotations = [], []
+    with ThreadPoolExecutor(READERS) as readers:
+        for name, (size, objects) in zip(names, readers.map(lambda path: read(path, class_names), paths), strict=True):
+            image_id = name.rsplit("/", 1)[1]
+            images.append({"id": image_id, "file_name": name + PICTURE, "width": size[0], "height": size[1]})
+            for class_name, shape in objects:
+                if shape["area"] >= min_area:
+                    head = {"id": len(annotations) + 1, "image_id": image_id, "category_id": category[class_name]}
+                    annotations.append({**head, **shape, "iscrowd": 0})
+    categories = [{"id": number, "name": name} for name, number in category.items()]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _masks_of(path: str, class_names: Sequence[str]):
+    ids = read_ids(path)
+    height, width = ids.shape
+    objects = []
+    for name, window, left, top in objects_in(ids, class_names):
+        shape = {
+            "bbox": [left, top, window.shape[1], window.shape[0]],
+            "area": int(window.sum()),
+            "segmentation": encode_window(window, left, top, height, width),
+        }
+        objects.append((name, shape))
+    return (width, height), objects
+
+
+def _polygons_of(path: str, class_names: Sequence[str]):
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+        size = (int(content["imgWidth"]), int(content["imgHeight"]))
+        objects = []
+        for entry in content["objects"]:
+            if entry["label"] not in class_names or entry.get("deleted"):
+                continue
+            points = np.array(entry["polygon"], dtype=np.float64).reshape(-1, 2)
+            x, y = points.T
+            corner, sides = points.min(axis=0), np.ptp(points, axis=0) + 1
+            area = abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))) / 2
+            shape = {"bbox": [*corner.tolist(), *sides.tolist()], "area": area}
+            objects.append((entry["label"], shape | {"segmentation": [points.reshape(-1).tolist()]}))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no gtFine polygons file: {type(error).__name__}: {error}") from error
+    return size, objects
+
+
+# by mode: the ending of the annotation files, and what reads one: ((width, height), [(class name, entries)])
+READ: dict[str, tuple[str, Callable]] = {"mask": (IDS, _masks_of), "poly": (POLYGONS, _polygons_of)}

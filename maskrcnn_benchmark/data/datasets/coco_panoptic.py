@@ -1,0 +1,157 @@
+"""Pictures whose every pixel belongs to a thing or to stuff, from COCO's panoptic json and its pictures of segments."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
+from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
+from maskrcnn_benchmark.data.datasets.panoptic_annotations import read_panoptic
+from maskrcnn_benchmark.data.datasets.pictures import read_headers
+from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
+from maskrcnn_benchmark.data.datasets.string_table import StringTable
+from maskrcnn_benchmark.structures.panoptic_map import VOID, PanopticMap, read_ids, renumber
+from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
+from maskrcnn_benchmark.structures.semantic_map import IGNORE_LABEL, SemanticMap
+
+
+class COCOPanopticDataset(BoxDataset):
+    """The pictures of a COCO panoptic json, sorted by id.
+
+    Args:
+        panoptic_file: the json; "info", "licenses", "area", "bbox" of stuff and "iscrowd" are not needed.
+        root: folder that the json's image names are relative to.
+        remove_images_without_annotations: leave out pictures without things (for training).
+        transforms: called (image, target) -> (image, target); None gives PIL pictures.
+        segments_dir: folder of the pictures of segments; default: named as the json, without its ending.
+        instances_file: COCO instances json to take boxes and masks of things from; default: the segments.
+        name: what messages call the data set; default: the json's file name without its ending.
+
+    Items are as BoxDataset has them: boxes, "labels" 1..K and "masks" of the K things. The field "semantic"
+    (SemanticMap) has 0 where a thing is, 1..T where stuff is, and IGNORE_LABEL where nothing is labelled.
+
+    Attributes, besides those of BoxDataset:
+        class_names: K thing names. semantic_names: what the numbers of the semantic map mean, "things" and T names.
+        contiguous_category_id_to_json_id: category id by label of a thing. stuff_category_ids: category id by semantic
+        class, from 1 on. ann_file: the instances json, or None.
+
+    Raises:
+        FileNotFoundError: a json, a folder, or pictures are missing; the first few are named.
+        ValueError: the json is no COCO panoptic file, contradicts itself, or nothing is left to train on.
+        OSError: pictures cannot be decoded; the first few are named.
+    """
+
+    def __init__(
+        self,
+        panoptic_file: str,
+        root: str,
+        remove_images_without_annotations: bool,
+        transforms=None,
+        *,
+        segments_dir: str | None = None,
+        instances_file: str | None = None,
+        name: str | None = None,
+    ):
+        self.panoptic_file = os.fspath(panoptic_file)
+        self.segments_dir = os.fspath(segments_dir or os.path.splitext(self.panoptic_file)[0])
+        self.ann_file = instances_file and os.fspath(instances_file)
+        report = DatasetReport(name or os.path.splitext(os.path.basename(self.panoptic_file))[0])
+        table, segments = read_panoptic(self.panoptic_file, self.ann_file, report)
+        self._segment_table = segments
+        super().__init__(
+            table, os.fspath(root), self.panoptic_file, "json", report, remove_images_without_annotations, transforms
+        )
+        things = segments.num_things
+        self.semantic_names = ["things", *segments.names[things:]]
+        self.contiguous_category_id_to_json_id = dict(enumerate(segments.category_ids[:things], start=1))
+        self.stuff_category_ids = dict(enumerate(segments.category_ids[things:], start=1))
+        # flat arrays in the order of the pictures, as those of BoxDataset, in place of the table
+        self._segment_files = StringTable([segments.files[image_id] for image_id in self.ids])
+        spans = [segments.rows[image_id] for image_id in self.ids]
+        self._segment_spans = np.array([(span.start, span.stop) for span in spans], dtype=np.int64).reshape(-1, 2)
+        self._segment_ids, self._segment_classes = segments.ids, segments.classes
+        self._segment_crowd = segments.crowd
+        del self._segment_table
+
+    @property
+    def stuff_names(self) -> list[str]:
+        """T names; semantic class s is stuff_names[s - 1]."""
+        return self.semantic_names[1:]
+
+    def panoptic(self, index: int, size: tuple[int, int] | None = None) -> PanopticMap:
+        """The segments of a picture, in `size` (width, height), default: that of the picture.
+
+        Segments have "label" (1..K of things, 1..T of stuff), "is_thing" and "crowd". Pixels that the json knows
+        nothing about are VOID, as are those by which the picture is larger than its map.
+
+        Raises:
+            OSError: the picture of segments cannot be read.
+        """
+        return PanopticMap(self._numbers(index, size or self._sizes[index].tolist()), self._segments_of(index))
+
+    def _numbers(self, index: int, size) -> np.ndarray:
+        """(H, W) int32: the number of every pixel's segment in `_segments_of(index)`, counted from 1, or VOID."""
+        span = slice(*self._segment_spans[index])
+        numbers = renumber(read_ids(self.segments_path(index)), self._segment_ids[span])
+        numbers[numbers > span.stop - span.start] = VOID
+        width, height = size
+        if numbers.shape == (height, width):
+            return numbers
+        fitted = np.full((height, width), VOID, dtype=numbers.dtype)
+        both = slice(min(height, len(numbers))), slice(min(width, numbers.shape[1]))
+        fitted[both] = numbers[both]
+        return fitted
+
+    def _segments_of(self, index: int) -> list[dict]:
+        span, things = slice(*self._segment_spans[index]), len(self.class_names)
+        classes, crowd = self._segment_classes[span].tolist(), self._segment_crowd[span].tolist()
+        return [
+            {"label": (k if k < things else k - things) + 1, "is_thing": k < things, "crowd": is_crowd}
+            for k, is_crowd in zip(classes, crowd, strict=True)
+        ]
+
+    def segments_path(self, index: int) -> str:
+        """The file of a picture's segments."""
+        return os.path.join(self.segments_dir, self._segment_files[index])
+
+    @property
+    def has_masks(self) -> bool:
+        return True  # where the instances file has none, the segments are
+
+    def _more_fields(self, index: int, rows: slice, size: tuple[int, int]) -> Iterator[tuple[str, Any]]:
+        yield from super()._more_fields(index, rows, size)
+        numbers = self._numbers(index, size)
+        labels = [0 if segment["is_thing"] else segment["label"] for segment in self._segments_of(index)]
+        yield "semantic", SemanticMap(torch.from_numpy(np.array([IGNORE_LABEL, *labels], dtype=np.uint8)[numbers]))
+        if self._segments is not None:
+            masks = numbers[None] == self._segments[rows, None, None]
+            yield "masks", SegmentationMask(torch.from_numpy(masks.astype(np.uint8)), size, mode="mask")
+
+    def _check_maps(self, table: AnnotationTable, sizes: np.ndarray) -> None:
+        if table.image_ids and not os.path.isdir(self.segments_dir):
+            raise FileNotFoundError(
+                f"data set {self.name}: folder {self.segments_dir} of the pictures of segments does not exist; "
+                "SEGMENTS of a block names it"
+            )
+        files = [self._segment_table.files[image_id] for image_id in table.image_ids]
+        headers = read_headers(os.path.join(self.segments_dir, file_name) for file_name in files)
+        broken = [i for i, header in enumerate(headers) if isinstance(header, OSError) or header.truncated]
+        if broken:
+            # a truncated photograph still shows something, half a map has wrong labels
+            missing = [i for i in broken if isinstance(headers[i], FileNotFoundError)]
+            names = ", ".join(files[i] for i in (missing or broken)[:EXAMPLES])
+            kind, what = (FileNotFoundError, "are missing") if missing else (OSError, "cannot be decoded")
+            raise kind(
+                f"data set {self.name}: {len(missing or broken):,} of {len(files):,} pictures of segments in "
+                f"{self.segments_dir} {what}: {names}{', ...' if len(missing or broken) > EXAMPLES else ''}. Is "
+                "SEGMENTS the folder that belongs to the json?"
+            )
+        stored = np.array([(header.width, header.height) for header in headers], dtype=np.int64).reshape(-1, 2)
+        other = [table.image_ids[i] for i in np.flatnonzero((stored != sizes).any(axis=1))]
+        what = "pictures of segments of another size than their picture, cut or padded without labels"
+        self.report.add("repaired", what, other, "image ids")

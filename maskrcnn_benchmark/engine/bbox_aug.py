@@ -1,0 +1,130 @@
+"""Test-time augmentation: a detector looks at a picture in several sizes, also mirrored, and its findings are joined.
+
+Shapes: N pictures, V views of each, C candidates and D detections of a picture, R detections of all pictures together,
+M pixels a side of a mask or heat map, K keypoints of an object.
+
+Boxes are joined as maskrcnn-benchmark and FCOS do it: the candidates of all views, before suppression, go through one
+suppression together. Masks are joined as detectron2 does it: predicted in every view for the joined detections, and
+averaged as probabilities. Heat maps of keypoints are averaged as logits, as Detectron did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from maskrcnn_benchmark.data.transforms import View, build_test_views
+from maskrcnn_benchmark.structures.bounding_box import FLIP_LEFT_RIGHT, BoxList
+from maskrcnn_benchmark.structures.boxlist_ops import cat_boxlist
+from maskrcnn_benchmark.structures.image_list import to_image_list
+from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
+
+
+@dataclass
+class Look:
+    """What the model saw of N pictures in one view.
+
+    mirrored: the view's. sizes: N pairs (width, height). candidates: N BoxLists in pixels of the view.
+    features: L maps of all pictures; None where no head will look at them again.
+    """
+
+    mirrored: bool
+    sizes: list[tuple[int, int]]
+    candidates: list[BoxList]
+    features: list[Tensor] | None
+
+
+class BBoxAug(nn.Module):
+    """A detector that looks at every picture several times.
+
+    Args:
+        model: GeneralizedRCNN whose last box stage (`roi_heads.box`, or `rpn` where there are no ROI heads) has
+            `candidates` and `select`.
+        views: at least one; detections have the size of the first view.
+        size_divisible: views are padded to a multiple of it; 0 = to the largest of the batch.
+
+    Forward takes N RGB PIL pictures and returns N BoxLists as the model's evaluation does, on the model's device. The
+    feature maps of all views are kept until the end if there are masks or keypoints to predict.
+
+    Raises:
+        ValueError: there is a mirrored view, and the model predicts keypoints other than COCO's 17, of which it is not
+            known which are opposite to each other.
+    """
+
+    def __init__(self, model: nn.Module, views: Sequence[View], size_divisible: int = 0):
+        super().__init__()
+        self.model = model
+        self.views = list(views)
+        self.size_divisible = size_divisible
+
+    @torch.no_grad()
+    def forward(self, pictures) -> list[BoxList]:
+        looks = [self._look(view, pictures) for view in self.views]
+        stage = self.model.roi_heads["box"] if self.model.roi_heads else self.model.rpn
+        detections = []
+        for i, size in enumerate(looks[0].sizes):
+            seen = [_unmirrored(look.candidates[i], look).resize(size) for look in looks]
+            detections.append(stage.select(cat_boxlist(seen)))
+        if "mask" in self.model.roi_heads:
+            detections = self._with_masks(detections, looks)
+        if "keypoint" in self.model.roi_heads:
+            detections = self._with_keypoints(detections, looks)
+        return detections
+
+    def _look(self, view: View, pictures) -> Look:
+        device = next(self.model.parameters()).device
+        images = to_image_list([view.transform(picture) for picture in pictures], self.size_divisible).to(device)
+        sizes = [(int(width), int(height)) for height, width in images.image_sizes]
+        features = self.model.backbone(images.tensors)
+        heads = self.model.roi_heads
+        if not heads:
+            return Look(view.mirrored, sizes, self.model.rpn.candidates(images, features), None)
+        proposals, _ = self.model.rpn(images, features)
+        candidates = heads["box"].candidates(features, proposals)
+        return Look(view.mirrored, sizes, candidates, features if len(heads) > 1 else None)
+
+    def _with_masks(self, detections: list[BoxList], looks: list[Look]) -> list[BoxList]:
+        head = self.model.roi_heads["mask"]
+        total = 0
+        for look in looks:
+            masks = head.probabilities(look.features, _in_view(detections, look))
+            total = total + (masks.flip(3) if look.mirrored else masks)
+        return head.attach(total / len(looks), detections)
+
+    def _with_keypoints(self, detections: list[BoxList], looks: list[Look]) -> list[BoxList]:
+        head = self.model.roi_heads["keypoint"]
+        total = 0
+        for look in looks:
+            heat_maps = head.heat_maps(look.features, _in_view(detections, look))
+            total = total + (_mirrored_heat_maps(heat_maps) if look.mirrored else heat_maps)
+        return head.attach(total / len(looks), detections)
+
+
+def _in_view(detections: list[BoxList], look: Look) -> list[BoxList]:
+    """The detections in the pixels of a view."""
+    return [_unmirrored(found.resize(size), look) for found, size in zip(detections, look.sizes, strict=True)]
+
+
+def _unmirrored(boxlist: BoxList, look: Look) -> BoxList:
+    """Boxes of a mirrored view as if it were not, and the other way round; those of others as they are."""
+    return boxlist.transpose(FLIP_LEFT_RIGHT) if look.mirrored else boxlist
+
+
+def _mirrored_heat_maps(heat_maps: Tensor) -> Tensor:
+    """(R, K, M, M) of mirrored persons, whose left is their right."""
+    opposite = PersonKeypoints.FLIP_INDS
+    if heat_maps.shape[1] != len(opposite):
+        raise ValueError(
+            f"the model predicts {heat_maps.shape[1]} keypoints, and which of them are opposite to each other in a "
+            f"mirrored picture is known of COCO's {len(opposite)} only: set TEST.BBOX_AUG.H_FLIP and SCALE_H_FLIP to "
+            "False"
+        )
+    return heat_maps.flip(3)[:, list(opposite)]
+
+
+def make_bbox_aug(cfg, model: nn.Module) -> BBoxAug:
+    """The model with the views of TEST.BBOX_AUG."""
+    return BBoxAug(model, build_test_views(cfg), cfg.DATALOADER.SIZE_DIVISIBILITY)

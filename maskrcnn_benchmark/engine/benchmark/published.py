@@ -1,0 +1,164 @@
+"""The results that the five systems publish: their READMEs' tables, times on the hardware named there.
+
+mmdetection's VoVNet publishes configs only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Published:
+    """A row of a table.
+
+    Args:
+        network: as the table calls it.
+        milliseconds: of a picture.
+        accuracy: in percent, see Table.
+        config: name of our file for it, without folder and ending; "" where there is none.
+    """
+
+    network: str
+    milliseconds: float
+    accuracy: float
+    config: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of one detector of one system.
+
+    Args:
+        system, detector: what the table is of.
+        hardware: GPU of the times.
+        metric: "box AP" (COCO, AP averaged over IoU 0.50:0.95; val2017 or minival) or "mIoU" (VOC 2012).
+        rows: from fast to slow.
+    """
+
+    system: str
+    detector: str
+    hardware: str
+    metric: str
+    rows: tuple[Published, ...]
+
+
+TABLES = (
+    Table(
+        "maskrcnn-benchmark + VoVNet",
+        "Faster R-CNN",
+        "TITAN Xp",
+        "box AP",
+        (
+            Published("R-50", 78, 37.5, "e2e_faster_rcnn_R_50_FPN_2x"),
+            Published("V-39", 78, 39.8, "e2e_faster_rcnn_V_39_FPN_2x"),
+            Published("V-57", 87, 40.8, "e2e_faster_rcnn_V_57_FPN_2x"),
+            Published("R-101", 97, 39.6, "e2e_faster_rcnn_R_101_FPN_2x"),
+        ),
+    ),
+    Table(
+        "maskrcnn-benchmark + VoVNet",
+        "Mask R-CNN",
+        "TITAN Xp",
+        "box AP",
+        (
+            Published("V-39", 81, 41.0, "e2e_mask_rcnn_V_39_FPN_2x"),
+            Published("R-50", 83, 38.6, "e2e_mask_rcnn_R_50_FPN_2x"),
+            Published("V-57", 90, 42.0, "e2e_mask_rcnn_V_57_FPN_2x"),
+            Published("R-101", 102, 40.8, "e2e_mask_rcnn_R_101_FPN_2x"),
+        ),
+    ),
+    Table(
+        "FCOS + VoVNet",
+        "FCOS",
+        "TITAN Xp",
+        "box AP",
+        (
+            Published("V-39", 82, 37.7, "fcos_V_39_FPN_1x"),
+            Published("R-50", 84, 37.5, "fcos_R_50_FPN_1x"),
+            Published("V-57", 91, 41.6, "fcos_V_57_FPN_2x_ms"),
+            Published("R-101", 104, 41.3, "fcos_R_101_FPN_2x"),
+            Published("V-93", 113, 42.1, "fcos_V_93_FPN_2x_ms"),
+            Published("X-101", 171, 42.5, "fcos_X_101_32x8d_FPN_2x"),
+        ),
+    ),
+    Table(
+        "detectron2 + VoVNetV2",
+        "Faster R-CNN, FPNLite",
+        "V100",
+        "box AP",
+        (
+            Published("V2-19-slim-dw", 22, 32.4, "faster_rcnn_V_19_slim_dw_FPNLite_3x"),
+            Published("MobileNetV2", 22, 33.0, "faster_rcnn_Mv2_FPNLite_3x"),
+            Published("V2-19-slim", 23, 35.2, "faster_rcnn_V_19_slim_FPNLite_3x"),
+            Published("V2-19-dw", 27, 36.7, "faster_rcnn_V_19_dw_FPNLite_3x"),
+            Published("V2-19", 34, 38.9, "faster_rcnn_V_19_FPNLite_3x"),
+        ),
+    ),
+    Table(
+        "detectron2 + VoVNetV2",
+        "Faster R-CNN",
+        "V100",
+        "box AP",
+        (
+            Published("V2-19", 40, 38.9, "faster_rcnn_V_19_FPN_3x"),
+            Published("R-50", 47, 40.2),
+            Published("V2-39", 47, 42.7, "faster_rcnn_V_39_FPN_3x"),
+            Published("V2-57", 54, 43.3, "faster_rcnn_V_57_FPN_3x"),
+            Published("R-101", 63, 42.0),
+            Published("V2-99", 73, 44.1, "faster_rcnn_V_99_FPN_3x"),
+            Published("X-101", 120, 43.0),
+        ),
+    ),
+    Table(
+        "detectron2 + VoVNetV2",
+        "Mask R-CNN",
+        "V100",
+        "box AP",
+        (
+            Published("V2-19-FPNLite", 36, 39.7, "mask_rcnn_V_19_FPNLite_3x"),
+            Published("V2-19", 44, 40.1, "mask_rcnn_V_19_FPN_3x"),
+            Published("V2-39", 52, 43.8, "mask_rcnn_V_39_FPN_3x"),
+            Published("R-50", 55, 41.0),
+            Published("V2-57", 58, 44.2, "mask_rcnn_V_57_FPN_3x"),
+            Published("R-101", 70, 42.9),
+            Published("V2-99", 76, 44.9, "mask_rcnn_V_99_FPN_3x"),
+            Published("X-101", 129, 44.3),
+        ),
+    ),
+    Table(
+        "detectron2 + VoVNetV2",
+        "Panoptic FPN",
+        "V100",
+        "box AP",
+        (
+            Published("R-50", 63, 40.0),
+            Published("V2-39", 63, 42.8, "panoptic_fpn_V_39_FPN_3x"),
+            Published("V2-57", 70, 43.4, "panoptic_fpn_V_57_FPN_3x"),
+            Published("R-101", 78, 42.4),
+        ),
+    ),
+    Table(
+        "DeepLabV3 + VoVNet",
+        "DeepLabV3",
+        "V100",
+        "mIoU",
+        (
+            Published("V-39", 19, 75.71),
+            Published("R-50", 24, 74.27),
+            Published("V-57", 25, 77.40),
+            Published("R-101", 32, 76.81),
+            Published("DenseNet-161", 49, 76.13),
+            Published("DenseNet-201", 50, 75.63),
+        ),
+    ),
+)
+
+
+def published_accuracy(config: str) -> tuple[str, float] | None:
+    """(metric, accuracy) of the network of a config file's name; None where nobody published one."""
+    for table in TABLES:
+        for row in table.rows:
+            if config and row.config == config:
+                return table.metric, row.accuracy
+    return None

@@ -1,0 +1,67 @@
+"""Random weights that give a model work: activations of ordinary size, and as many detections as trained ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
+
+HALVINGS = 20
+
+
+@torch.no_grad()
+def set_statistics(model: nn.Module, run: Callable[[], object]) -> None:
+    """Gives frozen batch norms the statistics of what reaches them, without which a deep body's maps grow to infinity.
+
+    Args:
+        run: calls the model in evaluation mode, before its norms are folded.
+    """
+
+    def measure(norm, args):
+        (x,) = args
+        norm.running_mean.copy_(x.mean(dim=(0, 2, 3)))
+        norm.running_var.copy_(x.var(dim=(0, 2, 3), correction=0).clamp(min=1e-6))
+
+    norms = [module for module in model.modules() if isinstance(module, (FrozenBatchNorm2d, nn.BatchNorm2d))]
+    handles = [norm.register_forward_pre_hook(measure) for norm in norms]
+    try:
+        if norms:
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def set_score_thresholds(model: nn.Module, run: Callable[[], object], wanted: int) -> None:
+    """Sets the score threshold of whatever makes the detections to the one that leaves about `wanted` of them.
+
+    The thresholds of configs are for trained scores: with random ones no detection, or every location, is above them.
+
+    Args:
+        run: calls the model in evaluation mode.
+        wanted: detections of all pictures of the call together.
+    """
+    calls = {}
+    selectors = [module for module in model.modules() if hasattr(module, "score_thresh")]
+    handles = [
+        module.register_forward_pre_hook(lambda module, args: calls.update({module: args})) for module in selectors
+    ]
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    for selector, args in calls.items():
+        low, high = 0.0, 1.0
+        for _ in range(HALVINGS):
+            selector.score_thresh = (low + high) / 2
+            found = sum(len(boxes) for boxes in selector(*args))
+            if found >= wanted:
+                low = selector.score_thresh
+            else:
+                high = selector.score_thresh
+        selector.score_thresh = low

@@ -1,0 +1,108 @@
+"""Panoptic FPN (Kirillov et al., CVPR 2019): Mask R-CNN and a semantic head on one feature pyramid.
+
+Shapes: N images, D detections of an image, M pixels a side of a mask, C semantic classes, H x W pixels.
+Read on in panoptic_merge.py: how instances and stuff share the pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from maskrcnn_benchmark.modeling.detector.panoptic_merge import MergeRules, merge_segments
+from maskrcnn_benchmark.modeling.semantic.fpn_head import upsample
+from maskrcnn_benchmark.modeling.semantic.loss import semantic_loss
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.image_list import to_image_list
+from maskrcnn_benchmark.structures.packed_map import PackedMap
+
+
+class PanopticFPN(nn.Module):
+    """Backbone, RPN, box and mask head, and beside them a semantic head.
+
+    Args:
+        backbone: maps (N, 3, H, W) to a list of FPN maps.
+        rpn, roi_heads: as in GeneralizedRCNN; the ROI heads predict masks, in their boxes.
+        sem_seg_head: FPN maps -> logits (N, C, H', W').
+        merge_rules: thresholds of the merge.
+        mask_pasting: padding and aligned of structures.paste_masks.
+        semantic_loss_weight: factor of the semantic loss.
+        instance_loss_weight: factor of the losses of the ROI heads.
+        size_divisible: pictures that come without an ImageList are padded to a multiple of this.
+
+    Forward takes an ImageList, or pictures (3, H_i, W_i) as `to_image_list` accepts them. In training it also takes N
+    BoxLists with the fields "labels", "masks" and "semantic" (SemanticMap: 0 for things, then stuff), and returns a
+    dict of scalar losses. In evaluation it also takes N `output_sizes` (width, height), default: the network input's,
+    and returns N BoxLists in pixels of the network input with the fields "scores", "labels", "mask" (D, 1, M, M), and
+    in output size "panoptic" (PanopticMap) and "semantic" (PackedMap of classes).
+
+    Raises:
+        ValueError: training without targets, or with targets that have no semantic map.
+    """
+
+    # Whoever tests the model tells it the sizes of the original pictures: the merge counts pixels.
+    takes_output_sizes = True
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        rpn: nn.Module,
+        roi_heads: nn.Module,
+        sem_seg_head: nn.Module,
+        merge_rules: MergeRules,
+        mask_pasting: dict,
+        semantic_loss_weight: float = 1.0,
+        instance_loss_weight: float = 1.0,
+        size_divisible: int = 0,
+    ):
+        super().__init__()
+        self.backbone = backbone
+        self.rpn = rpn
+        self.roi_heads = roi_heads
+        self.sem_seg_head = sem_seg_head
+        self.merge_rules = merge_rules
+        self.mask_pasting = mask_pasting
+        self.semantic_loss_weight = semantic_loss_weight
+        self.instance_loss_weight = instance_loss_weight
+        self.size_divisible = size_divisible
+
+    def forward(self, images, targets: list[BoxList] | None = None, output_sizes=None):
+        if self.training and (targets is None or not all(target.has_field("semantic") for target in targets)):
+            raise ValueError(
+                "in training PanopticFPN wants targets, one BoxList an image, with the field 'semantic' (SemanticMap) "
+                "that data of FORMAT: coco_panoptic has; call model.eval() to test"
+            )
+        images = to_image_list(images, self.size_divisible)
+        features = self.backbone(images.tensors)
+        logits = upsample(self.sem_seg_head(features).float(), images.tensors.shape[-2:])
+        proposals, rpn_losses = self.rpn(images, features, targets)
+        _, detections, roi_losses = self.roi_heads(features, proposals, targets)
+        if self.training:
+            loss = semantic_loss(logits, [target.get_field("semantic") for target in targets])
+            roi_losses = {name: value * self.instance_loss_weight for name, value in roi_losses.items()}
+            return {"loss_sem_seg": loss * self.semantic_loss_weight, **roi_losses, **rpn_losses}
+        sizes = output_sizes or [(width, height) for height, width in images.image_sizes]
+        classes = [
+            classes_in_size(maps[:, :height, :width], size)
+            for maps, (height, width), size in zip(logits, images.image_sizes, sizes, strict=True)
+        ]
+        return [self._with_maps(*pair) for pair in zip(detections, classes, strict=True)]
+
+    def _with_maps(self, detections: BoxList, classes: Tensor) -> BoxList:
+        height, width = classes.shape
+        instances = detections.resize((width, height)).to("cpu")
+        panoptic = merge_segments(instances, classes, self.merge_rules, **self.mask_pasting)
+        result = detections.copy_with_fields(detections.fields())
+        result.add_field("panoptic", panoptic)
+        result.add_field("semantic", PackedMap(classes))
+        return result
+
+
+def classes_in_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """(H, W) uint8 on the CPU, the likeliest class of every pixel of the picture resized to `size` (width, height).
+
+    Args:
+        logits: (C, h, w) of the picture without its padding.
+    """
+    width, height = size
+    return upsample(logits[None], (height, width))[0].argmax(dim=0).to(torch.uint8).cpu()

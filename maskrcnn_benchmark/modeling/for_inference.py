@@ -1,0 +1,69 @@
+"""A copy of a model that computes the same detections in fewer steps."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
+
+NORMS = (FrozenBatchNorm2d, nn.BatchNorm2d, nn.SyncBatchNorm)
+
+
+def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A copy of `model` in evaluation mode, with each batch norm folded into the convolution before it.
+
+    Folded is what certainly follows each other: neighbours in an nn.Sequential, and the pairs that a module class
+    names in `norm_after` (name of a convolution -> name of its norm). Everything else stays as it is.
+
+    Args:
+        dtype: what torch.autocast will compute in. Other than float32, weights of convolutions and linear layers are
+            stored in it, so that autocast need not convert them for every picture; the copy runs under autocast only.
+
+    Returns the copy, which is of no use for training: its state_dict has other keys.
+    """
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    for module in model.modules():
+        for conv, norm in _pairs(module):
+            if isinstance(getattr(module, conv), nn.Conv2d) and isinstance(getattr(module, norm), NORMS):
+                fold(getattr(module, conv), getattr(module, norm))
+                setattr(module, norm, nn.Identity())
+    if dtype != torch.float32:
+        for module in model.modules():
+            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+                for parameter in module.parameters(recurse=False):  # not of a norm inside
+                    parameter.data = parameter.data.to(dtype)
+    return model
+
+
+def _pairs(module: nn.Module) -> list[tuple[str, str]]:
+    if isinstance(module, nn.Sequential):
+        names = list(module._modules)
+        return list(zip(names, names[1:], strict=False))
+    return list(getattr(module, "norm_after", {}).items())
+
+
+@torch.no_grad()
+def fold(conv: nn.Conv2d, norm: nn.Module) -> None:
+    """Changes the convolution into one that computes norm(conv(x)) with the norm's stored statistics.
+
+    Args:
+        norm: one of NORMS. The product is made in float64 and rounded once.
+
+    Raises:
+        ValueError: the norm keeps no statistics (track_running_stats=False).
+    """
+    if norm.running_var is None:
+        raise ValueError("a batch norm without running statistics depends on its batch and cannot be folded")
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight.double()
+    shift = -norm.running_mean.double() * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias.double()
+    if conv.bias is not None:
+        shift = shift + conv.bias.double() * scale
+    conv.weight.copy_(conv.weight.double() * scale.view(-1, 1, 1, 1))
+    conv.bias = nn.Parameter(shift.to(conv.weight.dtype), requires_grad=False)

@@ -1,0 +1,99 @@
+"""The class of every pixel of one picture.
+
+Shapes: N pictures, H x W pixels of a picture, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+
+from maskrcnn_benchmark.structures.bounding_box import FLIP_LEFT_RIGHT, FLIP_TOP_BOTTOM, TO_REMOVE
+
+# The label of pixels that have no class, and of those that padding adds; neither trained on nor counted.
+IGNORE_LABEL = 255
+
+
+class SemanticMap:
+    """A label for every pixel.
+
+    Args:
+        labels: (H, W) uint8, 0..C-1, or IGNORE_LABEL.
+
+    It follows transforms as BoxList does, and is the target of models that know no boxes. In a BoxList it stands as the
+    field "semantic" (what a transform does to the boxes it does to the map, too); picking boxes leaves it as it is.
+
+    Raises:
+        ValueError: labels has another shape or dtype.
+    """
+
+    def __init__(self, labels: torch.Tensor):
+        if labels.dim() != 2 or labels.dtype != torch.uint8:
+            raise ValueError(f"a SemanticMap is (H, W) uint8, got {tuple(labels.shape)} {labels.dtype}")
+        self.labels = labels
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height)."""
+        return self.labels.shape[1], self.labels.shape[0]
+
+    def resize(self, size, *args, **kwargs) -> SemanticMap:
+        """The map in (width, height): every new pixel has the label of the old one under its centre, as PIL sees it."""
+        width, height = (int(side) for side in size)
+        if min(width, height) <= 0:
+            raise ValueError(f"a map is resized to at least one pixel, got size {size}")
+        resized = Image.fromarray(self.labels.cpu().numpy()).resize((width, height), Image.Resampling.NEAREST)
+        return SemanticMap(torch.from_numpy(np.array(resized)).to(self.labels.device))
+
+    def transpose(self, method: int, box_offset: float = TO_REMOVE) -> SemanticMap:
+        """Mirrored; method is FLIP_LEFT_RIGHT or FLIP_TOP_BOTTOM. Pixels change places alike whatever box_offset is."""
+        if method not in (FLIP_LEFT_RIGHT, FLIP_TOP_BOTTOM):
+            raise NotImplementedError(
+                f"SemanticMap.transpose knows FLIP_LEFT_RIGHT (0) and FLIP_TOP_BOTTOM (1), got {method!r}"
+            )
+        return SemanticMap(self.labels.flip(1 if method == FLIP_LEFT_RIGHT else 0))
+
+    def crop(self, box) -> SemanticMap:
+        """The window box = (x1, y1, x2, y2) with rounded corners; what lies outside the picture is ignored."""
+        x1, y1, x2, y2 = (round(float(side)) for side in box)
+        if x2 <= x1 or y2 <= y1:
+            raise ValueError(f"a map is cropped to at least one pixel, got the window {box}")
+        width, height = self.size
+        window = self.labels.new_full((y2 - y1, x2 - x1), IGNORE_LABEL)
+        left, top, right, bottom = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
+        if left < right and top < bottom:
+            window[top - y1 : bottom - y1, left - x1 : right - x1] = self.labels[top:bottom, left:right]
+        return SemanticMap(window)
+
+    def to(self, *args, **kwargs) -> SemanticMap:
+        return SemanticMap(self.labels.to(*args, **kwargs))
+
+    def __getitem__(self, item) -> SemanticMap:
+        """The map itself: a BoxList indexes its fields when boxes are picked from it."""
+        return self
+
+    def __repr__(self) -> str:
+        width, height = self.size
+        return f"SemanticMap(image_width={width}, image_height={height})"
+
+
+def to_label_batch(maps: Sequence[SemanticMap], size: tuple[int, int]) -> torch.Tensor:
+    """(N, H, W) int64 of maps padded right and bottom with IGNORE_LABEL, as `to_image_list` pads their pictures.
+
+    Args:
+        size: (height, width) of the padded pictures.
+
+    Raises:
+        ValueError: a map is larger than that.
+    """
+    height, width = size
+    batch = maps[0].labels.new_full((len(maps), height, width), IGNORE_LABEL)
+    for padded, semantic in zip(batch, maps, strict=True):
+        rows, columns = semantic.labels.shape
+        if rows > height or columns > width:
+            raise ValueError(f"a map of {columns} x {rows} pixels does not fit a padded picture of {width} x {height}")
+        padded[:rows, :columns] = semantic.labels
+    return batch.long()

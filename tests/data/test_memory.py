@@ -1,0 +1,101 @@
+"""What annotations cost in memory: their arrays, once, whatever the epochs and the worker processes."""
+
+import gc
+import multiprocessing
+import pickle
+import sys
+from itertools import islice
+from pathlib import Path
+from types import FunctionType, ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskrcnn_benchmark.config import cfg as defaults
+from maskrcnn_benchmark.data import make_data_loader
+from maskrcnn_benchmark.data.datasets import COCODataset
+
+PICTURES, PER_PICTURE, SIDE = 200, 1000, 24
+MEGABYTE = 2**20
+
+
+@pytest.fixture(scope="module")
+def many_objects(tmp_path_factory):
+    """(folder, json) of 200 small pictures with 200,000 boxes and polygons."""
+    folder = tmp_path_factory.mktemp("many")
+    rng = np.random.default_rng(0)
+    for number in range(PICTURES):
+        Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    images = [f'{{"id": {k}, "file_name": "{k}.png", "width": {SIDE}, "height": {SIDE}}}' for k in range(PICTURES)]
+    objects = []
+    for number, (x, y) in enumerate(rng.integers(0, SIDE - 8, (PICTURES * PER_PICTURE, 2)).tolist()):
+        objects.append(
+            f'{{"id": {number}, "image_id": {number % PICTURES}, "category_id": 1, "bbox": [{x}, {y}, 8, 8], '
+            f'"segmentation": [[{x}, {y}, {x + 8}, {y}, {x + 8}, {y + 8}, {x}, {y + 8}]]}}'
+        )
+    path = folder / "objects.json"
+    content = f'"images": [{", ".join(images)}], "annotations": [{", ".join(objects)}]'
+    path.write_text(f'{{{content}, "categories": [{{"id": 1, "name": "thing"}}]}}')
+    return folder, path
+
+
+def reachable(root):
+    """Everything that an object keeps alive, but classes, modules and functions; each once."""
+    seen, waiting = {}, [root]
+    while waiting:
+        thing = waiting.pop()
+        if id(thing) not in seen and not isinstance(thing, (type, ModuleType, FunctionType)):
+            seen[id(thing)] = thing
+            waiting += gc.get_referents(thing)
+    return list(seen.values())
+
+
+def test_a_data_set_costs_its_arrays(many_objects):
+    folder, path = many_objects
+    dataset = COCODataset(str(path), str(folder), True)
+    things = reachable(dataset.__dict__)
+    arrays = [thing for thing in things if isinstance(thing, np.ndarray) and thing.base is None]
+    in_arrays = sum(array.nbytes for array in arrays)
+    boxes = PICTURES * PER_PICTURE
+    # box 16 bytes, label 8, four points 32, offsets of points, polygons and runs 24, size of runs 16
+    assert boxes * 64 < in_arrays < boxes * 100
+    assert sum(map(sys.getsizeof, things)) < 1.05 * in_arrays
+    assert len(things) < 20 * PICTURES, "objects a box"
+    assert len(pickle.dumps(dataset)) < 1.05 * in_arrays
+
+
+def proportional_set_sizes(processes):
+    """Bytes by process; a page that several processes share counts in parts."""
+    sizes = []
+    for process in processes:
+        lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+        sizes.append(1024 * int(next(line.split()[1] for line in lines if line.startswith("Pss:"))))
+    return sizes
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="no /proc/PID/smaps_rollup to measure by")
+def test_worker_processes_do_not_grow_over_epochs(many_objects):
+    folder, path = many_objects
+    cfg = defaults.clone()
+    batches, epochs = PICTURES // 4, 5
+    block = {"FORMAT": "coco", "IMAGES": str(folder), "ANNOTATIONS": str(path)}
+    cfg.merge_from_list(["DATASETS.TRAIN", [block], "DATALOADER.NUM_WORKERS", 2, "MODEL.DEVICE", "cpu"])
+    cfg.merge_from_list(["SOLVER.IMS_PER_BATCH", 4, "SOLVER.MAX_ITER", epochs * batches])
+    cfg.merge_from_list(["INPUT.MIN_SIZE_TRAIN", [SIDE]])
+    gc.collect()
+    before = set(multiprocessing.active_children())
+    loader = iter(make_data_loader(cfg))
+    next(loader)
+    workers = [process for process in multiprocessing.active_children() if process not in before]
+    assert len(workers) == 2
+    sizes = [proportional_set_sizes(workers)]
+    for epoch in range(epochs):
+        for _ in islice(loader, batches - (epoch == 0) - (epoch == epochs - 1) * 10):
+            pass
+        sizes.append(proportional_set_sizes(workers))
+    print("MiB of the workers after a batch and after each epoch:", np.round(np.array(sizes) / MEGABYTE, 1).tolist())
+    first_batch, first_epoch, last = np.array(sizes[0]), np.array(sizes[1]), np.array(sizes[-1])
+    # Seen: less than half a MiB, twice. Lists and dicts would be copied on reading, tens of MiB a worker.
+    assert (first_epoch - first_batch < 4 * MEGABYTE).all(), "reading annotations copies them"
+    assert (last - first_epoch < 2 * MEGABYTE).all(), "a worker grows from epoch to epoch"

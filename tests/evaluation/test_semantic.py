@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from maskrcnn_benchmark.evaluation.semantic import SemanticConfusion
+
+
+def confusion_of(*pairs, classes=4):
+    confusion = SemanticConfusion(classes)
+    for truth, found in pairs:
+        confusion.add(np.asarray(truth, dtype=np.uint8), np.asarray(found, dtype=np.uint8))
+    return confusion
+
+
+def test_figures_by_hand():
+    # class 3 is in neither; class 2 is found where it is not; pixels labelled 255 do not count
+    confusion = confusion_of(([[0, 0, 0, 1]], [[0, 0, 2, 1]]), ([[1, 255, 255, 0]], [[0, 0, 1, 0]]))
+    assert confusion.matrix[:3, :3].tolist() == [[3, 0, 1], [1, 1, 0], [0, 0, 0]]
+    np.testing.assert_allclose(confusion.class_iou()[:2], [3 / 5, 1 / 2])
+    assert np.isnan(confusion.class_iou()[2:]).all()
+    figures = confusion.figures()
+    assert figures["mIoU"] == pytest.approx((3 / 5 + 1 / 2) / 2)
+    assert figures["fwIoU"] == pytest.approx((4 * 3 / 5 + 2 * 1 / 2) / 6)
+    assert figures["mACC"] == pytest.approx((3 / 4 + 1 / 2) / 2)
+    assert figures["pACC"] == pytest.approx(4 / 6)
+
+
+def test_random_maps_count_as_sets_of_pixels(rng_seed):
+    truth, found = np.random.randint(0, 5, (2, 40, 30))
+    truth[np.random.rand(40, 30) < 0.1] = 255
+    confusion = confusion_of((truth, found), classes=5)
+    counted = truth != 255
+    for label in range(5):
+        both = ((truth == label) & (found == label)).sum()
+        either = (((truth == label) | (found == label)) & counted).sum()
+        assert confusion.class_iou()[label] == pytest.approx(both / either)
+    assert confusion.figures()["mIoU"] == pytest.approx(confusion.class_iou().mean())
+
+
+def test_a_map_against_itself_is_perfect_and_nothing_is_not_computed(rng_seed):
+    truth = np.random.randint(0, 4, (20, 20))
+    assert set(confusion_of((truth, truth)).figures().values()) == {1.0}
+    assert set(confusion_of((np.full((2, 2), 255), np.zeros((2, 2)))).figures().values()) == {-1.0}
+
+
+def test_unknown_classes_and_other_sizes_are_refused():
+    with pytest.raises(ValueError, match="the prediction has class 4, but there are 4 classes"):
+        confusion_of(([[0]], [[4]]))
+    with pytest.raises(ValueError, match="the ground truth has class 9"):
+        confusion_of(([[9]], [[0]]))
+    with pytest.raises(ValueError, match="height, width"):
+        confusion_of(([[0, 1]], [[0]]))

@@ -1,0 +1,30 @@
+"""tools/benchmark.py on the tiny model of the other tools."""
+
+import json
+
+
+def test_measures_the_last_checkpoint_on_the_test_set(project):
+    project.config["OUTPUT_DIR"] = "out"
+    trained = project.run("train_net.py", "--skip-test", "SOLVER.MAX_ITER", "1")
+    assert trained.returncode == 0, trained.stderr
+    done = project.run(
+        "benchmark.py", "--weights", "--data", "--repeats", "1", "--warm-up", "0", "--json", "figures.json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "model_final.pth" in done.stdout
+    content = json.loads((project.folder / "figures.json").read_text())
+    assert content["settings"]["pictures"] == "DATASETS.TEST"
+    assert content["configs"][0]["network_input"] == [64, 64]
+
+
+def test_changes_may_follow_the_files_and_options(project):
+    done = project.run("benchmark.py", "INPUT.MIN_SIZE_TEST", "32", "--repeats", "1", "DTYPE", "bfloat16")
+    assert done.returncode == 0, done.stderr
+    assert "bfloat16 on cpu" in done.stdout
+    assert "64 x 32" in done.stdout
+
+
+def test_no_file_is_an_error(project):
+    done = project.run("benchmark.py", "--config-file", "DTYPE", "bfloat16")
+    assert done.returncode != 0
+    assert "files that end with .yaml" in done.stderr

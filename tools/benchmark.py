@@ -1,0 +1,91 @@
+"""Measures models: parameters, arithmetic, time by stage, memory, energy.
+
+    python tools/benchmark.py --config-file configs/vovnet/e2e_faster_rcnn_V_39_FPN_2x.yaml \\
+        configs/e2e_faster_rcnn_R_50_FPN_2x.yaml --plot speed.png
+
+Several configs stand side by side, and take turns picture by picture. Without --weights their weights are random, and
+score thresholds are set so that as many detections come out as trained weights give; without --data pictures are made
+up. KEY VALUE pairs change every config: MODEL.DEVICE cpu, DTYPE bfloat16, INPUT.MIN_SIZE_TEST 600.
+"""
+
+# First, because importing it runs the user's own set-up code, if there is any.
+import maskrcnn_benchmark.utils.env  # noqa: F401  # isort: skip
+
+import argparse
+import contextlib
+import itertools
+import logging
+import os
+import sys
+
+import torch
+
+from maskrcnn_benchmark.engine import launch
+from maskrcnn_benchmark.engine.benchmark.measure import measure
+from maskrcnn_benchmark.engine.benchmark.plot import save_plot
+from maskrcnn_benchmark.engine.benchmark.report import as_json, as_text
+from maskrcnn_benchmark.engine.benchmark.subjects import subject_of
+from maskrcnn_benchmark.engine.testing import choose_weights
+from maskrcnn_benchmark.utils.atomic_write import write_json
+from maskrcnn_benchmark.utils.checkpoint import Checkpointer
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", nargs="+", required=True, metavar="FILE", help="one or several YAML files")
+    parser.add_argument("--weights", action="store_true", help="the weights that tools/test_net.py would test")
+    parser.add_argument("--data", action="store_true", help="pictures of DATASETS.TEST")
+    parser.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("W", "H"), help="of made-up pictures")
+    parser.add_argument("--pictures", type=int, default=4, help="different pictures (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=10, help="pictures measured (default: %(default)s)")
+    parser.add_argument("--warm-up", type=int, default=2, help="pictures that go before (default: %(default)s)")
+    parser.add_argument("--train", type=int, default=0, metavar="N", help="also a training step of N pictures")
+    parser.add_argument("--json", metavar="FILE", help="write all figures there")
+    parser.add_argument("--plot", metavar="FILE", help="draw speed against published accuracy (needs matplotlib)")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="changes to every config, KEY VALUE KEY VALUE ...")
+    arguments = parser.parse_args()
+    # KEY VALUE right behind the files
+    files = list(itertools.takewhile(lambda word: word.endswith((".yaml", ".yml")), arguments.config_file))
+    arguments.opts = arguments.config_file[len(files) :] + arguments.opts
+    arguments.config_file = files
+    if not files:
+        parser.error("--config-file wants files that end with .yaml")
+    if min(arguments.pictures, arguments.repeats, *arguments.size) < 1:
+        parser.error("--pictures, --repeats and both numbers of --size are at least 1")
+    return arguments
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    launch.choose_threads(logging.getLogger("maskrcnn_benchmark"))
+    with contextlib.ExitStack() as folders:
+        subjects = []
+        for file in arguments.config_file:
+            cfg = launch.load_config(file, arguments.opts)
+            weights = ""
+            if arguments.weights:
+                last = Checkpointer(torch.nn.Identity(), save_dir=cfg.OUTPUT_DIR)
+                weights = choose_weights(cfg, last, None, arguments.opts)
+            name = os.path.splitext(os.path.basename(file))[0]
+            print(f"preparing {name} ...", file=sys.stderr, flush=True)
+            subject = subject_of(name, cfg, weights, arguments.pictures, tuple(arguments.size), arguments.data)
+            subjects.append(folders.enter_context(subject))
+        measurements = measure(subjects, arguments.repeats, arguments.warm_up, arguments.train)
+    settings = {
+        "pictures": "DATASETS.TEST" if arguments.data else f"{arguments.size[0]} x {arguments.size[1]}",
+        "repeats": arguments.repeats,
+        "warm-up": arguments.warm_up,
+    }
+    if arguments.train:
+        settings["training batch"] = arguments.train
+    print(as_text(measurements, settings))
+    if arguments.json:
+        write_json(arguments.json, as_json(measurements, settings), indent=2)
+    if arguments.plot:
+        save_plot(measurements, arguments.plot)
+        print(f"\n{arguments.plot}: these configs among the published results of the five systems")
+
+
+if __name__ == "__main__":
+    main()
