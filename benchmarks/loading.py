@@ -106,8 +106,8 @@ def main() -> None:
         for title, masks in (("boxes", False), ("boxes and masks", True)):
             sides = [ours(images, annotations, masks), theirs(images, annotations, masks)]
             mine, other = timing.medians(sides, arguments.repeats, arguments.clock)
-            speeds = f"{BATCH * 1e3 / mine:.0f} | {BATCH * 1e3 / other:.0f}"
-            print(f"| {title} | {speeds} | {other / mine:.2f} |", flush=True)
+            rates = f"{BATCH * 1e3 / mine:.0f} | {BATCH * 1e3 / other:.0f}"
+            print(f"| {title} | {rates} | {other / mine:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -75,6 +75,42 @@ def roi_align_cases():
     yield "roi_align backward, 512 ROIs, channels_last bfloat16", backward_of(roi_align, half), reference
 
 
+def pooler_cases():
+    from torchvision.ops import MultiScaleRoIAlign
+
+    from maskrcnn_benchmark.modeling.poolers import Pooler
+    from maskrcnn_benchmark.structures.bounding_box import BoxList
+
+    scales = (1 / 4, 1 / 8, 1 / 16, 1 / 32)
+    maps = {str(i): torch.randn(1, 256, int(800 * s), int(1344 * s)) for i, s in enumerate(scales)}
+    corner = torch.rand(1000, 2) * torch.tensor([900.0, 500])
+    boxes = torch.cat((corner, corner + 16 * 2 ** (torch.rand(1000, 2) * 5)), dim=1).clamp(max=1343)
+    boxlist = BoxList(boxes, (1344, 800))
+    reference, pooler = MultiScaleRoIAlign(list(maps), 7, 2), Pooler((7, 7), scales, 2)
+
+    def theirs(levels):
+        return reference(dict(zip(maps, levels, strict=True)), [boxes], [(800, 1344)])
+
+    def ours(levels):
+        return pooler(levels, [boxlist])
+
+    def backward_of(function, levels):
+        levels = [x.detach().requires_grad_() for x in levels]
+        pooled = function(levels)
+        grad = torch.randn(1000, 256, 7, 7).to(pooled.dtype)
+        return lambda: torch.autograd.grad(pooled, levels, grad, retain_graph=True)
+
+    plain = list(maps.values())
+    last = [x.contiguous(memory_format=torch.channels_last) for x in plain]
+    half = [x.bfloat16() for x in last]
+    layouts = {"channels_last": last, "contiguous": plain, "channels_last bfloat16": half}
+    for name, levels in layouts.items():
+        yield f"FPN pooler, 1000 ROIs, {name}", lambda x=levels: ours(x), lambda: theirs(plain)
+    reference_backward = backward_of(theirs, plain)
+    for name, levels in layouts.items():
+        yield f"FPN pooler backward, 1000 ROIs, {name}", backward_of(ours, levels), reference_backward
+
+
 def focal_loss_cases():
     logits = torch.randn(44_800, 80) - 3
     labels = torch.zeros(44_800, dtype=torch.int64)
@@ -111,7 +147,13 @@ def paste_cases():
     yield "masks to run lengths, 100 masks in 1333 x 800", lambda: paste_rles(masks, boxes, (width, height)), theirs
 
 
-CASES = {"nms": nms_cases, "roi_align": roi_align_cases, "focal_loss": focal_loss_cases, "paste": paste_cases}
+CASES = {
+    "nms": nms_cases,
+    "roi_align": roi_align_cases,
+    "pooler": pooler_cases,
+    "focal_loss": focal_loss_cases,
+    "paste": paste_cases,
+}
 
 
 def seconds(function) -> float:

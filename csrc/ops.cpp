@@ -7,13 +7,15 @@ STABLE_TORCH_LIBRARY(maskrcnn_benchmark, m) {
   m.def(
       "nms(Tensor boxes, Tensor scores, Tensor? groups, float iou_threshold, bool inclusive, int max_keep) -> Tensor");
 
-  // input (N, C, H, W), rois (R, 5): image index and xyxy in pixels -> (R, C, pooled_h, pooled_w)
+  // inputs: maps (N, C, H_l, W_l) of a pyramid; rois (R, 5): image index and xyxy in pixels; levels (R,) int64: the map
+  // of each ROI, none where there is one map -> (R, C, pooled_h, pooled_w)
   m.def(
-      "roi_align(Tensor input, Tensor rois, float spatial_scale, int pooled_h, int pooled_w, int sampling_ratio, "
-      "bool aligned) -> Tensor");
+      "roi_align(Tensor[] inputs, Tensor rois, Tensor? levels, float[] spatial_scales, int pooled_h, int pooled_w, "
+      "int sampling_ratio, bool aligned) -> Tensor");
+  // sizes: H_l and W_l of every map, one after the other
   m.def(
-      "roi_align_backward(Tensor grad, Tensor rois, int[] input_size, float spatial_scale, int sampling_ratio, "
-      "bool aligned, bool channels_last, bool deterministic) -> Tensor");
+      "roi_align_backward(Tensor grad, Tensor rois, Tensor? levels, int images, int[] sizes, float[] spatial_scales, "
+      "int sampling_ratio, bool aligned, bool channels_last, bool deterministic) -> Tensor[]");
 
   // logits (N, K), targets (N,) int or (N, K) float -> (N, K)
   m.def("sigmoid_focal_loss(Tensor logits, Tensor targets, float gamma, float alpha) -> Tensor");

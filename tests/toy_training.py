@@ -8,12 +8,12 @@ import os
 import random
 import signal
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch import nn
 
+from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.engine.trainer import do_train
 from maskrcnn_benchmark.solver import WarmupMultiStepLR, make_optimizer
 from maskrcnn_benchmark.structures.bounding_box import BoxList
@@ -99,16 +99,9 @@ class ToyLoader:
 
 
 def optimizer_config(lr):
-    solver = SimpleNamespace(
-        OPTIMIZER="SGD",
-        BASE_LR=lr,
-        BIAS_LR_FACTOR=2,
-        WEIGHT_DECAY=1e-4,
-        WEIGHT_DECAY_BIAS=0,
-        DCONV_OFFSETS_LR_FACTOR=1.0,
-        MOMENTUM=0.9,
-    )
-    return SimpleNamespace(SOLVER=solver)
+    cfg = defaults.clone()
+    cfg.merge_from_list(["SOLVER.BASE_LR", lr, "SOLVER.WEIGHT_DECAY", 1e-4])
+    return cfg
 
 
 def train(

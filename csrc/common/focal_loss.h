@@ -36,12 +36,20 @@ MB_HD float exp_nonpositive(float x) {
 }
 MB_HD double exp_nonpositive(double x) { return exp(x); }
 
-// log(1 + e) for 0 <= e <= 1, as 2 atanh(s) with s = e / (2 + e) <= 1/3; the first term left out is below 2e-9.
-MB_HD float log1p_unit(float e) {
+// 1 / (1 + e) and log(1 + e) for 0 <= e <= 1.
+template <typename T>
+struct UnitTerms {
+  T reciprocal, log1p;
+};
+
+// The CPU's float version: the logarithm as 2 atanh(s) with s = e / (2 + e) <= 1/3, the first term left out being below
+// 2e-9; one division serves both, because divisions are most of what a vector of losses costs.
+MB_HD UnitTerms<float> unit_terms(float e) {
 #if defined(__CUDA_ARCH__)
-  return log1pf(e);
+  return {1.0f / (1.0f + e), log1pf(e)};
 #else
-  const float s = e / (2.0f + e), q = s * s;
+  const float one = 1.0f + e, two = 2.0f + e, both = 1.0f / (one * two);
+  const float s = e * one * both, q = s * s;
   float y = 1.0f / 15;
   y = y * q + 1.0f / 13;
   y = y * q + 1.0f / 11;
@@ -50,10 +58,10 @@ MB_HD float log1p_unit(float e) {
   y = y * q + 1.0f / 5;
   y = y * q + 1.0f / 3;
   y = y * q + 1.0f;
-  return 2.0f * s * y;
+  return {two * both, 2.0f * s * y};
 #endif
 }
-MB_HD double log1p_unit(double e) { return log1p(e); }
+MB_HD UnitTerms<double> unit_terms(double e) { return {1.0 / (1.0 + e), log1p(e)}; }
 
 // Gamma as a type: with the usual 2 the power is one multiplication and the loops stay free of calls.
 template <typename T>
@@ -81,7 +89,8 @@ struct SigmoidTerms {
 template <typename T>
 MB_HD SigmoidTerms<T> sigmoid_terms(T x) {
   const T e = exp_nonpositive(x < T(0) ? x : -x);
-  const T larger = T(1) / (T(1) + e), smaller = e / (T(1) + e), tail = log1p_unit(e);
+  const UnitTerms<T> unit = unit_terms(e);
+  const T larger = unit.reciprocal, smaller = e * unit.reciprocal, tail = unit.log1p;
   const bool negative = x < T(0);
   return {negative ? smaller : larger, negative ? larger : smaller, negative ? tail - x : tail,
           negative ? tail : tail + x};

@@ -8,7 +8,9 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <vector>
 
 namespace mb {
 
@@ -48,6 +50,10 @@ inline bool is_channels_last(const Tensor& tensor) {
     expected *= tensor.size(dim);
   }
   return true;
+}
+
+inline bool any_channels_last(const std::vector<Tensor>& tensors) {
+  return std::any_of(tensors.begin(), tensors.end(), is_channels_last);
 }
 
 inline Tensor in_format(const Tensor& tensor, bool channels_last) {

@@ -1,98 +1,46 @@
-// ROIAlign forward and backward on the CPU. Schemas: ops.cpp; contract and twin: maskrcnn_benchmark/layers/roi_align.py.
+// ROIAlign forward and backward on the CPU, over all maps of a pyramid. Schemas: ops.cpp; contract and twin:
+// maskrcnn_benchmark/layers/roi_align.py.
 //
-// A bin is a weighted sum over a few rows times a few columns of the map. The samples of a bin often share pixels, so
-// their weights are first added up per row and per column. Forward runs in parallel over ROIs, backward over images and
-// channels: no two threads write the same gradient, and every sum has one order whatever the number of threads.
-#include "../common/roi_align.h"
+// A bin is a weighted sum over a few rows times a few columns of its map (roi_taps.h). The loops run over channels, which
+// have to lie next to each other for that. In channels_last maps they do: forward reads them as they are, in parallel
+// over ROIs. In contiguous maps, and for gradients, a thread works on a block of channels at a time, which it turns into
+// a buffer that stays in the cache, or out of it. No two threads write the same number, and every sum has one order,
+// whatever the layout and the number of threads.
+#include "../common/macros.h"
 #include "../common/tensor.h"
+#include "huge_pages.h"
+#include "lanes.h"
+#include "roi_taps.h"
 
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
-#include <cstring>
+#include <cmath>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <optional>
 #include <vector>
 
 namespace {
 
 using namespace mb;
 
-struct Shape {
-  int64_t images, channels, height, width, pooled_h, pooled_w;
-  int64_t bins() const { return pooled_h * pooled_w; }
-  int64_t pixels() const { return height * width; }
-};
-
-struct Sampling {
-  double scale;
-  int64_t ratio;
-  bool aligned;
-};
-
-// For every bin along one axis: the pixels it reads, ascending, and their weights, which add up to at most 1.
-template <typename A>
-struct AxisTaps {
-  std::vector<int64_t> begin, index;
-  std::vector<A> weight;
-
-  void fill(const RoiAxis<A>& axis, int64_t pooled, int64_t size) {
-    begin.assign(1, 0);
-    index.clear();
-    weight.clear();
-    const A share = axis.grid > 0 ? A(1) / static_cast<A>(axis.grid) : A(0);
-    for (int64_t bin = 0; bin < pooled; ++bin) {
-      for (int64_t i = 0; i < axis.grid; ++i) {
-        const AxisSample<A> sample = axis_sample(axis, bin, i, size);
-        add(sample.low, sample.low_weight * share);
-        add(sample.high, sample.high_weight * share);
-      }
-      begin.push_back(static_cast<int64_t>(index.size()));
-    }
-  }
-
- private:
-  // Samples of a bin come in ascending order: a pixel met before is among the last two.
-  void add(int64_t pixel, A share) {
-    if (share == A(0)) return;
-    const int64_t size = static_cast<int64_t>(index.size());
-    for (int64_t i = std::max(size - 2, begin.back()); i < size; ++i) {
-      if (index[i] == pixel) {
-        weight[i] += share;
-        return;
-      }
-    }
-    index.push_back(pixel);
-    weight.push_back(share);
-  }
-};
-
-template <typename A>
-struct RoiTaps {
-  AxisTaps<A> rows, cols;
-
-  void fill(const A* roi, const Shape& shape, const Sampling& sampling) {
-    const A scale = static_cast<A>(sampling.scale);
-    rows.fill(roi_axis(roi[2], roi[4], scale, sampling.aligned, shape.pooled_h, sampling.ratio, shape.height),
-              shape.pooled_h, shape.height);
-    cols.fill(roi_axis(roi[1], roi[3], scale, sampling.aligned, shape.pooled_w, sampling.ratio, shape.width),
-              shape.pooled_w, shape.width);
-  }
-};
-
-// The taps of all bins, spelled out as pixel offsets: what the contiguous layout reads again for every channel.
+// The taps of all bins, spelled out as pixel offsets: what single planes are read with, again for every channel.
 template <typename A>
 struct FlatTaps {
   std::vector<int64_t> begin, offset;
   std::vector<A> weight;
 
-  void fill(const RoiTaps<A>& taps, const Shape& shape) {
+  void fill(const RoiTaps<A>& taps, const Pooling& pooling, int64_t width) {
     begin.assign(1, 0);
     offset.clear();
     weight.clear();
-    for (int64_t ph = 0; ph < shape.pooled_h; ++ph) {
-      for (int64_t pw = 0; pw < shape.pooled_w; ++pw) {
+    for (int64_t ph = 0; ph < pooling.pooled_h; ++ph) {
+      for (int64_t pw = 0; pw < pooling.pooled_w; ++pw) {
         for (int64_t r = taps.rows.begin[ph]; r < taps.rows.begin[ph + 1]; ++r) {
           for (int64_t c = taps.cols.begin[pw]; c < taps.cols.begin[pw + 1]; ++c) {
-            offset.push_back(taps.rows.index[r] * shape.width + taps.cols.index[c]);
+            offset.push_back(taps.rows.index[r] * width + taps.cols.index[c]);
             weight.push_back(taps.rows.weight[r] * taps.cols.weight[c]);
           }
         }
@@ -102,67 +50,66 @@ struct FlatTaps {
   }
 };
 
-// ---- channels_last: the loops run over channels -------------------------------------------------------------------
+// ---- one ROI -------------------------------------------------------------------------------------------------------
 
-// 64 bytes of sums: one register with AVX-512, two with AVX2, four without.
-template <typename A>
-struct Lanes {
-  static constexpr int64_t kCount = 64 / sizeof(A);
-  typedef A type __attribute__((vector_size(64)));
-};
-
-// Returns through a reference: a 64-byte vector as return value has another ABI in every clone.
-template <typename T>
-MB_HD void load_lanes(const T* from, typename Lanes<acc_t<T>>::type& lanes) {
+// The bin (ph, pw) of kVectors vectors of channels from `image` on, which points to the first of them in pixel 0.
+template <int64_t kVectors, typename T>
+MB_HD void pool_bin(const T* image, const RoiTaps<acc_t<T>>& taps, int64_t ph, int64_t pw, int64_t width,
+                    int64_t channels, T* out) {
   using A = acc_t<T>;
-  if constexpr (std::is_same_v<T, A>) {
-    std::memcpy(&lanes, from, sizeof lanes);
-  } else if constexpr (std::is_same_v<T, torch::headeronly::BFloat16>) {
-    typedef uint16_t Short __attribute__((vector_size(32)));
-    typedef uint32_t Long __attribute__((vector_size(64)));
-    Short bits;
-    std::memcpy(&bits, from, sizeof bits);
-    const Long wide = __builtin_convertvector(bits, Long) << 16;
-    std::memcpy(&lanes, &wide, sizeof lanes);
-  } else {
-    for (int64_t i = 0; i < Lanes<A>::kCount; ++i) lanes[i] = static_cast<A>(from[i]);
+  constexpr int64_t kCount = Lanes<A>::kCount;
+  lanes_t<A> sum[kVectors] = {};
+  for (int64_t r = taps.rows.begin[ph]; r < taps.rows.begin[ph + 1]; ++r) {
+    const T* row = image + taps.rows.index[r] * width * channels;
+    for (int64_t c = taps.cols.begin[pw]; c < taps.cols.begin[pw + 1]; ++c) {
+      const A weight = taps.rows.weight[r] * taps.cols.weight[c];
+      const T* pixel = row + taps.cols.index[c] * channels;
+      for (int64_t v = 0; v < kVectors; ++v) {
+        lanes_t<A> lanes;
+        load_lanes(pixel + v * kCount, lanes);
+        sum[v] += weight * lanes;
+      }
+    }
+  }
+  for (int64_t v = 0; v < kVectors; ++v) store_lanes(sum[v], out + v * kCount);
+}
+
+// Has the memory fetch what the bin (ph, pw) reads while the one before it is summed: pixels lie where hardware does not
+// expect the next one.
+template <typename T>
+MB_HD void prefetch_bin(const T* image, const RoiTaps<acc_t<T>>& taps, int64_t ph, int64_t pw, int64_t width,
+                        int64_t channels) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  for (int64_t r = taps.rows.begin[ph]; r < taps.rows.begin[ph + 1]; ++r) {
+    const T* row = image + taps.rows.index[r] * width * channels;
+    for (int64_t c = taps.cols.begin[pw]; c < taps.cols.begin[pw + 1]; ++c) {
+      const T* pixel = row + taps.cols.index[c] * channels;
+      for (int64_t i = 0; i < channels; i += kLine) __builtin_prefetch(pixel + i);
+    }
   }
 }
 
 // image: (H, W, C); out: (pooled_h, pooled_w, C).
 template <typename T>
-MB_SIMD_CLONES void pool_channels_last(const T* image, const RoiTaps<acc_t<T>>& taps, const Shape& shape, T* out) {
+MB_SIMD_CLONES void pool_pixels(const T* image, const RoiTaps<acc_t<T>>& taps, const Pooling& pooling, int64_t width,
+                                int64_t channels, T* out) {
   using A = acc_t<T>;
-  constexpr int64_t kVectors = 4, kCount = Lanes<A>::kCount, kWide = kVectors * kCount;
-  const int64_t channels = shape.channels;
-  for (int64_t ph = 0; ph < shape.pooled_h; ++ph) {
-    for (int64_t pw = 0; pw < shape.pooled_w; ++pw, out += channels) {
-      const int64_t row_end = taps.rows.begin[ph + 1], col_begin = taps.cols.begin[pw];
-      const int64_t col_end = taps.cols.begin[pw + 1];
+  constexpr int64_t kCount = Lanes<A>::kCount;
+  for (int64_t ph = 0; ph < pooling.pooled_h; ++ph) {
+    for (int64_t pw = 0; pw < pooling.pooled_w; ++pw, out += channels) {
+      if (pw + 1 < pooling.pooled_w) prefetch_bin(image, taps, ph, pw + 1, width, channels);
       int64_t channel = 0;
-      for (; channel + kWide <= channels; channel += kWide) {
-        typename Lanes<A>::type sum[kVectors] = {};
-        for (int64_t r = taps.rows.begin[ph]; r < row_end; ++r) {
-          const T* row = image + taps.rows.index[r] * shape.width * channels + channel;
-          for (int64_t c = col_begin; c < col_end; ++c) {
-            const A weight = taps.rows.weight[r] * taps.cols.weight[c];
-            const T* pixel = row + taps.cols.index[c] * channels;
-            for (int64_t v = 0; v < kVectors; ++v) {
-              typename Lanes<A>::type lanes;
-              load_lanes(pixel + v * kCount, lanes);
-              sum[v] += weight * lanes;
-            }
-          }
-        }
-        for (int64_t v = 0; v < kVectors; ++v) {
-          for (int64_t i = 0; i < kCount; ++i) out[channel + v * kCount + i] = static_cast<T>(sum[v][i]);
-        }
+      for (; channel + 4 * kCount <= channels; channel += 4 * kCount) {
+        pool_bin<4>(image + channel, taps, ph, pw, width, channels, out + channel);
+      }
+      for (; channel + kCount <= channels; channel += kCount) {
+        pool_bin<1>(image + channel, taps, ph, pw, width, channels, out + channel);
       }
       for (; channel < channels; ++channel) {
         A sum = 0;
-        for (int64_t r = taps.rows.begin[ph]; r < row_end; ++r) {
-          const T* row = image + taps.rows.index[r] * shape.width * channels + channel;
-          for (int64_t c = col_begin; c < col_end; ++c) {
+        for (int64_t r = taps.rows.begin[ph]; r < taps.rows.begin[ph + 1]; ++r) {
+          const T* row = image + taps.rows.index[r] * width * channels + channel;
+          for (int64_t c = taps.cols.begin[pw]; c < taps.cols.begin[pw + 1]; ++c) {
             sum += taps.rows.weight[r] * taps.cols.weight[c] * static_cast<A>(row[taps.cols.index[c] * channels]);
           }
         }
@@ -172,21 +119,45 @@ MB_SIMD_CLONES void pool_channels_last(const T* image, const RoiTaps<acc_t<T>>& 
   }
 }
 
-// grad: (pooled_h, pooled_w, C); image_grad: (H, W, C). Only the channels [first, last) are touched.
+// planes: (channels, H, W); out: (channels, pooled_h, pooled_w).
 template <typename T>
-MB_SIMD_CLONES void spread_channels_last(const T* grad, const RoiTaps<acc_t<T>>& taps, const Shape& shape,
-                                         int64_t first, int64_t last, acc_t<T>* image_grad) {
+void pool_planes(const T* planes, const FlatTaps<acc_t<T>>& taps, int64_t channels, int64_t pixels, int64_t bins,
+                 T* out) {
   using A = acc_t<T>;
-  const int64_t channels = shape.channels;
-  for (int64_t ph = 0; ph < shape.pooled_h; ++ph) {
-    for (int64_t pw = 0; pw < shape.pooled_w; ++pw, grad += channels) {
+  for (int64_t channel = 0; channel < channels; ++channel, planes += pixels, out += bins) {
+    for (int64_t bin = 0; bin < bins; ++bin) {
+      A sum = 0;
+      for (int64_t i = taps.begin[bin]; i < taps.begin[bin + 1]; ++i) {
+        sum += taps.weight[i] * static_cast<A>(planes[taps.offset[i]]);
+      }
+      out[bin] = static_cast<T>(sum);
+    }
+  }
+}
+
+// Channels a thread brings together at a time.
+template <typename A>
+constexpr int64_t kBlock = 2 * Lanes<A>::kCount;
+
+// grad: (pooled_h, pooled_w, one block of channels), added to image_grad: (H, W, the same block).
+template <typename A>
+MB_SIMD_CLONES void spread_block(const A* grad, const RoiTaps<A>& taps, const Pooling& pooling, int64_t width,
+                                 A* image_grad) {
+  constexpr int64_t kCount = Lanes<A>::kCount, kVectors = kBlock<A> / kCount;
+  for (int64_t ph = 0; ph < pooling.pooled_h; ++ph) {
+    for (int64_t pw = 0; pw < pooling.pooled_w; ++pw, grad += kBlock<A>) {
+      lanes_t<A> share[kVectors];
+      for (int64_t v = 0; v < kVectors; ++v) load_lanes(grad + v * kCount, share[v]);
       for (int64_t r = taps.rows.begin[ph]; r < taps.rows.begin[ph + 1]; ++r) {
-        A* row = image_grad + taps.rows.index[r] * shape.width * channels;
+        A* row = image_grad + taps.rows.index[r] * width * kBlock<A>;
         for (int64_t c = taps.cols.begin[pw]; c < taps.cols.begin[pw + 1]; ++c) {
           const A weight = taps.rows.weight[r] * taps.cols.weight[c];
-          A* __restrict pixel = row + taps.cols.index[c] * channels;
-          for (int64_t channel = first; channel < last; ++channel) {
-            pixel[channel] += weight * static_cast<A>(grad[channel]);
+          A* pixel = row + taps.cols.index[c] * kBlock<A>;
+          for (int64_t v = 0; v < kVectors; ++v) {
+            lanes_t<A> sum;
+            load_lanes(pixel + v * kCount, sum);
+            sum += weight * share[v];
+            store_lanes(sum, pixel + v * kCount);
           }
         }
       }
@@ -194,147 +165,226 @@ MB_SIMD_CLONES void spread_channels_last(const T* grad, const RoiTaps<acc_t<T>>&
   }
 }
 
-// ---- contiguous: one plane after the other -------------------------------------------------------------------------
+// ---- all ROIs ------------------------------------------------------------------------------------------------------
 
-// image: (C, H, W); out: (C, pooled_h, pooled_w).
-template <typename T>
-void pool_planes(const T* image, const FlatTaps<acc_t<T>>& taps, const Shape& shape, T* out) {
-  using A = acc_t<T>;
-  for (int64_t channel = 0; channel < shape.channels; ++channel, image += shape.pixels(), out += shape.bins()) {
-    for (int64_t bin = 0; bin < shape.bins(); ++bin) {
-      A sum = 0;
-      for (int64_t i = taps.begin[bin]; i < taps.begin[bin + 1]; ++i) {
-        sum += taps.weight[i] * static_cast<A>(image[taps.offset[i]]);
-      }
-      out[bin] = static_cast<T>(sum);
-    }
-  }
-}
+// A block of channels of one image: the unit of work where channels have to be brought together.
+struct Block {
+  int64_t image, first, channels;
+};
 
-// grad: (C, pooled_h, pooled_w); image_grad: (C, H, W). Only the channels [first, last) are touched.
-template <typename T>
-void spread_planes(const T* grad, const FlatTaps<acc_t<T>>& taps, const Shape& shape, int64_t first, int64_t last,
-                   acc_t<T>* image_grad) {
-  using A = acc_t<T>;
-  for (int64_t channel = first; channel < last; ++channel) {
-    const T* plane_grad = grad + channel * shape.bins();
-    A* plane = image_grad + channel * shape.pixels();
-    for (int64_t bin = 0; bin < shape.bins(); ++bin) {
-      const A g = static_cast<A>(plane_grad[bin]);
-      for (int64_t i = taps.begin[bin]; i < taps.begin[bin + 1]; ++i) plane[taps.offset[i]] += taps.weight[i] * g;
-    }
-  }
-}
-
-// ---- over all ROIs -------------------------------------------------------------------------------------------------
-
+// What a thread brings them together in. It takes memory when it is first asked for, and lanes that a block leaves out
+// stay what they are: their sums go nowhere.
 template <typename A>
-void check_image_indices(const A* rois, int64_t count, int64_t images) {
-  for (int64_t i = 0; i < count; ++i) {
-    const A index = rois[5 * i];
-    STD_TORCH_CHECK(index >= A(0) && index < static_cast<A>(images) && index == std::floor(index), "roi_align: rois[", i,
-                    ", 0] is ", static_cast<double>(index), ", but the input holds ", images,
-                    " image(s); wanted an index from 0 to ", images - 1);
+class Workspace {
+ public:
+  explicit Workspace(const Pooling& pooling) : bins_(pooling.bins() * kBlock<A>) {
+    for (const Level& level : pooling.levels) size_ = std::max(size_, level.pixels() * kBlock<A>);
   }
-}
 
-template <typename T>
-void pool_all(const T* input, const acc_t<T>* rois, int64_t count, const Shape& shape, const Sampling& sampling,
-              bool channels_last, T* output) {
-  using A = acc_t<T>;
-  const int64_t image_size = shape.channels * shape.pixels(), roi_size = shape.channels * shape.bins();
-  torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
-    RoiTaps<A> taps;
-    FlatTaps<A> flat;
-    for (int64_t i = begin; i < end; ++i) {
-      const A* roi = rois + 5 * i;
-      const T* image = input + static_cast<int64_t>(roi[0]) * image_size;
-      taps.fill(roi, shape, sampling);
-      if (channels_last) {
-        pool_channels_last<T>(image, taps, shape, output + i * roi_size);
-      } else {
-        flat.fill(taps, shape);
-        pool_planes<T>(image, flat, shape, output + i * roi_size);
-      }
+  A* pixels() {  // (H, W, one block) of any level
+    if (pixels_ == nullptr) {
+      pixels_.reset(static_cast<A*>(std::calloc(size_, sizeof(A))));
+      if (pixels_ == nullptr) throw std::bad_alloc();
+      use_huge_pages(pixels_.get(), size_ * static_cast<int64_t>(sizeof(A)));
+    }
+    return pixels_.get();
+  }
+
+  A* bins() { return bins_.data(); }  // (pooled_h, pooled_w, one block)
+
+ private:
+  struct Free {
+    void operator()(A* memory) const { std::free(memory); }
+  };
+  int64_t size_ = 0;
+  std::unique_ptr<A, Free> pixels_;
+  std::vector<A> bins_;
+};
+
+// Calls work(block, workspace) for all blocks of all images, in parallel.
+template <typename A, typename Work>
+void for_each_block(const Pooling& pooling, Work work) {
+  const int64_t blocks = (pooling.channels + kBlock<A> - 1) / kBlock<A>;
+  torch::stable::parallel_for(0, pooling.images * blocks, 1, [&](int64_t begin, int64_t end) {
+    Workspace<A> space(pooling);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t first = task % blocks * kBlock<A>;
+      work(Block{task / blocks, first, std::min(kBlock<A>, pooling.channels - first)}, space);
     }
   });
 }
 
+// inputs: the maps, (N, H, W, C); output: (count, pooled_h, pooled_w, C).
 template <typename T>
-void spread_all(const T* grad, const acc_t<T>* rois, int64_t count, const Shape& shape, const Sampling& sampling,
-                bool channels_last, acc_t<T>* input_grad) {
+void pool_channels_last(const std::vector<const T*>& inputs, const Plan<acc_t<T>>& plan, const Pooling& pooling,
+                        T* output) {
+  const int64_t count = static_cast<int64_t>(plan.order.size());
+  torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t number = plan.group[i] / pooling.images, image = plan.group[i] % pooling.images;
+      const Level& level = pooling.levels[number];
+      pool_pixels(inputs[number] + image * level.pixels() * pooling.channels, plan.taps[i], pooling, level.width,
+                  pooling.channels, output + plan.order[i] * pooling.bins() * pooling.channels);
+    }
+  });
+}
+
+// Whether bringing channels together pays: it costs a pass over the map, and makes the taps of a bin far cheaper.
+bool worth_turning(int64_t rois, const Pooling& pooling, const Level& level) {
+  return pooling.channels >= 8 && rois * pooling.bins() * 16 >= level.pixels();
+}
+
+// inputs: the maps, (N, C, H, W); output: (count, C, pooled_h, pooled_w).
+template <typename T>
+void pool_contiguous(const std::vector<const T*>& inputs, const Plan<acc_t<T>>& plan, const Pooling& pooling,
+                     T* output) {
   using A = acc_t<T>;
-  // Slices of whole cache lines, so that threads do not share one; about one slice a thread.
-  const int64_t threads = torch::stable::get_num_threads();
-  const int64_t slice = std::max<int64_t>(16, (shape.channels / std::max<int64_t>(1, threads) + 15) / 16 * 16);
-  const int64_t slices = (shape.channels + slice - 1) / slice;
-  const int64_t image_size = shape.channels * shape.pixels(), roi_size = shape.channels * shape.bins();
-  torch::stable::parallel_for(0, shape.images * slices, 1, [&](int64_t begin, int64_t end) {
-    RoiTaps<A> taps;
+  const int64_t bins = pooling.bins();
+  for_each_block<A>(pooling, [&](const Block& block, Workspace<A>& space) {
     FlatTaps<A> flat;
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t image = task / slices, first = task % slices * slice;
-      const int64_t last = std::min(first + slice, shape.channels);
-      for (int64_t i = 0; i < count; ++i) {
-        const A* roi = rois + 5 * i;
-        if (static_cast<int64_t>(roi[0]) != image) continue;
-        taps.fill(roi, shape, sampling);
-        if (channels_last) {
-          spread_channels_last<T>(grad + i * roi_size, taps, shape, first, last, input_grad + image * image_size);
+    for (size_t number = 0; number < inputs.size(); ++number) {
+      const Level& level = pooling.levels[number];
+      const int64_t group = static_cast<int64_t>(number) * pooling.images + block.image;
+      const int64_t begin = plan.begin[group], end = plan.begin[group + 1];
+      const T* planes = inputs[number] + (block.image * pooling.channels + block.first) * level.pixels();
+      const bool turned = worth_turning(end - begin, pooling, level);
+      if (turned) {
+        transpose(planes, level.pixels(), block.channels, level.pixels(), space.pixels(), kBlock<A>);
+      }
+      for (int64_t i = begin; i < end; ++i) {
+        T* out = output + (plan.order[i] * pooling.channels + block.first) * bins;
+        if (turned) {
+          pool_pixels(space.pixels(), plan.taps[i], pooling, level.width, kBlock<A>, space.bins());
+          transpose(space.bins(), kBlock<A>, bins, block.channels, out, bins);
         } else {
-          flat.fill(taps, shape);
-          spread_planes<T>(grad + i * roi_size, flat, shape, first, last, input_grad + image * image_size);
+          flat.fill(plan.taps[i], pooling, level.width);
+          pool_planes(planes, flat, block.channels, level.pixels(), bins, out);
         }
       }
     }
   });
 }
 
-// Contiguous maps are turned to channels_last and back where the ROIs read more than that costs (about two passes over
-// the maps). Both ways add in the same order, so the choice does not show in the result.
-bool worth_turning(int64_t rois, const Shape& shape) {
-  return shape.channels >= 16 && rois * shape.bins() * 2 >= shape.images * shape.pixels();
+// grad: (count, C, pooled_h, pooled_w), input_grads: the maps (N, C, H, W), each contiguous or channels_last.
+template <typename T>
+void spread_all(const T* grad, bool grad_channels_last, const Plan<acc_t<T>>& plan, const Pooling& pooling,
+                bool channels_last, const std::vector<T*>& input_grads) {
+  using A = acc_t<T>;
+  const int64_t bins = pooling.bins(), channels = pooling.channels;
+  for_each_block<A>(pooling, [&](const Block& block, Workspace<A>& space) {
+    A *pixels = space.pixels(), *shares = space.bins();
+    for (size_t number = 0; number < input_grads.size(); ++number) {
+      const Level& level = pooling.levels[number];
+      const int64_t group = static_cast<int64_t>(number) * pooling.images + block.image;
+      std::fill(pixels, pixels + level.pixels() * kBlock<A>, A(0));
+      for (int64_t i = plan.begin[group]; i < plan.begin[group + 1]; ++i) {
+        const T* roi_grad = grad + plan.order[i] * channels * bins;
+        if (grad_channels_last) {
+          copy_lines(roi_grad + block.first, channels, bins, block.channels, shares, kBlock<A>);
+        } else {
+          transpose(roi_grad + block.first * bins, bins, block.channels, bins, shares, kBlock<A>);
+        }
+        spread_block(shares, plan.taps[i], pooling, level.width, pixels);
+      }
+      T* out = input_grads[number] + block.image * channels * level.pixels();
+      if (channels_last) {
+        copy_lines(pixels, kBlock<A>, level.pixels(), block.channels, out + block.first, channels);
+      } else {
+        T* planes = out + block.first * level.pixels();
+        transpose(pixels, kBlock<A>, level.pixels(), block.channels, planes, level.pixels());
+      }
+    }
+  });
 }
 
-Tensor roi_align(const Tensor& input, const Tensor& rois, double spatial_scale, int64_t pooled_h, int64_t pooled_w,
-                 int64_t sampling_ratio, bool aligned) {
-  const Shape shape{input.size(0), input.size(1), input.size(2), input.size(3), pooled_h, pooled_w};
-  const Sampling sampling{spatial_scale, sampling_ratio, aligned};
-  const ScalarType type = input.scalar_type();
-  const int64_t count = rois.size(0);
-  const bool given_channels_last = is_channels_last(input);
-  const bool channels_last = given_channels_last || worth_turning(count, shape);
-  const Tensor maps = in_format(input, channels_last);
-  const Tensor boxes = torch::stable::contiguous(cast(rois, accumulate_type(type)));
-  const Tensor output = empty_maps(input, type, count, shape.channels, pooled_h, pooled_w, channels_last);
+// ---- tensors -------------------------------------------------------------------------------------------------------
+
+void add_level(Pooling& pooling, int64_t height, int64_t width, double scale) {
+  STD_TORCH_CHECK(height > 0 && width > 0, "roi_align: a map has ", height, " x ", width, " pixels; wanted some");
+  pooling.levels.push_back({height, width, scale});
+}
+
+// The ROIs as this dtype's sums, and the map of each, checked.
+struct Rois {
+  Tensor boxes;
+  std::optional<Tensor> levels;
+
+  Rois(const Tensor& rois, const std::optional<Tensor>& given_levels, ScalarType type, const Pooling& pooling)
+      : boxes(torch::stable::contiguous(cast(rois, accumulate_type(type)))) {
+    if (given_levels.has_value()) levels = torch::stable::contiguous(cast(*given_levels, ScalarType::Long));
+    const int64_t count = boxes.size(0), most = static_cast<int64_t>(pooling.levels.size());
+    for (int64_t i = 0; i < count; ++i) {
+      const double index = boxes.scalar_type() == ScalarType::Double
+                               ? boxes.const_data_ptr<double>()[5 * i]
+                               : static_cast<double>(boxes.const_data_ptr<float>()[5 * i]);
+      STD_TORCH_CHECK(index >= 0 && index < static_cast<double>(pooling.images) && index == std::floor(index),
+                      "roi_align: rois[", i, ", 0] is ", index, ", but the input holds ", pooling.images,
+                      " image(s); wanted an index from 0 to ", pooling.images - 1);
+      const int64_t level = level_data() == nullptr ? 0 : level_data()[i];
+      STD_TORCH_CHECK(level >= 0 && level < most, "roi_align: levels[", i, "] is ", level, ", but there are ", most,
+                      " map(s); wanted an index from 0 to ", most - 1);
+    }
+  }
+
+  const int64_t* level_data() const { return levels.has_value() ? levels->const_data_ptr<int64_t>() : nullptr; }
+
+  template <typename A>
+  Plan<A> plan(const Pooling& pooling) const {
+    return Plan<A>(boxes.const_data_ptr<A>(), level_data(), boxes.size(0), pooling);
+  }
+};
+
+Tensor roi_align(std::vector<Tensor> inputs, const Tensor& rois, const std::optional<Tensor>& levels,
+                 std::vector<double> spatial_scales, int64_t pooled_h, int64_t pooled_w, int64_t sampling_ratio,
+                 bool aligned) {
+  const Tensor& first = inputs[0];
+  const ScalarType type = first.scalar_type();
+  const bool channels_last = any_channels_last(inputs);
+  Pooling pooling{{}, first.size(0), first.size(1), pooled_h, pooled_w, sampling_ratio, aligned};
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    add_level(pooling, inputs[i].size(2), inputs[i].size(3), spatial_scales[i]);
+    inputs[i] = in_format(inputs[i], channels_last);
+  }
+  const Rois checked(rois, levels, type, pooling);
+  const Tensor output = empty_maps(first, type, rois.size(0), pooling.channels, pooled_h, pooled_w, channels_last);
+  use_huge_pages(output);
   MB_DISPATCH_FLOATING(type, "roi_align", [&] {
-    using A = acc_t<scalar_t>;
-    check_image_indices(boxes.const_data_ptr<A>(), count, shape.images);
-    pool_all<scalar_t>(maps.const_data_ptr<scalar_t>(), boxes.const_data_ptr<A>(), count, shape, sampling,
-                       channels_last, output.mutable_data_ptr<scalar_t>());
+    std::vector<const scalar_t*> maps;
+    for (const Tensor& input : inputs) maps.push_back(input.const_data_ptr<scalar_t>());
+    const auto plan = checked.plan<acc_t<scalar_t>>(pooling);
+    if (channels_last) {
+      pool_channels_last(maps, plan, pooling, output.mutable_data_ptr<scalar_t>());
+    } else {
+      pool_contiguous(maps, plan, pooling, output.mutable_data_ptr<scalar_t>());
+    }
   });
-  return in_format(output, given_channels_last);
+  return output;
 }
 
-Tensor roi_align_backward(const Tensor& grad, const Tensor& rois, std::vector<int64_t> input_size, double spatial_scale,
-                          int64_t sampling_ratio, bool aligned, bool wanted_channels_last, bool /*deterministic*/) {
-  const Shape shape{input_size[0], input_size[1], input_size[2], input_size[3], grad.size(2), grad.size(3)};
-  const Sampling sampling{spatial_scale, sampling_ratio, aligned};
+// sizes: height and width of every map, one after the other.
+std::vector<Tensor> roi_align_backward(const Tensor& grad, const Tensor& rois, const std::optional<Tensor>& levels,
+                                       int64_t images, std::vector<int64_t> sizes, std::vector<double> spatial_scales,
+                                       int64_t sampling_ratio, bool aligned, bool channels_last,
+                                       bool /*deterministic*/) {
   const ScalarType type = grad.scalar_type();
-  const int64_t count = rois.size(0);
-  const bool channels_last = wanted_channels_last || worth_turning(count, shape);
-  const Tensor grads = in_format(grad, channels_last);
-  const Tensor boxes = torch::stable::contiguous(cast(rois, accumulate_type(type)));
-  Tensor sums = empty_maps(grad, accumulate_type(type), shape.images, shape.channels, shape.height, shape.width,
-                           channels_last);
-  torch::stable::zero_(sums);
+  Pooling pooling{{}, images, grad.size(1), grad.size(2), grad.size(3), sampling_ratio, aligned};
+  std::vector<Tensor> input_grads;
+  for (size_t i = 0; i < spatial_scales.size(); ++i) {
+    add_level(pooling, sizes[2 * i], sizes[2 * i + 1], spatial_scales[i]);
+    input_grads.push_back(
+        empty_maps(grad, type, images, pooling.channels, sizes[2 * i], sizes[2 * i + 1], channels_last));
+    use_huge_pages(input_grads.back());
+  }
+  const Rois checked(rois, levels, type, pooling);
+  const bool grad_channels_last = is_channels_last(grad);
+  const Tensor grads = in_format(grad, grad_channels_last);
   MB_DISPATCH_FLOATING(type, "roi_align_backward", [&] {
-    using A = acc_t<scalar_t>;
-    check_image_indices(boxes.const_data_ptr<A>(), count, shape.images);
-    spread_all<scalar_t>(grads.const_data_ptr<scalar_t>(), boxes.const_data_ptr<A>(), count, shape, sampling,
-                         channels_last, sums.mutable_data_ptr<A>());
+    std::vector<scalar_t*> maps;
+    for (Tensor& map : input_grads) maps.push_back(map.mutable_data_ptr<scalar_t>());
+    spread_all(grads.const_data_ptr<scalar_t>(), grad_channels_last, checked.plan<acc_t<scalar_t>>(pooling), pooling,
+               channels_last, maps);
   });
-  return in_format(cast(sums, type), wanted_channels_last);
+  return input_grads;
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Sigmoid focal loss on the CPU. Schemas: ops.cpp; contract and twin: maskrcnn_benchmark/layers/sigmoid_focal_loss.py.
 #include "../common/focal_loss.h"
 #include "../common/tensor.h"
+#include "huge_pages.h"
 
 #include <torch/csrc/stable/library.h>
 
@@ -93,6 +94,7 @@ struct Inputs {
         rows(logits.size(0)),
         classes(logits.size(1)),
         dense(given_targets.dim() == 2) {
+    use_huge_pages(out);
     targets = torch::stable::contiguous(cast(given_targets, dense ? logits.scalar_type() : ScalarType::Long));
     if (!dense) check_labels(targets.const_data_ptr<int64_t>(), rows, classes);
   }

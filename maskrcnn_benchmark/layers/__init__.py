@@ -11,7 +11,7 @@ from maskrcnn_benchmark.layers.deform_conv import (
 from maskrcnn_benchmark.layers.iou_loss import IOULoss
 from maskrcnn_benchmark.layers.nms import batched_nms, ml_nms, nms
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d, get_norm, group_norm
-from maskrcnn_benchmark.layers.roi_align import ROIAlign, roi_align
+from maskrcnn_benchmark.layers.roi_align import ROIAlign, multilevel_roi_align, roi_align
 from maskrcnn_benchmark.layers.roi_pool import ROIPool, roi_pool
 from maskrcnn_benchmark.layers.scale import Scale
 from maskrcnn_benchmark.layers.sigmoid_focal_loss import SigmoidFocalLoss, sigmoid_focal_loss
@@ -39,6 +39,7 @@ __all__ = [
     "interpolate",
     "ml_nms",
     "modulated_deform_conv",
+    "multilevel_roi_align",
     "nms",
     "roi_align",
     "roi_pool",

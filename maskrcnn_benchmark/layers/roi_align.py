@@ -1,6 +1,6 @@
 """ROIAlign (He et al., "Mask R-CNN", ICCV 2017). Kernels: csrc/cpu/roi_align.cpp, csrc/cuda/roi_align.cu.
 
-Shapes: N images, C channels, H x W pixels of the feature map, R ROIs, P x Q bins.
+Shapes: N images, C channels, L maps of a pyramid, H x W (H_l x W_l) pixels of a feature map, R ROIs, P x Q bins.
 """
 
 from __future__ import annotations
@@ -43,12 +43,42 @@ def roi_align(
         ValueError, TypeError: shapes, dtypes, devices or numbers that do not fit.
         RuntimeError: an image index outside 0..N-1 (seen on the CPU; the CUDA kernel gives zeros).
     """
+    return multilevel_roi_align([input], rois, None, output_size, [spatial_scale], sampling_ratio, aligned)
+
+
+def multilevel_roi_align(
+    inputs: list[Tensor],
+    rois: Tensor,
+    levels: Tensor | None,
+    output_size: int | tuple[int, int],
+    spatial_scales: list[float],
+    sampling_ratio: int,
+    aligned: bool = False,
+) -> Tensor:
+    """`roi_align` in which every ROI has a map of its own among several.
+
+    Args:
+        inputs: L maps (N, C, H_l, W_l) of one dtype and device. They are read as channels_last when one of them is.
+        rois, output_size, sampling_ratio, aligned: see roi_align.
+        levels: (R,) integers, the map of each ROI, 0..L-1; None where there is one map.
+        spatial_scales: pixels of each map per pixel of the image.
+
+    Returns:
+        (R, C, P, Q) in the order of the ROIs, with the dtype and memory format of the maps. Every map gets a gradient,
+        also one without ROIs.
+
+    Raises:
+        ValueError, TypeError: shapes, dtypes, devices or numbers that do not fit.
+        RuntimeError: an image index outside 0..N-1 or a level outside 0..L-1 (seen on the CPU; the CUDA kernel gives
+            zeros).
+    """
     height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
-    _check(input, rois, height, width, spatial_scale)
-    if _native.kernels_for(input.device):
-        op = torch.ops.maskrcnn_benchmark.roi_align
-        return op(input, rois.detach(), float(spatial_scale), height, width, sampling_ratio, aligned)
-    return roi_align_twin(input, rois.detach(), float(spatial_scale), height, width, sampling_ratio, aligned)
+    _check(inputs, rois, levels, height, width, spatial_scales)
+    function = roi_align_twin
+    if _native.kernels_for(inputs[0].device):
+        function = torch.ops.maskrcnn_benchmark.roi_align
+    scales = [float(scale) for scale in spatial_scales]
+    return function(list(inputs), rois.detach(), levels, scales, height, width, sampling_ratio, aligned)
 
 
 class ROIAlign(nn.Module):
@@ -74,29 +104,33 @@ class ROIAlign(nn.Module):
 
 
 def roi_align_twin(
-    input: Tensor,
+    inputs: list[Tensor],
     rois: Tensor,
-    spatial_scale: float,
+    levels: Tensor | None,
+    spatial_scales: list[float],
     pooled_h: int,
     pooled_w: int,
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
     """The compiled op in plain PyTorch, differentiable by autograd: weights of rows @ map @ weights of columns."""
-    dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
-    images, channels, height, width = input.shape
-    maps = input.to(dtype)  # once, so that the gradient of half types is summed in float32 too
-    pooled = []
-    for image, x1, y1, x2, y2 in rois.to(dtype).unbind(0):
+    dtype = torch.float64 if inputs[0].dtype == torch.float64 else torch.float32
+    images, channels = inputs[0].shape[:2]
+    maps = [level.to(dtype) for level in inputs]  # once, so that the gradient of half types is summed in float32 too
+    numbers = [0] * len(rois) if levels is None else levels.tolist()
+    # no row of each map: its place in the graph, whether ROIs read it or not
+    pooled = [level[:0, :, :1, :1].expand(0, channels, pooled_h, pooled_w) for level in maps]
+    for (image, x1, y1, x2, y2), number in zip(rois.to(dtype).unbind(0), numbers, strict=True):
         if not 0 <= image < images:
             raise RuntimeError(f"roi_align: a ROI has image index {float(image)}; the input holds {images} image(s)")
-        top, rows = _axis_weights(y1, y2, spatial_scale, aligned, pooled_h, sampling_ratio, height)
-        left, cols = _axis_weights(x1, x2, spatial_scale, aligned, pooled_w, sampling_ratio, width)
-        window = maps[int(image), :, top : top + rows.shape[1], left : left + cols.shape[1]]
-        pooled.append(torch.einsum("ph,chw,qw->cpq", rows, window, cols))
-    output = torch.stack(pooled) if pooled else input.new_zeros((0, channels, pooled_h, pooled_w)) + 0 * input.sum()
-    memory_format = torch.channels_last if _is_channels_last(input) else torch.contiguous_format
-    return output.to(input.dtype).contiguous(memory_format=memory_format)
+        if not 0 <= number < len(maps):
+            raise RuntimeError(f"roi_align: a ROI has level {number}; there are {len(maps)} map(s)")
+        level, scale = maps[number], spatial_scales[number]
+        top, rows = _axis_weights(y1, y2, scale, aligned, pooled_h, sampling_ratio, level.shape[2])
+        left, cols = _axis_weights(x1, x2, scale, aligned, pooled_w, sampling_ratio, level.shape[3])
+        window = level[int(image), :, top : top + rows.shape[1], left : left + cols.shape[1]]
+        pooled.append(torch.einsum("ph,chw,qw->cpq", rows, window, cols)[None])
+    return torch.cat(pooled).to(inputs[0].dtype).contiguous(memory_format=_memory_format(inputs))
 
 
 def _axis_weights(
@@ -131,55 +165,86 @@ def _is_channels_last(maps: Tensor) -> bool:
     return not maps.is_contiguous() and maps.is_contiguous(memory_format=torch.channels_last)
 
 
-def _check(input: Tensor, rois: Tensor, height: int, width: int, spatial_scale: float) -> None:
-    if input.dim() != 4:
-        raise ValueError(f"input has shape {tuple(input.shape)}; wanted (N, C, H, W)")
+def _memory_format(inputs: list[Tensor]) -> torch.memory_format:
+    return torch.channels_last if any(map(_is_channels_last, inputs)) else torch.contiguous_format
+
+
+def _check(
+    inputs: list[Tensor], rois: Tensor, levels: Tensor | None, height: int, width: int, spatial_scales: list[float]
+) -> None:
+    if not inputs or len(inputs) != len(spatial_scales) or (levels is None and len(inputs) > 1):
+        raise ValueError(
+            f"{len(inputs)} maps and {len(spatial_scales)} scales, {'no ' if levels is None else ''}levels; wanted one "
+            "scale a map, and levels where there are several maps"
+        )
+    first = inputs[0]
+    for input, scale in zip(inputs, spatial_scales, strict=True):
+        if input.dim() != 4:
+            raise ValueError(f"input has shape {tuple(input.shape)}; wanted (N, C, H, W)")
+        if not input.is_floating_point():
+            raise TypeError(f"input is {input.dtype}; wanted a floating dtype")
+        if input.shape[:2] != first.shape[:2] or input.dtype != first.dtype or input.device != first.device:
+            raise ValueError(
+                f"maps of {tuple(first.shape)} {first.dtype} {first.device} and {tuple(input.shape)} {input.dtype} "
+                f"{input.device}; wanted one batch, number of channels, dtype and device"
+            )
+        if not 0 < scale < math.inf:
+            raise ValueError(f"spatial_scale is {scale}; wanted a positive number")
+        if 0 in input.shape[1:] or (input.shape[0] == 0 and rois.shape[0] > 0):
+            raise ValueError(f"input has shape {tuple(input.shape)} for {rois.shape[0]} ROIs; wanted maps with pixels")
     if rois.dim() != 2 or rois.shape[1] != 5:
         raise ValueError(f"rois have shape {tuple(rois.shape)}; wanted (R, 5): image index, x1, y1, x2, y2")
-    if not input.is_floating_point():
-        raise TypeError(f"input is {input.dtype}; wanted a floating dtype")
     if rois.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"rois are {rois.dtype}; wanted float32 or float64 (half types cannot hold pixel coordinates)")
-    if rois.device != input.device:
-        raise ValueError(f"input is on {input.device}, rois on {rois.device}; wanted one device")
+    if rois.device != first.device:
+        raise ValueError(f"input is on {first.device}, rois on {rois.device}; wanted one device")
+    if levels is not None and (
+        levels.shape != rois.shape[:1] or levels.is_floating_point() or levels.device != rois.device
+    ):
+        raise ValueError(
+            f"levels are {levels.dtype} {tuple(levels.shape)} on {levels.device}; wanted integers ({len(rois)},) on "
+            f"{rois.device}"
+        )
     if height < 1 or width < 1:
         raise ValueError(f"output_size is ({height}, {width}); wanted at least one bin")
-    if not 0 < spatial_scale < math.inf:
-        raise ValueError(f"spatial_scale is {spatial_scale}; wanted a positive number")
-    if 0 in input.shape[1:] or (input.shape[0] == 0 and rois.shape[0] > 0):
-        raise ValueError(f"input has shape {tuple(input.shape)} for {rois.shape[0]} ROIs; wanted maps with pixels")
 
 
 if _native.declared():
 
     @torch.library.register_fake("maskrcnn_benchmark::roi_align")
-    def _forward_fake(input, rois, spatial_scale, pooled_h, pooled_w, sampling_ratio, aligned):
-        memory_format = torch.channels_last if _is_channels_last(input) else torch.contiguous_format
-        size = (rois.shape[0], input.shape[1], pooled_h, pooled_w)
-        return torch.empty(size, dtype=input.dtype, device=input.device, memory_format=memory_format)
+    def _forward_fake(inputs, rois, levels, spatial_scales, pooled_h, pooled_w, sampling_ratio, aligned):
+        size = (rois.shape[0], inputs[0].shape[1], pooled_h, pooled_w)
+        return inputs[0].new_empty(size).contiguous(memory_format=_memory_format(inputs))
 
     @torch.library.register_fake("maskrcnn_benchmark::roi_align_backward")
-    def _backward_fake(grad, rois, input_size, spatial_scale, sampling_ratio, aligned, channels_last, deterministic):
+    def _backward_fake(
+        grad, rois, levels, images, sizes, spatial_scales, sampling_ratio, aligned, channels_last, deterministic
+    ):
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        return torch.empty(input_size, dtype=grad.dtype, device=grad.device, memory_format=memory_format)
+        return [
+            grad.new_empty((images, grad.shape[1], height, width)).contiguous(memory_format=memory_format)
+            for height, width in zip(sizes[::2], sizes[1::2], strict=True)
+        ]
 
     def _setup_context(ctx, inputs, output):
-        input, rois, ctx.spatial_scale, _, _, ctx.sampling_ratio, ctx.aligned = inputs
-        ctx.save_for_backward(rois)
-        ctx.input_size = list(input.shape)
-        ctx.channels_last = _is_channels_last(input)
+        maps, rois, levels, ctx.spatial_scales, _, _, ctx.sampling_ratio, ctx.aligned = inputs
+        ctx.save_for_backward(rois, levels)
+        ctx.images = maps[0].shape[0]
+        ctx.sizes = [side for level in maps for side in level.shape[2:]]
+        ctx.channels_last = _memory_format(maps) == torch.channels_last
 
     def _backward(ctx, grad):
-        grad_input = torch.ops.maskrcnn_benchmark.roi_align_backward(
+        input_grads = torch.ops.maskrcnn_benchmark.roi_align_backward(
             grad,
             *ctx.saved_tensors,
-            ctx.input_size,
-            ctx.spatial_scale,
+            ctx.images,
+            ctx.sizes,
+            ctx.spatial_scales,
             ctx.sampling_ratio,
             ctx.aligned,
             ctx.channels_last,
             torch.are_deterministic_algorithms_enabled(),
         )
-        return grad_input, None, None, None, None, None, None
+        return input_grads, None, None, None, None, None, None, None
 
     torch.library.register_autograd("maskrcnn_benchmark::roi_align", _backward, setup_context=_setup_context)

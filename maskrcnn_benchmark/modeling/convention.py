@@ -31,6 +31,8 @@ class Convention:
             large as the stride, before it is scaled; "corners" at the end; or "none".
         anchor_at_cell_center: anchors are centred on the middle of their cell, (stride - box_offset) / 2 from its
             corner, instead of on the corner.
+        outer_anchors_match: anchors that leave the picture by more than RPN.STRADDLE_THRESH are matched before they are
+            left out, so that a ground truth whose best one is among them may train none.
         rank_proposals_by_logit: proposals are ranked by their logits, not by probabilities, many of which are equal
             in float32 where logits are large.
         rpn_beta: turning point of RPN's smooth L1; 0 is L1.
@@ -46,6 +48,8 @@ class Convention:
         box_beta: turning point of the box head's smooth L1; 0 is L1.
         detections_best_first: detections come best first, exactly as many as allowed; otherwise class by class, and
             all that tie with the last one stay.
+        nms_in_output_size: they suppress each other in pixels of the original picture, where an inclusive box's + 1 is
+            another part of it than in pixels of the network input.
 
     Masks:
         mask_projection: how a region sees its ground truth, a key of mask_head.targets.PROJECTIONS.
@@ -64,6 +68,7 @@ class Convention:
     frozen_norm_eps: float
     anchor_rounding: str
     anchor_at_cell_center: bool
+    outer_anchors_match: bool
     rank_proposals_by_logit: bool
     rpn_beta: float
     rpn_loss_normalizer: str
@@ -71,6 +76,7 @@ class Convention:
     roi_placement: str
     box_beta: float
     detections_best_first: bool
+    nms_in_output_size: bool
     mask_projection: str
     mask_logits_std: float
     mask_padding: int
@@ -88,6 +94,7 @@ CONVENTIONS = {
         frozen_norm_eps=0.0,
         anchor_rounding="sides",
         anchor_at_cell_center=True,
+        outer_anchors_match=True,
         rank_proposals_by_logit=False,
         rpn_beta=1.0 / 9,
         rpn_loss_normalizer="sampled",
@@ -95,6 +102,7 @@ CONVENTIONS = {
         roi_placement="clamped",
         box_beta=1.0,
         detections_best_first=False,
+        nms_in_output_size=False,
         mask_projection="crop",
         mask_logits_std=0.0,
         mask_padding=1,
@@ -110,6 +118,7 @@ CONVENTIONS = {
         frozen_norm_eps=1e-5,
         anchor_rounding="none",
         anchor_at_cell_center=False,
+        outer_anchors_match=True,
         rank_proposals_by_logit=True,
         rpn_beta=0.0,
         rpn_loss_normalizer="sample_size",
@@ -117,6 +126,7 @@ CONVENTIONS = {
         roi_placement="aligned",
         box_beta=0.0,
         detections_best_first=True,
+        nms_in_output_size=False,
         mask_projection="sample",
         mask_logits_std=0.001,
         mask_padding=0,
@@ -132,6 +142,7 @@ CONVENTIONS = {
         frozen_norm_eps=1e-5,
         anchor_rounding="corners",
         anchor_at_cell_center=True,
+        outer_anchors_match=False,
         rank_proposals_by_logit=False,
         rpn_beta=1.0 / 9,
         rpn_loss_normalizer="sampled_or_one",
@@ -139,6 +150,7 @@ CONVENTIONS = {
         roi_placement="inclusive",
         box_beta=1.0,
         detections_best_first=True,
+        nms_in_output_size=True,
         mask_projection="resize",
         mask_logits_std=0.0,
         mask_padding=0,

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from maskrcnn_benchmark.layers.roi_align import ROIAlign
+from maskrcnn_benchmark.layers.roi_align import multilevel_roi_align
 from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.boxes import box_area
@@ -67,38 +67,43 @@ class Pooler(nn.Module):
         if placement not in PLACEMENTS:
             known = ", ".join(map(repr, PLACEMENTS))
             raise ValueError(f"the placement of regions is one of {known}, not {placement!r}")
+        self.output_size = output_size
+        self.scales = tuple(scales)
+        self.sampling_ratio = sampling_ratio
         self.placement = placement
-        aligned = placement != "clamped"
-        self.poolers = nn.ModuleList(ROIAlign(output_size, scale, sampling_ratio, aligned) for scale in scales)
+        self.aligned = placement != "clamped"
         k_min, k_max = (round(-math.log2(scale)) for scale in (scales[0], scales[-1]))
         self.map_levels = LevelMapper(k_min, k_max, eps=level_eps, box_offset=box_offset)
 
     def forward(self, features: list[Tensor], boxlists: list[BoxList]) -> Tensor:
-        if len(features) < len(self.poolers):
+        if len(features) < len(self.scales):
             raise ValueError(
-                f"regions are to be pooled from {len(self.poolers)} maps, but there are {len(features)}; "
+                f"regions are to be pooled from {len(self.scales)} maps, but there are {len(features)}; "
                 "POOLER_SCALES lists the scale of each map"
             )
+        maps = features[: len(self.scales)]
+        levels = self.map_levels(boxlists) if len(maps) > 1 else None
         rois = boxes_with_image_index(boxlists)
-        if len(self.poolers) == 1:
-            return self._pool(self.poolers[0], features[0], rois)
-        levels = self.map_levels(boxlists)
-        order = levels.argsort(stable=True)
-        counts = levels.bincount(minlength=len(self.poolers)).tolist()
-        # Levels without regions take part with zero rows, so that every map keeps its place in the graph.
-        pooled = [
-            self._pool(pooler, level, part)
-            for pooler, level, part in zip(self.poolers, features, rois[order].split(counts), strict=False)
-        ]
-        return torch.cat(pooled).index_select(0, order.argsort())
+        if self.placement == "inclusive":
+            scales = rois.new_tensor(self.scales)
+            rois = _to_far_side(rois, scales if levels is None else scales[levels])
+        return multilevel_roi_align(
+            maps, rois, levels, self.output_size, self.scales, self.sampling_ratio, self.aligned
+        )
 
-    def _pool(self, pooler, level, rois):
-        return pooler(level, _to_far_side(rois, pooler.spatial_scale) if self.placement == "inclusive" else rois)
+    def extra_repr(self) -> str:
+        return (
+            f"output_size={self.output_size}, scales={self.scales}, sampling_ratio={self.sampling_ratio}, "
+            f"placement={self.placement!r}"
+        )
 
 
-def _to_far_side(rois: Tensor, scale: float) -> Tensor:
-    """Inclusive regions (R, 5) as an aligned ROIAlign has to get them to read from x1 * scale to (x2 + 1) * scale."""
-    half = 0.5 / scale  # an aligned one takes half a pixel of the map off
+def _to_far_side(rois: Tensor, scales: Tensor) -> Tensor:
+    """Inclusive regions (R, 5) as an aligned ROIAlign has to get them to read from x1 * scale to (x2 + 1) * scale.
+
+    scales: of the map of each region, (R,), or of all, (1,).
+    """
+    half = 0.5 / scales[:, None]  # an aligned one takes half a pixel of the map off
     near = rois[:, 1:3] + half
     return torch.cat((rois[:, :1], near, torch.maximum(rois[:, 3:] + 1 + half, near)), dim=1)
 

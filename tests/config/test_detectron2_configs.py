@@ -45,7 +45,7 @@ def convention(cfg):
 
 
 def pooler_type(head):
-    return lambda cfg: "ROIAlignV2" if make_pooler(cfg, head).poolers[0].aligned else "ROIAlign"
+    return lambda cfg: "ROIAlignV2" if make_pooler(cfg, head).aligned else "ROIAlign"
 
 
 def same(*keys):

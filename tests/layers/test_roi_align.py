@@ -8,7 +8,7 @@ import torch
 from ops_helpers import needs_kernels
 from torch.testing import assert_close
 
-from maskrcnn_benchmark.layers.roi_align import ROIAlign, roi_align, roi_align_twin
+from maskrcnn_benchmark.layers.roi_align import ROIAlign, multilevel_roi_align, roi_align, roi_align_twin
 
 CHANNELS_LAST = torch.channels_last
 
@@ -30,7 +30,7 @@ def pooled_and_grad(function, maps, *rest):
 
 
 def twin(maps, rois, size, scale, ratio, aligned):
-    return roi_align_twin(maps, rois, scale, *size, ratio, aligned)
+    return roi_align_twin([maps], rois, None, [scale], *size, ratio, aligned)
 
 
 @pytest.mark.parametrize("ratio", [2, 0])
@@ -198,6 +198,96 @@ def test_mistakes_are_named(change, error, words):
         roi_align(**{"spatial_scale": 0.25, "sampling_ratio": 2, **arguments})
 
 
+PYRAMID_SCALES = [1 / 4, 1 / 8, 1 / 16]
+
+
+def random_pyramid(memory_format=torch.contiguous_format, dtype=torch.float32, c=40, r=30):
+    """Three maps, ROIs, and a level for each of them; no ROI is on the second map."""
+    _, rois = random_case(h=24, w=32, r=r)
+    maps = [torch.randn(2, c, int(96 * s), int(128 * s)).to(dtype) for s in PYRAMID_SCALES]
+    return [x.contiguous(memory_format=memory_format) for x in maps], rois, torch.randint(0, 2, (r,)) * 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, CHANNELS_LAST])
+def test_every_roi_has_its_own_map(rng_seed, dtype, memory_format):
+    maps, rois, levels = random_pyramid(memory_format, dtype)
+    weights = torch.randn(30, 40, 4, 5).to(dtype)
+
+    def pooled_and_grads(function):
+        inputs = [x.detach().clone(memory_format=torch.preserve_format).requires_grad_() for x in maps]
+        pooled = function(inputs)
+        return [pooled.detach(), *torch.autograd.grad(pooled, inputs, weights)]
+
+    def level_by_level(inputs):
+        rows = torch.cat([torch.nonzero(levels == number)[:, 0] for number in range(3)])
+        pooled = [roi_align(x, rois[levels == i], (4, 5), PYRAMID_SCALES[i], 2) for i, x in enumerate(inputs)]
+        return torch.cat(pooled)[rows.argsort()]
+
+    ours = pooled_and_grads(lambda inputs: multilevel_roi_align(inputs, rois, levels, (4, 5), PYRAMID_SCALES, 2))
+    assert all(x.is_contiguous(memory_format=memory_format) for x in ours)
+    assert ours[2].count_nonzero() == 0
+    for mine, other in zip(ours, pooled_and_grads(level_by_level), strict=True):
+        assert mine.equal(other)
+    twins = pooled_and_grads(lambda inputs: roi_align_twin(inputs, rois, levels, PYRAMID_SCALES, 4, 5, 2, False))
+    tolerance = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 2e-2}[dtype]
+    for mine, other in zip(ours, twins, strict=True):
+        assert_close(mine, other, rtol=tolerance, atol=tolerance * max(1.0, float(other.abs().max())))
+
+
+def test_one_channels_last_map_decides_for_all(rng_seed):
+    maps, rois, levels = random_pyramid()
+    pooled = multilevel_roi_align(maps, rois, levels, 3, PYRAMID_SCALES, 2)
+    maps[1] = maps[1].contiguous(memory_format=CHANNELS_LAST)
+    mixed = multilevel_roi_align(maps, rois, levels, 3, PYRAMID_SCALES, 2)
+    assert mixed.is_contiguous(memory_format=CHANNELS_LAST) and mixed.equal(pooled)
+
+
+@needs_kernels
+def test_rois_in_another_order_give_the_same_rows(rng_seed):
+    maps, rois, levels = random_pyramid()
+    shuffled = torch.randperm(30)
+    pooled = multilevel_roi_align(maps, rois, levels, 3, PYRAMID_SCALES, 2)
+    assert multilevel_roi_align(maps, rois[shuffled], levels[shuffled], 3, PYRAMID_SCALES, 2).equal(pooled[shuffled])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"levels": None}, ValueError, "levels"),
+        ({"inputs": []}, ValueError, "0 maps"),
+        ({"spatial_scales": [0.5]}, ValueError, "1 scales"),
+        ({"levels": torch.tensor([0, 2])}, RuntimeError, "2"),
+        ({"levels": torch.tensor([0, -1])}, RuntimeError, "-1"),
+        ({"levels": torch.tensor([0.0, 1.0])}, ValueError, "float32"),
+        ({"levels": torch.tensor([0])}, ValueError, r"\(1,\)"),
+        ({"inputs": [torch.rand(1, 3, 8, 8), torch.rand(1, 4, 4, 4)]}, ValueError, r"\(1, 4, 4, 4\)"),
+        ({"inputs": [torch.rand(1, 3, 8, 8), torch.rand(1, 3, 4, 4).double()]}, ValueError, "float64"),
+    ],
+)
+def test_mistakes_with_several_maps_are_named(change, error, words):
+    arguments = {
+        "inputs": [torch.rand(1, 3, 8, 8), torch.rand(1, 3, 4, 4)],
+        "rois": torch.zeros(2, 5),
+        "levels": torch.tensor([0, 1]),
+        "spatial_scales": [0.5, 0.25],
+    }
+    with pytest.raises(error, match=words):
+        multilevel_roi_align(**(arguments | change), output_size=2, sampling_ratio=2)
+
+
+@needs_kernels
+def test_opcheck_of_several_maps(rng_seed):
+    maps, rois, levels = random_pyramid(c=3, r=6)
+    maps = [x.requires_grad_() for x in maps]
+    op = torch.ops.maskrcnn_benchmark.roi_align.default
+    torch.library.opcheck(op, (maps, rois, levels, PYRAMID_SCALES, 3, 4, 2, True))
+    backward = torch.ops.maskrcnn_benchmark.roi_align_backward.default
+    sizes = [side for x in maps for side in x.shape[2:]]
+    grad = torch.randn(6, 3, 3, 4)
+    torch.library.opcheck(backward, (grad, rois, levels, 2, sizes, PYRAMID_SCALES, 2, True, True, False))
+
+
 @needs_kernels
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, CHANNELS_LAST])
 def test_opcheck(rng_seed, memory_format):
@@ -207,9 +297,10 @@ def test_opcheck(rng_seed, memory_format):
     for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
         maps, rois = random_case(dtype=dtype)
         maps = maps.contiguous(memory_format=memory_format).requires_grad_()
-        torch.library.opcheck(op, (maps, rois, 0.25, 3, 4, 2, False))
+        torch.library.opcheck(op, ([maps], rois, None, [0.25], 3, 4, 2, False))
         grad = torch.randn(9, 20, 3, 4).to(dtype)
-        torch.library.opcheck(backward, (grad, rois, list(maps.shape), 0.25, 2, False, channels_last, False))
+        sizes = list(maps.shape[2:])
+        torch.library.opcheck(backward, (grad, rois, None, 2, sizes, [0.25], 2, False, channels_last, False))
 
 
 @needs_kernels

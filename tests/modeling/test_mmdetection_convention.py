@@ -149,6 +149,20 @@ def test_rpn_losses_count_a_missing_positive_or_negative_as_one(mmdet_units):
     assert loss.item() == pytest.approx(512 * math.log(2) / 513)
 
 
+def test_ground_truth_is_matched_with_anchors_inside_the_picture():
+    """The best anchor of the box leaves the picture; one inside overlaps it by 0.49."""
+    box, outside, inside = [4.0, 10, 43, 49], [-2.0, 10, 37, 49], [10.0, 19, 49, 58]
+    anchors = torch.tensor([outside, inside, [60.0, 60, 90, 90]])
+    visible = [torch.tensor([False, True, True])]
+    outputs = [torch.zeros(1, 3, 1, 1)], [torch.zeros(1, 12, 1, 1)]
+    found = {}
+    for cfg in (config(), defaults):
+        evaluator = make_rpn_loss_evaluator(cfg, make_box_coder(cfg, (1.0, 1.0, 1.0, 1.0)))
+        losses = evaluator(anchors, visible, *outputs, [BoxList([box], (100, 100))])
+        found[cfg.MODEL.CONVENTION] = losses["loss_rpn_box_reg"].item()
+    assert found["mmdetection"] > 0 and found["maskrcnn_benchmark"] == 0
+
+
 # ---- regions
 
 

@@ -36,6 +36,7 @@ def test_each_region_comes_from_its_level_in_the_order_of_the_boxes(rng_seed):
     features, boxlists = maps(), [random_boxes(17), random_boxes(0), random_boxes(9)]
     boxlists[0].bbox[3] = torch.tensor([10.0, 5, 240, 180])  # among the small ones, one of a coarser level
     features = [torch.cat((level, level[:1])) for level in features]
+    boxlists[0].bbox[3] = torch.tensor([5.0, 5, 250, 180])
     pooled = Pooler((7, 7), SCALES, 2)(features, boxlists)
     assert pooled.shape == (26, 5, 7, 7)
     levels = LevelMapper(2, 5)(boxlists)

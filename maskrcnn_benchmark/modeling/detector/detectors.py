@@ -19,7 +19,14 @@ def _build_generalized_rcnn(cfg):
     backbone = build_backbone(cfg)
     rpn = build_rpn(cfg, backbone.out_channels)
     roi_heads = build_roi_heads(cfg, backbone.out_channels)
-    return GeneralizedRCNN(backbone, rpn, roi_heads, get_convention(cfg.MODEL.CONVENTION).size_divisibility)
+    convention = get_convention(cfg.MODEL.CONVENTION)
+    return GeneralizedRCNN(
+        backbone,
+        rpn,
+        roi_heads,
+        size_divisible=convention.size_divisibility,
+        takes_output_sizes=convention.nms_in_output_size,
+    )
 
 
 def _build_panoptic_fpn(cfg):
@@ -53,8 +60,6 @@ def check_panoptic_fpn(cfg):
         raise ValueError(
             "MODEL.META_ARCHITECTURE PanopticFPN needs MODEL.RPN.USE_FPN True and ROI_MASK_HEAD.POSTPROCESS_MASKS False"
         )
-    if cfg.TEST.BBOX_AUG.ENABLED:
-        raise ValueError("TEST.BBOX_AUG joins boxes, masks and keypoints, not segments: set its ENABLED to False")
 
 
 META_ARCHITECTURES = {"GeneralizedRCNN": _build_generalized_rcnn, "PanopticFPN": _build_panoptic_fpn}

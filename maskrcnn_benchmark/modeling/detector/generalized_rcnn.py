@@ -18,24 +18,27 @@ class GeneralizedRCNN(nn.Module):
         rpn: first stage; (images, features, targets) -> (BoxLists, losses). RPN, RetinaNet or FCOS.
         roi_heads: second stage; (features, proposals, targets) -> (features, BoxLists, losses); [] for none.
         size_divisible: pictures that come without an ImageList are padded to a multiple of this.
+        takes_output_sizes: whoever tests the model tells it the sizes of the original pictures.
 
     Forward takes an ImageList, or pictures (3, H_i, W_i) as `to_image_list` accepts them, normalised as
     the weights want them. In training it also takes N BoxLists with field "labels", their boxes in the
-    model's own convention, and returns a dict of scalar losses. In evaluation it returns N BoxLists with
-    fields "scores" and "labels", in pixels of the network input, on the model's device.
+    model's own convention, and returns a dict of scalar losses. In evaluation it may take N `output_sizes`
+    (width, height), see CombinedROIHeads, and returns N BoxLists with fields "scores" and "labels", in
+    pixels of the network input, on the model's device.
 
     Raises:
         ValueError: training without targets.
     """
 
-    def __init__(self, backbone, rpn, roi_heads=(), size_divisible: int = 0):
+    def __init__(self, backbone, rpn, roi_heads=(), size_divisible: int = 0, takes_output_sizes: bool = False):
         super().__init__()
         self.backbone = backbone
         self.rpn = rpn
         self.roi_heads = roi_heads
         self.size_divisible = size_divisible
+        self.takes_output_sizes = takes_output_sizes
 
-    def forward(self, images, targets=None):
+    def forward(self, images, targets=None, output_sizes=None):
         if self.training and targets is None:
             raise ValueError("in training the model wants targets, one BoxList an image; call model.eval() to test")
         images = to_image_list(images, self.size_divisible)
@@ -43,5 +46,5 @@ class GeneralizedRCNN(nn.Module):
         boxes, losses = self.rpn(images, features, targets)
         if not self.roi_heads:
             return losses if self.training else boxes
-        _, detections, roi_losses = self.roi_heads(features, boxes, targets)
+        _, detections, roi_losses = self.roi_heads(features, boxes, targets, output_sizes)
         return {**roi_losses, **losses} if self.training else detections

@@ -21,21 +21,21 @@ class CascadeBoxHead(nn.ModuleList):
         heads: ROIBoxHeads, their matchers from loose to strict.
         loss_weights: factors of each stage's losses.
 
-    Forward takes L maps (N, C, H_l, W_l), N BoxLists of proposals and, in training, N BoxLists with field "labels". It
-    returns (x, boxes, losses): in training lists with an entry a stage, the extractor's output and the regions that
-    ROIBoxHead returns, and its losses under names that end in _stage0, _stage1, ...; in evaluation the last stage's x,
-    the detections and {}. `candidates` and `select` are the two halves of evaluation, as those of ROIBoxHead.
+    Forward takes what ROIBoxHead takes, and returns (x, boxes, losses): in training lists with an entry a stage, the
+    extractor's output and the regions that ROIBoxHead returns, and its losses under names that end in _stage0, _stage1,
+    ...; in evaluation the last stage's x, the detections and {}. `candidates` and `select` are the two halves of
+    evaluation, as those of ROIBoxHead.
     """
 
     def __init__(self, heads, loss_weights):
         super().__init__(heads)
         self.loss_weights = loss_weights
 
-    def forward(self, features, proposals, targets=None):
+    def forward(self, features, proposals, targets=None, output_sizes=None):
         if not self.training:
             with torch.no_grad():
                 x, predictions, regions = self._vote(features, proposals)
-                return x, self[-1].post_processor(predictions, regions), {}
+                return x, self[-1].post_processor(predictions, regions, output_sizes), {}
         xs, drawn, losses = [], [], {}
         for stage, head in enumerate(self):
             regions = head.loss.subsample(proposals, targets)

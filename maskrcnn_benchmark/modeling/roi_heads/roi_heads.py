@@ -21,7 +21,8 @@ class CombinedROIHeads(nn.ModuleDict):
         mask: ROIMaskHead, or CascadeMaskHead behind a CascadeBoxHead; or None.
         keypoint: ROIKeypointHead, or None.
 
-    Forward takes L maps (N, C, H_l, W_l), N BoxLists of proposals and, in training, N BoxLists of ground truth. It
+    Forward takes L maps (N, C, H_l, W_l), N BoxLists of proposals and, in training, N BoxLists of ground truth; in
+    evaluation, where detections are to suppress each other in pictures of other sizes, these (width, height). It
     returns (x, boxes, losses): x the last head's features; in training the regions that the box head drew and all
     heads' losses (with a cascade, x and the regions are lists with an entry a stage); in evaluation the detections with
     all heads' fields and {}.
@@ -31,8 +32,8 @@ class CombinedROIHeads(nn.ModuleDict):
         heads = {"box": box, "mask": mask, "keypoint": keypoint}
         super().__init__({name: head for name, head in heads.items() if head is not None})
 
-    def forward(self, features, proposals, targets=None):
-        x, boxes, losses = self["box"](features, proposals, targets)
+    def forward(self, features, proposals, targets=None, output_sizes=None):
+        x, boxes, losses = self["box"](features, proposals, targets, output_sizes)
         if "mask" in self:
             x, boxes, mask_losses = self["mask"](features, boxes, targets, box_features=x)
             losses = {**losses, **mask_losses}

@@ -16,6 +16,8 @@ from maskrcnn_benchmark.modeling.rpn.anchor_targets import IGNORED, AnchorTarget
 from maskrcnn_benchmark.modeling.rpn.flatten import flatten_levels
 from maskrcnn_benchmark.utils.comm import all_reduce_sum, get_world_size
 
+# Every coordinate of an anchor that overlaps nothing.
+NOWHERE = -1e6
 NORMALIZERS = ("sampled", "sampled_or_one", "sample_size")
 
 
@@ -27,6 +29,7 @@ class RPNLoss:
         sampler: BalancedPositiveNegativeSampler.
         beta: turning point of smooth L1.
         normalizer: "sampled", "sampled_or_one" or "sample_size", see Convention.rpn_loss_normalizer.
+        outer_anchors_match: see Convention.
 
     Both sums are divided by the number of sampled anchors, positive and negative, of all images of all processes, or
     by the number that all these images have room for, and each process scales its sums by the number of processes:
@@ -37,7 +40,14 @@ class RPNLoss:
         ValueError: there is no such normalizer.
     """
 
-    def __init__(self, assign, sampler, beta: float = 1.0 / 9, normalizer: str = "sampled"):
+    def __init__(
+        self,
+        assign,
+        sampler,
+        beta: float = 1.0 / 9,
+        normalizer: str = "sampled",
+        outer_anchors_match: bool = True,
+    ):
         if normalizer not in NORMALIZERS:
             known = ", ".join(map(repr, NORMALIZERS))
             raise ValueError(f"the normalizer of RPN's losses is one of {known}, not {normalizer!r}")
@@ -45,6 +55,7 @@ class RPNLoss:
         self.sampler = sampler
         self.beta = beta
         self.normalizer = normalizer
+        self.outer_anchors_match = outer_anchors_match
 
     def __call__(self, anchors, visible, logits, codes, targets) -> dict[str, torch.Tensor]:
         """The scalars loss_objectness and loss_rpn_box_reg, attached to every output even where nothing is sampled.
@@ -57,7 +68,8 @@ class RPNLoss:
         """
         labels, target_codes = [], []
         for mask, target in zip(visible, targets, strict=True):
-            image_labels, image_codes = self.assign(anchors, target)
+            matched = anchors if self.outer_anchors_match else torch.where(mask[:, None], anchors, NOWHERE)
+            image_labels, image_codes = self.assign(matched, target)
             labels.append(torch.where(mask, image_labels, IGNORED))
             target_codes.append(image_codes)
         positive, negative = (torch.stack(masks) for masks in self.sampler(labels))
@@ -95,4 +107,5 @@ def make_rpn_loss_evaluator(cfg, box_coder) -> RPNLoss:
         BalancedPositiveNegativeSampler(rpn.BATCH_SIZE_PER_IMAGE, rpn.POSITIVE_FRACTION),
         convention.rpn_beta,
         convention.rpn_loss_normalizer,
+        convention.outer_anchors_match,
     )

@@ -105,7 +105,6 @@ def test_what_does_not_fit_is_refused(rng_seed):
         (["MODEL.MASK_ON", False], "needs MODEL.MASK_ON True"),
         (["MODEL.RPN_ONLY", True], "needs MODEL.RPN_ONLY False"),
         (["MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS", True], "POSTPROCESS_MASKS False"),
-        (["TEST.BBOX_AUG.ENABLED", True], "not segments"),
     ):
         with pytest.raises(ValueError, match=words):
             build_detection_model(tiny_cfg("panoptic", *options))

@@ -134,6 +134,17 @@ def test_detections_that_tie_with_the_last_one_stay():
     assert len(found) == 6
 
 
+def test_detections_suppress_each_other_in_the_pictures_they_are_told_of():
+    """The pixel that inclusive boxes add is less of larger ones."""
+    boxes = [BoxList([[10.0, 10, 12, 12], [11, 11, 12, 12]], SIZE)]
+    outputs = (torch.tensor([[0.0, 2.0], [0.0, 1.0]]), torch.zeros(2, 8))
+    for scale, count in ((1, 1), (4, 2)):
+        # overlaps of 4 / 9 and of 25 / 81
+        post = PostProcessor(0.05, 0.4)
+        (found,) = post(outputs, boxes, [(SIZE[0] * scale, SIZE[1] * scale)])
+        assert found.bbox.tolist() == boxes[0].bbox[:count].tolist() and found.size == SIZE
+
+
 @pytest.mark.parametrize("regions", [0, 4])
 def test_no_candidate_gives_empty_detections(regions):
     boxes = [BoxList(torch.rand(regions, 4), SIZE), BoxList(torch.rand(0, 4), SIZE)]

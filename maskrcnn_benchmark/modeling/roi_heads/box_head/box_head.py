@@ -25,7 +25,8 @@ class ROIBoxHead(nn.Module):
         loss: FastRCNNLoss.
         post_processor: PostProcessor.
 
-    Forward takes L maps (N, C, H_l, W_l), N BoxLists of proposals and, in training, N BoxLists with field "labels". It
+    Forward takes L maps (N, C, H_l, W_l), N BoxLists of proposals and, in training, N BoxLists with field "labels"; in
+    evaluation, if wanted, the N sizes (width, height) of pictures in which detections suppress each other. It
     returns (x, boxes, losses): x the extractor's output; in training the regions drawn for it, with field "labels", and
     the scalars loss_classifier and loss_box_reg; in evaluation the detections and {}. `candidates` and `select` are
     the two halves of evaluation, for those who join candidates of several views of an image in between.
@@ -38,14 +39,14 @@ class ROIBoxHead(nn.Module):
         self.loss = loss
         self.post_processor = post_processor
 
-    def forward(self, features, proposals, targets=None):
+    def forward(self, features, proposals, targets=None, output_sizes=None):
         if self.training:
             regions = self.loss.subsample(proposals, targets)
             x, class_logits, box_regression = self.predict(features, regions)
             return x, regions, self.losses(class_logits, box_regression, regions)
         x, class_logits, box_regression = self.predict(features, proposals)
         with torch.no_grad():
-            return x, self.post_processor((class_logits, box_regression), proposals), {}
+            return x, self.post_processor((class_logits, box_regression), proposals, output_sizes), {}
 
     def predict(self, features, regions):
         """(x, class logits, box corrections) of N BoxLists, as the predictor gives them."""

@@ -27,8 +27,9 @@ class PostProcessor(nn.Module):
         box_offset: see Convention.
         best_first: see Convention.detections_best_first.
 
-    Forward takes (class_logits (R, K), box_regression (R, 4 K), or (R, 8) with cls_agnostic_bbox_reg) and the N
-    BoxLists of regions. It returns N BoxLists in the network input's pixels, best first or ordered by class and then by
+    Forward takes (class_logits (R, K), box_regression (R, 4 K), or (R, 8) with cls_agnostic_bbox_reg), the N BoxLists
+    of regions and, if wanted, N sizes (width, height) of the pictures in which boxes suppress each other, instead of
+    the network input's. It returns N BoxLists in the network input's pixels, best first or ordered by class and then by
     region, with fields "scores" (D,) and "labels" (D,) int64 in 1..K-1. What is not a number is no candidate.
     """
 
@@ -51,8 +52,9 @@ class PostProcessor(nn.Module):
         self.box_offset = box_offset
         self.best_first = best_first
 
-    def forward(self, x, boxes: list[BoxList]) -> list[BoxList]:
-        return [self.select(candidates) for candidates in self.candidates(x, boxes)]
+    def forward(self, x, boxes: list[BoxList], output_sizes=None) -> list[BoxList]:
+        sizes = output_sizes or [None] * len(boxes)
+        return [self.select(*pair) for pair in zip(self.candidates(x, boxes), sizes, strict=True)]
 
     def candidates(self, x, boxes: list[BoxList]) -> list[BoxList]:
         """All (region, class) pairs above the threshold, as N BoxLists like forward's."""
@@ -84,11 +86,13 @@ class PostProcessor(nn.Module):
         clipped = clip_boxes(decoded, regions.size, self.box_offset)
         return BoxList(clipped, regions.size, box_offset=self.box_offset)
 
-    def select(self, candidates: BoxList) -> BoxList:
-        """Detections of one image: the best of the candidates after suppression."""
+    def select(self, candidates: BoxList, output_size=None) -> BoxList:
+        """Detections of one image: the best of the candidates after suppression, in a picture of output_size (width,
+        height), or the candidates' own."""
         scores, labels = candidates.get_field("scores"), candidates.get_field("labels")
         if self.nms > 0:
-            kept = batched_nms(candidates.bbox, scores, labels, self.nms, inclusive=self.box_offset == 1)
+            boxes = candidates.resize(output_size).bbox if output_size else candidates.bbox
+            kept = batched_nms(boxes, scores, labels, self.nms, inclusive=self.box_offset == 1)
         else:
             kept = scores.sort(descending=True, stable=True).indices
         most = self.detections_per_img if self.detections_per_img > 0 else len(kept)

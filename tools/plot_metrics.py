@@ -1,0 +1,65 @@
+"""Draws one figure of several trainings over their iterations, from the metrics.json in their folders.
+
+    python tools/plot_metrics.py output/a output/b --metric AP50 --output curves.png
+
+--metric is a name in metrics.json, or its last part: AP50 stands for bees_val/bbox/AP50. A curve of
+less than 50 points is drawn with dots. Needs matplotlib.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from maskrcnn_benchmark.engine.metrics_file import FILE_NAME, read_metrics
+
+
+def curve(folder: str, metric: str) -> list[tuple[int, float]]:
+    """(iteration, value) pairs of a training folder.
+
+    Raises:
+        FileNotFoundError: the folder has no metrics.json.
+        ValueError: no line has the metric, or it stands for several; the message has the names there are.
+    """
+    lines = read_metrics(os.path.join(folder, FILE_NAME))
+    names = sorted({name for line in lines for name in line} - {"iteration"})
+    fitting = [name for name in names if name == metric] or [name for name in names if name.split("/")[-1] == metric]
+    if len(fitting) != 1:
+        found = "none" if not fitting else ", ".join(fitting)
+        raise ValueError(f"{folder}: one figure should fit --metric {metric}, found {found}; there are {names}")
+    return [(line["iteration"], line[fitting[0]]) for line in lines if fitting[0] in line]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="OUTPUT_DIRs of trainings")
+    parser.add_argument("--metric", default="loss", help="figure to draw (default: %(default)s)")
+    parser.add_argument("--labels", nargs="+", metavar="TEXT", help="names of the curves (default: the folders)")
+    parser.add_argument("--title", default="")
+    parser.add_argument("--output", default="curves.png", metavar="FILE")
+    args = parser.parse_args()
+    labels = args.labels or args.folders
+    if len(labels) != len(args.folders):
+        parser.error(f"--labels has {len(labels)} names for {len(args.folders)} folders")
+    try:
+        from matplotlib.figure import Figure
+
+        curves = [curve(folder, args.metric) for folder in args.folders]
+    except ImportError:
+        parser.exit(1, f'{parser.prog}: needs matplotlib; run: pip install "maskrcnn-benchmark[benchmark]"\n')
+    except (OSError, ValueError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot(xlabel="iteration", ylabel=args.metric, title=args.title)
+    for points, label in zip(curves, labels, strict=True):
+        axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 50 else "", label=label)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(args.output, dpi=100)
+    print(args.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
