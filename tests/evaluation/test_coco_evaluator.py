@@ -206,5 +206,5 @@ def test_a_file_that_is_no_coco_file_is_named(tmp_path):
 
 def test_missing_evaluators_say_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match="pip install pycocotools"):
+    with pytest.raises(ImportError, match="pip install faster-coco-eval"):
         available_evaluator()

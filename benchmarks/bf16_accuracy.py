@@ -1,0 +1,84 @@
+"""Compares the detections of trained models in bfloat16 with those in float32; see README.md in this folder.
+
+python benchmarks/bf16_accuracy.py RUN [RUN ...] [KEY VALUE ...]
+
+RUN is a folder that training left: config.yml and model_final.pth. DATASETS.TEST is what is tested on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+
+import timing
+import torch
+
+from maskrcnn_benchmark.engine import launch
+from maskrcnn_benchmark.engine.inference import compute_on_dataset
+from maskrcnn_benchmark.engine.testing import make_test_loaders
+from maskrcnn_benchmark.evaluation.coco import coco_evaluation
+from maskrcnn_benchmark.evaluation.matching import count_matches
+from maskrcnn_benchmark.modeling.detector import build_detection_model
+from maskrcnn_benchmark.modeling.for_inference import for_inference
+from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
+from maskrcnn_benchmark.utils.checkpoint import DetectronCheckpointer
+
+SCORE, OVERLAP = 0.3, 0.9  # a detection is the same where label and box agree
+
+
+def detect(cfg, model, loader, dtype):
+    """(BoxLists by data set index, figures by task and metric)."""
+    dataset = loader.dataset
+    found = compute_on_dataset(for_inference(model, dtype), loader, cfg.MODEL.DEVICE, dtype=dtype)
+    found = [found[index] for index in range(len(dataset))]
+    iou_types = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+    with contextlib.redirect_stdout(io.StringIO()):
+        results, _ = coco_evaluation(dataset, found, None, iou_types=iou_types, mask_pasting=mask_pasting(cfg))
+    return found, results.results
+
+
+def agreement(one, other) -> float:
+    """The part of the sure detections in `one` that `other` has, too."""
+    same = count = 0
+    for sure, candidates in zip(one, other, strict=True):
+        sure = sure[sure.get_field("scores") >= SCORE]
+        # below the score by rounding alone is no disagreement
+        candidates = candidates[candidates.get_field("scores") >= SCORE - 0.05]
+        same, count = same + count_matches(sure, candidates, OVERLAP), count + len(sure)
+    return same / max(count, 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("runs_and_opts", nargs="+", metavar="RUN or KEY VALUE")
+    arguments = parser.parse_args()
+    words = arguments.runs_and_opts
+    runs = [word for word in words if os.path.isfile(os.path.join(word, "config.yml"))]
+    if words[: len(runs)] != runs or not runs:
+        parser.error("give folders with a config.yml first, then KEY VALUE pairs")
+    torch.set_num_threads(arguments.threads)
+    logging.disable(logging.WARNING)
+    print(f"{timing.cpu_name()}, torch {torch.__version__}\n")
+    print("| run | data | figure | float32 | bfloat16 | difference | detections in both |")
+    print("|---|---|---|---|---|---|---|")
+    for run in runs:
+        cfg = launch.load_config(os.path.join(run, "config.yml"), ["OUTPUT_DIR", "", *words[len(runs) :]])
+        model = build_detection_model(cfg).to(cfg.MODEL.DEVICE)
+        DetectronCheckpointer(cfg, model).load(os.path.join(run, "model_final.pth"), use_latest=False)
+        for name, loader in make_test_loaders(cfg).items():
+            exact, figures = detect(cfg, model, loader, torch.float32)
+            half, half_figures = detect(cfg, model, loader, torch.bfloat16)
+            both = f"{agreement(exact, half):.3f} / {agreement(half, exact):.3f}"
+            for task, metrics in figures.items():
+                for metric in ("AP", "AP50"):
+                    a, b = metrics[metric], half_figures[task][metric]
+                    row = f"{task} {metric} | {a:.4f} | {b:.4f} | {b - a:+.4f}"
+                    print(f"| {os.path.basename(run)} | {name} | {row} | {both} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
