@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import nn
 from torch.nn import functional as F
 
+from maskrcnn_benchmark.layers.conv import conv_norm_act
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.convention import get_convention
 
@@ -29,7 +30,7 @@ class MaskRCNNC4Predictor(nn.Module):
         _initialise(self, logits_std)
 
     def forward(self, x):
-        return self.mask_fcn_logits(F.relu(self.conv5_mask(x)))
+        return conv_norm_act(F.relu_(self.conv5_mask(x)), self.mask_fcn_logits)
 
 
 class MaskRCNNConv1x1Predictor(nn.Module):

@@ -1,0 +1,78 @@
+"""What every script of this folder measures with: turns of several sides in one process, and the machine's name."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import torchvision
+
+from maskrcnn_benchmark.layers import _native
+
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+def medians(sides: Sequence[Callable[[], object]], repeats: int, clock: str = "wall") -> list[float]:
+    """Milliseconds of each side; they take turns, so that a busy spell of the machine meets all. One turn goes before.
+
+    clock: "wall", or "cpu", the time that this process was given on all its threads: with one thread, the time that a
+        run would have taken on an idle machine, whatever else is going on. With more, threads that wait count as well.
+    """
+    now = CLOCKS[clock]
+    for side in sides:
+        side()
+    turns = []
+    for _ in range(repeats):
+        turn = []
+        for side in sides:
+            start = now()
+            side()
+            turn.append(now() - start)
+        turns.append(turn)
+    return [sorted(times)[repeats // 2] * 1e3 for times in zip(*turns, strict=True)]
+
+
+def cpu_name() -> str:
+    return _cpu_info("model name") or platform.processor()
+
+
+def cpu_flags() -> list[str]:
+    return _cpu_info("flags").split()
+
+
+def _cpu_info(key: str) -> str:
+    """What Linux says of its first core; "" elsewhere."""
+    try:
+        found = re.search(rf"{key}\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        return ""
+    return found.group(1) if found else ""
+
+
+def add_options(parser: argparse.ArgumentParser, repeats: int) -> None:
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall", help="cpu: of this process's threads")
+
+
+def begin(arguments: argparse.Namespace) -> None:
+    """Sets threads and seed, and prints what figures belong to.
+
+    Raises:
+        SystemExit: the compiled ops are missing.
+    """
+    if not _native.declared():
+        raise SystemExit(f"no compiled ops to time: {_native.REASONS['cpu']}")
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    half = [name for name in ("avx512_bf16", "amx_bf16") if name in cpu_flags()]
+    print(f"{cpu_name()}, {torch.backends.cpu.get_cpu_capability()}, bfloat16 by {' and '.join(half) or 'neither'}")
+    load = f"{os.getloadavg()[0]:.1f} of {os.cpu_count()} cores"
+    print(f"{arguments.threads} threads, {arguments.clock} time, load before {load}")
+    print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, median of {arguments.repeats}\n")
