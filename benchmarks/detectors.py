@@ -52,29 +52,35 @@ def theirs(name: str) -> nn.Module:
 
 
 @torch.no_grad()
-def enliven(model: nn.Module, run: Callable[[], object], scores: str, probability: float) -> None:
-    """Gives fresh weights what makes trained ones work: norms that normalise, and objects that are found.
-
-    Args:
-        run: one picture through the model in evaluation mode.
-        scores: name of the layer of class logits, (R, K) for a softmax with the background first or (N, K, H, W) for
-            sigmoids. Its weights and bias are changed so that CANDIDATES of its outputs exceed `probability`.
-    """
+def settle(model: nn.Module, run: Callable[[], object]) -> None:
+    """Gives the frozen norms of fresh weights the statistics of what `run()` shows the model: maps then neither grow
+    nor fade from layer to layer, as with trained weights."""
 
     def normalise(norm, inputs):
         norm.running_mean.copy_(inputs[0].mean((0, 2, 3)))
         norm.running_var.copy_(inputs[0].var((0, 2, 3)))
 
-    outputs: list[Tensor] = []
-    layer = model.get_submodule(scores)
     frozen = (FrozenBatchNorm2d, TheirFrozenBatchNorm2d)
-    hooks = [
-        norm.register_forward_pre_hook(normalise) for norm in model.modules() if isinstance(norm, frozen)
-    ]
-    hooks.append(layer.register_forward_hook(lambda module, inputs, output: outputs.append(output)))
+    hooks = [norm.register_forward_pre_hook(normalise) for norm in model.modules() if isinstance(norm, frozen)]
     run()
     for hook in hooks:
         hook.remove()
+
+
+@torch.no_grad()
+def find_objects(model: nn.Module, run: Callable[[], object], scores: str, probability: float) -> None:
+    """Changes the layer of class logits so that CANDIDATES of its outputs for one picture exceed `probability`.
+
+    Args:
+        run: one picture through the model in evaluation mode.
+        scores: the layer's name; its outputs are (R, K) for a softmax with the background first, or (N, K, H, W) for
+            sigmoids.
+    """
+    outputs: list[Tensor] = []
+    layer = model.get_submodule(scores)
+    hook = layer.register_forward_hook(lambda module, inputs, output: outputs.append(output.clone()))
+    run()
+    hook.remove()
     if isinstance(layer, nn.Linear):
         centred = outputs[0] - layer.bias
         factor = 2 / centred.std()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import timing
 import torch
-from detectors import PAIRS, enliven, ours, theirs
+from detectors import PAIRS, find_objects, ours, settle, theirs
 from torch import Tensor, nn
 
 from maskrcnn_benchmark.modeling.for_inference import for_inference
@@ -44,7 +44,8 @@ def our_sides(file: str, kind: str, picture: Tensor) -> list[Callable]:
     model = ours(file).eval()
     if kind == "fcos":
         model.rpn.head.bbox_pred.bias.data.fill_(4)  # boxes of 110 pixels
-    enliven(model, lambda: detect(model, picture), SCORES["fcos" if kind == "fcos" else "faster"], 0.05)
+    settle(model, lambda: detect(model, picture))
+    find_objects(model, lambda: detect(model, picture), SCORES["fcos" if kind == "fcos" else "faster"], 0.05)
     copies = [(for_inference(model, dtype), dtype) for dtype in (torch.float32, torch.bfloat16)]
     return [lambda copy=copy, dtype=dtype: detect(copy, picture, dtype) for copy, dtype in copies]
 
@@ -58,10 +59,11 @@ def their_side(kind: str, picture: Tensor) -> Callable:
         with torch.inference_mode():
             return model([picture])[0]
 
+    settle(model, run)
     if kind == "fcos":  # its threshold of 0.2 is on the root of the product with a centreness of a half
-        enliven(model, run, THEIR_SCORES["fcos"], 0.08)
+        find_objects(model, run, THEIR_SCORES["fcos"], 0.08)
     else:
-        enliven(model, run, THEIR_SCORES["faster"], 0.05)
+        find_objects(model, run, THEIR_SCORES["faster"], 0.05)
     return run
 
 
@@ -85,7 +87,8 @@ def main() -> None:
         print(f"| {name} R-50 | {found} | {mine:.0f} | {half:.0f} | {other:.0f} | {ratios} |", flush=True)
 
     if arguments.only in (None, "bodies"):
-        print("\n| Faster R-CNN | float32 ms | bfloat16 ms | time of the second, float32 | bfloat16 |\n|---|---|---|---|---|")
+        print("\n| Faster R-CNN | float32 ms | bfloat16 ms | times the second, float32 | bfloat16 |")
+        print("|---|---|---|---|---|")
         for first, second in (("V-39", "R-50"), ("V-57", "R-101")):
             sides = [side for body in (first, second) for side in our_sides(BODIES[body], "faster", picture)]
             a32, a16, b32, b16 = timing.medians(sides, arguments.repeats, arguments.clock)

@@ -144,3 +144,19 @@ def test_without_fused_ops_the_parts_run_one_by_one(rng_seed, monkeypatch):
     with torch.inference_mode():
         assert torch.equal(conv_norm_act(x, conv, relu=True), conv(x).relu())
         assert torch.equal(linear_act(x[0, 0], linear, relu=True), linear(x[0, 0]).relu())
+
+
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+@pytest.mark.parametrize("count", [0, 3, 15, 16, 17])
+def test_maps_that_fill_up_a_batch_change_nothing(rng_seed, kind, count):
+    conv = kind(8, 8, 2)
+    x = torch.randn(count, 8, 6, 6, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result, wanted = conv_norm_act(x, conv, relu=True), conv(x).relu()
+    assert result.shape == wanted.shape
+    direction = torch.randn_like(wanted)
+    given = (x, conv.weight, conv.bias)
+    for a, b in zip(
+        torch.autograd.grad(result, given, direction), torch.autograd.grad(wanted, given, direction), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=2e-2, atol=2e-2)

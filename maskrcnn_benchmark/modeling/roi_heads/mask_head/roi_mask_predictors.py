@@ -6,7 +6,6 @@ Shapes: R regions, C channels, S pixels a side of the incoming map, K classes wi
 from __future__ import annotations
 
 from torch import nn
-from torch.nn import functional as F
 
 from maskrcnn_benchmark.layers.conv import conv_norm_act
 from maskrcnn_benchmark.modeling import registry
@@ -30,7 +29,7 @@ class MaskRCNNC4Predictor(nn.Module):
         _initialise(self, logits_std)
 
     def forward(self, x):
-        return conv_norm_act(F.relu_(self.conv5_mask(x)), self.mask_fcn_logits)
+        return conv_norm_act(conv_norm_act(x, self.conv5_mask, relu=True), self.mask_fcn_logits)
 
 
 class MaskRCNNConv1x1Predictor(nn.Module):
