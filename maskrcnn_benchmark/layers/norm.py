@@ -28,11 +28,15 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("running_mean", torch.zeros(n))
         self.register_buffer("running_var", torch.ones(n))
 
-    def forward(self, x: Tensor) -> Tensor:
-        # At least float32: 1/sqrt(var) leaves the range of float16 for small variances.
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """(C,) each, at least float32: the norm is x * scale + shift."""
+        # 1/sqrt(var) leaves the range of float16 for small variances.
         wide = torch.promote_types(self.running_var.dtype, torch.float32)
         scale = self.weight.to(wide) * (self.running_var.to(wide) + self.eps).rsqrt()
-        shift = self.bias.to(wide) - self.running_mean.to(wide) * scale
+        return scale, self.bias.to(wide) - self.running_mean.to(wide) * scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale, shift = self.scale_and_shift()
         shape = (1, -1, 1, 1)
         # One pass over the map, and as it needs no gradient but x's, autograd keeps no copy of x (F.batch_norm would).
         return torch.addcmul(shift.to(x.dtype).view(shape), x, scale.to(x.dtype).view(shape))

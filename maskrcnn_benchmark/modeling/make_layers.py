@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from maskrcnn_benchmark.layers.conv import ConvSequential
 from maskrcnn_benchmark.layers.norm import group_norm
 
 __all__ = ["conv_with_kaiming_uniform", "group_norm", "group_norm_options", "make_conv3x3", "make_fc"]
@@ -70,4 +71,4 @@ def _finish(layer, channels, use_gn, use_relu, gn_options):
         parts.append(group_norm(channels, **gn_options))
     if use_relu:
         parts.append(nn.ReLU(inplace=True))
-    return nn.Sequential(*parts)
+    return ConvSequential(*parts)

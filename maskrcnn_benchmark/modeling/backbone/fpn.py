@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskrcnn_benchmark.layers.conv import conv_norm_act
 from maskrcnn_benchmark.modeling.make_layers import conv_with_kaiming_uniform, group_norm_options
 
 # of the "FPNLite" forms; all else of a detector follows from the backbone's out_channels
@@ -49,9 +50,9 @@ class FPN(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         inner, results = None, []
         for k in reversed(self.levels):
-            lateral = getattr(self, f"fpn_inner{k}")(maps[k - 1])
-            inner = lateral if inner is None else lateral + F.interpolate(inner, lateral.shape[-2:], mode="nearest")
-            results.insert(0, getattr(self, f"fpn_layer{k}")(inner))
+            above = None if inner is None else F.interpolate(inner, maps[k - 1].shape[-2:], mode="nearest")
+            inner = conv_norm_act(maps[k - 1], getattr(self, f"fpn_inner{k}"), plus=above, overwrite_plus=True)
+            results.insert(0, conv_norm_act(inner, getattr(self, f"fpn_layer{k}")))
         if self.top_blocks is not None:
             results.extend(self.top_blocks(maps[-1], results[-1]))
         return results

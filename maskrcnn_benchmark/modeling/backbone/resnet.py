@@ -12,6 +12,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskrcnn_benchmark.layers.conv import ConvSequential, conv_norm_act
 from maskrcnn_benchmark.layers.deform_conv import DFConv2d
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
 from maskrcnn_benchmark.modeling import registry
@@ -40,7 +41,7 @@ class Stem(nn.Module):
         self.bn1 = norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(F.relu_(self.bn1(self.conv1(x))), 3, 2, 1)
+        return F.max_pool2d(conv_norm_act(x, self.conv1, self.bn1, relu=True), 3, 2, 1)
 
 
 def conv3x3(in_channels: int, out_channels: int, *, stride: int, dilation: int, groups: int) -> nn.Module:
@@ -60,6 +61,7 @@ class Bottleneck(nn.Module):
             ResNeXt's weights).
         norm: channels -> norm.
         conv: what makes the 3x3 convolution, called as `conv3x3` is.
+        owns_input: nobody else wants the input, so that without gradients the result may take its memory.
     """
 
     norm_after = {"conv1": "bn1", "conv2": "bn2", "conv3": "bn3"}
@@ -75,11 +77,13 @@ class Bottleneck(nn.Module):
         stride_in_1x1,
         norm,
         conv=conv3x3,
+        owns_input=False,
     ):
         super().__init__()
+        self.owns_input = owns_input
         self.downsample = None
         if in_channels != out_channels:
-            self.downsample = nn.Sequential(
+            self.downsample = ConvSequential(
                 nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), norm(out_channels)
             )
         stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
@@ -94,10 +98,10 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = F.relu_(self.bn1(self.conv1(x)))
-        x = F.relu_(self.bn2(self.conv2(x)))
-        x = self.bn3(self.conv3(x))
-        return F.relu_(x.add_(shortcut))
+        mine = self.owns_input or self.downsample is not None
+        x = conv_norm_act(x, self.conv1, self.bn1, relu=True)
+        x = conv_norm_act(x, self.conv2, self.bn2, relu=True)
+        return conv_norm_act(x, self.conv3, self.bn3, relu=True, plus=shortcut, overwrite_plus=mine)
 
 
 def make_stage(
@@ -129,6 +133,7 @@ def make_stage(
                 stride_in_1x1,
                 norm,
                 conv,
+                owns_input=block > 0,
             )
         )
         in_channels = out_channels

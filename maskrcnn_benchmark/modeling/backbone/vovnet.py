@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskrcnn_benchmark.layers.conv import ConvSequential
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.backbone.body import build_norm, freeze, hold_frozen_statistics, pick_features
@@ -125,10 +126,10 @@ class OSABlock(nn.Module):
         else:
             step = partial(conv_norm_relu, norm=norm)
         self.layers = nn.ModuleList(
-            nn.Sequential(OrderedDict(step(f"{name}_{i}", chain[i], conv_channels))) for i in range(layers)
+            ConvSequential(OrderedDict(step(f"{name}_{i}", chain[i], conv_channels))) for i in range(layers)
         )
-        self.conv_reduction = nn.Sequential(OrderedDict(reduction))
-        self.concat = nn.Sequential(
+        self.conv_reduction = ConvSequential(OrderedDict(reduction))
+        self.concat = ConvSequential(
             OrderedDict(conv_norm_relu(f"{name}_concat", total, out_channels, norm, kernel_size=1, bias=bias))
         )
         self.ese = ese
@@ -174,7 +175,7 @@ class VoVNet(nn.Module):
         step = depthwise_conv_norm_relu if spec.depthwise else conv_norm_relu
         strides = rules.stem_strides
         bias = {"bias": rules.pointwise_bias} if spec.depthwise else {}
-        self.stem = nn.Sequential(
+        self.stem = ConvSequential(
             OrderedDict(
                 conv_norm_relu("stem_1", 3, spec.stem[0], norm, stride=strides[0])
                 | step("stem_2", spec.stem[0], spec.stem[1], norm, stride=strides[1], **bias)

@@ -8,9 +8,9 @@ Read on in anchor_generator.py, anchor_targets.py (which anchor answers for whic
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from maskrcnn_benchmark.layers.conv import conv_norm_act
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.box_coder import make_box_coder
 from maskrcnn_benchmark.modeling.rpn.anchor_generator import make_anchor_generator
@@ -41,8 +41,12 @@ class RPNHead(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, features):
-        hidden = [F.relu(self.conv(feature)) for feature in features]
-        return [self.cls_logits(x) for x in hidden], [self.bbox_pred(x) for x in hidden]
+        logits, codes = [], []
+        for feature in features:
+            hidden = conv_norm_act(feature, self.conv, relu=True)
+            logits.append(conv_norm_act(hidden, self.cls_logits))
+            codes.append(conv_norm_act(hidden, self.bbox_pred))
+        return logits, codes
 
 
 @registry.RPN_HEADS.register("SingleConvRPNHead")

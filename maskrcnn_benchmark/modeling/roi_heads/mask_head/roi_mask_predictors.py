@@ -6,8 +6,8 @@ Shapes: R regions, C channels, S pixels a side of the incoming map, K classes wi
 from __future__ import annotations
 
 from torch import nn
-from torch.nn import functional as F
 
+from maskrcnn_benchmark.layers.conv import conv_norm_act
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.convention import get_convention
 
@@ -29,7 +29,7 @@ class MaskRCNNC4Predictor(nn.Module):
         _initialise(self, logits_std)
 
     def forward(self, x):
-        return self.mask_fcn_logits(F.relu(self.conv5_mask(x)))
+        return conv_norm_act(conv_norm_act(x, self.conv5_mask, relu=True), self.mask_fcn_logits)
 
 
 class MaskRCNNConv1x1Predictor(nn.Module):

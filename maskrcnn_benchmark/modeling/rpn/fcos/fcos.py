@@ -12,6 +12,7 @@ import math
 import torch
 from torch import nn
 
+from maskrcnn_benchmark.layers.conv import ConvSequential, conv_norm_act
 from maskrcnn_benchmark.layers.deform_conv import DFConv2d
 from maskrcnn_benchmark.layers.scale import Scale
 from maskrcnn_benchmark.modeling.convention import get_convention
@@ -79,10 +80,10 @@ class FCOSHead(nn.Module):
         for feature, scale, stride in zip(features, self.scales, self.strides, strict=True):
             cls_tower = self.cls_tower(feature)
             bbox_tower = self.bbox_tower(feature)
-            logits.append(self.cls_logits(cls_tower))
-            centerness.append(self.centerness(bbox_tower if self.centerness_on_reg else cls_tower))
+            logits.append(conv_norm_act(cls_tower, self.cls_logits))
+            centerness.append(conv_norm_act(bbox_tower if self.centerness_on_reg else cls_tower, self.centerness))
             # float32: exp in half precision overflows at 11, distances of 65,504 pixels
-            raw = scale(self.bbox_pred(bbox_tower)).float()
+            raw = scale(conv_norm_act(bbox_tower, self.bbox_pred)).float()
             if not self.normalize_distances:
                 distances.append(raw.exp())
             else:
@@ -99,7 +100,7 @@ def _tower(in_channels, channels, num_convs, deformable_last):
         else:
             layers += [nn.Conv2d(inputs, channels, 3, padding=1)]
         layers += [nn.GroupNorm(32, channels), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers)
+    return ConvSequential(*layers)
 
 
 class FCOSModule(nn.Module):

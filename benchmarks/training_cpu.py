@@ -1,0 +1,113 @@
+"""Times training steps on the CPU against torchvision's in one process; see README.md in this folder for the protocol.
+
+python benchmarks/training_cpu.py [--threads 2] [--repeats 3] [--only fcos] [--clock wall]
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Callable
+
+import timing
+import torch
+from detectors import CLASSES, PAIRS, config, ours, settle, theirs
+from torch import Tensor
+
+from maskrcnn_benchmark.engine.trainer import TrainingStep
+from maskrcnn_benchmark.solver import make_optimizer
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.image_list import to_image_list
+from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
+
+SIDE, PICTURES, OBJECTS = 640, 2, 7  # 7 objects a picture, COCO's mean
+RATE = 1e-4
+
+
+def make_objects() -> tuple[Tensor, Tensor, list]:
+    """Boxes (OBJECTS, 4), labels and polygons: the octagons in them."""
+    corners = torch.rand(OBJECTS, 2) * SIDE / 2
+    boxes = torch.cat((corners, corners + 24 + torch.rand(OBJECTS, 2) * (SIDE / 2 - 30)), dim=1).floor()
+    angles = torch.arange(8) * torch.pi / 4
+    circle = torch.stack((angles.cos(), angles.sin()), dim=1) / 2 + 0.5
+    polygons = [[(box[:2] + circle * (box[2:] - box[:2])).flatten().tolist()] for box in boxes]
+    return boxes, torch.randint(1, CLASSES + 1, (OBJECTS,)), polygons
+
+
+def our_steps(name: str, pictures: list[Tensor], objects: list) -> list[Callable]:
+    """One step in float32 and one in bfloat16, of copies of one model."""
+    targets = []
+    for boxes, labels, polygons in objects:
+        target = BoxList(boxes, (SIDE, SIDE))
+        target.add_field("labels", labels)
+        target.add_field("masks", SegmentationMask(polygons, (SIDE, SIDE)))
+        targets.append(target)
+    batch = [(to_image_list(pictures, 32), targets, None)]
+    cfg = config(PAIRS[name][0], "SOLVER.BASE_LR", RATE)
+    model = ours(PAIRS[name][0]).eval()
+    settle(model, lambda: model(pictures))
+
+    def step_of(model, dtype):
+        step = TrainingStep(model, make_optimizer(cfg, model), torch.device("cpu"), dtype, 0)
+
+        def run():
+            losses = step.accumulate(batch)
+            step.update()
+            return losses
+
+        return run
+
+    return [step_of(copy.deepcopy(model).train(), dtype) for dtype in (torch.float32, torch.bfloat16)]
+
+
+def their_step(name: str, pictures: list[Tensor], objects: list) -> Callable:
+    """The step of torchvision's references/detection: SGD with momentum over one group, the loss read every step."""
+    targets = []
+    for boxes, labels, polygons in objects:
+        masks = torch.stack(
+            [instance.convert_to_binarymask() for instance in SegmentationMask(polygons, (SIDE, SIDE)).instances]
+        )
+        # sigmoids count classes from 0
+        targets.append({"boxes": boxes, "labels": labels - int(name == "fcos"), "masks": masks.to(torch.uint8)})
+    model = theirs(name)
+    model.transform.min_size, model.transform.max_size = (SIDE,), SIDE
+    model.eval()
+    settle(model, lambda: model(pictures))
+    model.train()
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=RATE, momentum=0.9, weight_decay=1e-4)
+
+    def run():
+        losses = model(pictures, targets)
+        loss = sum(losses.values())
+        loss.item()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return {key: value.item() for key, value in losses.items()}
+
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    timing.add_options(parser, repeats=3)
+    parser.add_argument("--only", choices=list(PAIRS), default=None)
+    arguments = parser.parse_args()
+    timing.begin(arguments)
+    pictures = [torch.rand(3, SIDE, SIDE) for _ in range(PICTURES)]
+    objects = [make_objects() for _ in range(PICTURES)]
+
+    print("| training step | ours ms | bfloat16 ms | torchvision ms | ratio | bfloat16 ratio |")
+    print("|---|---|---|---|---|---|")
+    for name in PAIRS:
+        if arguments.only not in (None, name):
+            continue
+        sides = [*our_steps(name, pictures, objects), their_step(name, pictures, objects)]
+        mine, half, other = timing.medians(sides, arguments.repeats, arguments.clock)
+        ratios = f"{other / mine:.2f} | {other / half:.2f}"
+        print(f"| {name} R-50 | {mine:.0f} | {half:.0f} | {other:.0f} | {ratios} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
