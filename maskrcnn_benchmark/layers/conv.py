@@ -3,7 +3,8 @@
 Written out, each of them reads and writes a whole map: of an R-50-FPN's float32 time on a CPU these passes are a
 quarter. Here they join the convolution where that is possible, and run one after the other everywhere else:
 
-- without gradients, on the CPU, oneDNN adds and rectifies while it stores what it has computed;
+- without gradients, on the CPU, oneDNN adds and rectifies while it stores what it has computed, and so does
+  layers/winograd.py;
 - in training, a FrozenBatchNorm2d becomes part of the weights.
 
 Shapes: N images, C channels in, D channels out, R rows.
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
+from maskrcnn_benchmark.layers.winograd import WinogradConv2d
 
 # oneDNN's bfloat16 gradient of 3x3 weights, 256 channels of 14 x 14, one AVX-512 core: 14 ms for 16 maps, but 118 for
 # 15 and 61 for 8, for which it has no good kernel. Small maps are filled up with zeros to a multiple of this.
@@ -42,6 +44,8 @@ def conv_norm_act(
         overwrite_plus: the caller needs `plus` no more, so that the result may take its memory.
     """
     identity = norm is None or type(norm) is nn.Identity
+    if isinstance(conv, WinogradConv2d) and identity and plus is None:
+        return conv(x, relu=relu)
     if _is_plain(conv, nn.Conv2d):
         if identity and _fuses(x, conv):
             return _fused_conv(x, conv, relu, plus, overwrite_plus)
@@ -68,7 +72,7 @@ class ConvSequential(nn.Sequential):
         layers = [layer for layer in self if type(layer) is not nn.Identity]
         while layers:
             layer = layers.pop(0)
-            if isinstance(layer, nn.Conv2d):
+            if isinstance(layer, (nn.Conv2d, WinogradConv2d)):
                 norm = layers.pop(0) if layers and isinstance(layers[0], FrozenBatchNorm2d) else None
                 relu = bool(layers) and _is_plain(layers[0], nn.ReLU) and layers[0].inplace
                 if relu:

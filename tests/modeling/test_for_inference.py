@@ -6,6 +6,7 @@ from torch import nn
 
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
+from maskrcnn_benchmark.modeling import backbone as _  # noqa: F401  fills the registry
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.for_inference import NORMS, fold, for_inference
 

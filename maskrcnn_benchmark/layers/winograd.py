@@ -1,0 +1,114 @@
+"""3x3 convolutions of fixed weights with a quarter of the multiplications, on the CPU.
+
+Kernel: csrc/cpu/winograd.cpp. Its rounding errors are those of a float32 convolution, about 1e-6 of the results'
+spread, in bfloat16 too: only what goes in and what comes out is rounded to it.
+
+Shapes: N images, C channels in, K channels out; C and K are multiples of 16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from maskrcnn_benchmark.layers import _native
+
+CHANNELS = 16
+
+
+class WinogradConv2d(nn.Module):
+    """What `conv` computes, in float32, or in bfloat16 where autocast or its input asks for it.
+
+    It keeps its own weights, 4 times as many numbers as the convolution's, of which it takes a copy now.
+
+    Args:
+        conv: `suits(conv)` is true.
+
+    Forward: x (N, C, H, W) to (N, K, H', W') in channels_last. `relu` cuts off what is below 0. Only without gradients.
+    """
+
+    def __init__(self, conv: nn.Conv2d):
+        super().__init__()
+        self.in_channels, self.out_channels, self.padding = conv.in_channels, conv.out_channels, conv.padding[0]
+        weight = torch.ops.maskrcnn_benchmark.winograd_weight(conv.weight.detach())
+        self.register_buffer("weight", weight, persistent=False)
+        bias = None if conv.bias is None else conv.bias.detach().clone().float()
+        self.register_buffer("bias", bias, persistent=False)
+
+    def forward(self, x: Tensor, relu: bool = False) -> Tensor:
+        x = x.to(self.compute_dtype(x))
+        return torch.ops.maskrcnn_benchmark.winograd_conv(x, self.weight, self.bias, self.padding, relu)
+
+    @staticmethod
+    def compute_dtype(x: Tensor) -> torch.dtype:
+        if torch.is_autocast_enabled("cpu"):
+            return torch.get_autocast_dtype("cpu")
+        return x.dtype
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels}, {self.out_channels}, padding={self.padding}"
+
+
+def suits(conv: nn.Module, dtype: torch.dtype = torch.float32) -> bool:
+    """Whether a WinogradConv2d can take the place of this module and is faster on this machine, computing in `dtype`.
+
+    Where the CPU has matrix tiles for bfloat16 (AMX), ordinary bfloat16 convolutions are faster.
+    """
+    if type(conv) is not nn.Conv2d or conv.weight.device.type != "cpu" or conv.weight.dtype != torch.float32:
+        return False
+    ones = (1, 1)
+    return (
+        conv.kernel_size == (3, 3)
+        and conv.stride == conv.dilation == ones
+        and conv.groups == 1
+        and conv.padding_mode == "zeros"
+        and not isinstance(conv.padding, str)
+        and conv.padding[0] == conv.padding[1]
+        and conv.in_channels % CHANNELS == 0
+        and conv.out_channels % CHANNELS == 0
+        and (dtype == torch.float32 or (dtype == torch.bfloat16 and not torch.cpu._is_amx_tile_supported()))
+        and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+        and _native.kernels_for(conv.weight.device)
+    )
+
+
+def winograd_relu(layers: nn.Sequential) -> WinogradConv2d | None:
+    """The convolution, when `layers` are one and a ReLU, with nothing else that counts."""
+    counting = [layer for layer in layers if type(layer) is not nn.Identity]
+    fits = len(counting) == 2 and isinstance(counting[0], WinogradConv2d) and type(counting[1]) is nn.ReLU
+    return counting[0] if fits else None
+
+
+def chain_into_one(x: Tensor, convs: Sequence[WinogradConv2d]) -> Tensor:
+    """x and what each convolution and ReLU makes of the one before, side by side: torch.cat without its copies.
+
+    Args:
+        x: (N, C, H, W).
+        convs: C to K_1, K_1 to K_2 and so on, all with padding 1.
+
+    Returns (N, C + K_1 + K_2 + ..., H, W).
+    """
+    x = x.to(WinogradConv2d.compute_dtype(x))
+    biases = [conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias for conv in convs]
+    return torch.ops.maskrcnn_benchmark.winograd_chain(x, [conv.weight for conv in convs], biases)
+
+
+if _native.declared():
+
+    @torch.library.register_fake("maskrcnn_benchmark::winograd_weight")
+    def _weight_fake(weight):
+        return weight.new_empty(36, weight.shape[0] * weight.shape[1], dtype=torch.float32)
+
+    @torch.library.register_fake("maskrcnn_benchmark::winograd_conv")
+    def _conv_fake(input, weight, bias, padding, relu):
+        n, c, height, width = input.shape
+        shape = (n, weight.shape[1] // c, height + 2 * padding - 2, width + 2 * padding - 2)
+        return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=torch.channels_last)
+
+    @torch.library.register_fake("maskrcnn_benchmark::winograd_chain")
+    def _chain_fake(input, weights, biases):
+        n, c, height, width = input.shape
+        shape = (n, c + sum(len(bias) for bias in biases), height, width)
+        return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=torch.channels_last)
