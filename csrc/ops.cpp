@@ -28,8 +28,9 @@ STABLE_TORCH_LIBRARY(maskrcnn_benchmark, m) {
       "paste_masks_rle(Tensor masks, Tensor boxes, int height, int width, float threshold, int padding, bool aligned) "
       "-> (Tensor, Tensor)");
 
-  // weight (K, C, 3, 3) -> (36, C * K), which the others take; input (N, C, H, W) -> (N, K, H', W'), on the CPU only
-  m.def("winograd_weight(Tensor weight) -> Tensor");
+  // weight (K, C, 3, 3) -> (36, C * K), which the others take; transposed: for the convolution that takes gradients of
+  // results to those of inputs. Input (N, C, H, W) -> (N, K, H', W'). On the CPU only.
+  m.def("winograd_weight(Tensor weight, bool transposed) -> Tensor");
   m.def("winograd_conv(Tensor input, Tensor weight, Tensor? bias, int padding, bool relu) -> Tensor");
   // the input beside what each convolution (padding 1) and ReLU makes of the one before
   m.def("winograd_chain(Tensor input, Tensor[] weights, Tensor[] biases) -> Tensor");

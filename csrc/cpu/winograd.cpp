@@ -46,7 +46,7 @@ struct Strides {
 };
 
 struct Geometry {
-  int64_t channels, filters, height, width, out_height, out_width, padding, tile_rows, tile_cols;
+  int64_t channels, filters, weight_plane, height, width, out_height, out_width, padding, tile_rows, tile_cols;
   Strides in, out;
   bool relu;
 };
@@ -164,39 +164,65 @@ void filter_matrix(double matrix[kTile][3]) {
   matrix[5][0] = 0, matrix[5][1] = 0, matrix[5][2] = 1;
 }
 
-Tensor winograd_weight(const Tensor& given) {
-  STD_TORCH_CHECK(given.dim() == 4 && given.size(2) == 3 && given.size(3) == 3, "winograd_weight: wanted (K, C, 3, 3)");
-  const Tensor weight = torch::stable::contiguous(cast(given, ScalarType::Float));
-  const int64_t filters = weight.size(0), channels = weight.size(1);
-  STD_TORCH_CHECK(filters % kMultiple == 0 && channels % kMultiple == 0, "winograd_weight: ", filters, " filters of ",
-                  channels, " channels; wanted multiples of ", kMultiple);
-  const int64_t size[2] = {kPlanes, channels * filters};
-  Tensor out = torch::stable::empty({size, 2}, ScalarType::Float, std::nullopt, weight.device());
-  const float* from = weight.const_data_ptr<float>();
-  float* to = out.mutable_data_ptr<float>();
+// Filters k .. k + kMultiple - 1 of all channels: for a channel, the numbers of one plane go next to each other, and
+// channels are `width` apart, planes `plane`. Steps are those of a filter, a channel, a row and a column of the taps.
+MB_SIMD_CLONES void transform_filters(const float* from, const int64_t steps[4], int64_t channels, float* to,
+                                      int64_t width, int64_t plane) {
+  constexpr int kSide = kMultiple;
   double matrix[kTile][3];
   filter_matrix(matrix);
-  torch::stable::parallel_for(0, filters / kMultiple, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t k = begin * kMultiple; k < end * kMultiple; ++k) {
-      int64_t start = 0;
-      while (start + panel_width(filters, start) <= k) start += panel_width(filters, start);
-      const int64_t width = panel_width(filters, start);
-      for (int64_t c = 0; c < channels; ++c) {
-        const float* taps = from + (k * channels + c) * 9;
-        float* column = to + start * channels + c * width + k - start;
-        for (int y = 0; y < kTile; ++y) {
-          const double* m = matrix[y];
-          double line[3];
-          for (int x = 0; x < 3; ++x) line[x] = m[0] * taps[x] + m[1] * taps[3 + x] + m[2] * taps[6 + x];
-          for (int x = 0; x < kTile; ++x) {
-            const double* n = matrix[x];
-            column[(y * kTile + x) * size[1]] = static_cast<float>(n[0] * line[0] + n[1] * line[1] + n[2] * line[2]);
-          }
+  for (int64_t c = 0; c < channels; ++c, from += steps[1], to += width) {
+    double taps[3][3][kSide], lines[kTile][3][kSide];
+    for (int y = 0; y < 3; ++y) {
+      for (int x = 0; x < 3; ++x) {
+        for (int k = 0; k < kSide; ++k) taps[y][x][k] = from[k * steps[0] + y * steps[2] + x * steps[3]];
+      }
+    }
+    for (int y = 0; y < kTile; ++y) {
+      const double* m = matrix[y];
+      for (int x = 0; x < 3; ++x) {
+        for (int k = 0; k < kSide; ++k) {
+          lines[y][x][k] = m[0] * taps[0][x][k] + m[1] * taps[1][x][k] + m[2] * taps[2][x][k];
         }
       }
     }
+    for (int y = 0; y < kTile; ++y) {
+      for (int x = 0; x < kTile; ++x) {
+        const double* m = matrix[x];
+        for (int k = 0; k < kSide; ++k) {
+          const double value = m[0] * lines[y][0][k] + m[1] * lines[y][1][k] + m[2] * lines[y][2][k];
+          to[(y * kTile + x) * plane + k] = static_cast<float>(value);
+        }
+      }
+    }
+  }
+}
+
+Tensor winograd_weight(const Tensor& given, bool transposed) {
+  STD_TORCH_CHECK(given.dim() == 4 && given.size(2) == 3 && given.size(3) == 3, "winograd_weight: wanted (K, C, 3, 3)");
+  const Tensor weight = cast(given, ScalarType::Float);
+  const int64_t filters = weight.size(transposed ? 1 : 0), channels = weight.size(transposed ? 0 : 1);
+  STD_TORCH_CHECK(filters % kMultiple == 0 && channels % kMultiple == 0, "winograd_weight: ", weight.size(0),
+                  " filters of ", weight.size(1), " channels; wanted multiples of ", kMultiple);
+  const int64_t plane = plane_size(channels * filters), size[2] = {kPlanes, plane};
+  Tensor out = torch::stable::empty({size, 2}, ScalarType::Float, std::nullopt, weight.device());
+  use_huge_pages(out);
+  const float* from = weight.const_data_ptr<float>();
+  int64_t steps[4] = {weight.stride(0), weight.stride(1), weight.stride(2), weight.stride(3)};
+  if (transposed) {  // filters and channels change places, taps are read backwards
+    from += 2 * (steps[2] + steps[3]);
+    std::swap(steps[0], steps[1]);
+    steps[2] = -steps[2], steps[3] = -steps[3];
+  }
+  float* to = out.mutable_data_ptr<float>();
+  torch::stable::parallel_for(0, filters / kMultiple, 1, [&](int64_t begin, int64_t end) {
+    int64_t start = 0, width = panel_width(filters, 0);
+    for (int64_t k = begin * kMultiple; k < end * kMultiple; k += kMultiple) {
+      while (start + width <= k) start += width, width = panel_width(filters, start);
+      transform_filters(from + k * steps[0], steps, channels, to + start * channels + k - start, width, plane);
+    }
   });
-  return out;
+  return torch::stable::narrow(out, 1, 0, channels * filters);
 }
 
 Strides strides_of(const Tensor& t) { return {t.stride(0), t.stride(2), t.stride(3)}; }
@@ -205,7 +231,7 @@ void convolve_into(const Tensor& input, const Tensor& weight, const std::optiona
                    bool relu, const Tensor& out) {
   Geometry g{};
   g.channels = input.size(1), g.height = input.size(2), g.width = input.size(3);
-  g.filters = out.size(1), g.out_height = out.size(2), g.out_width = out.size(3);
+  g.filters = out.size(1), g.weight_plane = weight.stride(0), g.out_height = out.size(2), g.out_width = out.size(3);
   g.padding = padding, g.relu = relu;
   g.tile_rows = divide_up(g.out_height, kOut), g.tile_cols = divide_up(g.out_width, kOut);
   g.in = strides_of(input), g.out = strides_of(out);
@@ -223,7 +249,7 @@ Tensor checked_input(const Tensor& input, const Tensor& weight, const std::optio
   STD_TORCH_CHECK(input.scalar_type() == ScalarType::Float || input.scalar_type() == ScalarType::BFloat16,
                   "winograd_conv: input is neither float32 nor bfloat16");
   const int64_t channels = input.size(1);
-  STD_TORCH_CHECK(weight.dim() == 2 && weight.size(0) == kPlanes && weight.is_contiguous() &&
+  STD_TORCH_CHECK(weight.dim() == 2 && weight.size(0) == kPlanes && weight.stride(1) == 1 &&
                       weight.scalar_type() == ScalarType::Float && channels > 0 && channels % kMultiple == 0 &&
                       weight.size(1) % (channels * kMultiple) == 0,
                   "winograd_conv: the weight is not what winograd_weight makes for ", channels, " input channels");

@@ -166,7 +166,7 @@ void run_block(const Geometry& g, const T* in, const float* weight, const float*
   for (int plane = 0; plane < kPlanes; ++plane) {
     // rows that no tile fills are multiplied too: anything in them is right, but denormal numbers would be slow
     std::fill(left + plane * left_plane + count * g.channels, left + plane * left_plane + rows * g.channels, 0.0f);
-    const float* panel = weight + plane * g.channels * g.filters;
+    const float* panel = weight + plane * g.weight_plane;
     for (int64_t k = 0; k < g.filters;) {
       const int64_t width = panel_width(g.filters, k);
       multiply_panel(left + plane * left_plane, rows, panel, width, g.channels, sums + plane * sum_plane + k, g.filters);

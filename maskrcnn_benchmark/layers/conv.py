@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
-from maskrcnn_benchmark.layers.winograd import WinogradConv2d
+from maskrcnn_benchmark.layers.winograd import WinogradConv2d, suits, winograd_conv2d
 
 # oneDNN's bfloat16 gradient of 3x3 weights, 256 channels of 14 x 14, one AVX-512 core: 14 ms for 16 maps, but 118 for
 # 15 and 61 for 8, for which it has no good kernel. Small maps are filled up with zeros to a multiple of this.
@@ -51,7 +51,7 @@ def conv_norm_act(
             return _fused_conv(x, conv, relu, plus, overwrite_plus)
         if not identity and norm.training and conv.bias is None and _is_plain(norm, FrozenBatchNorm2d):
             scale, shift = norm.scale_and_shift()
-            x = conv._conv_forward(x, conv.weight * scale.view(-1, 1, 1, 1), shift)
+            x = _conv(x, conv, conv.weight * scale.view(-1, 1, 1, 1), shift)
         else:
             x = _conv_in_full_batches(x, conv)
             x = x if identity else norm(x)
@@ -114,8 +114,19 @@ def _conv_in_full_batches(x, conv):
     missing = -count % FULL_BATCH
     slow = x.device.type == "cpu" and _compute_dtype(x) == torch.bfloat16 and x.shape[2] * x.shape[3] <= SMALL_MAP
     if not (slow and missing and count > FULL_BATCH // 4 and torch.is_grad_enabled()):
+        return _conv(x, conv, conv.weight, conv.bias)
+    filled = torch.cat((x, x.new_zeros(missing, *x.shape[1:])))
+    return _conv(filled, conv, conv.weight, conv.bias)[:count]
+
+
+def _conv(x, conv, weight, bias):
+    """conv(x) with a weight and a bias of the caller's, if it is plain; with its own otherwise."""
+    if not _is_plain(conv, nn.Conv2d):
         return conv(x)
-    return conv(torch.cat((x, x.new_zeros(missing, *x.shape[1:]))))[:count]
+    grows = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    if grows and suits(conv, _compute_dtype(x)) and conv.padding[0] <= 2 and x.numel():
+        return winograd_conv2d(x, weight, bias, conv.padding[0])
+    return conv._conv_forward(x, weight, bias)
 
 
 def _is_plain(module: nn.Module, kind: type) -> bool:

@@ -32,7 +32,7 @@ class WinogradConv2d(nn.Module):
     def __init__(self, conv: nn.Conv2d):
         super().__init__()
         self.in_channels, self.out_channels, self.padding = conv.in_channels, conv.out_channels, conv.padding[0]
-        weight = torch.ops.maskrcnn_benchmark.winograd_weight(conv.weight.detach())
+        weight = torch.ops.maskrcnn_benchmark.winograd_weight(conv.weight.detach(), False)
         self.register_buffer("weight", weight, persistent=False)
         bias = None if conv.bias is None else conv.bias.detach().clone().float()
         self.register_buffer("bias", bias, persistent=False)
@@ -74,6 +74,44 @@ def suits(conv: nn.Module, dtype: torch.dtype = torch.float32) -> bool:
     )
 
 
+def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+    """A convolution with stride 1 whose result and whose gradient for x come by Winograd's filtering: (N, K, H', W').
+
+    Args:
+        x: (N, C, H, W) float32 or bfloat16; autocast changes it.
+        weight: (K, C, 3, 3) float32.
+        bias: (K,) float32.
+        padding: 0 to 2.
+    """
+    return _WinogradConv.apply(x.to(WinogradConv2d.compute_dtype(x)), weight, bias, padding)
+
+
+class _WinogradConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, padding):
+        ctx.save_for_backward(x, weight)
+        ctx.padding = padding
+        ops = torch.ops.maskrcnn_benchmark
+        return ops.winograd_conv(x, ops.winograd_weight(weight, False), bias, padding, False)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        wants_x, wants_weight, wants_bias, _ = ctx.needs_input_grad
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        ops = torch.ops.maskrcnn_benchmark
+        grad_x = grad_weight = grad_bias = None
+        if wants_x:
+            grad_x = ops.winograd_conv(grad, ops.winograd_weight(weight, True), None, 2 - ctx.padding, False)
+        if wants_weight:
+            options = ([0], (1, 1), (ctx.padding, ctx.padding), (1, 1), False, (0, 0), 1, (False, True, False))
+            grad_weight = torch.ops.aten.convolution_backward(grad, x, weight.to(x.dtype), *options)[1].float()
+        if wants_bias:
+            grad_bias = grad.sum((0, 2, 3), dtype=torch.float32)
+        return grad_x, grad_weight, grad_bias, None
+
+
 def winograd_relu(layers: nn.Sequential) -> WinogradConv2d | None:
     """The convolution, when `layers` are one and a ReLU, with nothing else that counts."""
     counting = [layer for layer in layers if type(layer) is not nn.Identity]
@@ -98,7 +136,7 @@ def chain_into_one(x: Tensor, convs: Sequence[WinogradConv2d]) -> Tensor:
 if _native.declared():
 
     @torch.library.register_fake("maskrcnn_benchmark::winograd_weight")
-    def _weight_fake(weight):
+    def _weight_fake(weight, transposed):
         return weight.new_empty(36, weight.shape[0] * weight.shape[1], dtype=torch.float32)
 
     @torch.library.register_fake("maskrcnn_benchmark::winograd_conv")

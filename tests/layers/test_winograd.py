@@ -92,15 +92,15 @@ def test_no_pictures_give_no_pictures():
         (lambda op, w: op.winograd_conv(torch.zeros(1, 16, 2, 8), w, None, 0, False), "smaller than the filters"),
         (lambda op, w: op.winograd_conv(torch.zeros(1, 16, 8, 8), w, torch.zeros(3), 1, False), "bias"),
         (lambda op, w: op.winograd_conv(torch.zeros(1, 16, 8, 8).double(), w, None, 1, False), "float32"),
-        (lambda op, w: op.winograd_weight(torch.zeros(16, 16, 5, 5)), "wanted .K, C, 3, 3."),
-        (lambda op, w: op.winograd_weight(torch.zeros(10, 16, 3, 3)), "multiples of 16"),
+        (lambda op, w: op.winograd_weight(torch.zeros(16, 16, 5, 5), False), "wanted .K, C, 3, 3."),
+        (lambda op, w: op.winograd_weight(torch.zeros(10, 16, 3, 3), False), "multiples of 16"),
         (lambda op, w: op.winograd_chain(torch.zeros(1, 16, 8, 8), [w], []), "one of each"),
     ],
 )
 def test_what_does_not_fit_is_named(call, message):
     op = torch.ops.maskrcnn_benchmark
     with pytest.raises(RuntimeError, match=message):
-        call(op, op.winograd_weight(torch.zeros(16, 16, 3, 3)))
+        call(op, op.winograd_weight(torch.zeros(16, 16, 3, 3), False))
 
 
 @torch.no_grad()
@@ -179,12 +179,12 @@ def test_narrower_cpus_compute_the_same(capability):
 
 
 def test_a_compiler_can_see_its_shapes(rng_seed):
-    weight = torch.ops.maskrcnn_benchmark.winograd_weight(torch.randn(32, 16, 3, 3))
+    weight = torch.ops.maskrcnn_benchmark.winograd_weight(torch.randn(32, 16, 3, 3), False)
     x, bias = torch.randn(2, 16, 9, 7), torch.randn(32)
     checks = ("test_schema", "test_faketensor")
     ops = torch.ops.maskrcnn_benchmark
     torch.library.opcheck(ops.winograd_conv.default, (x, weight, bias, 1, True), test_utils=checks)
-    torch.library.opcheck(ops.winograd_weight.default, (torch.randn(32, 16, 3, 3),), test_utils=checks)
+    torch.library.opcheck(ops.winograd_weight.default, (torch.randn(32, 16, 3, 3), True), test_utils=checks)
     torch.library.opcheck(ops.winograd_chain.default, (x, [weight], [bias]), test_utils=checks)
 
 
