@@ -32,6 +32,8 @@ STABLE_TORCH_LIBRARY(maskrcnn_benchmark, m) {
   // results to those of inputs. Input (N, C, H, W) -> (N, K, H', W'). On the CPU only.
   m.def("winograd_weight(Tensor weight, bool transposed) -> Tensor");
   m.def("winograd_conv(Tensor input, Tensor weight, Tensor? bias, int padding, bool relu) -> Tensor");
+  // grad (N, K, H', W'), input (N, C, H, W) -> (K, C, 3, 3) float32
+  m.def("winograd_weight_grad(Tensor grad, Tensor input, int padding) -> Tensor");
   // the input beside what each convolution (padding 1) and ReLU makes of the one before
   m.def("winograd_chain(Tensor input, Tensor[] weights, Tensor[] biases) -> Tensor");
 }

@@ -114,38 +114,54 @@ void transform_output(const Geometry& g, const float* from, int64_t plane, const
   }
 }
 
-// c (kRows, Vecs * kLanes) = a (kRows, depth) b (depth, Vecs * kLanes), all of it kept in registers.
-template <int Vecs>
-void multiply(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t depth, float* c,
-              int64_t c_stride) {
-  Vec sums[kRows][Vecs] = {};
-  for (int64_t i = 0; i < depth; ++i, b += b_stride) {
+// A left matrix: the steps between its rows and between its columns.
+struct Left {
+  const float* at;
+  int64_t row, col;
+};
+
+// c (Rows, Vecs * kLanes) (+)= a (Rows, depth) b (depth, Vecs * kLanes), with the sums in registers.
+template <int Rows, int Vecs, bool kAdd>
+void multiply(Left a, const float* b, int64_t b_stride, int64_t depth, float* c, int64_t c_stride) {
+  Vec sums[Rows][Vecs] = {};
+  if constexpr (kAdd) {
+#pragma GCC unroll 8
+    for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 8
+      for (int v = 0; v < Vecs; ++v) sums[r][v] = load(c + r * c_stride + v * kLanes);
+    }
+  }
+  for (int64_t i = 0; i < depth; ++i, a.at += a.col, b += b_stride) {
     Vec line[Vecs];
 #pragma GCC unroll 8
     for (int v = 0; v < Vecs; ++v) line[v] = load(b + v * kLanes);
 #pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-      const Vec left = splat(a[r * a_stride + i]);
+    for (int r = 0; r < Rows; ++r) {
+      const Vec left = splat(a.at[r * a.row]);
 #pragma GCC unroll 8
       for (int v = 0; v < Vecs; ++v) sums[r][v] = fused(left, line[v], sums[r][v]);
     }
   }
 #pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
+  for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 8
     for (int v = 0; v < Vecs; ++v) store(sums[r][v], c + r * c_stride + v * kLanes);
   }
 }
 
-// c (rows, width) = a (rows, depth) b (depth, width); rows a multiple of kRows, width of 16.
-inline void multiply_panel(const float* a, int64_t rows, const float* b, int64_t width, int64_t depth, float* c,
-                           int64_t c_stride) {
+// c (rows, width) (+)= a (rows, depth) b (depth, width); rows a multiple of Rows, width of kMultiple.
+template <int Rows, bool kAdd>
+void multiply_panel(Left a, int64_t rows, const float* b, int64_t b_stride, int64_t width, int64_t depth, float* c,
+                    int64_t c_stride) {
   int64_t done = 0;
   while (done < width) {
     const int vecs = static_cast<int>(std::min<int64_t>(kVecs, (width - done) / kLanes));
-    const auto kernel = vecs == 4 ? multiply<4> : vecs == 3 ? multiply<3> : vecs == 2 ? multiply<2> : multiply<1>;
-    for (int64_t r = 0; r < rows; r += kRows) {
-      kernel(a + r * depth, depth, b + done, width, depth, c + r * c_stride + done, c_stride);
+    const auto kernel = vecs == 4   ? multiply<Rows, 4, kAdd>
+                        : vecs == 3 ? multiply<Rows, 3, kAdd>
+                        : vecs == 2 ? multiply<Rows, 2, kAdd>
+                                    : multiply<Rows, 1, kAdd>;
+    for (int64_t r = 0; r < rows; r += Rows) {
+      kernel({a.at + r * a.row, a.row, a.col}, b + done, b_stride, depth, c + r * c_stride + done, c_stride);
     }
     done += vecs * kLanes;
   }
@@ -169,7 +185,8 @@ void run_block(const Geometry& g, const T* in, const float* weight, const float*
     const float* panel = weight + plane * g.weight_plane;
     for (int64_t k = 0; k < g.filters;) {
       const int64_t width = panel_width(g.filters, k);
-      multiply_panel(left + plane * left_plane, rows, panel, width, g.channels, sums + plane * sum_plane + k, g.filters);
+      multiply_panel<kRows, false>({left + plane * left_plane, g.channels, 1}, rows, panel, width, width, g.channels,
+                                   sums + plane * sum_plane + k, g.filters);
       panel += width * g.channels;
       k += width;
     }
@@ -177,5 +194,60 @@ void run_block(const Geometry& g, const T* in, const float* weight, const float*
   for (int64_t t = 0; t < count; ++t) {
     const Place at = place_of(g, first + t);
     transform_output(g, sums + t * g.filters, sum_plane, bias, out + at.image * g.out.image, at.top, at.left);
+  }
+}
+
+// One column or row of the output transform's transpose: 4 pixels to 6.
+MB_HD void transform_grad_line(const Vec* y, Vec* d, int step) {
+  const Vec even_near = fused(splat(kNear2), y[2], y[0]), odd_near = splat(kNear) * fused(splat(kNear2), y[3], y[1]);
+  const Vec even_far = fused(splat(kFar2), y[2], y[0]), odd_far = splat(kFar) * fused(splat(kFar2), y[3], y[1]);
+  d[0 * step] = y[0];
+  d[1 * step] = even_near + odd_near;
+  d[2 * step] = even_near - odd_near;
+  d[3 * step] = even_far + odd_far;
+  d[4 * step] = even_far - odd_far;
+  d[5 * step] = y[3];
+}
+
+template <typename T>
+void transform_grad(const Geometry& g, const T* image, int64_t top, int64_t left, float* to, int64_t plane) {
+  const int64_t rows = std::min<int64_t>(kOut, g.out_height - top), cols = std::min<int64_t>(kOut, g.out_width - left);
+  const T* corner = image + top * g.out.row + left * g.out.pixel;
+  for (int64_t k = 0; k < g.filters; k += kLanes) {
+    Vec columns[kTile][kOut], pixels[kOut];
+    for (int x = 0; x < kOut; ++x) {
+      for (int y = 0; y < kOut; ++y) {
+        pixels[y] = y < rows && x < cols ? load(corner + y * g.out.row + x * g.out.pixel + k) : Vec{};
+      }
+      transform_grad_line(pixels, &columns[0][x], kOut);
+    }
+    for (int y = 0; y < kTile; ++y) {
+      Vec line[kTile];
+      transform_grad_line(columns[y], line, 1);
+      for (int x = 0; x < kTile; ++x) store(line[x], to + (y * kTile + x) * plane + k);
+    }
+  }
+}
+
+// Tiles [begin, end) of the inputs and of the results' gradients, side by side in planes with `steps` between tiles.
+template <typename T>
+void transform_both(const Geometry& g, const T* in, const T* grad, int64_t first, int64_t begin, int64_t end,
+                    const GradientScratch& to) {
+  for (int64_t t = begin; t < end; ++t) {
+    const Place at = place_of(g, first + t);
+    transform_input(g, in + at.image * g.in.image, at.top - g.padding, at.left - g.padding,
+                    to.inputs + t * to.input_step, to.input_plane);
+    transform_grad(g, grad + at.image * g.out.image, at.top, at.left, to.grads + t * to.grad_step, to.grad_plane);
+  }
+}
+
+// sums (C, K) (+)= inputs (count, C)^T grads (count, K) of one plane.
+inline void sum_plane(const Geometry& g, int plane, int64_t count, const GradientScratch& of, bool add, float* sums) {
+  const Left left{of.inputs + plane * of.input_plane, 1, of.input_step};
+  for (int64_t k = 0; k < g.filters; k += kPanel) {
+    const int64_t width = std::min(kPanel, g.filters - k);
+    const auto multiply_into = add ? multiply_panel<kGradRows, true> : multiply_panel<kGradRows, false>;
+    multiply_into(left, g.channels, of.grads + plane * of.grad_plane + k, of.grad_step, width, count, sums + k,
+                  g.filters);
   }
 }

@@ -10,7 +10,7 @@ from torch import nn
 
 from maskrcnn_benchmark.layers import _native, winograd
 from maskrcnn_benchmark.layers.conv import ConvSequential, conv_norm_act
-from maskrcnn_benchmark.layers.winograd import WinogradConv2d, chain_into_one, suits, winograd_relu
+from maskrcnn_benchmark.layers.winograd import WinogradConv2d, chain_into_one, suits, winograd_conv2d, winograd_relu
 
 pytestmark = pytest.mark.skipif(not _native.kernels_for(torch.device("cpu")), reason="no compiled ops")
 
@@ -103,6 +103,56 @@ def test_what_does_not_fit_is_named(call, message):
         call(op, op.winograd_weight(torch.zeros(16, 16, 3, 3), False))
 
 
+@pytest.mark.parametrize("shape, filters, padding", [((2, 32, 45, 39), 80, 1), ((1, 16, 9, 50), 32, 0)])
+def test_gradients_are_those_of_the_convolution(rng_seed, shape, filters, padding, monkeypatch):
+    monkeypatch.setattr(winograd, "GRADIENT_TILES", {torch.float32: 0})
+    x = torch.randn(shape, requires_grad=True)
+    weight = torch.randn(filters, shape[1], 3, 3, requires_grad=True)
+    bias = torch.randn(filters, requires_grad=True)
+    result = winograd_conv2d(x, weight, bias, padding)
+    grad = torch.randn_like(result)
+    found = torch.autograd.grad(result, (x, weight, bias), grad)
+    exact = [tensor.detach().double().requires_grad_() for tensor in (x, weight, bias)]
+    wanted = torch.autograd.grad(nn.functional.conv2d(*exact, padding=padding), exact, grad.double())
+    for one, other in zip(found, wanted, strict=True):
+        assert one.dtype == torch.float32 and rounding_error(one, other) < 1e-4
+
+
+def test_gradients_in_bfloat16_and_of_small_maps(rng_seed):
+    weight, bias = torch.randn(32, 16, 3, 3, requires_grad=True), torch.zeros(32, requires_grad=True)
+    for side in (8, 120):  # below and above GRADIENT_TILES
+        x = torch.randn(1, 16, side, side, requires_grad=True)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            result = winograd_conv2d(x, weight, bias, 1)
+        assert result.dtype == torch.bfloat16
+        grad = torch.randn_like(result)
+        found = torch.autograd.grad(result, (x, weight, bias), grad)
+        exact = [tensor.detach().bfloat16().double().requires_grad_() for tensor in (x, weight, bias)]
+        wanted = torch.autograd.grad(nn.functional.conv2d(*exact, padding=1), exact, grad.double())
+        for one, other in zip(found, wanted, strict=True):
+            assert one.dtype == torch.float32 and rounding_error(one, other) < 0.1
+
+
+def test_gradients_of_filters_do_not_depend_on_the_threads(rng_seed):
+    grad, x = torch.randn(2, 32, 33, 47), torch.randn(2, 48, 33, 47)
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(torch.ops.maskrcnn_benchmark.winograd_weight_grad(grad, x, 1))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(result, results[0]) for result in results[1:])
+
+
+def test_only_wanted_gradients_are_computed(rng_seed):
+    x, weight = torch.randn(1, 16, 9, 9), torch.randn(16, 16, 3, 3, requires_grad=True)
+    winograd_conv2d(x, weight, None, 1).sum().backward()
+    assert x.grad is None and weight.grad.shape == weight.shape
+    assert winograd_conv2d(x, weight.detach(), None, 1).grad_fn is None
+
+
 @torch.no_grad()
 def test_a_chain_is_the_concatenation(rng_seed):
     sizes = ((32, 48, True), (48, 48, False), (48, 16, True))
@@ -185,6 +235,7 @@ def test_a_compiler_can_see_its_shapes(rng_seed):
     ops = torch.ops.maskrcnn_benchmark
     torch.library.opcheck(ops.winograd_conv.default, (x, weight, bias, 1, True), test_utils=checks)
     torch.library.opcheck(ops.winograd_weight.default, (torch.randn(32, 16, 3, 3), True), test_utils=checks)
+    torch.library.opcheck(ops.winograd_weight_grad.default, (torch.randn(2, 32, 9, 7), x, 1), test_utils=checks)
     torch.library.opcheck(ops.winograd_chain.default, (x, [weight], [bias]), test_utils=checks)
 
 
