@@ -8,6 +8,7 @@ Shapes: N images, C channels in, K channels out; C and K are multiples of 16.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 
@@ -21,6 +22,25 @@ TILE = 4  # pixels of the result on a side that are computed together
 # Below these, reading and writing the gradients of 36 C K transformed taps takes longer than oneDNN's whole gradient:
 # 256 channels, an AVX-512 core, 800 tiles: 35 ms against 117 (bfloat16 35, 39); 200: 12, 20 (12, 10); 50: 5, 2 (5, 1).
 GRADIENT_TILES = {torch.float32: 128, torch.bfloat16: 768}
+
+_enabled = True
+
+
+def enable(on: bool) -> None:
+    """Whether 3x3 convolutions of this process may take this way, training and `for_inference` alike; True at first."""
+    global _enabled
+    _enabled = on
+
+
+@contextlib.contextmanager
+def enabled(on: bool):
+    """`enable(on)` for a while."""
+    before = _enabled
+    enable(on)
+    try:
+        yield
+    finally:
+        enable(before)
 
 
 class WinogradConv2d(nn.Module):
@@ -61,7 +81,9 @@ def suits(conv: nn.Module, dtype: torch.dtype = torch.float32) -> bool:
 
     Where the CPU has matrix tiles for bfloat16 (AMX), ordinary bfloat16 convolutions are faster.
     """
-    if type(conv) is not nn.Conv2d or conv.weight.device.type != "cpu" or conv.weight.dtype != torch.float32:
+    if not _enabled or type(conv) is not nn.Conv2d:
+        return False
+    if conv.weight.device.type != "cpu" or conv.weight.dtype != torch.float32:
         return False
     ones = (1, 1)
     return (

@@ -20,7 +20,7 @@ def count_multiply_adds(model: nn.Module, run: Callable[[], object]) -> dict[str
         run: calls `model`; it is called once. Tensors may be on the "meta" device.
     """
     # the counter does not know the fused operators of layers/conv.py, which need oneDNN
-    unfused = torch.backends.mkldnn.flags(enabled=False)
+    unfused = torch.backends.mkldnn.flags(enabled=False, allow_tf32=None)
     with torch.no_grad(), unfused, FlopCounterMode(display=False, custom_mapping=_own_formulas()) as counter:
         run()
     counts = {name: sum(by_op.values()) // 2 for name, by_op in counter.get_flop_counts().items()}

@@ -239,6 +239,17 @@ def test_a_compiler_can_see_its_shapes(rng_seed):
     torch.library.opcheck(ops.winograd_chain.default, (x, [weight], [bias]), test_utils=checks)
 
 
+def test_it_can_be_switched_off():
+    conv = nn.Conv2d(16, 32, 3, padding=1)
+    if not suits(conv):
+        pytest.skip("this CPU has no AVX2")
+    with winograd.enabled(False):
+        assert not suits(conv)
+        result = conv_norm_act(torch.randn(1, 16, 9, 9), conv)
+    assert suits(conv) and "Winograd" not in type(result.grad_fn).__name__
+    assert "Winograd" in type(conv_norm_act(torch.randn(1, 16, 9, 9), conv).grad_fn).__name__
+
+
 def test_without_avx_nothing_is_asked_of_the_ops(monkeypatch):
     monkeypatch.setattr(winograd._native, "kernels_for", lambda device: False)
     assert not suits(nn.Conv2d(16, 32, 3))
