@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Sequence
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
@@ -112,32 +113,71 @@ def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int
         bias: (K,) float32.
         padding: 0 to 2.
     """
-    return _WinogradConv.apply(x.to(WinogradConv2d.compute_dtype(x)), weight, bias, padding)
+    shared = _shared.get()
+    filters = _Filters(weight, keep=False)
+    if shared is not None:
+        filters = shared.setdefault(id(weight), _Filters(weight, keep=True))
+    return _WinogradConv.apply(x.to(WinogradConv2d.compute_dtype(x)), weight, bias, padding, filters)
+
+
+class _Filters:
+    """A weight's transformed taps, made when they are asked for."""
+
+    def __init__(self, weight: Tensor, keep: bool):
+        self.weight = weight  # held, so that its id is no other's
+        self.keep = keep
+        self.made: dict[bool, Tensor] = {}
+
+    def get(self, transposed: bool) -> Tensor:
+        if transposed in self.made:
+            return self.made[transposed]
+        taps = torch.ops.maskrcnn_benchmark.winograd_weight(self.weight.detach(), transposed)
+        if self.keep:
+            self.made[transposed] = taps
+        return taps
+
+
+_shared: ContextVar[dict[int, _Filters] | None] = ContextVar("filters that several maps share", default=None)
+
+
+@contextlib.contextmanager
+def shared_filters():
+    """Within it, `winograd_conv2d` transforms each weight once, for heads that see every level of a pyramid in turn.
+
+    Weights must not change within it. What the backward pass transforms lives as long as the graph.
+    """
+    filters: dict[int, _Filters] = {}
+    token = _shared.set(filters)
+    try:
+        yield
+    finally:
+        _shared.reset(token)
+        for each in filters.values():
+            each.made.clear()
 
 
 class _WinogradConv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias, padding):
+    def forward(ctx, x, weight, bias, padding, filters):
         ctx.save_for_backward(x, weight)
-        ctx.padding = padding
-        ops = torch.ops.maskrcnn_benchmark
-        return ops.winograd_conv(x, ops.winograd_weight(weight, False), bias, padding, False)
+        ctx.padding, ctx.filters = padding, filters
+        return torch.ops.maskrcnn_benchmark.winograd_conv(x, filters.get(False), bias, padding, False)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
         x, weight = ctx.saved_tensors
-        wants_x, wants_weight, wants_bias, _ = ctx.needs_input_grad
+        wants_x, wants_weight, wants_bias, *_ = ctx.needs_input_grad
         grad = grad.contiguous(memory_format=torch.channels_last)
-        ops = torch.ops.maskrcnn_benchmark
         grad_x = grad_weight = grad_bias = None
         if wants_x:
-            grad_x = ops.winograd_conv(grad, ops.winograd_weight(weight, True), None, 2 - ctx.padding, False)
+            taps = ctx.filters.get(True)
+            grad_x = torch.ops.maskrcnn_benchmark.winograd_conv(grad, taps, None, 2 - ctx.padding, False)
         if wants_weight:
             grad_weight = _weight_grad(grad, x, weight, ctx.padding)
         if wants_bias:
             grad_bias = grad.sum((0, 2, 3), dtype=torch.float32)
-        return grad_x, grad_weight, grad_bias, None
+        return grad_x, grad_weight, grad_bias, None, None
 
 
 def _weight_grad(grad: Tensor, x: Tensor, weight: Tensor, padding: int) -> Tensor:

@@ -10,7 +10,14 @@ from torch import nn
 
 from maskrcnn_benchmark.layers import _native, winograd
 from maskrcnn_benchmark.layers.conv import ConvSequential, conv_norm_act
-from maskrcnn_benchmark.layers.winograd import WinogradConv2d, chain_into_one, suits, winograd_conv2d, winograd_relu
+from maskrcnn_benchmark.layers.winograd import (
+    WinogradConv2d,
+    chain_into_one,
+    shared_filters,
+    suits,
+    winograd_conv2d,
+    winograd_relu,
+)
 
 pytestmark = pytest.mark.skipif(not _native.kernels_for(torch.device("cpu")), reason="no compiled ops")
 
@@ -151,6 +158,23 @@ def test_only_wanted_gradients_are_computed(rng_seed):
     winograd_conv2d(x, weight, None, 1).sum().backward()
     assert x.grad is None and weight.grad.shape == weight.shape
     assert winograd_conv2d(x, weight.detach(), None, 1).grad_fn is None
+
+
+def test_filters_can_be_shared_by_several_maps(rng_seed, monkeypatch):
+    weight = torch.randn(16, 16, 3, 3, requires_grad=True)
+    maps = [torch.randn(1, 16, side, side, requires_grad=True) for side in (9, 5, 3)]
+    separate = torch.autograd.grad([winograd_conv2d(x, weight, None, 1).square().sum() for x in maps], [weight, *maps])
+    transformed = []
+    make = winograd._Filters.get
+    monkeypatch.setattr(winograd._Filters, "get", lambda self, way: transformed.append(make(self, way)) or transformed[-1])
+    with shared_filters():
+        results = [winograd_conv2d(x, weight, None, 1).square().sum() for x in maps]
+    shared = torch.autograd.grad(results, [weight, *maps])
+    assert all(torch.equal(one, other) for one, other in zip(shared, separate, strict=True))
+    assert len(transformed) == 6 and len({taps.data_ptr() for taps in transformed}) == 2
+    with torch.no_grad():
+        weight.zero_()
+    assert winograd_conv2d(maps[0], weight, None, 1).eq(0).all()
 
 
 @torch.no_grad()
