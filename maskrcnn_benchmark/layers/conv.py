@@ -123,9 +123,10 @@ def _conv(x, conv, weight, bias):
     """conv(x) with a weight and a bias of the caller's, if it is plain; with its own otherwise."""
     if not _is_plain(conv, nn.Conv2d):
         return conv(x)
-    grows = torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    if grows and suits(conv, _compute_dtype(x)) and conv.padding[0] <= 2 and x.numel():
-        return winograd_conv2d(x, weight, bias, conv.padding[0])
+    # in bfloat16 oneDNN's gradients are as fast
+    if torch.is_grad_enabled() and _compute_dtype(x) == torch.float32 and not torch.compiler.is_compiling():
+        if suits(conv) and conv.padding[0] <= 2 and x.numel():
+            return winograd_conv2d(x, weight, bias, conv.padding[0])
     return conv._conv_forward(x, weight, bias)
 
 

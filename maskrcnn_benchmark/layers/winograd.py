@@ -20,9 +20,9 @@ from maskrcnn_benchmark.layers import _native
 
 CHANNELS = 16  # what their numbers are multiples of
 TILE = 4  # pixels of the result on a side that are computed together
-# Below these, reading and writing the gradients of 36 C K transformed taps takes longer than oneDNN's whole gradient:
-# 256 channels, an AVX-512 core, 800 tiles: 35 ms against 117 (bfloat16 35, 39); 200: 12, 20 (12, 10); 50: 5, 2 (5, 1).
-GRADIENT_TILES = {torch.float32: 128, torch.bfloat16: 768}
+# Below this, reading and writing the gradients of 36 C K transformed taps takes longer than oneDNN's whole gradient:
+# float32, 256 channels, an AVX-512 core: 800 tiles 35 ms against 117, 200 tiles 12 against 20, 18 tiles 5 against 2.
+GRADIENT_TILES = 128
 
 _enabled = True
 
@@ -181,7 +181,7 @@ class _WinogradConv(torch.autograd.Function):
 
 
 def _weight_grad(grad: Tensor, x: Tensor, weight: Tensor, padding: int) -> Tensor:
-    if len(grad) * math.ceil(grad.shape[2] / TILE) * math.ceil(grad.shape[3] / TILE) >= GRADIENT_TILES[x.dtype]:
+    if len(grad) * math.ceil(grad.shape[2] / TILE) * math.ceil(grad.shape[3] / TILE) >= GRADIENT_TILES:
         return torch.ops.maskrcnn_benchmark.winograd_weight_grad(grad, x, padding)
     options = ([0], (1, 1), (padding, padding), (1, 1), False, (0, 0), 1, (False, True, False))
     return torch.ops.aten.convolution_backward(grad, x, weight.to(x.dtype), *options)[1].float()
