@@ -57,20 +57,28 @@ MB_HD const acc_t<T>* widen(const T* from, int64_t count, acc_t<T>* buffer) {
   }
 }
 
-// Positions of the elements that are not 0; kFew + 1 where there are more than kFew.
-template <typename A>
-MB_HD int64_t find_nonzero(const A* elements, int64_t count, int64_t* where) {
-  int64_t found = 0;
-  for (int64_t group = 0; group < count; group += kGroup) {
-    const int64_t end = std::min(count, group + kGroup);
-    int any = 0;
-    for (int64_t i = group; i < end; ++i) any |= elements[i] != A(0);
-    if (!any) continue;
-    for (int64_t i = group; i < end; ++i) {
-      if (elements[i] == A(0)) continue;
-      if (found == kFew) return kFew + 1;
-      where[found++] = i;
-    }
+// Positions of the elements that are not 0, until more than kFew are found; returns how many.
+template <typename T>
+MB_HD int64_t find_nonzero(const T* elements, int64_t count, int64_t* where) {
+  using Bits = std::conditional_t<sizeof(T) == 8, uint64_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint16_t>>;
+  const auto look_at = [&](Bits bits, int64_t i, int64_t& found) {
+    where[found] = i;
+    found += static_cast<Bits>(bits << 1) != 0;  // without its sign; a branch would be guessed wrongly
+  };
+  int64_t found = 0, group = 0;
+  for (; group + kGroup <= count && found <= kFew; group += kGroup) {
+    uint64_t words[kGroup * sizeof(T) / 8], any = 0;
+    std::memcpy(words, elements + group, sizeof words);
+    for (uint64_t word : words) any |= word;
+    if (any == 0) continue;
+    Bits bits[kGroup];
+    std::memcpy(bits, elements + group, sizeof bits);
+    for (int64_t i = 0; i < kGroup; ++i) look_at(bits[i], group + i, found);
+  }
+  for (; group < count && found <= kFew; ++group) {
+    Bits bits;
+    std::memcpy(&bits, elements + group, sizeof bits);
+    look_at(bits, group, found);
   }
   return found;
 }
@@ -100,17 +108,18 @@ MB_HD void evaluate(const Given<T, Gamma>& in, int64_t begin, int64_t count, acc
     }
     return;
   }
-  A t_buffer[kBlock];
-  int64_t where[kFew];
-  const A* t = widen(in.targets + begin, count, t_buffer);
-  const int64_t found = find_nonzero(t, count, where);
+  const T* targets = in.targets + begin;
+  int64_t where[kFew + kGroup];
+  const int64_t found = find_nonzero(targets, count, where);
   if (found <= kFew) {
     for (int64_t k = 0; k < found; ++k) {
       const int64_t i = where[k];
-      values[i] = dense_value<kSlope>(sigmoid_terms(x[i], e[i]), t[i], in.gamma, in.alpha);
+      values[i] = dense_value<kSlope>(sigmoid_terms(x[i], e[i]), static_cast<A>(targets[i]), in.gamma, in.alpha);
     }
     return;
   }
+  A t_buffer[kBlock];
+  const A* t = widen(targets, count, t_buffer);
   // where the target is 0 the value stays: it is the same whatever the targets beside it
   for (int64_t i = 0; i < count; ++i) {
     const A value = dense_value<kSlope>(sigmoid_terms(x[i], e[i]), t[i], in.gamma, in.alpha);
