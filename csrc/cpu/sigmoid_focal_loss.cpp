@@ -57,29 +57,32 @@ MB_HD const acc_t<T>* widen(const T* from, int64_t count, acc_t<T>* buffer) {
   }
 }
 
-// Positions of the elements that are not 0, until more than kFew are found; returns how many.
+// Positions of the elements that are not 0, until more than kFew are found; returns how many. It looks at groups, then at
+// the words of 8 bytes of a group that is not all 0, then at their elements. What is found is counted without branches:
+// they would be guessed wrongly.
 template <typename T>
 MB_HD int64_t find_nonzero(const T* elements, int64_t count, int64_t* where) {
-  using Bits = std::conditional_t<sizeof(T) == 8, uint64_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint16_t>>;
-  const auto look_at = [&](Bits bits, int64_t i, int64_t& found) {
+  constexpr int64_t kPerWord = sizeof(uint64_t) / sizeof(T), kWords = kGroup / kPerWord;
+  const auto look_at = [&](int64_t i, int64_t& found) {
     where[found] = i;
-    found += static_cast<Bits>(bits << 1) != 0;  // without its sign; a branch would be guessed wrongly
+    found += static_cast<acc_t<T>>(elements[i]) != acc_t<T>(0);
   };
-  int64_t found = 0, group = 0;
+  int64_t found = 0, group = 0, nonzero[kWords];
   for (; group + kGroup <= count && found <= kFew; group += kGroup) {
-    uint64_t words[kGroup * sizeof(T) / 8], any = 0;
+    uint64_t words[kWords], any = 0;
     std::memcpy(words, elements + group, sizeof words);
     for (uint64_t word : words) any |= word;
     if (any == 0) continue;
-    Bits bits[kGroup];
-    std::memcpy(bits, elements + group, sizeof bits);
-    for (int64_t i = 0; i < kGroup; ++i) look_at(bits[i], group + i, found);
+    int64_t words_found = 0;
+    for (int64_t word = 0; word < kWords; ++word) {
+      nonzero[words_found] = word;
+      words_found += words[word] != 0;
+    }
+    for (int64_t k = 0; k < words_found; ++k) {
+      for (int64_t i = 0; i < kPerWord; ++i) look_at(group + nonzero[k] * kPerWord + i, found);
+    }
   }
-  for (; group < count && found <= kFew; ++group) {
-    Bits bits;
-    std::memcpy(&bits, elements + group, sizeof bits);
-    look_at(bits, group, found);
-  }
+  for (; group < count && found <= kFew; ++group) look_at(group, found);
   return found;
 }
 
@@ -89,6 +92,10 @@ template <bool kSlope, typename T, typename Gamma>
 MB_HD void evaluate(const Given<T, Gamma>& in, int64_t begin, int64_t count, acc_t<T>* values) {
   using A = acc_t<T>;
   A x_buffer[kBlock], e[kBlock];
+  // the targets come last: they are on their way meanwhile
+  if (in.targets) {
+    for (int64_t i = 0; i < count; i += 64 / sizeof(T)) __builtin_prefetch(in.targets + begin + i);
+  }
   const A* x = widen(in.logits + begin, count, x_buffer);
   for (int64_t i = 0; i < count; ++i) e[i] = exp_minus_abs(x[i]);
   for (int64_t i = 0; i < count; ++i) {
