@@ -182,6 +182,12 @@ MB_SIMD_CLONES void write_grads(const Given<T, Gamma>& in, int64_t begin, int64_
   }
 }
 
+MB_SIMD_CLONES int64_t largest_of(const int64_t* labels, int64_t count) {
+  int64_t largest = 0;
+  for (int64_t i = 0; i < count; ++i) largest = labels[i] > largest ? labels[i] : largest;
+  return largest;
+}
+
 struct Inputs {
   Tensor logits, targets;
   int64_t rows, classes, total;
@@ -199,11 +205,10 @@ struct Inputs {
   }
 
   void check_labels(const int64_t* labels) const {
-    for (int64_t row = 0; row < rows; ++row) {
-      STD_TORCH_CHECK(labels[row] <= classes, "sigmoid_focal_loss: targets[", row, "] is ", labels[row],
-                      ", but the logits have ", classes, " columns; wanted 0 (background), 1..", classes,
-                      " or a negative number (ignored)");
-    }
+    if (largest_of(labels, rows) <= classes) return;
+    const int64_t row = std::find_if(labels, labels + rows, [&](int64_t label) { return label > classes; }) - labels;
+    STD_TORCH_CHECK(false, "sigmoid_focal_loss: targets[", row, "] is ", labels[row], ", but the logits have ", classes,
+                    " columns; wanted 0 (background), 1..", classes, " or a negative number (ignored)");
   }
 
   Tensor empty_result() const {
