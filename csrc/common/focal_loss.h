@@ -95,9 +95,14 @@ MB_HD SigmoidTerms<T> sigmoid_terms(T x, T e) {
           negative ? tail : tail + x};
 }
 
+// The losses and derivatives below take a logit, or its terms where those are known.
 template <typename T>
 MB_HD SigmoidTerms<T> sigmoid_terms(T x) {
   return sigmoid_terms(x, exp_minus_abs(x));
+}
+template <typename T>
+MB_HD SigmoidTerms<T> sigmoid_terms(const SigmoidTerms<T>& terms) {
+  return terms;
 }
 
 // The original kernels clamp p at FLT_MIN before the logarithm, in the loss and in its derivative.
@@ -108,38 +113,44 @@ MB_HD T clamped(T minus_log_p) {
 }
 
 // The logit of the object's own class.
-template <typename T, typename Gamma>
-MB_HD T positive_loss(const SigmoidTerms<T>& s, Gamma gamma, T alpha) {
+template <typename Logit, typename T, typename Gamma>
+MB_HD T positive_loss(const Logit& logit, Gamma gamma, T alpha) {
+  const SigmoidTerms<T> s = sigmoid_terms(logit);
   return alpha * gamma.power(s.q) * clamped(s.minus_log_p);
 }
 
-template <typename T, typename Gamma>
-MB_HD T positive_grad(const SigmoidTerms<T>& s, Gamma gamma, T alpha) {
+template <typename Logit, typename T, typename Gamma>
+MB_HD T positive_grad(const Logit& logit, Gamma gamma, T alpha) {
+  const SigmoidTerms<T> s = sigmoid_terms(logit);
   return -alpha * gamma.power(s.q) * (s.q + gamma.gamma() * s.p * clamped(s.minus_log_p));
 }
 
 // Every other logit.
-template <typename T, typename Gamma>
-MB_HD T negative_loss(const SigmoidTerms<T>& s, Gamma gamma, T alpha) {
+template <typename Logit, typename T, typename Gamma>
+MB_HD T negative_loss(const Logit& logit, Gamma gamma, T alpha) {
+  const SigmoidTerms<T> s = sigmoid_terms(logit);
   return (T(1) - alpha) * gamma.power(s.p) * s.minus_log_q;
 }
 
-template <typename T, typename Gamma>
-MB_HD T negative_grad(const SigmoidTerms<T>& s, Gamma gamma, T alpha) {
+template <typename Logit, typename T, typename Gamma>
+MB_HD T negative_grad(const Logit& logit, Gamma gamma, T alpha) {
+  const SigmoidTerms<T> s = sigmoid_terms(logit);
   return (T(1) - alpha) * gamma.power(s.p) * (s.p + gamma.gamma() * s.q * s.minus_log_q);
 }
 
 // A target t in [0, 1]: cross entropy times alpha_t (1 - p_t)^gamma, where p_t = p t + (1 - p)(1 - t) and
 // alpha_t = alpha t + (1 - alpha)(1 - t).
-template <typename T, typename Gamma>
-MB_HD T dense_loss(const SigmoidTerms<T>& s, T t, Gamma gamma, T alpha) {
+template <typename Logit, typename T, typename Gamma>
+MB_HD T dense_loss(const Logit& logit, T t, Gamma gamma, T alpha) {
+  const SigmoidTerms<T> s = sigmoid_terms(logit);
   const T miss = s.p * (T(1) - t) + s.q * t;  // 1 - p_t
   const T weight = alpha * t + (T(1) - alpha) * (T(1) - t);
   return weight * gamma.power(miss) * (t * s.minus_log_p + (T(1) - t) * s.minus_log_q);
 }
 
-template <typename T, typename Gamma>
-MB_HD T dense_grad(const SigmoidTerms<T>& s, T t, Gamma gamma, T alpha) {
+template <typename Logit, typename T, typename Gamma>
+MB_HD T dense_grad(const Logit& logit, T t, Gamma gamma, T alpha) {
+  const SigmoidTerms<T> s = sigmoid_terms(logit);
   const T miss = s.p * (T(1) - t) + s.q * t;
   const T weight = alpha * t + (T(1) - alpha) * (T(1) - t);
   const T entropy = t * s.minus_log_p + (T(1) - t) * s.minus_log_q;

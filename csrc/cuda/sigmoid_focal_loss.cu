@@ -21,10 +21,10 @@ __global__ void label_losses(const T* logits, const int64_t* labels, int64_t cou
   using A = acc_t<T>;
   MB_GRID_STRIDE(i, count) {
     const int64_t label = label_of(labels, i, classes);
-    const SigmoidTerms<A> s = sigmoid_terms(static_cast<A>(logits[i]));
+    const A x = static_cast<A>(logits[i]);
     const A loss = label < 0                             ? A(0)
-                   : is_own_class(label, i, classes) ? positive_loss(s, gamma, alpha)
-                                                     : negative_loss(s, gamma, alpha);
+                   : is_own_class(label, i, classes) ? positive_loss(x, gamma, alpha)
+                                                     : negative_loss(x, gamma, alpha);
     out[i] = static_cast<T>(loss);
   }
 }
@@ -36,10 +36,10 @@ __global__ void label_grads(const T* grad, int64_t step, const T* logits, const 
   using A = acc_t<T>;
   MB_GRID_STRIDE(i, count) {
     const int64_t label = label_of(labels, i, classes);
-    const SigmoidTerms<A> s = sigmoid_terms(static_cast<A>(logits[i]));
+    const A x = static_cast<A>(logits[i]);
     const A slope = label < 0                             ? A(0)
-                    : is_own_class(label, i, classes) ? positive_grad(s, gamma, alpha)
-                                                      : negative_grad(s, gamma, alpha);
+                    : is_own_class(label, i, classes) ? positive_grad(x, gamma, alpha)
+                                                      : negative_grad(x, gamma, alpha);
     out[i] = static_cast<T>(static_cast<A>(grad[i * step]) * slope);
   }
 }
@@ -48,8 +48,7 @@ template <typename T, typename Gamma>
 __global__ void dense_losses(const T* logits, const T* targets, int64_t count, Gamma gamma, acc_t<T> alpha, T* out) {
   using A = acc_t<T>;
   MB_GRID_STRIDE(i, count) {
-    const SigmoidTerms<A> s = sigmoid_terms(static_cast<A>(logits[i]));
-    out[i] = static_cast<T>(dense_loss(s, static_cast<A>(targets[i]), gamma, alpha));
+    out[i] = static_cast<T>(dense_loss(static_cast<A>(logits[i]), static_cast<A>(targets[i]), gamma, alpha));
   }
 }
 
@@ -58,8 +57,7 @@ __global__ void dense_grads(const T* grad, int64_t step, const T* logits, const 
                             acc_t<T> alpha, T* out) {
   using A = acc_t<T>;
   MB_GRID_STRIDE(i, count) {
-    const SigmoidTerms<A> s = sigmoid_terms(static_cast<A>(logits[i]));
-    const A slope = dense_grad(s, static_cast<A>(targets[i]), gamma, alpha);
+    const A slope = dense_grad(static_cast<A>(logits[i]), static_cast<A>(targets[i]), gamma, alpha);
     out[i] = static_cast<T>(static_cast<A>(grad[i * step]) * slope);
   }
 }
