@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import ops_cpu
+import timing
 import torch
 import torchvision
 
@@ -209,7 +210,7 @@ def training_cases(size: tuple[int, int]) -> Iterator[Case]:
 
 def seconds(function: Callable, device: torch.device) -> float:
     if device.type != "cuda":
-        return ops_cpu.seconds(function)
+        return timing.seconds(function)
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     start.record()
     function()

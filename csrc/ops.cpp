@@ -19,6 +19,9 @@ STABLE_TORCH_LIBRARY(maskrcnn_benchmark, m) {
 
   // logits (N, K), targets (N,) int or (N, K) float -> (N, K)
   m.def("sigmoid_focal_loss(Tensor logits, Tensor targets, float gamma, float alpha) -> Tensor");
+  // -> (), the sum or mean, without writing the losses. It has no CUDA kernel: there sigmoid_focal_loss is added up.
+  m.def(
+      "sigmoid_focal_loss_sum(Tensor logits, Tensor targets, float gamma, float alpha, bool mean) -> Tensor");
   m.def(
       "sigmoid_focal_loss_backward(Tensor grad, Tensor logits, Tensor targets, float gamma, float alpha) -> Tensor");
 
