@@ -62,14 +62,18 @@ __global__ void suppression_bits(const T* boxes, const int64_t* groups, const in
   const int64_t own_group = groups == nullptr ? 0 : groups[order[row]];
   uint64_t word = 0;
   for (int j = row_tile == col_tile ? thread + 1 : 0; j < columns; ++j) {
-    if (group[j] == own_group && iou_exceeds(own, own_area, box[j], area[j], extra, threshold)) {
+    // Most pairs do not touch, and 0 exceeds no threshold: they need no division. (Thresholds are at least 0.)
+    if (group[j] == own_group && intersection(own, box[j], extra) > T(0) &&
+        iou_exceeds(own, own_area, box[j], area[j], extra, threshold)) {
       word |= uint64_t{1} << j;
     }
   }
   bits[word_at(row, col_tile, words)] = word;
 }
 
-// One block. removed: (words,) zeros; kept: (n,), filled from the front with indices by falling score.
+// One block. removed: (words,) zeros; kept: (n,), filled from the front with indices by falling score. Bits of rows that
+// were not kept are never read. The inner loops have a fixed length and no break, so that their reads are under way
+// together instead of one after the other.
 __global__ void sweep(const uint64_t* bits, const int64_t* order, int64_t n, int64_t words, int64_t limit,
                       uint64_t* removed, int64_t* kept, int64_t* kept_count) {
   __shared__ uint64_t diagonal[kTile];
@@ -79,29 +83,32 @@ __global__ void sweep(const uint64_t* bits, const int64_t* order, int64_t n, int
   for (int64_t tile = 0; tile < words && count < limit; ++tile) {
     const int64_t first = tile * kTile;
     const int rows = static_cast<int>(min(static_cast<int64_t>(kTile), n - first));
-    if (thread < rows) diagonal[thread] = bits[word_at(first + thread, tile, words)];
+    if (thread < kTile) diagonal[thread] = thread < rows ? bits[word_at(first + thread, tile, words)] : 0;
     __syncthreads();  // also: what the last round wrote to `removed` is seen
     if (thread == 0) {
       uint64_t dead = removed[tile], alive = 0;
-      int64_t room = limit - count;
-      for (int j = 0; j < rows && room > 0; ++j) {
-        if (dead >> j & 1) continue;
-        alive |= uint64_t{1} << j;
-        dead |= diagonal[j];
-        --room;
+      if (rows < kTile) dead |= ~uint64_t{0} << rows;
+      int room = static_cast<int>(min(static_cast<int64_t>(kTile), limit - count));
+#pragma unroll 16
+      for (int j = 0; j < kTile; ++j) {
+        const bool keep = (dead >> j & 1) == 0 && room > 0;
+        alive |= static_cast<uint64_t>(keep) << j;
+        dead |= keep ? diagonal[j] : 0;
+        room -= keep;
       }
       tile_kept = alive;
     }
     __syncthreads();
     const uint64_t alive = tile_kept;
-    if (thread < rows && (alive >> thread & 1)) {
+    if (thread < kTile && (alive >> thread & 1)) {
       const int64_t before = __popcll(alive & ((uint64_t{1} << thread) - 1));
       kept[count + before] = order[first + thread];
     }
     for (int64_t word = tile + 1 + thread; word < words; word += blockDim.x) {
       uint64_t dead = removed[word];
-      for (uint64_t rest = alive; rest != 0; rest &= rest - 1) {
-        dead |= bits[word_at(first + __ffsll(static_cast<long long>(rest)) - 1, word, words)];
+#pragma unroll 16
+      for (int j = 0; j < kTile; ++j) {
+        if (alive >> j & 1) dead |= bits[word_at(first + j, word, words)];
       }
       removed[word] = dead;
     }

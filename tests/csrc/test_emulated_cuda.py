@@ -166,7 +166,7 @@ def boxes_and_scores(count, dtype):
     return boxes, (torch.rand(count, dtype=dtype) * 20).round() / 20  # many scores are equal
 
 
-# around the 64 boxes of a tile, and more tiles than threads sweep in one turn
+# around the 64 boxes of a tile
 @pytest.mark.parametrize("count", [0, 1, 63, 64, 65, 128, 400])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
 def test_nms(ops, count, dtype, rng_seed):
@@ -178,8 +178,10 @@ def test_nms(ops, count, dtype, rng_seed):
             assert ops.nms(*arguments).tolist() == nms_twin(*arguments).tolist()
 
 
-def test_nms_of_many_boxes_far_from_each_other(ops):
-    side = 200  # 40,000 boxes: 625 tiles, more than the sweeping block has threads
+@pytest.mark.slow
+def test_nms_of_more_tiles_than_the_sweeping_block_has_threads(library):
+    library.set_order(2)
+    ops, side = torch.ops.maskrcnn_benchmark_emulated, 200
     corner = torch.cartesian_prod(torch.arange(side) * 10.0, torch.arange(side) * 10.0)[:33_000]
     boxes = torch.cat((corner, corner + 8), dim=1)
     boxes[32_000:] = boxes[:1000]
