@@ -102,12 +102,12 @@ __device__ A weight_of_pixel(const RoiAxis<A>& axis, int64_t bin, int64_t pixel,
   return weight;
 }
 
-// Whether no sample of the axis can read the pixel, with a pixel of margin. The border also takes samples from outside.
+// Whether no sample of the axis can read the pixel, with a pixel of margin. (The border takes those of a pixel outside.)
 template <typename A>
-__device__ bool out_of_reach(const RoiAxis<A>& axis, int64_t bins, int64_t pixel, int64_t size) {
+__device__ bool out_of_reach(const RoiAxis<A>& axis, int64_t bins, int64_t pixel) {
   const A end = axis.start + static_cast<A>(bins) * axis.bin, at = static_cast<A>(pixel);
   const A low = axis.start < end ? axis.start : end, high = axis.start < end ? end : axis.start;
-  return (pixel < size - 1 && low > at + A(2)) || (pixel > 0 && high < at - A(2));
+  return low > at + A(2) || high < at - A(2);
 }
 
 // The same sums in a fixed order: every pixel of one map asks all ROIs in turn. Slower, and without atomics.
@@ -122,8 +122,8 @@ __global__ void gather(const T* grad, const acc_t<T>* rois, const int64_t* level
     for (int64_t r = 0; r < pooling.rois; ++r) {
       if (levels != nullptr && levels[r] != level) continue;
       const Roi<A> roi(rois, levels, r, maps, pooling);
-      if (roi.image != in.n || out_of_reach(roi.rows, pooling.pooled_h, in.y, height) ||
-          out_of_reach(roi.cols, pooling.pooled_w, in.x, width)) {
+      if (roi.image != in.n || out_of_reach(roi.rows, pooling.pooled_h, in.y) ||
+          out_of_reach(roi.cols, pooling.pooled_w, in.x)) {
         continue;
       }
       A roi_sum = 0;
