@@ -21,7 +21,20 @@ constexpr int kSweepThreads = 512;
 template <typename T>
 __global__ void sort_keys(const T* scores, int64_t n, T* keys) {
   MB_GRID_STRIDE(i, n) {
-    keys[i] = scores[i] == scores[i] ? scores[i] : static_cast<T>(-INFINITY);  // NaN ranks last
+    keys[i] = scores[i] == scores[i] ? scores[i] : static_cast<T>(-INFINITY);  // NaN, which is left out, ranks last
+  }
+}
+
+// Word w of removed has the bits of ranks 64 w, ..., 64 w + 63: set where the score is NaN.
+template <typename T>
+__global__ void leave_out_nan(const T* scores, const int64_t* order, int64_t n, int64_t words, uint64_t* removed) {
+  MB_GRID_STRIDE(word, words) {
+    uint64_t nan = 0;
+    for (int64_t rank = word * kTile; rank < min((word + 1) * kTile, n); ++rank) {
+      const T score = scores[order[rank]];
+      nan |= static_cast<uint64_t>(score != score) << (rank - word * kTile);
+    }
+    removed[word] = nan;
   }
 }
 
@@ -71,7 +84,7 @@ __global__ void suppression_bits(const T* boxes, const int64_t* groups, const in
   bits[word_at(row, col_tile, words)] = word;
 }
 
-// One block. removed: (words,) zeros; kept: (n,), filled from the front with indices by falling score. Bits of rows that
+// One block. removed: (words,) of leave_out_nan; kept: (n,), filled from the front with indices by falling score. Bits of rows that
 // were not kept are never read. The inner loops have a fixed length and no break, so that their reads are under way
 // together instead of one after the other.
 __global__ void sweep(const uint64_t* bits, const int64_t* order, int64_t n, int64_t words, int64_t limit,
@@ -144,15 +157,17 @@ Tensor keep_boxes(const Tensor& boxes, const Tensor& scores, const int64_t* grou
 
   Tensor bits = buffer({n, words}, ScalarType::Long), removed = buffer({words}, ScalarType::Long);
   Tensor kept = buffer({n}, ScalarType::Long), kept_count = buffer({1}, ScalarType::Long);
-  torch::stable::zero_(removed);
   uint64_t* bit_data = reinterpret_cast<uint64_t*>(bits.mutable_data_ptr<int64_t>());
+  uint64_t* removed_data = reinterpret_cast<uint64_t*>(removed.mutable_data_ptr<int64_t>());
+  leave_out_nan<T><<<blocks_for(words), kThreads, 0, stream>>>(
+      scores.const_data_ptr<T>(), order.const_data_ptr<int64_t>(), n, words, removed_data);
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
   const dim3 tiles(static_cast<unsigned>(words), static_cast<unsigned>(words));
   suppression_bits<T><<<tiles, kTile, 0, stream>>>(boxes.const_data_ptr<T>(), groups, order.const_data_ptr<int64_t>(),
                                                    n, words, threshold, extra, bit_data);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   sweep<<<1, kSweepThreads, 0, stream>>>(bit_data, order.const_data_ptr<int64_t>(), n, words,
-                                         max_keep < 0 ? n : std::min(max_keep, n),
-                                         reinterpret_cast<uint64_t*>(removed.mutable_data_ptr<int64_t>()),
+                                         max_keep < 0 ? n : std::min(max_keep, n), removed_data,
                                          kept.mutable_data_ptr<int64_t>(), kept_count.mutable_data_ptr<int64_t>());
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 
