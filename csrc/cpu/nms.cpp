@@ -53,16 +53,15 @@ MB_SIMD_CLONES bool suppressed_by(const T* x1, const T* y1, const T* x2, const T
   return false;
 }
 
-// Positions by falling score, lower index first among equals; a NaN score counts as the lowest.
+// Positions by falling score, lower index first among equals, without those whose score is NaN.
 template <typename T>
 std::vector<int64_t> order_by_score(const T* scores, int64_t n) {
-  std::vector<T> key(scores, scores + n);
-  for (T& value : key) {
-    if (std::isnan(value)) value = -std::numeric_limits<T>::infinity();
+  std::vector<int64_t> order;
+  order.reserve(n);
+  for (int64_t i = 0; i < n; ++i) {
+    if (!std::isnan(scores[i])) order.push_back(i);
   }
-  std::vector<int64_t> order(n);
-  std::iota(order.begin(), order.end(), int64_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return key[a] > key[b]; });
+  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return scores[a] > scores[b]; });
   return order;
 }
 

@@ -21,7 +21,20 @@ constexpr int kSweepThreads = 512;
 template <typename T>
 __global__ void sort_keys(const T* scores, int64_t n, T* keys) {
   MB_GRID_STRIDE(i, n) {
-    keys[i] = scores[i] == scores[i] ? scores[i] : static_cast<T>(-INFINITY);  // NaN ranks last
+    keys[i] = scores[i] == scores[i] ? scores[i] : static_cast<T>(-INFINITY);  // NaN, which is left out, ranks last
+  }
+}
+
+// Word w of removed has the bits of ranks 64 w, ..., 64 w + 63: set where the score is NaN.
+template <typename T>
+__global__ void leave_out_nan(const T* scores, const int64_t* order, int64_t n, int64_t words, uint64_t* removed) {
+  MB_GRID_STRIDE(word, words) {
+    uint64_t nan = 0;
+    for (int64_t rank = word * kTile; rank < min((word + 1) * kTile, n); ++rank) {
+      const T score = scores[order[rank]];
+      nan |= static_cast<uint64_t>(score != score) << (rank - word * kTile);
+    }
+    removed[word] = nan;
   }
 }
 
@@ -62,14 +75,18 @@ __global__ void suppression_bits(const T* boxes, const int64_t* groups, const in
   const int64_t own_group = groups == nullptr ? 0 : groups[order[row]];
   uint64_t word = 0;
   for (int j = row_tile == col_tile ? thread + 1 : 0; j < columns; ++j) {
-    if (group[j] == own_group && iou_exceeds(own, own_area, box[j], area[j], extra, threshold)) {
+    // Most pairs do not touch, and 0 exceeds no threshold: they need no division. (Thresholds are at least 0.)
+    if (group[j] == own_group && intersection(own, box[j], extra) > T(0) &&
+        iou_exceeds(own, own_area, box[j], area[j], extra, threshold)) {
       word |= uint64_t{1} << j;
     }
   }
   bits[word_at(row, col_tile, words)] = word;
 }
 
-// One block. removed: (words,) zeros; kept: (n,), filled from the front with indices by falling score.
+// One block. removed: (words,) of leave_out_nan; kept: (n,), filled from the front with indices by falling score. Bits of rows that
+// were not kept are never read. The inner loops have a fixed length and no break, so that their reads are under way
+// together instead of one after the other.
 __global__ void sweep(const uint64_t* bits, const int64_t* order, int64_t n, int64_t words, int64_t limit,
                       uint64_t* removed, int64_t* kept, int64_t* kept_count) {
   __shared__ uint64_t diagonal[kTile];
@@ -79,29 +96,32 @@ __global__ void sweep(const uint64_t* bits, const int64_t* order, int64_t n, int
   for (int64_t tile = 0; tile < words && count < limit; ++tile) {
     const int64_t first = tile * kTile;
     const int rows = static_cast<int>(min(static_cast<int64_t>(kTile), n - first));
-    if (thread < rows) diagonal[thread] = bits[word_at(first + thread, tile, words)];
+    if (thread < kTile) diagonal[thread] = thread < rows ? bits[word_at(first + thread, tile, words)] : 0;
     __syncthreads();  // also: what the last round wrote to `removed` is seen
     if (thread == 0) {
       uint64_t dead = removed[tile], alive = 0;
-      int64_t room = limit - count;
-      for (int j = 0; j < rows && room > 0; ++j) {
-        if (dead >> j & 1) continue;
-        alive |= uint64_t{1} << j;
-        dead |= diagonal[j];
-        --room;
+      if (rows < kTile) dead |= ~uint64_t{0} << rows;
+      int room = static_cast<int>(min(static_cast<int64_t>(kTile), limit - count));
+#pragma unroll 16
+      for (int j = 0; j < kTile; ++j) {
+        const bool keep = (dead >> j & 1) == 0 && room > 0;
+        alive |= static_cast<uint64_t>(keep) << j;
+        dead |= keep ? diagonal[j] : 0;
+        room -= keep;
       }
       tile_kept = alive;
     }
     __syncthreads();
     const uint64_t alive = tile_kept;
-    if (thread < rows && (alive >> thread & 1)) {
+    if (thread < kTile && (alive >> thread & 1)) {
       const int64_t before = __popcll(alive & ((uint64_t{1} << thread) - 1));
       kept[count + before] = order[first + thread];
     }
     for (int64_t word = tile + 1 + thread; word < words; word += blockDim.x) {
       uint64_t dead = removed[word];
-      for (uint64_t rest = alive; rest != 0; rest &= rest - 1) {
-        dead |= bits[word_at(first + __ffsll(static_cast<long long>(rest)) - 1, word, words)];
+#pragma unroll 16
+      for (int j = 0; j < kTile; ++j) {
+        if (alive >> j & 1) dead |= bits[word_at(first + j, word, words)];
       }
       removed[word] = dead;
     }
@@ -137,15 +157,17 @@ Tensor keep_boxes(const Tensor& boxes, const Tensor& scores, const int64_t* grou
 
   Tensor bits = buffer({n, words}, ScalarType::Long), removed = buffer({words}, ScalarType::Long);
   Tensor kept = buffer({n}, ScalarType::Long), kept_count = buffer({1}, ScalarType::Long);
-  torch::stable::zero_(removed);
   uint64_t* bit_data = reinterpret_cast<uint64_t*>(bits.mutable_data_ptr<int64_t>());
+  uint64_t* removed_data = reinterpret_cast<uint64_t*>(removed.mutable_data_ptr<int64_t>());
+  leave_out_nan<T><<<blocks_for(words), kThreads, 0, stream>>>(
+      scores.const_data_ptr<T>(), order.const_data_ptr<int64_t>(), n, words, removed_data);
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
   const dim3 tiles(static_cast<unsigned>(words), static_cast<unsigned>(words));
   suppression_bits<T><<<tiles, kTile, 0, stream>>>(boxes.const_data_ptr<T>(), groups, order.const_data_ptr<int64_t>(),
                                                    n, words, threshold, extra, bit_data);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   sweep<<<1, kSweepThreads, 0, stream>>>(bit_data, order.const_data_ptr<int64_t>(), n, words,
-                                         max_keep < 0 ? n : std::min(max_keep, n),
-                                         reinterpret_cast<uint64_t*>(removed.mutable_data_ptr<int64_t>()),
+                                         max_keep < 0 ? n : std::min(max_keep, n), removed_data,
                                          kept.mutable_data_ptr<int64_t>(), kept_count.mutable_data_ptr<int64_t>());
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 

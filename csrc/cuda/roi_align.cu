@@ -1,64 +1,79 @@
 // ROIAlign forward and backward on the GPU, over all maps of a pyramid in one launch. Schemas: ops.cpp; contract and twin:
 // maskrcnn_benchmark/layers/roi_align.py.
 //
-// One thread an element, in the memory order of the tensor it writes (backward with atomics: reads), so that neighbouring
-// threads touch neighbouring addresses in both layouts.
-#include "../common/roi_align.h"
-#include "launch.h"
+// A block has one ROI, or a part of it. Its threads first work out together where the bins' samples lie, into shared
+// memory, then take the ROI's elements in the memory order of the pooled tensor: neighbouring threads touch neighbouring
+// addresses, and with channels_last each takes as many channels at a time as fit into 16 bytes.
+#include "roi_align.h"
 
 #include <optional>
+#include <type_traits>
 #include <vector>
 
 namespace {
 
 using namespace mb;
 
-constexpr int64_t kMaxLevels = 8;  // they travel as arguments of the kernels
-
-// All maps have the same images, channels and layout.
-struct Pyramid {
-  int64_t levels, images, channels;
-  int64_t height[kMaxLevels], width[kMaxLevels];
-  double scale[kMaxLevels];
-  bool channels_last;
-};
-
-// T is const where the maps are read.
-template <typename T>
-struct Maps {
-  T* data[kMaxLevels];
-};
-
-struct Pooling {
-  int64_t rois, pooled_h, pooled_w, ratio;
-  bool aligned;
-};
-
-// The four coordinates of element `index` of a tensor (n, C, h, w) in its memory order.
-struct Place {
-  int64_t n, c, y, x;
-};
-
-// I: an unsigned type that holds every index; a GPU divides 32 bits several times faster than 64.
-template <typename I>
-__device__ __forceinline__ Place divide(I index, I channels, I height, I width, bool channels_last) {
-  Place p;
-  if (channels_last) {
-    p.c = index % channels;
-    index /= channels;
-    p.x = index % width;
-    index /= width;
-    p.y = index % height;
-    p.n = index / height;
-  } else {
-    p.x = index % width;
-    index /= width;
-    p.y = index % height;
-    index /= height;
-    p.c = index % channels;
-    p.n = index / channels;
+template <typename T, int V>
+__global__ void pool(const __grid_constant__ Maps<const T> inputs, const __grid_constant__ Pyramid maps,
+                     const acc_t<T>* rois, const int64_t* levels, const __grid_constant__ Pooling pooling, T* output) {
+  using A = acc_t<T>;
+  __shared__ Tap<A> row_taps[kTaps], col_taps[kTaps];
+  const Block<A> block(rois, levels, maps, pooling, row_taps, col_taps);
+  const T* input = inputs.data[block.roi.level] + block.origin;
+  auto* pooled = reinterpret_cast<Pack<T, V>*>(output + static_cast<int64_t>(blockIdx.x) * block.elements);
+  const A samples = block.roi.samples();
+  MB_ROI_STRIDE(i, block.elements / V) {
+    const Place out = divide<uint32_t>(i, maps.channels / V, pooling.pooled_h, pooling.pooled_w, maps.channels_last);
+    A sums[V] = {};
+    if (block.roi.image >= 0) {
+      const T* channel = input + (maps.channels_last ? out.c * V : out.c * block.area);
+      for_each_read(block.rows, block.cols, out.y, out.x, [&](int64_t distance, A weight) {
+        const auto pixel = *reinterpret_cast<const Pack<T, V>*>(channel + distance);
+        for (int v = 0; v < V; ++v) sums[v] = fma(weight, static_cast<A>(pixel.values[v]), sums[v]);
+      });
+    }
+    Pack<T, V> means;
+    for (int v = 0; v < V; ++v) means.values[v] = static_cast<T>(sums[v] / samples);
+    pooled[i] = means;
   }
-  return p;
+}
+
+// Four floats are one transaction from Hopper on.
+template <typename A, int V>
+__device__ __forceinline__ void add_atomically(A* to, const A (&values)[V], A factor) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  if constexpr (std::is_same_v<A, float> && V % 4 == 0) {
+    for (int v = 0; v < V; v += 4) {
+      atomicAdd(reinterpret_cast<float4*>(to + v), make_float4(factor * values[v], factor * values[v + 1],
+                                                               factor * values[v + 2], factor * values[v + 3]));
+    }
+  } else
+#endif
+    for (int v = 0; v < V; ++v) atomicAdd(to + v, factor * values[v]);
+}
+
+// Adds up in whatever order the threads arrive.
+template <typename T, int V>
+__global__ void spread(const T* grad, const acc_t<T>* rois, const int64_t* levels, const __grid_constant__ Pyramid maps,
+                       const __grid_constant__ Pooling pooling, const __grid_constant__ Maps<acc_t<T>> input_grads) {
+  using A = acc_t<T>;
+  __shared__ Tap<A> row_taps[kTaps], col_taps[kTaps];
+  const Block<A> block(rois, levels, maps, pooling, row_taps, col_taps);
+  if (block.roi.image < 0) return;
+  A* input_grad = input_grads.data[block.roi.level] + block.origin;
+  const auto* pooled = reinterpret_cast<const Pack<T, V>*>(grad + static_cast<int64_t>(blockIdx.x) * block.elements);
+  const A samples = block.roi.samples();
+  MB_ROI_STRIDE(i, block.elements / V) {
+    const Place out = divide<uint32_t>(i, maps.channels / V, pooling.pooled_h, pooling.pooled_w, maps.channels_last);
+    const Pack<T, V> grads = pooled[i];
+    A shares[V];
+    for (int v = 0; v < V; ++v) shares[v] = static_cast<A>(grads.values[v]) / samples;
+    A* channel = input_grad + (maps.channels_last ? out.c * V : out.c * block.area);
+    for_each_read(block.rows, block.cols, out.y, out.x, [&](int64_t distance, A weight) {
+      if (weight != A(0)) add_atomically(channel + distance, shares, weight);
+    });
+  }
 }
 
 __device__ __forceinline__ Place place_of(int64_t index, int64_t count, int64_t channels, int64_t height, int64_t width,
@@ -75,90 +90,6 @@ __device__ __forceinline__ int64_t index_of(int64_t n, int64_t c, int64_t y, int
   return channels_last ? ((n * height + y) * width + x) * channels + c : ((n * channels + c) * height + y) * width + x;
 }
 
-// A ROI: its map, its image (-1 for an index outside the batch or the pyramid: it samples nothing) and its two axes.
-template <typename A>
-struct Roi {
-  int64_t level, image;
-  RoiAxis<A> rows, cols;
-
-  // levels: the map of each ROI, or null for the first.
-  __device__ Roi(const A* rois, const int64_t* levels, int64_t number, const Pyramid& maps, const Pooling& pooling) {
-    const A* roi = rois + 5 * number;
-    level = levels == nullptr ? 0 : levels[number];
-    const bool known = level >= 0 && level < maps.levels && roi[0] >= A(0) && roi[0] < static_cast<A>(maps.images);
-    image = known ? static_cast<int64_t>(roi[0]) : -1;
-    if (!known) level = 0;
-    const A scale = static_cast<A>(maps.scale[level]);
-    rows = roi_axis(roi[2], roi[4], scale, pooling.aligned, pooling.pooled_h, pooling.ratio, maps.height[level]);
-    cols = roi_axis(roi[1], roi[3], scale, pooling.aligned, pooling.pooled_w, pooling.ratio, maps.width[level]);
-  }
-
-  __device__ A samples() const {
-    const int64_t count = rows.grid * cols.grid;
-    return static_cast<A>(count > 1 ? count : 1);
-  }
-};
-
-template <typename T>
-__global__ void pool(Maps<const T> inputs, Pyramid maps, const acc_t<T>* rois, const int64_t* levels, Pooling pooling,
-                     int64_t count, T* output) {
-  using A = acc_t<T>;
-  MB_GRID_STRIDE(index, count) {
-    const Place out =
-        place_of(index, count, maps.channels, pooling.pooled_h, pooling.pooled_w, maps.channels_last);
-    const Roi<A> roi(rois, levels, out.n, maps, pooling);
-    const int64_t height = maps.height[roi.level], width = maps.width[roi.level];
-    const T* input = inputs.data[roi.level];
-    A sum = 0;
-    if (roi.image >= 0) {
-      const auto pixel = [&](int64_t y, int64_t x) {
-        const int64_t at = index_of(roi.image, out.c, y, x, maps.channels, height, width, maps.channels_last);
-        return static_cast<A>(input[at]);
-      };
-      for (int64_t i = 0; i < roi.rows.grid; ++i) {
-        const AxisSample<A> y = axis_sample(roi.rows, out.y, i, height);
-        for (int64_t j = 0; j < roi.cols.grid; ++j) {
-          const AxisSample<A> x = axis_sample(roi.cols, out.x, j, width);
-          sum += y.low_weight * (x.low_weight * pixel(y.low, x.low) + x.high_weight * pixel(y.low, x.high)) +
-                 y.high_weight * (x.low_weight * pixel(y.high, x.low) + x.high_weight * pixel(y.high, x.high));
-        }
-      }
-    }
-    output[index] = static_cast<T>(sum / roi.samples());
-  }
-}
-
-// Adds up in whatever order the threads arrive.
-template <typename T>
-__global__ void spread(const T* grad, const acc_t<T>* rois, const int64_t* levels, Pyramid maps, Pooling pooling,
-                       int64_t count, Maps<acc_t<T>> input_grads) {
-  using A = acc_t<T>;
-  MB_GRID_STRIDE(index, count) {
-    const Place out =
-        place_of(index, count, maps.channels, pooling.pooled_h, pooling.pooled_w, maps.channels_last);
-    const Roi<A> roi(rois, levels, out.n, maps, pooling);
-    if (roi.image < 0) continue;
-    const int64_t height = maps.height[roi.level], width = maps.width[roi.level];
-    A* input_grad = input_grads.data[roi.level];
-    const A share = static_cast<A>(grad[index]) / roi.samples();
-    const auto add = [&](int64_t y, int64_t x, A weight) {
-      if (weight == A(0)) return;
-      atomicAdd(input_grad + index_of(roi.image, out.c, y, x, maps.channels, height, width, maps.channels_last),
-                weight * share);
-    };
-    for (int64_t i = 0; i < roi.rows.grid; ++i) {
-      const AxisSample<A> y = axis_sample(roi.rows, out.y, i, height);
-      for (int64_t j = 0; j < roi.cols.grid; ++j) {
-        const AxisSample<A> x = axis_sample(roi.cols, out.x, j, width);
-        add(y.low, x.low, y.low_weight * x.low_weight);
-        add(y.low, x.high, y.low_weight * x.high_weight);
-        add(y.high, x.low, y.high_weight * x.low_weight);
-        add(y.high, x.high, y.high_weight * x.high_weight);
-      }
-    }
-  }
-}
-
 // Sum of the weights with which the samples of one bin read one pixel, along one axis.
 template <typename A>
 __device__ A weight_of_pixel(const RoiAxis<A>& axis, int64_t bin, int64_t pixel, int64_t size) {
@@ -171,12 +102,12 @@ __device__ A weight_of_pixel(const RoiAxis<A>& axis, int64_t bin, int64_t pixel,
   return weight;
 }
 
-// Whether no sample of the axis can read the pixel, with a pixel of margin. The border also takes samples from outside.
+// Whether no sample of the axis can read the pixel, with a pixel of margin. (The border takes those of a pixel outside.)
 template <typename A>
-__device__ bool out_of_reach(const RoiAxis<A>& axis, int64_t bins, int64_t pixel, int64_t size) {
+__device__ bool out_of_reach(const RoiAxis<A>& axis, int64_t bins, int64_t pixel) {
   const A end = axis.start + static_cast<A>(bins) * axis.bin, at = static_cast<A>(pixel);
   const A low = axis.start < end ? axis.start : end, high = axis.start < end ? end : axis.start;
-  return (pixel < size - 1 && low > at + A(2)) || (pixel > 0 && high < at - A(2));
+  return low > at + A(2) || high < at - A(2);
 }
 
 // The same sums in a fixed order: every pixel of one map asks all ROIs in turn. Slower, and without atomics.
@@ -189,9 +120,10 @@ __global__ void gather(const T* grad, const acc_t<T>* rois, const int64_t* level
     const Place in = place_of(index, count, maps.channels, height, width, maps.channels_last);
     A sum = 0;
     for (int64_t r = 0; r < pooling.rois; ++r) {
+      if (levels != nullptr && levels[r] != level) continue;
       const Roi<A> roi(rois, levels, r, maps, pooling);
-      if (roi.image != in.n || roi.level != level || out_of_reach(roi.rows, pooling.pooled_h, in.y, height) ||
-          out_of_reach(roi.cols, pooling.pooled_w, in.x, width)) {
+      if (roi.image != in.n || out_of_reach(roi.rows, pooling.pooled_h, in.y) ||
+          out_of_reach(roi.cols, pooling.pooled_w, in.x)) {
         continue;
       }
       A roi_sum = 0;
@@ -235,14 +167,46 @@ void add_level(Pyramid& maps, int64_t height, int64_t width, double scale) {
   maps.scale[maps.levels++] = scale;
 }
 
+// Whether V channels of every tensor can be read as one.
+template <typename T, int V>
+bool in_packs(const Pyramid& maps, const T* pooled, const Maps<const T>& data) {
+  const auto aligned = [](const T* pointer) { return reinterpret_cast<uintptr_t>(pointer) % (sizeof(T) * V) == 0; };
+  return maps.channels_last && maps.channels % V == 0 && aligned(pooled) &&
+         std::all_of(data.data, data.data + maps.levels, aligned);
+}
+
+// Blocks for ROIs of `count` packs.
+dim3 blocks_for_rois(int64_t rois, int64_t count) {
+  const int64_t shares = (count + kThreads * kPerThread - 1) / (kThreads * kPerThread);
+  return {static_cast<unsigned>(rois), static_cast<unsigned>(std::min<int64_t>(shares, 65535))};
+}
+
+template <typename T, int V>
+void launch_pool(const Maps<const T>& data, const Pyramid& maps, const Rois& rois, const Pooling& pooling,
+                 const Tensor& output) {
+  pool<T, V><<<blocks_for_rois(pooling.rois, output.numel() / pooling.rois / V), kThreads, 0, current_stream(output)>>>(
+      data, maps, rois.boxes.const_data_ptr<acc_t<T>>(), rois.levels, pooling, output.mutable_data_ptr<T>());
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
 template <typename T>
 void launch_forward(const std::vector<Tensor>& inputs, const Pyramid& maps, const Rois& rois, const Pooling& pooling,
                     const Tensor& output) {
+  constexpr int kWide = 16 / sizeof(T);
   Maps<const T> data{};
   for (size_t i = 0; i < inputs.size(); ++i) data.data[i] = inputs[i].const_data_ptr<T>();
-  const int64_t count = output.numel();
-  pool<T><<<blocks_for(count), kThreads, 0, current_stream(output)>>>(
-      data, maps, rois.boxes.const_data_ptr<acc_t<T>>(), rois.levels, pooling, count, output.mutable_data_ptr<T>());
+  if (in_packs<T, kWide>(maps, output.const_data_ptr<T>(), data)) {
+    launch_pool<T, kWide>(data, maps, rois, pooling, output);
+  } else {
+    launch_pool<T, 1>(data, maps, rois, pooling, output);
+  }
+}
+
+template <typename T, int V>
+void launch_spread(const Tensor& grad, const Pyramid& maps, const Rois& rois, const Pooling& pooling,
+                   const Maps<acc_t<T>>& data) {
+  spread<T, V><<<blocks_for_rois(pooling.rois, grad.numel() / pooling.rois / V), kThreads, 0, current_stream(grad)>>>(
+      grad.const_data_ptr<T>(), rois.boxes.const_data_ptr<acc_t<T>>(), rois.levels, maps, pooling, data);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
@@ -262,12 +226,22 @@ void launch_backward(const Tensor& grad, const Rois& rois, const Pyramid& maps, 
     }
     return;
   }
+  constexpr int kWide = 16 / sizeof(T);
   Maps<A> data{};
   for (size_t i = 0; i < sums.size(); ++i) data.data[i] = sums[i].mutable_data_ptr<A>();
-  const int64_t count = grad.numel();
-  spread<T><<<blocks_for(count), kThreads, 0, stream>>>(grad.const_data_ptr<T>(), boxes, rois.levels, maps, pooling,
-                                                        count, data);
-  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  // The sums are fresh memory, aligned for anything (as null is).
+  if (in_packs<T, kWide>(maps, grad.const_data_ptr<T>(), {})) {
+    launch_spread<T, kWide>(grad, maps, rois, pooling, data);
+  } else {
+    launch_spread<T, 1>(grad, maps, rois, pooling, data);
+  }
+}
+
+// A kernel counts a ROI's elements in 32 bits, and the ROIs are the blocks of a launch.
+void check_counts(int64_t channels, const Pooling& pooling) {
+  const int64_t elements = channels * pooling.pooled_h * pooling.pooled_w;
+  STD_TORCH_CHECK(elements <= INT32_MAX, "roi_align: ", elements, " elements a ROI; the CUDA kernel takes 2^31 - 1");
+  STD_TORCH_CHECK(pooling.rois <= INT32_MAX, "roi_align: ", pooling.rois, " ROIs; the CUDA kernel takes 2^31 - 1");
 }
 
 Tensor roi_align(std::vector<Tensor> inputs, const Tensor& rois, const std::optional<Tensor>& levels,
@@ -284,6 +258,7 @@ Tensor roi_align(std::vector<Tensor> inputs, const Tensor& rois, const std::opti
   const Tensor output =
       empty_maps(inputs[0], type, pooling.rois, maps.channels, pooled_h, pooled_w, maps.channels_last);
   if (output.numel() == 0) return output;
+  check_counts(maps.channels, pooling);
   const Rois given(rois, levels, type);
   MB_DISPATCH_FLOATING(type, "roi_align", [&] { launch_forward<scalar_t>(inputs, maps, given, pooling, output); });
   return output;
@@ -304,6 +279,7 @@ std::vector<Tensor> roi_align_backward(const Tensor& grad, const Tensor& rois, c
   }
   const Pooling pooling{rois.size(0), grad.size(2), grad.size(3), sampling_ratio, aligned};
   if (grad.numel() > 0 && images > 0) {
+    check_counts(maps.channels, pooling);
     const Tensor grads = in_format(grad, channels_last);
     const Rois given(rois, levels, type);
     MB_DISPATCH_FLOATING(type, "roi_align_backward", [&] {

@@ -6,13 +6,20 @@ namespace {
 
 using namespace mb;
 
-// What the target says of element i of the flattened (N, K) logits: labels hold one number a row, -1 ignored.
-__device__ __forceinline__ int64_t label_of(const int64_t* labels, int64_t i, int64_t classes) {
-  return labels[i / classes];
-}
-
-__device__ __forceinline__ bool is_own_class(int64_t label, int64_t i, int64_t classes) {
-  return label == i % classes + 1;
+// What the labels, one a row of the (N, K) logits, say of element i of all: left out (-1), another class (0) or its own
+// class (1). A GPU divides 32 bits several times faster than 64.
+__device__ __forceinline__ int role_of(const int64_t* labels, int64_t i, int64_t count, int64_t classes) {
+  int64_t row, column;
+  if (count <= INT32_MAX) {
+    const uint32_t narrow = static_cast<uint32_t>(i), width = static_cast<uint32_t>(classes);
+    row = narrow / width;
+    column = narrow % width;
+  } else {
+    row = i / classes;
+    column = i % classes;
+  }
+  const int64_t label = labels[row];
+  return label < 0 ? -1 : label == column + 1;
 }
 
 template <typename T, typename Gamma>
@@ -20,11 +27,9 @@ __global__ void label_losses(const T* logits, const int64_t* labels, int64_t cou
                              acc_t<T> alpha, T* out) {
   using A = acc_t<T>;
   MB_GRID_STRIDE(i, count) {
-    const int64_t label = label_of(labels, i, classes);
+    const int role = role_of(labels, i, count, classes);
     const A x = static_cast<A>(logits[i]);
-    const A loss = label < 0                             ? A(0)
-                   : is_own_class(label, i, classes) ? positive_loss(x, gamma, alpha)
-                                                     : negative_loss(x, gamma, alpha);
+    const A loss = role > 0 ? positive_loss(x, gamma, alpha) : role == 0 ? negative_loss(x, gamma, alpha) : A(0);
     out[i] = static_cast<T>(loss);
   }
 }
@@ -35,11 +40,9 @@ __global__ void label_grads(const T* grad, int64_t step, const T* logits, const 
                             int64_t classes, Gamma gamma, acc_t<T> alpha, T* out) {
   using A = acc_t<T>;
   MB_GRID_STRIDE(i, count) {
-    const int64_t label = label_of(labels, i, classes);
+    const int role = role_of(labels, i, count, classes);
     const A x = static_cast<A>(logits[i]);
-    const A slope = label < 0                             ? A(0)
-                    : is_own_class(label, i, classes) ? positive_grad(x, gamma, alpha)
-                                                      : negative_grad(x, gamma, alpha);
+    const A slope = role > 0 ? positive_grad(x, gamma, alpha) : role == 0 ? negative_grad(x, gamma, alpha) : A(0);
     out[i] = static_cast<T>(static_cast<A>(grad[i * step]) * slope);
   }
 }

@@ -173,7 +173,7 @@ class TrainingStep:
             is_last = part == len(micro_batches)
             with contextlib.nullcontext() if is_last else self._without_gradient_exchange():
                 images = images.to(self.device, non_blocking=True)
-                targets = [target.to(self.device) for target in targets]
+                targets = [target.to(self.device, non_blocking=True) for target in targets]
                 with self._autocast():
                     losses = self.model(images, targets)
                 self.own_losses.append({name: value.detach() for name, value in losses.items()})

@@ -6,13 +6,12 @@ IoU of two xyxy boxes; with `inclusive` a side is x2 - x1 + 1, as in maskrcnn-be
 float32 (float64 when a tensor is), rounded alike on every device. A box is suppressed by a kept box of its group at
 IoU > threshold. CUDA of the forks did that; their CPU kernel used >=. Published results come from CUDA.
 
-Equal scores: the lower index goes first. A NaN score ranks as -infinity. A box with a NaN coordinate overlaps nothing,
-so it is kept and suppresses nothing; likewise two boxes without area.
+Equal scores: the lower index goes first. A box whose score is NaN is left out: it is not kept and suppresses nothing. (So
+callers drop boxes without asking how many they are, for which the host would wait for a GPU.) A box with a NaN coordinate
+overlaps nothing, so it is kept and suppresses nothing; likewise two boxes without area.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
@@ -68,7 +67,8 @@ def nms_twin(
     """The compiled op in plain PyTorch: one kept box at a time against all that follow."""
     dtype = torch.float64 if torch.float64 in (boxes.dtype, scores.dtype) else torch.float32
     extra = 1.0 if inclusive else 0.0
-    order = scores.to(dtype).nan_to_num(-math.inf, math.inf, -math.inf).sort(descending=True, stable=True).indices
+    order = scores.to(dtype).sort(descending=True, stable=True).indices
+    order = order[~scores[order].isnan()]
     x1, y1, x2, y2 = boxes[order].to(dtype).unbind(1)
     area = (x2 - x1 + extra) * (y2 - y1 + extra)
     group = torch.zeros_like(order) if groups is None else groups[order]

@@ -69,6 +69,7 @@ class Pooler(nn.Module):
             raise ValueError(f"the placement of regions is one of {known}, not {placement!r}")
         self.output_size = output_size
         self.scales = tuple(scales)
+        self.register_buffer("map_scales", torch.tensor(self.scales), persistent=False)
         self.sampling_ratio = sampling_ratio
         self.placement = placement
         self.aligned = placement != "clamped"
@@ -85,8 +86,7 @@ class Pooler(nn.Module):
         levels = self.map_levels(boxlists) if len(maps) > 1 else None
         rois = boxes_with_image_index(boxlists)
         if self.placement == "inclusive":
-            scales = rois.new_tensor(self.scales)
-            rois = _to_far_side(rois, scales if levels is None else scales[levels])
+            rois = _to_far_side(rois, self.map_scales if levels is None else self.map_scales[levels])
         return multilevel_roi_align(
             maps, rois, levels, self.output_size, self.scales, self.sampling_ratio, self.aligned
         )

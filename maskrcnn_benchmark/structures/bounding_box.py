@@ -187,11 +187,20 @@ class BoxList:
 
     # ---- the list
 
-    def to(self, device) -> BoxList:
-        """A copy on another device; fields without a `to` are shared."""
-        new = BoxList(self.bbox.to(device), self.size, self.mode, self.box_offset)
+    def to(self, device, non_blocking: bool = False) -> BoxList:
+        """A copy on another device; fields without a `to` are shared. non_blocking: see torch.Tensor.to."""
+        options = {"non_blocking": True} if non_blocking else {}
+        new = BoxList(self.bbox.to(device, **options), self.size, self.mode, self.box_offset)
         for name, data in self.extra_fields.items():
-            new.add_field(name, data.to(device) if hasattr(data, "to") else data)
+            new.add_field(name, data.to(device, **options) if hasattr(data, "to") else data)
+        return new
+
+    def pin_memory(self) -> BoxList:
+        """A copy in page-locked memory, from where a copy to a GPU need not wait; DataLoader calls this. Fields without
+        a `pin_memory` are shared."""
+        new = BoxList(self.bbox.pin_memory(), self.size, self.mode, self.box_offset)
+        for name, data in self.extra_fields.items():
+            new.add_field(name, data.pin_memory() if hasattr(data, "pin_memory") else data)
         return new
 
     def __getitem__(self, item) -> BoxList:

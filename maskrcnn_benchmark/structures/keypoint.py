@@ -96,6 +96,12 @@ class Keypoints:
             new.add_field(name, data.to(*args, **kwargs) if hasattr(data, "to") else data)
         return new
 
+    def pin_memory(self) -> Keypoints:
+        new = self._like(self.keypoints.pin_memory(), self.size)
+        for name, data in self.extra_fields.items():
+            new.add_field(name, data.pin_memory() if hasattr(data, "pin_memory") else data)
+        return new
+
     def __getitem__(self, item) -> Keypoints:
         """The objects that item (slice, index tensor or list, bool mask) picks, with their fields."""
         new = self._like(self.keypoints[item], self.size)

@@ -71,6 +71,9 @@ class SemanticMap:
     def to(self, *args, **kwargs) -> SemanticMap:
         return SemanticMap(self.labels.to(*args, **kwargs))
 
+    def pin_memory(self) -> SemanticMap:
+        return SemanticMap(self.labels.pin_memory())
+
     def __getitem__(self, item) -> SemanticMap:
         """The map itself: a BoxList indexes its fields when boxes are picked from it."""
         return self

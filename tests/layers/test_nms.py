@@ -69,10 +69,11 @@ def test_not_a_number_is_decided():
     nan, inf = math.nan, math.inf
     boxes = torch.tensor([[0.0, 0, 10, 10], [nan, 0, 10, 10], [0, 0, 10, 10], [0, 0, inf, inf], [-inf, 0, inf, 10]])
     scores = torch.tensor([0.5, 0.9, nan, 0.1, -inf])
-    # the NaN score ranks with -inf, by index; boxes with NaN or infinite corners overlap nothing
+    # the NaN score is left out; boxes with NaN or infinite corners overlap nothing
     assert batched_nms(boxes, scores, None, 0.5).tolist() == [1, 0, 3, 4]
     assert nms_twin(boxes, scores, None, 0.5, False, -1).tolist() == [1, 0, 3, 4]
-    assert batched_nms(torch.full((300, 4), nan), torch.full((300,), nan), None, 0.5).tolist() == list(range(300))
+    assert batched_nms(torch.full((300, 4), nan), torch.zeros(300), None, 0.5).tolist() == list(range(300))
+    assert batched_nms(torch.zeros(300, 4), torch.full((300,), nan), None, 0.5).tolist() == []
 
 
 def test_boxes_without_area_and_inverted_boxes_equal_twin(rng_seed):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from maskrcnn_benchmark.modeling.host_waits import true_indices
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 
 
@@ -119,13 +120,15 @@ def _of_stage(stage, loss_weights, losses):
 @torch.no_grad()
 def _proposals_of_next_stage(head, box_regression, regions, targets):
     """N BoxLists: the regions as this stage corrects them, and the ground truth as it is."""
+    # Only a region that is its own ground truth has codes of 0, to the last bit. It comes back below, unmoved.
+    not_truth = [
+        (before.get_field("labels") <= 0) | (before.get_field("regression_targets") != 0).any(dim=1)
+        for before in regions
+    ]
+    refined_regions = head.post_processor.refine(box_regression, regions)
     proposals = []
-    for refined, before, target in zip(
-        head.post_processor.refine(box_regression, regions), regions, targets, strict=True
-    ):
-        # Only a region that is its own ground truth has codes of 0, to the last bit. It comes back below, unmoved.
-        is_truth = (before.get_field("labels") > 0) & (before.get_field("regression_targets") == 0).all(dim=1)
-        boxes = refined.bbox[(~is_truth).nonzero().squeeze(1)]
+    for refined, indices, target in zip(refined_regions, true_indices(not_truth), targets, strict=True):
+        boxes = refined.bbox[indices]
         truth = target.convert("xyxy").bbox.to(boxes.device)
         proposals.append(BoxList(torch.cat((boxes, truth)), refined.size, box_offset=refined.box_offset))
     return proposals

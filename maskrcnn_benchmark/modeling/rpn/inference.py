@@ -5,6 +5,8 @@ Shapes: N images, L levels, A anchors of a cell, P_l anchors of level l, K candi
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -110,18 +112,15 @@ class RPNPostProcessor(nn.Module):
     def _best(self, boxes, scores, groups, top_n):
         """Indices, best first, of the top_n survivors among boxes (n, 4) that meet only within their group."""
         sides = boxes[:, 2:] - boxes[:, :2] + self.box_offset
-        usable = ((sides >= self.min_size) & (sides > 0)).all(dim=1) & ~scores.isnan()
-        index = usable.nonzero().squeeze(1)
-        boxes, scores, groups = boxes[index], scores[index], groups[index]
+        usable = ((sides >= self.min_size) & (sides > 0)).all(dim=1)
+        scores = scores.masked_fill(~usable, torch.nan)  # which NMS leaves out
         cut_groups = self.post_nms_top_n < min(self.pre_nms_top_n, top_n)
-        if self.nms_thresh > 0:
-            inclusive, most = self.box_offset == 1, -1 if cut_groups else top_n
-            keep = batched_nms(boxes, scores, groups, self.nms_thresh, inclusive=inclusive, max_keep=most)
-        else:
-            keep = scores.sort(descending=True, stable=True).indices
+        threshold = self.nms_thresh if self.nms_thresh > 0 else math.inf
+        inclusive, most = self.box_offset == 1, -1 if cut_groups else top_n
+        keep = batched_nms(boxes, scores, groups, threshold, inclusive=inclusive, max_keep=most)
         if cut_groups:
             keep = keep[_rank_in_group(groups[keep]) < self.post_nms_top_n]
-        return index[keep[:top_n]]
+        return keep[:top_n]
 
     def _best_of_batch(self, boxes, scores, levels, num_levels):
         """Per image the indices of its part in the batch's best, in the order of the candidates."""
@@ -129,7 +128,7 @@ class RPNPostProcessor(nn.Module):
         images = torch.arange(num_images, device=levels.device)
         groups = (images[:, None] * num_levels + levels).flatten()
         keep = self._best(boxes.flatten(0, 1), scores.flatten(), groups, self.fpn_post_nms_top_n).sort().values
-        counts = (keep // num_candidates).bincount(minlength=num_images)
+        counts = (keep // num_candidates == images[:, None]).sum(dim=1)
         return (keep % num_candidates).split(counts.tolist())
 
 

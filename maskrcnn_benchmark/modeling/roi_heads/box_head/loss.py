@@ -13,6 +13,7 @@ from maskrcnn_benchmark.layers.smooth_l1_loss import smooth_l1_loss
 from maskrcnn_benchmark.modeling.balanced_positive_negative_sampler import BalancedPositiveNegativeSampler
 from maskrcnn_benchmark.modeling.box_coder import make_box_coder
 from maskrcnn_benchmark.modeling.convention import get_convention
+from maskrcnn_benchmark.modeling.host_waits import true_indices
 from maskrcnn_benchmark.modeling.matcher import Matcher
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 
@@ -51,7 +52,7 @@ class FastRCNNLoss:
         labelled = [self._label(*pair) for pair in zip(proposals, targets, strict=True)]
         positive, negative = self.sampler([boxes.get_field("labels") for boxes in labelled])
         drawn = [pos | neg for pos, neg in zip(positive, negative, strict=True)]
-        return [boxes[mask.nonzero().squeeze(1)] for boxes, mask in zip(labelled, drawn, strict=True)]
+        return [boxes[indices] for boxes, indices in zip(labelled, true_indices(drawn), strict=True)]
 
     def _label(self, proposals, target):
         truth = target.convert("xyxy").bbox

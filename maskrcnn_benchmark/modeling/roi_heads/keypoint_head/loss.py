@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from maskrcnn_benchmark.modeling.balanced_positive_negative_sampler import BalancedPositiveNegativeSampler
 from maskrcnn_benchmark.modeling.convention import get_convention
+from maskrcnn_benchmark.modeling.host_waits import true_indices
 from maskrcnn_benchmark.modeling.matcher import Matcher
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.keypoint import keypoints_to_heat_map
@@ -46,8 +47,7 @@ class KeypointRCNNLoss:
         matched = [self._match(*pair) for pair in zip(proposals, targets, strict=True)]
         positive, _ = self.sampler([labels for labels, _ in matched])
         regions = []
-        for boxes, (_, keypoints), chosen in zip(proposals, matched, positive, strict=True):
-            chosen = chosen.nonzero().squeeze(1)
+        for boxes, (_, keypoints), chosen in zip(proposals, matched, true_indices(positive), strict=True):
             drawn = boxes[chosen]
             drawn.add_field("keypoints_target", keypoints[chosen])
             regions.append(drawn)

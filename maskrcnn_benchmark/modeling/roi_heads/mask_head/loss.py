@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from maskrcnn_benchmark.modeling.convention import get_convention
+from maskrcnn_benchmark.modeling.host_waits import send
 from maskrcnn_benchmark.modeling.matcher import Matcher
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.targets import PROJECTIONS, project_masks_on_boxes
 from maskrcnn_benchmark.structures.bounding_box import BoxList
@@ -38,33 +39,48 @@ class MaskRCNNLoss:
             mask_logits: (R, K, M, M).
             targets: N BoxLists with fields "labels" and, where they are not empty, "masks" (SegmentationMask).
         """
-        labels, masks = (torch.cat(p) for p in zip(*map(self._targets, proposals, targets), strict=True))
-        positive = (labels > 0).nonzero().squeeze(1)
-        if len(positive) == 0:
+        masks, rows, labels = self._targets(proposals, targets)
+        if len(masks) == 0:
             return mask_logits.sum() * 0
         if mask_logits.shape[-2:] != masks.shape[-2:]:
             raise ValueError(
                 f"masks of {tuple(mask_logits.shape[-2:])} pixels are predicted, but MODEL.ROI_MASK_HEAD.RESOLUTION "
                 f"is {self.discretization_size}; set it to the side of the predicted masks"
             )
-        return F.binary_cross_entropy_with_logits(mask_logits[positive, labels[positive]].float(), masks)
+        return F.binary_cross_entropy_with_logits(mask_logits[rows, labels[rows]].float(), masks)
 
     @torch.no_grad()
-    def _targets(self, proposals, target):
-        """Labels (R_i,) of the regions of an image, and (P_i, M, M) targets of the P_i with a label above 0."""
+    def _targets(self, proposals, targets):
+        """Targets (P, M, M) of the P regions that have an object, their numbers (P,), and labels (R,) of all regions."""
+        matches, labels = zip(*map(self._match, proposals, targets), strict=True)
+        matches, labels = torch.cat(matches), torch.cat(labels)
+        boxes = torch.cat([regions.convert("xyxy").bbox for regions in proposals])
+        # Masks are cut out on the host: it waits once, for boxes and matches of all images (whole numbers, exact in float32).
+        on_host = torch.cat((boxes, matches[:, None].to(boxes.dtype)), dim=1).cpu()
+        masks = []
+        for regions, target, rows in zip(proposals, targets, on_host.split(list(map(len, proposals))), strict=True):
+            rows = rows[rows[:, 4] >= 0]
+            if len(rows):
+                chosen = target.get_field("masks")[rows[:, 4].long()]
+                regions = BoxList(rows[:, :4], regions.size, box_offset=regions.box_offset)
+                masks.append(self.project(chosen, regions, self.discretization_size))
+        if not masks:
+            return boxes.new_zeros((0,)), None, labels
+        masks = torch.cat(masks)
+        rows = torch.nonzero_static(matches >= 0, size=len(masks)).squeeze(1)
+        return send(masks, boxes.device), rows, labels
+
+    def _match(self, proposals, target):
+        """For the regions of an image the number of the object, negative for none, and its label, (R_i,) each."""
         if len(target) and not target.has_field("masks"):
             raise ValueError(
                 f"MODEL.MASK_ON is True, but the ground truth has no masks, only {target.fields()}; set it to False "
                 "or train on a data set with segmentations"
             )
         matches = self.matcher.match_boxes(target.convert("xyxy").bbox, proposals.bbox, self.box_offset)
-        positive = (matches >= 0).nonzero().squeeze(1)
-        labels = torch.zeros_like(matches)
-        if len(positive) == 0:
-            return labels, proposals.bbox.new_zeros((0, self.discretization_size, self.discretization_size))
-        labels[positive] = target.get_field("labels")[matches[positive]].to(torch.int64)
-        masks = target.get_field("masks")[matches[positive].cpu()]
-        return labels, self.project(masks, proposals[positive], self.discretization_size)
+        if len(target) == 0:
+            return matches, torch.zeros_like(matches)
+        return matches, target.get_field("labels")[matches.clamp(min=0)].to(torch.int64)
 
 
 def make_roi_mask_loss_evaluator(cfg) -> MaskRCNNLoss:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from maskrcnn_benchmark.modeling.host_waits import true_indices
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import make_roi_mask_post_processor
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.loss import make_roi_mask_loss_evaluator
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.roi_mask_feature_extractors import make_roi_mask_feature_extractor
@@ -46,10 +47,11 @@ class ROIMaskHead(nn.Module):
             x = self.feature_extractor(features, boxes)
             with torch.no_grad():
                 return x, self.post_processor(self.predictor(x), boxes), {}
-        positive = [boxlist.get_field("labels") > 0 for boxlist in boxes]
-        regions = [boxlist[mask.nonzero().squeeze(1)] for boxlist, mask in zip(boxes, positive, strict=True)]
+        positive = true_indices([boxlist.get_field("labels") > 0 for boxlist in boxes])
+        regions = [boxlist[indices] for boxlist, indices in zip(boxes, positive, strict=True)]
         if self.share_box_features:
-            x = box_features[torch.cat(positive)]
+            of_images = box_features.split([len(boxlist) for boxlist in boxes])
+            x = torch.cat([of_image[indices] for of_image, indices in zip(of_images, positive, strict=True)])
         else:
             x = self.feature_extractor(features, regions)
         return x, boxes, {"loss_mask": self.loss(regions, self.predictor(x), targets)}

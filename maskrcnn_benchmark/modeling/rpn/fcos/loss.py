@@ -82,7 +82,7 @@ class FCOSLoss:
             centerness, target_centerness, weight=positive.to(centerness.dtype), reduction="sum"
         )
 
-        num_images = target_centerness.new_tensor(len(targets))
+        num_images = target_centerness.new_full((), len(targets))
         totals = all_reduce_sum(torch.stack((positive.sum(), target_centerness.sum(), num_images)))
         num_positives, sum_centerness, num_images = totals.unbind()
         world_size = get_world_size()

@@ -113,4 +113,4 @@ class FCOSTargets:
         low, high = per_location["low"][:, None], per_location["high"][:, None]
         eligible = (nearest > 0) & (farthest >= low) & (farthest <= high)
         areas = box_area(boxes, self.box_offset).expand(len(points), -1)
-        return torch.where(eligible, areas, areas.new_tensor(INFINITY)).min(dim=1)
+        return torch.where(eligible, areas, INFINITY).min(dim=1)
