@@ -21,7 +21,7 @@ constexpr int64_t kBlock = 512;
 constexpr int64_t kTask = 32 * kBlock;
 // Dense targets: with more targets above 0 in a block, all of it is computed with the general formula.
 constexpr int64_t kFew = 32;
-constexpr int64_t kGroup = 64;
+constexpr int64_t kGroupBytes = 256;
 
 template <typename T, typename Gamma>
 struct Given {
@@ -62,7 +62,8 @@ MB_HD const acc_t<T>* widen(const T* from, int64_t count, acc_t<T>* buffer) {
 // they would be guessed wrongly.
 template <typename T>
 MB_HD int64_t find_nonzero(const T* elements, int64_t count, int64_t* where) {
-  constexpr int64_t kPerWord = sizeof(uint64_t) / sizeof(T), kWords = kGroup / kPerWord;
+  constexpr int64_t kGroup = kGroupBytes / sizeof(T), kPerWord = sizeof(uint64_t) / sizeof(T);
+  constexpr int64_t kWords = kGroup / kPerWord;
   const auto look_at = [&](int64_t i, int64_t& found) {
     where[found] = i;
     found += static_cast<acc_t<T>>(elements[i]) != acc_t<T>(0);
@@ -116,7 +117,7 @@ MB_HD void evaluate(const Given<T, Gamma>& in, int64_t begin, int64_t count, acc
     return;
   }
   const T* targets = in.targets + begin;
-  int64_t where[kFew + kGroup];
+  int64_t where[kFew + kGroupBytes / sizeof(T)];
   const int64_t found = find_nonzero(targets, count, where);
   if (found <= kFew) {
     for (int64_t k = 0; k < found; ++k) {
