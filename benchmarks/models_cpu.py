@@ -32,26 +32,34 @@ BODIES = {
 def detect(model: nn.Module, picture: Tensor, dtype: torch.dtype = torch.float32):
     """From a picture (3, H, W) in 0..1 to a BoxList in its pixels; masks become COCO's run lengths."""
     mean, std = (picture.new_tensor(numbers).view(3, 1, 1) for numbers in (MEAN, STD))
-    with torch.inference_mode(), torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
-        found = model(to_image_list([(picture - mean) / std], 32))[0].resize((WIDTH, HEIGHT))
+    with torch.inference_mode(), torch.autocast(picture.device.type, dtype=dtype, enabled=dtype != torch.float32):
+        found = model(to_image_list([(picture - mean) / std], 32))[0]
+        found = found.resize((picture.shape[2], picture.shape[1]))
         if found.has_field("mask"):
             found.add_field("rle", paste_rles(found.get_field("mask"), found.bbox, found.size))
     return found
 
 
-def our_sides(file: str, kind: str, picture: Tensor) -> list[Callable]:
-    """What finds objects in float32 and in bfloat16."""
-    model = ours(file).eval()
+def our_model(file: str, kind: str, picture: Tensor) -> nn.Module:
+    """A model in evaluation, on the picture's device, that finds objects in it."""
+    model = ours(file).to(picture.device).eval()
     if kind == "fcos":
         model.rpn.head.bbox_pred.bias.data.fill_(4)  # boxes of 110 pixels
     settle(model, lambda: detect(model, picture))
     find_objects(model, lambda: detect(model, picture), SCORES["fcos" if kind == "fcos" else "faster"], 0.05)
+    return model
+
+
+def our_sides(file: str, kind: str, picture: Tensor) -> list[Callable]:
+    """What finds objects in float32 and in bfloat16."""
+    model = our_model(file, kind, picture)
     copies = [(for_inference(model, dtype), dtype) for dtype in (torch.float32, torch.bfloat16)]
     return [lambda copy=copy, dtype=dtype: detect(copy, picture, dtype) for copy, dtype in copies]
 
 
 def their_side(kind: str, picture: Tensor) -> Callable:
-    model = theirs(kind).eval()
+    model = theirs(kind).to(picture.device).eval()
+    model.transform.min_size, model.transform.max_size = (min(picture.shape[1:]),), max(picture.shape[1:])
     if kind == "fcos":
         model.head.regression_head.bbox_reg.bias.data.fill_(4)  # strides
 

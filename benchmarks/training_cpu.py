@@ -24,31 +24,31 @@ SIDE, PICTURES, OBJECTS = 640, 2, 7  # 7 objects a picture, COCO's mean
 RATE = 1e-4
 
 
-def make_objects() -> tuple[Tensor, Tensor, list]:
-    """Boxes (OBJECTS, 4), labels and polygons: the octagons in them."""
-    corners = torch.rand(OBJECTS, 2) * SIDE / 2
-    boxes = torch.cat((corners, corners + 24 + torch.rand(OBJECTS, 2) * (SIDE / 2 - 30)), dim=1).floor()
+def make_objects(side: int = SIDE, device: str = "cpu") -> tuple[Tensor, Tensor, list]:
+    """Boxes (OBJECTS, 4), labels and polygons, the octagons in them, of a square picture."""
+    corners = torch.rand(OBJECTS, 2) * side / 2
+    boxes = torch.cat((corners, corners + 24 + torch.rand(OBJECTS, 2) * (side / 2 - 30)), dim=1).floor()
     angles = torch.arange(8) * torch.pi / 4
     circle = torch.stack((angles.cos(), angles.sin()), dim=1) / 2 + 0.5
     polygons = [[(box[:2] + circle * (box[2:] - box[:2])).flatten().tolist()] for box in boxes]
-    return boxes, torch.randint(1, CLASSES + 1, (OBJECTS,)), polygons
+    return boxes.to(device), torch.randint(1, CLASSES + 1, (OBJECTS,)).to(device), polygons
 
 
 def our_steps(name: str, pictures: list[Tensor], objects: list) -> list[Callable]:
     """One step in float32 and one in bfloat16, of copies of one model."""
-    targets = []
+    device, size, targets = pictures[0].device, tuple(pictures[0].shape[:0:-1]), []
     for boxes, labels, polygons in objects:
-        target = BoxList(boxes, (SIDE, SIDE))
+        target = BoxList(boxes, size)
         target.add_field("labels", labels)
-        target.add_field("masks", SegmentationMask(polygons, (SIDE, SIDE)))
+        target.add_field("masks", SegmentationMask(polygons, size))
         targets.append(target)
     batch = [(to_image_list(pictures, 32), targets, None)]
     cfg = config(PAIRS[name][0], "SOLVER.BASE_LR", RATE)
-    model = ours(PAIRS[name][0]).eval()
+    model = ours(PAIRS[name][0]).to(device).eval()
     settle(model, lambda: model(pictures))
 
     def step_of(model, dtype):
-        step = TrainingStep(model, make_optimizer(cfg, model), torch.device("cpu"), dtype, 0)
+        step = TrainingStep(model, make_optimizer(cfg, model), device, dtype, 0)
 
         def run():
             losses = step.accumulate(batch)
@@ -62,15 +62,14 @@ def our_steps(name: str, pictures: list[Tensor], objects: list) -> list[Callable
 
 def their_step(name: str, pictures: list[Tensor], objects: list) -> Callable:
     """The step of torchvision's references/detection: SGD with momentum over one group, the loss read every step."""
-    targets = []
+    size, targets = tuple(pictures[0].shape[:0:-1]), []
     for boxes, labels, polygons in objects:
-        masks = torch.stack(
-            [instance.convert_to_binarymask() for instance in SegmentationMask(polygons, (SIDE, SIDE)).instances]
-        )
         # sigmoids count classes from 0
-        targets.append({"boxes": boxes, "labels": labels - int(name == "fcos"), "masks": masks.to(torch.uint8)})
-    model = theirs(name)
-    model.transform.min_size, model.transform.max_size = (SIDE,), SIDE
+        targets.append({"boxes": boxes, "labels": labels - int(name == "fcos")})
+        if name == "mask":
+            targets[-1]["masks"] = SegmentationMask(polygons, size).get_mask_tensor().to(boxes.device)
+    model = theirs(name).to(pictures[0].device)
+    model.transform.min_size, model.transform.max_size = (min(size),), max(size)
     model.eval()
     settle(model, lambda: model(pictures))
     model.train()
