@@ -235,8 +235,8 @@ def seconds(function: Callable, device: torch.device) -> float:
 
 
 def time_row(case: Case, repeats: int, device: torch.device) -> tuple[str, bool]:
-    """The row, and whether what is wanted is met; the sides take turns, a few of which go before. Where torchvision fails,
-    ours is timed alone."""
+    """The row, and whether what is wanted is met; the sides take turns, a few of which go before. Where torchvision
+    fails, ours is timed alone."""
     sides = [case.ours] if case.theirs is None else [case.ours, case.theirs]
     before = 3 if device.type == "cuda" else 1
     for _ in range(before):

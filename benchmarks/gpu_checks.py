@@ -1,4 +1,4 @@
-"""What benchmarks/gpu.py checks before it times anything: every op on the device against its twin in float64 on the CPU."""
+"""What benchmarks/gpu.py checks first: every op on the device against its twin in float64 on the CPU."""
 
 from __future__ import annotations
 

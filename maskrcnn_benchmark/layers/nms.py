@@ -6,9 +6,9 @@ IoU of two xyxy boxes; with `inclusive` a side is x2 - x1 + 1, as in maskrcnn-be
 float32 (float64 when a tensor is), rounded alike on every device. A box is suppressed by a kept box of its group at
 IoU > threshold. CUDA of the forks did that; their CPU kernel used >=. Published results come from CUDA.
 
-Equal scores: the lower index goes first. A box whose score is NaN is left out: it is not kept and suppresses nothing. (So
-callers drop boxes without asking how many they are, for which the host would wait for a GPU.) A box with a NaN coordinate
-overlaps nothing, so it is kept and suppresses nothing; likewise two boxes without area.
+Equal scores: the lower index goes first. A box whose score is NaN is left out: it is not kept and suppresses nothing.
+(So callers drop boxes without asking how many they are, for which the host would wait for a GPU.) A box with a NaN
+coordinate overlaps nothing, so it is kept and suppresses nothing; likewise two boxes without area.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How often the host waits for a GPU in the forward and backward pass of a training step.
 
-Counted on a simulated device, and again by torch where there is a GPU. A step's losses are read once more by the trainer.
+Counted on a simulated device, and again by torch where there is a GPU. The trainer waits once more, for the losses.
 """
 
 import warnings
@@ -32,7 +32,7 @@ MASKS = {
 }
 KEYPOINTS = {
     "roi_heads/keypoint_head/loss.py subsample": 1,  # as DRAWN
-    "roi_heads/keypoint_head/loss.py __call__": 1,  # how many keypoints are visible: half of the heat maps weigh nothing
+    "roi_heads/keypoint_head/loss.py __call__": 1,  # how many keypoints are seen: others' heat maps cost nothing
 }
 STAGES = 3
 WAITS = {
@@ -135,8 +135,8 @@ WAITING = {
     "unique": lambda x: x.unique(),
     "repeat_interleave": lambda x: x.repeat_interleave(x.long()),
     "bincount": lambda x: x.long().bincount(),
-    "numbers to the device": lambda x: x.new_tensor([1.0, 2.0]),
-    "a number to the device": lambda x: torch.tensor(1.0, device="meta"),
+    "numbers to the device": lambda x: x.new_tensor([1.0, 2.0]) + 1,
+    "a number to the device": lambda x: torch.tensor(1.0, device="meta") + 1,
     "a tensor to the device": lambda x: torch.ones(2).to("meta"),
     "a copy to the device": lambda x: x[:2].copy_(torch.ones(2)),
     "indices of the host": lambda x: x[torch.tensor([0, 2])],

@@ -51,11 +51,11 @@ class MaskRCNNLoss:
 
     @torch.no_grad()
     def _targets(self, proposals, targets):
-        """Targets (P, M, M) of the P regions that have an object, their numbers (P,), and labels (R,) of all regions."""
+        """Targets (P, M, M) of the P regions with an object, their numbers (P,), and labels (R,) of all regions."""
         matches, labels = zip(*map(self._match, proposals, targets), strict=True)
         matches, labels = torch.cat(matches), torch.cat(labels)
         boxes = torch.cat([regions.convert("xyxy").bbox for regions in proposals])
-        # Masks are cut out on the host: it waits once, for boxes and matches of all images (whole numbers, exact in float32).
+        # Masks are cut out on the host: it waits once, for boxes and matches (exact in float32) of all images.
         on_host = torch.cat((boxes, matches[:, None].to(boxes.dtype)), dim=1).cpu()
         masks = []
         for regions, target, rows in zip(proposals, targets, on_host.split(list(map(len, proposals))), strict=True):
