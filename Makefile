@@ -23,7 +23,7 @@ setup: $(VENV)/.installed  ## make .venv, install the package and its tools, bui
 	@$(BIN)/python -m maskrcnn_benchmark.utils.build_ops --if-changed || echo "Going on without them."
 
 test: setup  ## run the tests (about ten minutes on two cores)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup  ## check the style
 	$(BIN)/python -m ruff check .

@@ -23,6 +23,7 @@ from functools import partial
 
 import models_cpu
 import ops_cpu
+import timing
 import torch
 import torchvision
 import training_cpu
@@ -225,7 +226,7 @@ def training_cases(device: torch.device, size: tuple[int, int]) -> Iterator[Case
 
 def seconds(function: Callable, device: torch.device) -> float:
     if device.type != "cuda":
-        return ops_cpu.seconds(function)
+        return timing.seconds(function)
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     start.record()
     function()
@@ -235,8 +236,10 @@ def seconds(function: Callable, device: torch.device) -> float:
 
 
 def time_row(case: Case, repeats: int, device: torch.device) -> tuple[str, bool]:
-    """The row, and whether what is wanted is met; the sides take turns, a few of which go before. Where torchvision
-    fails, ours is timed alone."""
+    """The row, and whether what is wanted is met; the sides take turns, a few of which go before.
+
+    Where torchvision fails, ours is timed alone.
+    """
     sides = [case.ours] if case.theirs is None else [case.ours, case.theirs]
     before = 3 if device.type == "cuda" else 1
     for _ in range(before):

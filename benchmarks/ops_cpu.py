@@ -1,20 +1,17 @@
 """Times the CPU ops against torchvision's in one process; see README.md in this folder for the protocol.
 
-python benchmarks/ops_cpu.py [--threads 2] [--repeats 15] [--only nms]
+python benchmarks/ops_cpu.py [--threads 2] [--repeats 15] [--only nms] [--clock wall]
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
-import re
-import time
-from pathlib import Path
 
+import timing
 import torch
 import torchvision
 
-from maskrcnn_benchmark.layers import _native, batched_nms, roi_align, sigmoid_focal_loss
+from maskrcnn_benchmark.layers import batched_nms, roi_align, sigmoid_focal_loss
 from maskrcnn_benchmark.structures.paste_masks import paste_rles
 
 
@@ -117,16 +114,19 @@ def focal_loss_cases():
     positive = torch.randperm(44_800)[: 44_800 * 80 // 1000]  # 0.1 % of all logits
     labels[positive] = torch.randint(1, 81, (len(positive),))
     one_hot = torch.nn.functional.one_hot(labels, 81)[:, 1:].float()
-    x = logits.requires_grad_()
+    x, half = logits.requires_grad_(), logits.detach().bfloat16().requires_grad_()
 
     def theirs():
         torch.autograd.grad(torchvision.ops.sigmoid_focal_loss(x, one_hot, 0.25, 2.0, reduction="sum"), x)
 
-    def ours(targets):
-        torch.autograd.grad(sigmoid_focal_loss(x, targets, 2.0, 0.25, reduction="sum"), x)
+    def ours(logits, targets):
+        return lambda: torch.autograd.grad(sigmoid_focal_loss(logits, targets, 2.0, 0.25, reduction="sum"), logits)
 
-    yield "focal loss forward + backward, labels", lambda: ours(labels), theirs
-    yield "focal loss forward + backward, dense targets", lambda: ours(one_hot), theirs
+    work = "focal loss forward + backward"
+    yield f"{work}, labels", ours(x, labels), theirs
+    yield f"{work}, dense targets", ours(x, one_hot), theirs
+    yield f"{work}, labels, bfloat16", ours(half, labels), theirs
+    yield f"{work}, dense targets, bfloat16", ours(half, one_hot.bfloat16()), theirs
 
 
 def paste_cases():
@@ -156,44 +156,17 @@ CASES = {
 }
 
 
-def seconds(function) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def compare(ours, theirs, repeats: int) -> tuple[float, float]:
-    """Medians in milliseconds; the two sides take turns, so that a busy spell of the machine meets both."""
-    ours(), theirs()
-    pairs = [(seconds(ours), seconds(theirs)) for _ in range(repeats)]
-    return tuple(sorted(side)[repeats // 2] * 1e3 for side in zip(*pairs, strict=True))
-
-
-def machine() -> str:
-    try:
-        model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        model = None
-    return model.group(1) if model else platform.processor()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=15)
+    timing.add_options(parser, repeats=15)
     parser.add_argument("--only", choices=sorted(CASES), default=None)
     arguments = parser.parse_args()
-    if not _native.declared():
-        raise SystemExit(f"no compiled ops to time: {_native.REASONS['cpu']}")
-    torch.set_num_threads(arguments.threads)
-    torch.manual_seed(0)
-    print(f"{machine()}, {torch.backends.cpu.get_cpu_capability()}, {arguments.threads} threads")
-    print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, median of {arguments.repeats}\n")
+    timing.begin(arguments)
     print("| op | ours ms | torchvision ms | ratio |\n|---|---|---|---|")
     for name, cases in CASES.items():
         if arguments.only in (None, name):
-            for title, ours, theirs in cases():
-                mine, other = compare(ours, theirs, arguments.repeats)
+            for title, *sides in cases():
+                mine, other = timing.medians(sides, arguments.repeats, arguments.clock)
                 print(f"| {title} | {mine:.2f} | {other:.2f} | {other / mine:.1f} |", flush=True)
 
 

@@ -18,23 +18,22 @@ from maskrcnn_benchmark.layers import _native
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
+def seconds(function: Callable[[], object], clock: str = "wall") -> float:
+    now = CLOCKS[clock]
+    start = now()
+    function()
+    return now() - start
+
+
 def medians(sides: Sequence[Callable[[], object]], repeats: int, clock: str = "wall") -> list[float]:
     """Milliseconds of each side; they take turns, so that a busy spell of the machine meets all. One turn goes before.
 
     clock: "wall", or "cpu", the time that this process was given on all its threads: with one thread, the time that a
         run would have taken on an idle machine, whatever else is going on. With more, threads that wait count as well.
     """
-    now = CLOCKS[clock]
     for side in sides:
         side()
-    turns = []
-    for _ in range(repeats):
-        turn = []
-        for side in sides:
-            start = now()
-            side()
-            turn.append(now() - start)
-        turns.append(turn)
+    turns = [[seconds(side, clock) for side in sides] for _ in range(repeats)]
     return [sorted(times)[repeats // 2] * 1e3 for times in zip(*turns, strict=True)]
 
 

@@ -19,6 +19,9 @@ STABLE_TORCH_LIBRARY(maskrcnn_benchmark, m) {
 
   // logits (N, K), targets (N,) int or (N, K) float -> (N, K)
   m.def("sigmoid_focal_loss(Tensor logits, Tensor targets, float gamma, float alpha) -> Tensor");
+  // -> (), the sum or mean, without writing the losses. It has no CUDA kernel: there sigmoid_focal_loss is added up.
+  m.def(
+      "sigmoid_focal_loss_sum(Tensor logits, Tensor targets, float gamma, float alpha, bool mean) -> Tensor");
   m.def(
       "sigmoid_focal_loss_backward(Tensor grad, Tensor logits, Tensor targets, float gamma, float alpha) -> Tensor");
 
@@ -27,4 +30,13 @@ STABLE_TORCH_LIBRARY(maskrcnn_benchmark, m) {
   m.def(
       "paste_masks_rle(Tensor masks, Tensor boxes, int height, int width, float threshold, int padding, bool aligned) "
       "-> (Tensor, Tensor)");
+
+  // weight (K, C, 3, 3) -> (36, C * K), which the others take; transposed: for the convolution that takes gradients of
+  // results to those of inputs. Input (N, C, H, W) -> (N, K, H', W'). On the CPU only.
+  m.def("winograd_weight(Tensor weight, bool transposed) -> Tensor");
+  m.def("winograd_conv(Tensor input, Tensor weight, Tensor? bias, int padding, bool relu) -> Tensor");
+  // grad (N, K, H', W'), input (N, C, H, W) -> (K, C, 3, 3) float32
+  m.def("winograd_weight_grad(Tensor grad, Tensor input, int padding) -> Tensor");
+  // the input beside what each convolution (padding 1) and ReLU makes of the one before
+  m.def("winograd_chain(Tensor input, Tensor[] weights, Tensor[] biases) -> Tensor");
 }

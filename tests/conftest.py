@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import secrets
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch: several processes with all threads each wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

@@ -96,7 +96,8 @@ def waits(name, function, args, kwargs, tensors, there, goes_there) -> bool:
         return not (args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
     if name in INDEXING:
         indices = [index for index in args[1] if index is not None]
-        return any(index.dtype in (torch.bool, torch.uint8) or index.device.type == "cpu" for index in indices)
+        masks = (torch.bool, torch.uint8)
+        return any(index.dtype in masks or not isinstance(index, SimulatedTensor) for index in indices)
     return False
 
 

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from maskrcnn_benchmark.config import cfg as default_cfg
 from maskrcnn_benchmark.config import check_values
 from maskrcnn_benchmark.engine.rendezvous import fresh_store
+from maskrcnn_benchmark.layers import winograd
 from maskrcnn_benchmark.utils.collect_env import collect_env_info
 from maskrcnn_benchmark.utils.comm import get_rank, get_world_size, is_main_process
 from maskrcnn_benchmark.utils.logger import setup_logger
@@ -51,7 +52,7 @@ def load_config(config_file: str, opts: list[str]):
 
 
 def start(cfg, args: argparse.Namespace, log_dir: str) -> logging.Logger:
-    """Joins the other processes, chooses the device, and opens the log with what a reader of it wants to know.
+    """Joins the other processes, chooses the device and the ways to compute, and opens the log.
 
     Args:
         cfg: MODEL.DEVICE becomes "cpu" where torch finds no GPU.
@@ -70,6 +71,7 @@ def start(cfg, args: argparse.Namespace, log_dir: str) -> logging.Logger:
     else:
         logger.info("Using %d CPU processes", get_world_size())
         choose_threads(logger)
+    winograd.enable(cfg.WINOGRAD)
     if device_missing and is_main_process():
         logger.warning("MODEL.DEVICE is 'cuda' but torch finds no GPU: going on with the CPU (MODEL.DEVICE cpu)")
     if cfg.MODEL.USE_SYNCBN and get_world_size() > 1 and cfg.MODEL.DEVICE == "cpu":

@@ -3,7 +3,8 @@
 Written out, each of them reads and writes a whole map: of an R-50-FPN's float32 time on a CPU these passes are a
 quarter. Here they join the convolution where that is possible, and run one after the other everywhere else:
 
-- without gradients, on the CPU, oneDNN adds and rectifies while it stores what it has computed;
+- without gradients, on the CPU, oneDNN adds and rectifies while it stores what it has computed, and so does
+  layers/winograd.py;
 - in training, a FrozenBatchNorm2d becomes part of the weights.
 
 Shapes: N images, C channels in, D channels out, R rows.
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
+from maskrcnn_benchmark.layers.winograd import WinogradConv2d, suits, winograd_conv2d
 
 # oneDNN's bfloat16 gradient of 3x3 weights, 256 channels of 14 x 14, one AVX-512 core: 14 ms for 16 maps, but 118 for
 # 15 and 61 for 8, for which it has no good kernel. Small maps are filled up with zeros to a multiple of this.
@@ -42,12 +44,14 @@ def conv_norm_act(
         overwrite_plus: the caller needs `plus` no more, so that the result may take its memory.
     """
     identity = norm is None or type(norm) is nn.Identity
+    if isinstance(conv, WinogradConv2d) and identity and plus is None:
+        return conv(x, relu=relu)
     if _is_plain(conv, nn.Conv2d):
         if identity and _fuses(x, conv):
             return _fused_conv(x, conv, relu, plus, overwrite_plus)
         if not identity and norm.training and conv.bias is None and _is_plain(norm, FrozenBatchNorm2d):
             scale, shift = norm.scale_and_shift()
-            x = conv._conv_forward(x, conv.weight * scale.view(-1, 1, 1, 1), shift)
+            x = _conv(x, conv, conv.weight * scale.view(-1, 1, 1, 1), shift)
         else:
             x = _conv_in_full_batches(x, conv)
             x = x if identity else norm(x)
@@ -68,7 +72,7 @@ class ConvSequential(nn.Sequential):
         layers = [layer for layer in self if type(layer) is not nn.Identity]
         while layers:
             layer = layers.pop(0)
-            if isinstance(layer, nn.Conv2d):
+            if isinstance(layer, (nn.Conv2d, WinogradConv2d)):
                 norm = layers.pop(0) if layers and isinstance(layers[0], FrozenBatchNorm2d) else None
                 relu = bool(layers) and _is_plain(layers[0], nn.ReLU) and layers[0].inplace
                 if relu:
@@ -110,8 +114,20 @@ def _conv_in_full_batches(x, conv):
     missing = -count % FULL_BATCH
     slow = x.device.type == "cpu" and _compute_dtype(x) == torch.bfloat16 and x.shape[2] * x.shape[3] <= SMALL_MAP
     if not (slow and missing and count > FULL_BATCH // 4 and torch.is_grad_enabled()):
+        return _conv(x, conv, conv.weight, conv.bias)
+    filled = torch.cat((x, x.new_zeros(missing, *x.shape[1:])))
+    return _conv(filled, conv, conv.weight, conv.bias)[:count]
+
+
+def _conv(x, conv, weight, bias):
+    """conv(x) with a weight and a bias of the caller's, if it is plain; with its own otherwise."""
+    if not _is_plain(conv, nn.Conv2d):
         return conv(x)
-    return conv(torch.cat((x, x.new_zeros(missing, *x.shape[1:]))))[:count]
+    # in bfloat16 oneDNN's gradients are as fast
+    if torch.is_grad_enabled() and _compute_dtype(x) == torch.float32 and not torch.compiler.is_compiling():
+        if suits(conv) and conv.padding[0] <= 2 and x.numel():
+            return winograd_conv2d(x, weight, bias, conv.padding[0])
+    return conv._conv_forward(x, weight, bias)
 
 
 def _is_plain(module: nn.Module, kind: type) -> bool:

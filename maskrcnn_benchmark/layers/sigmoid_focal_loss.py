@@ -38,6 +38,9 @@ def sigmoid_focal_loss(logits: Tensor, targets: Tensor, gamma: float, alpha: flo
         RuntimeError: an integer target above K (seen by the CPU kernel; the CUDA kernel takes it for background).
     """
     _check(logits, targets, gamma, alpha, reduction)
+    if reduction != "none" and logits.device.type == "cpu" and _native.kernels_for(logits.device):
+        reduced = torch.ops.maskrcnn_benchmark.sigmoid_focal_loss_sum
+        return reduced(logits, targets, float(gamma), float(alpha), reduction == "mean")
     if _native.kernels_for(logits.device):
         loss = torch.ops.maskrcnn_benchmark.sigmoid_focal_loss(logits, targets, float(gamma), float(alpha))
     else:
@@ -132,6 +135,24 @@ if _native.declared():
         backward = torch.ops.maskrcnn_benchmark.sigmoid_focal_loss_backward
         return backward(grad, *ctx.saved_tensors, ctx.gamma, ctx.alpha), None, None, None
 
+    @torch.library.register_fake("maskrcnn_benchmark::sigmoid_focal_loss_sum")
+    def _sum_fake(logits, targets, gamma, alpha, mean):
+        return logits.new_empty(())
+
+    def _setup_sum_context(ctx, inputs, output):
+        *others, ctx.mean = inputs
+        _setup_context(ctx, others, output)
+
+    def _sum_backward(ctx, grad):
+        shape = ctx.saved_tensors[0].shape
+        if ctx.mean:
+            grad = grad / shape.numel()
+        return *_backward(ctx, grad.expand(shape)), None  # the kernel sees that it is one number
+
     torch.library.register_autograd("maskrcnn_benchmark::sigmoid_focal_loss", _backward, setup_context=_setup_context)
-    for _device in ("cpu", "cuda"):
-        torch.library.register_autocast("maskrcnn_benchmark::sigmoid_focal_loss", _device, torch.float32)
+    torch.library.register_autograd(
+        "maskrcnn_benchmark::sigmoid_focal_loss_sum", _sum_backward, setup_context=_setup_sum_context
+    )
+    for _name in ("sigmoid_focal_loss", "sigmoid_focal_loss_sum"):
+        for _device in ("cpu", "cuda"):
+            torch.library.register_autocast(f"maskrcnn_benchmark::{_name}", _device, torch.float32)

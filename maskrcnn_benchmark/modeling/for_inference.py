@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
+from maskrcnn_benchmark.layers.winograd import WinogradConv2d, suits
 
 NORMS = (FrozenBatchNorm2d, nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
-def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
+def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32, winograd: bool = True) -> nn.Module:
     """A copy of `model` in evaluation mode, with each batch norm folded into the convolution before it.
 
     Folded is what certainly follows each other: neighbours in an nn.Sequential, and the pairs that a module class
@@ -21,6 +22,8 @@ def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Mo
     Args:
         dtype: what torch.autocast will compute in. Other than float32, weights of convolutions and linear layers are
             stored in it, so that autocast need not convert them for every picture; the copy runs under autocast only.
+        winograd: on a CPU, compute 3x3 convolutions by layers/winograd.py where that is faster. Results change by
+            float32 rounding; their weights take 4 times the memory.
 
     Returns the copy, which is of no use for training: its state_dict has other keys.
     """
@@ -30,12 +33,22 @@ def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Mo
             if isinstance(getattr(module, conv), nn.Conv2d) and isinstance(getattr(module, norm), NORMS):
                 fold(getattr(module, conv), getattr(module, norm))
                 setattr(module, norm, nn.Identity())
+    if winograd:
+        _use_winograd(model, dtype)
     if dtype != torch.float32:
         for module in model.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
                 for parameter in module.parameters(recurse=False):  # not of a norm inside
                     parameter.data = parameter.data.to(dtype)
     return model
+
+
+def _use_winograd(model: nn.Module, dtype: torch.dtype) -> None:
+    made: dict[nn.Module, nn.Module] = {}  # one for each convolution, however often it is used
+    for module in list(model.modules()):
+        for name, child in module._modules.items():
+            if child in made or suits(child, dtype):
+                made[child] = module._modules[name] = made.get(child) or WinogradConv2d(child)
 
 
 def _pairs(module: nn.Module) -> list[tuple[str, str]]:

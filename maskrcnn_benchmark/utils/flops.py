@@ -14,12 +14,14 @@ def count_multiply_adds(model: nn.Module, run: Callable[[], object]) -> dict[str
     """Multiply-adds by module path ("backbone.body", ...); those of the whole model under "".
 
     Convolutions, deformable ones too, and matrix products count; norms, activations, pooling and resizing do not. One
-    multiply-add is two floating-point operations.
+    multiply-add is two floating-point operations. Winograd's convolutions count as the ordinary ones that they replace.
 
     Args:
         run: calls `model`; it is called once. Tensors may be on the "meta" device.
     """
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_deformable()) as counter:
+    # the counter does not know the fused operators of layers/conv.py, which need oneDNN
+    unfused = torch.backends.mkldnn.flags(enabled=False, allow_tf32=None)
+    with torch.no_grad(), unfused, FlopCounterMode(display=False, custom_mapping=_own_formulas()) as counter:
         run()
     counts = {name: sum(by_op.values()) // 2 for name, by_op in counter.get_flop_counts().items()}
     # the counter's paths begin with the name of the model's class
@@ -27,12 +29,26 @@ def count_multiply_adds(model: nn.Module, run: Callable[[], object]) -> dict[str
     return {path: counts.get(name, 0) for name, path in paths.items()}
 
 
-def _deformable() -> dict:
-    """The formula for deformable convolutions, of which torch has none."""
+def _own_formulas() -> dict:
+    """For the operators that torch has none for."""
     import torchvision.ops  # noqa: F401  (brings the op; a second to import)
 
-    return {torch.ops.torchvision.deform_conv2d: _deform_conv_flops}
+    formulas = {torch.ops.torchvision.deform_conv2d: _deform_conv_flops}
+    ops = torch.ops.maskrcnn_benchmark
+    if hasattr(ops, "winograd_conv"):
+        formulas |= {ops.winograd_conv: _winograd_flops, ops.winograd_chain: _winograd_chain_flops}
+    return formulas
 
 
 def _deform_conv_flops(input_shape, weight_shape, *args, out_shape=None, **kwargs) -> int:
     return 2 * math.prod(out_shape) * math.prod(weight_shape[1:])
+
+
+def _winograd_flops(input_shape, *args, out_shape=None, **kwargs) -> int:
+    return 2 * math.prod(out_shape) * input_shape[1] * 9
+
+
+def _winograd_chain_flops(input_shape, weight_shapes, bias_shapes, **kwargs) -> int:
+    channels = [input_shape[1], *(filters for (filters,) in bias_shapes)]
+    pairs = zip(channels, channels[1:], strict=False)
+    return 2 * input_shape[0] * math.prod(input_shape[2:]) * 9 * sum(inputs * filters for inputs, filters in pairs)

@@ -1,5 +1,6 @@
 """sigmoid_focal_loss against the original's values, its twin, torchvision, and its own contract."""
 
+import functools
 import math
 
 import pytest
@@ -69,7 +70,15 @@ def test_no_logit_overflows():
     loss, grad = loss_and_grad(sigmoid_focal_loss, torch.tensor([[-200.0]]), torch.tensor([1]), 2.0, 0.25)
     assert_close(loss, torch.tensor([[0.25 * 87.33654475]]))
     assert grad.item() < -0.1
-    assert torch.isnan(sigmoid_focal_loss(torch.tensor([[math.nan]]), torch.tensor([0]), 2.0, 0.25)).all()
+
+
+@pytest.mark.parametrize("gamma", [2.0, 1.5, 0.0])
+def test_a_logit_that_is_not_a_number_is_not_hidden(gamma):
+    x = torch.tensor([[math.nan]])
+    for targets in (torch.tensor([0]), torch.tensor([1]), torch.tensor([[0.0]]), torch.tensor([[1.0]])):
+        loss, grad = loss_and_grad(sigmoid_focal_loss, x, targets, gamma, 0.25)
+        assert torch.isnan(loss).all() and torch.isnan(grad).all()
+        assert torch.isnan(sigmoid_focal_loss(x, targets, gamma, 0.25, reduction="sum"))
 
 
 @pytest.mark.parametrize("gamma", [2.0, 1.3])
@@ -92,16 +101,70 @@ def test_integer_and_one_hot_targets_agree(rng_seed):
     assert_close(sigmoid_focal_loss(logits, one_hot, 2.0, 0.25), expected, rtol=1e-6, atol=1e-7)
 
 
-def test_reductions(rng_seed):
+@pytest.mark.parametrize("shape", [(37, 20), (900, 1), (3, 1500), (211, 83)])
+def test_blocks_that_end_amid_rows(rng_seed, shape):
+    # the CPU kernel takes 512 elements at a time, wherever rows begin
+    logits, labels = random_case(*shape)
+    few = (torch.rand(shape) < 0.01).float()
+    half_of_it_soft = torch.rand(shape) * (torch.arange(shape[0])[:, None] > shape[0] // 2)
+    for targets in (labels, few, half_of_it_soft):
+        ours = loss_and_grad(sigmoid_focal_loss, logits, targets, 2.0, 0.25)
+        twin = loss_and_grad(sigmoid_focal_loss_twin, logits, targets, 2.0, 0.25)
+        for mine, other in zip(ours, twin, strict=True):
+            assert_close(mine, other, rtol=2e-6, atol=2e-6)
+        summed = sigmoid_focal_loss(logits, targets, 2.0, 0.25, reduction="sum")
+        assert_close(summed, sigmoid_focal_loss_twin(logits.double(), targets, 2.0, 0.25).sum().float())
+
+
+def test_an_element_does_not_depend_on_the_targets_beside_it(rng_seed):
+    # few targets above 0 are put right one by one, many by another loop
+    logits, _ = random_case(16, 32)
+    soft = torch.rand(logits.shape)
+    few = soft * (torch.rand(logits.shape) < 0.02)
+    many = loss_and_grad(sigmoid_focal_loss, logits, soft, 2.0, 0.25)
+    alone = loss_and_grad(sigmoid_focal_loss, logits, few, 2.0, 0.25)
+    soft[:8] = 0
+    background = loss_and_grad(sigmoid_focal_loss, logits, soft, 2.0, 0.25)
+    for with_many, with_few, with_half in zip(many, alone, background, strict=True):
+        assert with_few[few > 0].equal(with_many[few > 0])
+        assert with_half[:8][few[:8] == 0].equal(with_few[:8][few[:8] == 0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_reductions(rng_seed, dtype):
+    logits, labels = random_case(dtype=dtype)
+    # half types: 3 / 740 is rounded before it meets the slopes, and the gradient after
+    tolerance = {torch.float32: 2e-6, torch.float64: 1e-12, torch.float16: 2e-3, torch.bfloat16: 1e-2}[dtype]
+    for targets in (labels, torch.rand(logits.shape).to(dtype)):
+        for reduction in ("sum", "mean"):
+            exact, x = logits.double().clone().requires_grad_(), logits.clone().requires_grad_()
+            expected = getattr(sigmoid_focal_loss_twin(exact, targets, 2.0, 0.25), reduction)()
+            loss = sigmoid_focal_loss(x, targets, 2.0, 0.25, reduction=reduction)
+            assert loss.dtype == dtype
+            assert_close(loss.double(), expected, rtol=tolerance, atol=0)
+            (3 * expected).backward()
+            (3 * loss).backward()
+            assert_close(x.grad.double(), exact.grad, rtol=tolerance, atol=tolerance)
+
+
+def test_mean_of_float16_does_not_overflow():
+    logits = torch.full((200, 80), 20.0, dtype=torch.float16)
+    targets = torch.zeros(200, dtype=torch.int64)
+    assert_close(sigmoid_focal_loss(logits, targets, 2.0, 0.25, reduction="mean").item(), 15.0)
+    assert sigmoid_focal_loss(logits, targets, 2.0, 0.25, reduction="sum").isinf()
+    assert sigmoid_focal_loss(logits[:0], targets[:0], 2.0, 0.25, reduction="mean").isnan()
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_backward_twice_gives_the_same_and_accumulates(rng_seed, reduction):
     logits, targets = random_case()
-    elements = sigmoid_focal_loss(logits, targets, 2.0, 0.25)
-    assert_close(sigmoid_focal_loss(logits, targets, 2.0, 0.25, reduction="sum"), elements.sum())
-    assert_close(sigmoid_focal_loss(logits, targets, 2.0, 0.25, reduction="mean"), elements.mean())
-    x = logits.clone().requires_grad_()
-    sigmoid_focal_loss(x, targets, 2.0, 0.25, reduction="sum").backward()
-    y = logits.clone().requires_grad_()
-    sigmoid_focal_loss(y, targets, 2.0, 0.25).backward(torch.ones_like(logits))
-    assert x.grad.equal(y.grad)
+    x = (logits * 1).requires_grad_()
+    loss = sigmoid_focal_loss(x * 1, targets, 2.0, 0.25, reduction=reduction).sum()
+    loss.backward(retain_graph=True)
+    first = x.grad.clone()
+    x.grad.mul_(5)  # what was handed out is the caller's
+    loss.backward()
+    assert_close(x.grad, 6 * first)
 
 
 def test_ignored_rows_have_neither_loss_nor_gradient(rng_seed):
@@ -123,14 +186,23 @@ def test_small_shapes(shape):
 def test_large_input_does_not_depend_on_threads(rng_seed):
     logits, targets = random_case(20_000, 80)
     threads = torch.get_num_threads()
+    dense = torch.rand(logits.shape) * (torch.rand(logits.shape) < 0.05)
+    results = {}
     try:
-        torch.set_num_threads(1)
-        one = loss_and_grad(sigmoid_focal_loss, logits, targets, 2.0, 0.25)
-        torch.set_num_threads(2)
-        two = loss_and_grad(sigmoid_focal_loss, logits, targets, 2.0, 0.25)
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            results[count] = [
+                result
+                for given in (targets, dense)
+                for result in (
+                    *loss_and_grad(sigmoid_focal_loss, logits, given, 2.0, 0.25),
+                    sigmoid_focal_loss(logits, given, 2.0, 0.25, reduction="sum"),
+                )
+            ]
     finally:
         torch.set_num_threads(threads)
-    assert one[0].equal(two[0]) and one[1].equal(two[1])
+    for more in (2, 3):
+        assert all(one.equal(other) for one, other in zip(results[1], results[more], strict=True))
 
 
 def test_strided_logits(rng_seed):
@@ -147,7 +219,9 @@ def test_strided_logits(rng_seed):
 def test_gradcheck(rng_seed, gamma):
     logits = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
     for targets in (torch.tensor([0, 1, 4, -1, 2, 0]), torch.rand(6, 4, dtype=torch.float64)):
-        assert torch.autograd.gradcheck(lambda x, t=targets: sigmoid_focal_loss(x, t, gamma, 0.25), (logits,))
+        for how in ("none", "sum", "mean"):
+            loss = functools.partial(sigmoid_focal_loss, targets=targets, gamma=gamma, alpha=0.25, reduction=how)
+            assert torch.autograd.gradcheck(loss, logits)
 
 
 @pytest.mark.parametrize(
@@ -173,11 +247,13 @@ def test_mistakes_are_named(change, error, words):
 @needs_kernels
 def test_opcheck(rng_seed):
     op = torch.ops.maskrcnn_benchmark.sigmoid_focal_loss.default
+    reduced = torch.ops.maskrcnn_benchmark.sigmoid_focal_loss_sum.default
     backward = torch.ops.maskrcnn_benchmark.sigmoid_focal_loss_backward.default
     for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
         logits, targets = random_case(dtype=dtype)
         torch.library.opcheck(op, (logits.requires_grad_(), targets, 2.0, 0.25))
         torch.library.opcheck(op, (logits, torch.rand(logits.shape).to(dtype), 1.5, 0.25))
+        torch.library.opcheck(reduced, (logits, targets, 2.0, 0.25, dtype.itemsize == 2))
         torch.library.opcheck(backward, (torch.ones_like(logits).detach(), logits.detach(), targets, 2.0, 0.25))
 
 
@@ -196,7 +272,10 @@ def test_autocast_computes_in_float32(rng_seed):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = sigmoid_focal_loss(logits, targets, 2.0, 0.25)
         from_half = sigmoid_focal_loss(logits.bfloat16().requires_grad_(), targets, 2.0, 0.25)
+        summed = sigmoid_focal_loss(logits.bfloat16(), targets, 2.0, 0.25, reduction="sum")
     assert loss.equal(sigmoid_focal_loss(logits, targets, 2.0, 0.25))
     assert from_half.dtype == torch.float32
+    assert summed.dtype == torch.float32
+    assert_close(summed, from_half.sum())
     with torch.inference_mode():
         sigmoid_focal_loss(logits, targets, 2.0, 0.25)

@@ -6,6 +6,8 @@ from torch import nn
 
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
+from maskrcnn_benchmark.layers.winograd import WinogradConv2d, suits
+from maskrcnn_benchmark.modeling import backbone as _  # noqa: F401  fills the registry
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.for_inference import NORMS, fold, for_inference
 
@@ -53,6 +55,31 @@ def test_no_batch_norm_is_left_in_a_body_and_maps_are_equal(rng_seed, body, norm
     with torch.no_grad():
         for folded, wanted in zip(copy(x), backbone(x), strict=True):
             assert (folded - wanted).abs().max() <= 1e-9 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("body", ["R-50-FPN", "V-27-FPN", "V2-19-slim-FPN", "V2-19-slim-dw-FPNLite"])
+def test_faster_convolutions_give_equal_maps(rng_seed, body):
+    cfg = defaults.clone()
+    cfg.merge_from_list(["MODEL.BACKBONE.CONV_BODY", body])
+    backbone = with_random_statistics(registry.BACKBONES[body](cfg)).eval()
+    x = torch.randn(1, 3, 96, 64)
+    plain = for_inference(backbone, winograd=False)
+    fast = for_inference(backbone)
+    assert not any(isinstance(module, WinogradConv2d) for module in plain.modules())
+    if not any(suits(module) for module in backbone.modules()):
+        pytest.skip("nothing to replace on this machine")
+    assert any(isinstance(module, WinogradConv2d) for module in fast.modules())
+    with torch.inference_mode():
+        for result, wanted in zip(fast(x), plain(x), strict=True):
+            assert (result - wanted).abs().max() <= 1e-4 * wanted.abs().max()
+
+
+def test_a_convolution_that_is_used_twice_is_replaced_once():
+    shared = nn.Conv2d(16, 16, 3, padding=1)
+    if not suits(shared):
+        pytest.skip("nothing to replace on this machine")
+    model = for_inference(nn.ModuleList([nn.Sequential(shared, nn.ReLU()), shared]))
+    assert isinstance(model[1], WinogradConv2d) and model[0][0] is model[1]
 
 
 def test_other_neighbours_are_left_alone(rng_seed):

@@ -8,7 +8,9 @@ from conftest import GOLDEN, ROOT
 from torch import nn
 
 from maskrcnn_benchmark.config import cfg as defaults
+from maskrcnn_benchmark.layers import _native
 from maskrcnn_benchmark.layers.deform_conv import DFConv2d
+from maskrcnn_benchmark.layers.winograd import WinogradConv2d, chain_into_one
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.utils.flops import count_multiply_adds
 
@@ -34,6 +36,17 @@ def test_deformable_convolution_counts_as_an_ordinary_one_of_its_size():
     counts = count_multiply_adds(model, lambda: model(torch.rand(1, 6, 5, 7)))
     assert counts["conv"] == 4 * 6 * 9 * 35
     assert counts["offset"] == 27 * 6 * 9 * 35
+
+
+@pytest.mark.skipif(not _native.kernels_for(torch.device("cpu")), reason="no compiled ops")
+def test_faster_convolutions_count_as_ordinary_ones():
+    convs = [nn.Conv2d(16, 32, 3, padding=1), nn.Conv2d(32, 48, 3, padding=1)]
+    x = torch.rand(2, 16, 5, 7)
+    fast = [WinogradConv2d(conv) for conv in convs]
+    counts = count_multiply_adds(fast[0], lambda: fast[0](x))
+    assert counts[""] == 2 * 35 * 16 * 32 * 9
+    counts = count_multiply_adds(fast[0], lambda: chain_into_one(x, fast))
+    assert counts[""] == 2 * 35 * (16 * 32 + 32 * 48) * 9
 
 
 @pytest.mark.parametrize("name", COUNTED)

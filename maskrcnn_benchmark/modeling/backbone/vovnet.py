@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from maskrcnn_benchmark.layers.conv import ConvSequential
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
+from maskrcnn_benchmark.layers.winograd import chain_into_one, winograd_relu
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.backbone.body import build_norm, freeze, hold_frozen_statistics, pick_features
 from maskrcnn_benchmark.modeling.backbone.fpn import FPN_LITE_CHANNELS, add_fpn, add_fpn_p3_to_p7
@@ -135,15 +136,19 @@ class OSABlock(nn.Module):
         self.ese = ese
 
     def forward(self, x: Tensor) -> Tensor:
+        convs = [winograd_relu(layer) for layer in self.layers]
+        out = self.concat(self._outputs_of_layers(x) if None in convs else chain_into_one(x, convs))
+        if self.ese is not None:
+            out = self.ese(out)
+        return out + x if self.identity else out
+
+    def _outputs_of_layers(self, x):
         outputs = [x]
         last = self.conv_reduction(x)
         for layer in self.layers:
             last = layer(last)
             outputs.append(last)
-        out = self.concat(torch.cat(outputs, dim=1))
-        if self.ese is not None:
-            out = self.ese(out)
-        return out + x if self.identity else out
+        return torch.cat(outputs, dim=1)
 
 
 class VoVNet(nn.Module):

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from maskrcnn_benchmark.layers.conv import conv_norm_act
+from maskrcnn_benchmark.layers.winograd import shared_filters
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.box_coder import make_box_coder
 from maskrcnn_benchmark.modeling.rpn.anchor_generator import make_anchor_generator
@@ -79,7 +80,8 @@ class RPNModule(nn.Module):
         self.rpn_only = rpn_only
 
     def forward(self, images, features, targets=None):
-        logits, codes = self.head(features)
+        with shared_filters():
+            logits, codes = self.head(features)
         anchors = self.anchor_generator.grid_anchors([feature.shape[-2:] for feature in features])
         if not self.training:
             return self.box_selector_test(anchors, logits, codes, images.image_sizes), {}

@@ -1,6 +1,6 @@
 """How often the host waits for a GPU in the forward and backward pass of a training step.
 
-Counted on a simulated device, and again by torch where there is a GPU. The trainer waits once more, for the losses.
+Counted on a simulated device, and again by torch where there is a GPU. The trainer reads a step's losses once more.
 """
 
 import warnings
@@ -32,7 +32,7 @@ MASKS = {
 }
 KEYPOINTS = {
     "roi_heads/keypoint_head/loss.py subsample": 1,  # as DRAWN
-    "roi_heads/keypoint_head/loss.py __call__": 1,  # how many keypoints are seen: others' heat maps cost nothing
+    "roi_heads/keypoint_head/loss.py __call__": 1,  # how many keypoints are visible: half of the maps weigh nothing
 }
 STAGES = 3
 WAITS = {

@@ -55,7 +55,8 @@ class MaskRCNNLoss:
         matches, labels = zip(*map(self._match, proposals, targets), strict=True)
         matches, labels = torch.cat(matches), torch.cat(labels)
         boxes = torch.cat([regions.convert("xyxy").bbox for regions in proposals])
-        # Masks are cut out on the host: it waits once, for boxes and matches (exact in float32) of all images.
+        # Masks are cut out on the host: it waits once, for boxes and matches (whole numbers, exact in float32) of all
+        # images.
         on_host = torch.cat((boxes, matches[:, None].to(boxes.dtype)), dim=1).cpu()
         masks = []
         for regions, target, rows in zip(proposals, targets, on_host.split(list(map(len, proposals))), strict=True):

@@ -15,6 +15,7 @@ from torch import nn
 from maskrcnn_benchmark.layers.conv import ConvSequential, conv_norm_act
 from maskrcnn_benchmark.layers.deform_conv import DFConv2d
 from maskrcnn_benchmark.layers.scale import Scale
+from maskrcnn_benchmark.layers.winograd import shared_filters
 from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.modeling.rpn.fcos.inference import FCOSPostProcessor
 from maskrcnn_benchmark.modeling.rpn.fcos.loss import FCOSLoss
@@ -142,7 +143,8 @@ class FCOSModule(nn.Module):
             level_locations(*feature.shape[-2:], stride, feature.device)
             for feature, stride in zip(features, self.head.strides, strict=True)
         ]
-        return locations, *self.head(features)
+        with shared_filters():
+            return locations, *self.head(features)
 
 
 def make_fcos_loss_evaluator(cfg):

@@ -12,6 +12,8 @@ import math
 import torch
 from torch import nn
 
+from maskrcnn_benchmark.layers.conv import ConvSequential, conv_norm_act
+from maskrcnn_benchmark.layers.winograd import shared_filters
 from maskrcnn_benchmark.modeling.box_coder import make_box_coder
 from maskrcnn_benchmark.modeling.rpn.anchor_generator import make_anchor_generator_retinanet
 from maskrcnn_benchmark.modeling.rpn.retinanet.inference import make_retinanet_postprocessor
@@ -46,8 +48,8 @@ class RetinaNetHead(nn.Module):
         nn.init.constant_(self.cls_logits.bias, -math.log((1 - prior_prob) / prior_prob))
 
     def forward(self, features):
-        logits = [self.cls_logits(self.cls_tower(feature)) for feature in features]
-        codes = [self.bbox_pred(self.bbox_tower(feature)) for feature in features]
+        logits = [conv_norm_act(self.cls_tower(feature), self.cls_logits) for feature in features]
+        codes = [conv_norm_act(self.bbox_tower(feature), self.bbox_pred) for feature in features]
         return logits, codes
 
 
@@ -55,7 +57,7 @@ def _tower(channels, num_convs):
     layers = []
     for _ in range(num_convs):
         layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers)
+    return ConvSequential(*layers)
 
 
 class RetinaNetModule(nn.Module):
@@ -96,7 +98,8 @@ class RetinaNetModule(nn.Module):
 
     def _outputs(self, features):
         anchors = self.anchor_generator.grid_anchors([feature.shape[-2:] for feature in features])
-        return anchors, *self.head(features)
+        with shared_filters():
+            return anchors, *self.head(features)
 
 
 def build_retinanet(cfg, in_channels):

@@ -1,6 +1,6 @@
-"""Compares the detections of trained models in bfloat16 with those in float32; see README.md in this folder.
+"""Compares what trained models detect in the faster ways with plain float32; see README.md in this folder.
 
-python benchmarks/bf16_accuracy.py RUN [RUN ...] [KEY VALUE ...]
+python benchmarks/accuracy.py RUN [RUN ...] [KEY VALUE ...]
 
 RUN is a folder that training left: config.yml and model_final.pth. DATASETS.TEST is what is tested on.
 """
@@ -26,13 +26,20 @@ from maskrcnn_benchmark.modeling.for_inference import for_inference
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
 from maskrcnn_benchmark.utils.checkpoint import DetectronCheckpointer
 
+# name: dtype, 3x3 convolutions by Winograd's filtering; the first is what the others are compared with
+WAYS = {
+    "float32": (torch.float32, False),
+    "float32, Winograd": (torch.float32, True),
+    "bfloat16": (torch.bfloat16, False),
+    "bfloat16, Winograd": (torch.bfloat16, True),
+}
 SCORE, OVERLAP = 0.3, 0.9  # a detection is the same where label and box agree
 
 
-def detect(cfg, model, loader, dtype):
+def detect(cfg, model, loader, dtype, winograd):
     """(BoxLists by data set index, figures by task and metric)."""
     dataset = loader.dataset
-    found = compute_on_dataset(for_inference(model, dtype), loader, cfg.MODEL.DEVICE, dtype=dtype)
+    found = compute_on_dataset(for_inference(model, dtype, winograd), loader, cfg.MODEL.DEVICE, dtype=dtype)
     found = [found[index] for index in range(len(dataset))]
     iou_types = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -63,21 +70,23 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     logging.disable(logging.WARNING)
     print(f"{timing.cpu_name()}, torch {torch.__version__}\n")
-    print("| run | data | figure | float32 | bfloat16 | difference | detections in both |")
-    print("|---|---|---|---|---|---|---|")
+    print("| run | data | figure | float32 | | | difference | detections in both |")
+    print("|---|---|---|---|---|---|---|---|")
     for run in runs:
         cfg = launch.load_config(os.path.join(run, "config.yml"), ["OUTPUT_DIR", "", *words[len(runs) :]])
         model = build_detection_model(cfg).to(cfg.MODEL.DEVICE)
         DetectronCheckpointer(cfg, model).load(os.path.join(run, "model_final.pth"), use_latest=False)
         for name, loader in make_test_loaders(cfg).items():
-            exact, figures = detect(cfg, model, loader, torch.float32)
-            half, half_figures = detect(cfg, model, loader, torch.bfloat16)
-            both = f"{agreement(exact, half):.3f} / {agreement(half, exact):.3f}"
-            for task, metrics in figures.items():
-                for metric in ("AP", "AP50"):
-                    a, b = metrics[metric], half_figures[task][metric]
-                    row = f"{task} {metric} | {a:.4f} | {b:.4f} | {b - a:+.4f}"
-                    print(f"| {os.path.basename(run)} | {name} | {row} | {both} |", flush=True)
+            (_, plain), *others = WAYS.items()
+            exact, figures = detect(cfg, model, loader, *plain)
+            for way, settings in others:
+                found, other_figures = detect(cfg, model, loader, *settings)
+                both = f"{agreement(exact, found):.3f} / {agreement(found, exact):.3f}"
+                for task, metrics in figures.items():
+                    for metric in ("AP", "AP50"):
+                        a, b = metrics[metric], other_figures[task][metric]
+                        row = f"{task} {metric} | {a:.4f} | {way} | {b:.4f} | {b - a:+.4f}"
+                        print(f"| {os.path.basename(run)} | {name} | {row} | {both} |", flush=True)
 
 
 if __name__ == "__main__":
