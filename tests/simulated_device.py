@@ -65,11 +65,10 @@ class SimulatedDevice(TorchDispatchMode):
         kwargs = kwargs or {}
         tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, torch.Tensor)]
         name = function._schema.name.split("::")[1]
-        if name == "lift_fresh" and args[0].device.type == DEVICE.type:
-            # torch.tensor(numbers, device="meta") throws the numbers away before it comes here
-            self.waits[name, place()] += 1
-            return SimulatedTensor(torch.zeros(args[0].shape, dtype=args[0].dtype))
-        there = any(isinstance(value, SimulatedTensor) for value in tensors)
+        # torch.tensor(numbers, device="meta") throws the numbers away, and not every version of torch comes here for it
+        if any(map(is_without_numbers, tensors)):
+            self.waits["numbers", place()] += 1
+        there = any(value.device.type == DEVICE.type for value in tensors)
         target = kwargs.get("device")
         goes_there = there if target is None else torch.device(target).type == DEVICE.type
         if not there and not goes_there:
@@ -102,7 +101,14 @@ def waits(name, function, args, kwargs, tensors, there, goes_there) -> bool:
     return False
 
 
+def is_without_numbers(value) -> bool:
+    is_there = isinstance(value, torch.Tensor) and value.device.type == DEVICE.type
+    return is_there and not isinstance(value, SimulatedTensor)
+
+
 def on_host(value):
+    if is_without_numbers(value):
+        return torch.zeros(value.shape, dtype=value.dtype)
     return value.data_on_host if isinstance(value, SimulatedTensor) else value
 
 
