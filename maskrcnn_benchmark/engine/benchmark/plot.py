@@ -53,7 +53,7 @@ def save_plot(measurements: Sequence[Measurement], path: str | os.PathLike) -> N
         drawn.grid(True, which="both", alpha=0.25)
         drawn.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         drawn.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "235" else "")
-        drawn.legend(loc="lower right", fontsize=8)
+        drawn.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, fontsize=8)  # below: points are anywhere
     here = machine(measurements[0].device)
     where = f"{here['gpu'] or here['cpu']}, {here['threads']} CPU threads"
     figure.suptitle(f"Published results, and in black what was measured here ({where})", fontsize=11)
