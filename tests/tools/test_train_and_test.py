@@ -110,6 +110,7 @@ def test_training_killed_at_any_moment_ends_bit_identical(project):
 def test_two_processes_have_the_losses_and_figures_of_one(project):
     # small steps: GroupNorm over the one or two values of this model's last maps multiplies every rounding
     project.config["SOLVER"] |= {"MAX_ITER": 4, "BASE_LR": 0.001}
+    project.config["WINOGRAD"] = False  # likewise: what is computed by it depends on the size of the batch
     project.config["MODEL"]["FCOS"]["INFERENCE_TH"] = 0.001  # untrained as it is, it shall find something
     assert_succeeded(project.run("train_net.py", "OUTPUT_DIR", "one"))
     run = project.run("train_net.py", "OUTPUT_DIR", "two", launcher=old_launcher())
