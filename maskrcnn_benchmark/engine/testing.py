@@ -12,6 +12,7 @@ from maskrcnn_benchmark.data import make_data_loader
 from maskrcnn_benchmark.engine.bbox_aug import make_bbox_aug
 from maskrcnn_benchmark.engine.inference import inference
 from maskrcnn_benchmark.evaluation import compare_with_expected
+from maskrcnn_benchmark.modeling.compiled import compile_dense_part
 from maskrcnn_benchmark.modeling.for_inference import for_inference
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
 from maskrcnn_benchmark.utils.comm import broadcast_buffers, get_world_size, synchronize
@@ -81,6 +82,8 @@ def run_test(cfg, model: torch.nn.Module, loaders: dict, check_expected: bool = 
     broadcast_buffers(model)  # one model on all processes, that of rank 0, which is the one in the checkpoints
     dtype = getattr(torch, cfg.DTYPE)
     model = for_inference(model, dtype)
+    if cfg.TEST.COMPILE:
+        compile_dense_part(model)
     if cfg.TEST.BBOX_AUG.ENABLED:
         model = make_bbox_aug(cfg, model)
     iou_types = ("bbox",)

@@ -110,6 +110,8 @@ def _fused_conv(x, conv, relu, plus, overwrite_plus):
 
 def _conv_in_full_batches(x, conv):
     """conv(x), in training by a number of maps whose gradient is fast."""
+    if not torch.is_grad_enabled():  # first: a compiler would make one program for every number of maps
+        return _conv(x, conv, conv.weight, conv.bias)
     count = len(x)
     missing = -count % FULL_BATCH
     slow = x.device.type == "cpu" and _compute_dtype(x) == torch.bfloat16 and x.shape[2] * x.shape[3] <= SMALL_MAP
@@ -137,9 +139,9 @@ def _is_plain(module: nn.Module, kind: type) -> bool:
 
 def _fuses(x: Tensor, layer: nn.Module) -> bool:
     """Whether oneDNN's fused ops can compute this layer: they know neither gradients nor compilers."""
-    if torch.is_grad_enabled() or x.device.type != "cpu" or not _has_fused_ops() or x.numel() == 0:
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # first: a compiler cannot follow what comes behind
         return False
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.is_grad_enabled() or x.device.type != "cpu" or not _has_fused_ops() or x.numel() == 0:
         return False
     if isinstance(layer, nn.Conv2d) and (layer.padding_mode != "zeros" or isinstance(layer.padding, str)):
         return False

@@ -1,10 +1,9 @@
 """What annotations cost in memory: their arrays, once, whatever the epochs and the worker processes."""
 
 import gc
-import multiprocessing
 import pickle
+import subprocess
 import sys
-from itertools import islice
 from pathlib import Path
 from types import FunctionType, ModuleType
 
@@ -12,8 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskrcnn_benchmark.config import cfg as defaults
-from maskrcnn_benchmark.data import make_data_loader
 from maskrcnn_benchmark.data.datasets import COCODataset
 
 PICTURES, PER_PICTURE, SIDE = 200, 1000, 24
@@ -65,40 +62,50 @@ def test_a_data_set_costs_its_arrays(many_objects):
     assert len(pickle.dumps(dataset)) < 1.05 * in_arrays
 
 
-def own_memory(processes):
-    """Bytes by process that it has written itself: what others share, or end to share, does not count."""
-    sizes = []
-    for process in processes:
-        lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
-        sizes.append(1024 * int(next(line.split()[1] for line in lines if line.startswith("Private_Dirty:"))))
-    return sizes
+# A process of its own: what the tests before have left in this one, the workers would copy little by little.
+MEASURE = """
+import multiprocessing
+import sys
+from itertools import islice
+from pathlib import Path
+
+from maskrcnn_benchmark.config import cfg
+from maskrcnn_benchmark.data import make_data_loader
+
+folder, annotations, side, epochs, batches = *sys.argv[1:3], *map(int, sys.argv[3:])
+block = {"FORMAT": "coco", "IMAGES": folder, "ANNOTATIONS": annotations}
+cfg.merge_from_list(["DATASETS.TRAIN", [block], "DATALOADER.NUM_WORKERS", 2, "MODEL.DEVICE", "cpu"])
+cfg.merge_from_list(["SOLVER.IMS_PER_BATCH", 4, "SOLVER.MAX_ITER", epochs * batches, "INPUT.MIN_SIZE_TRAIN", [side]])
+
+
+def print_memory():  # bytes by worker that it has written itself: what others share, or end to share, does not count
+    for worker in multiprocessing.active_children():
+        lines = Path(f"/proc/{worker.pid}/smaps_rollup").read_text().splitlines()
+        print(1024 * int(next(line.split()[1] for line in lines if line.startswith("Private_Dirty:"))), end=" ")
+    print()
+
+
+loader = iter(make_data_loader(cfg))
+begun = 6  # by then each worker has loaded a picture, and all that this takes
+for _ in range(begun):
+    next(loader)
+print_memory()
+for epoch in range(epochs):
+    for _ in islice(loader, batches - (epoch == 0) * begun - (epoch == epochs - 1) * 10):
+        pass
+    print_memory()
+"""
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="no /proc/PID/smaps_rollup to measure by")
 def test_worker_processes_do_not_grow_over_epochs(many_objects):
-    folder, path = many_objects
-    cfg = defaults.clone()
-    batches, epochs = PICTURES // 4, 5
-    block = {"FORMAT": "coco", "IMAGES": str(folder), "ANNOTATIONS": str(path)}
-    cfg.merge_from_list(["DATASETS.TRAIN", [block], "DATALOADER.NUM_WORKERS", 2, "MODEL.DEVICE", "cpu"])
-    cfg.merge_from_list(["SOLVER.IMS_PER_BATCH", 4, "SOLVER.MAX_ITER", epochs * batches])
-    cfg.merge_from_list(["INPUT.MIN_SIZE_TRAIN", [SIDE]])
-    gc.collect()
-    before = set(multiprocessing.active_children())
-    loader = iter(make_data_loader(cfg))
-    begun = 6  # by then each worker has loaded a picture, and all that this takes
-    for _ in range(begun):
-        next(loader)
-    workers = [process for process in multiprocessing.active_children() if process not in before]
-    assert len(workers) == 2
-    sizes = [own_memory(workers)]
-    for epoch in range(epochs):
-        for _ in islice(loader, batches - (epoch == 0) * begun - (epoch == epochs - 1) * 10):
-            pass
-        sizes.append(own_memory(workers))
-    sizes = np.array(sizes)
+    epochs = 5
+    numbers = map(str, (*many_objects, SIDE, epochs, PICTURES // 4))
+    done = subprocess.run([sys.executable, "-c", MEASURE, *numbers], text=True, stdout=subprocess.PIPE, check=True)
+    sizes = np.array([[int(size) for size in line.split()] for line in done.stdout.splitlines()])
+    assert sizes.shape == (1 + epochs, 2), done.stdout
     print("MiB of the workers after some batches and after each epoch:", np.round(sizes / MEGABYTE, 1).tolist())
     first_batch, first_epoch, last = sizes[0], sizes[1], sizes[-1]
-    # Seen: less than half a MiB, twice. Lists and dicts would be copied on reading, tens of MiB a worker.
+    # Seen: about half a MiB, and less. Lists and dicts would be copied on reading, tens of MiB a worker.
     assert (first_epoch - first_batch < 4 * MEGABYTE).all(), "reading annotations copies them"
     assert (last - first_epoch < 2 * MEGABYTE).all(), "a worker grows from epoch to epoch"

@@ -1,0 +1,44 @@
+"""Detectors whose dense part torch.compile has translated find what they found before."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from maskrcnn_benchmark.config import cfg as defaults
+from maskrcnn_benchmark.layers.norm import group_norm
+from maskrcnn_benchmark.modeling.compiled import compile_dense_part, is_compiled
+from maskrcnn_benchmark.modeling.for_inference import for_inference
+
+
+class Detector(nn.Module):
+    """As much of one as is translated."""
+
+    def __init__(self):
+        super().__init__()
+        layers = [nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), group_norm(32), nn.ReLU()]
+        self.backbone = nn.Sequential(*layers)
+        self.rpn = nn.Module()
+        self.rpn.head = nn.Conv2d(32, 4, 1)
+
+    def forward(self, x):
+        return self.rpn.head(self.backbone(x))
+
+
+def test_nothing_is_translated_before_the_first_picture():
+    model = for_inference(Detector())
+    assert compile_dense_part(model) is model
+    assert is_compiled(model.backbone) and is_compiled(model.rpn.head) and not is_compiled(model)
+    assert is_compiled(copy.deepcopy(model).backbone)
+    assert defaults.TEST.COMPILE is False
+
+
+@pytest.mark.slow
+def test_maps_are_equal_for_all_sizes(rng_seed):
+    plain = for_inference(Detector())
+    compiled = compile_dense_part(for_inference(plain))
+    for height, width in ((64, 48), (40, 56), (64, 48)):
+        x = torch.randn(1, 3, height, width)
+        with torch.inference_mode():
+            torch.testing.assert_close(compiled(x), plain(x), rtol=0, atol=1e-5)
