@@ -32,6 +32,7 @@ from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.solver import make_lr_scheduler, make_optimizer
 from maskrcnn_benchmark.utils.checkpoint import DetectronCheckpointer
 from maskrcnn_benchmark.utils.comm import get_rank, get_world_size, is_main_process
+from maskrcnn_benchmark.utils.compute_dtype import compute_dtype
 from maskrcnn_benchmark.utils.miscellaneous import save_config, save_labels
 
 
@@ -92,7 +93,7 @@ def train(cfg, test_loaders, logger):
         device,
         cfg.SOLVER.CHECKPOINT_PERIOD,
         arguments,
-        dtype=getattr(torch, cfg.DTYPE),
+        dtype=compute_dtype(cfg.DTYPE, device),
         accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
         clip_gradients=cfg.SOLVER.CLIP_GRADIENTS,
         evaluate=evaluate if test_loaders else None,

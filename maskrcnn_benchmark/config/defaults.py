@@ -15,7 +15,8 @@ _C = CN()
 
 # Seed of weights, sample order and augmentation; the same in every process (new).
 _C.SEED = 0
-# "float32", or mixed precision by torch.amp in "float16" (with loss scaling) or "bfloat16".
+# "float32", or mixed precision by torch.amp in "float16" (with loss scaling) or "bfloat16"; "auto": bfloat16 where the
+# CPU or GPU multiplies it in hardware, else float32.
 _C.DTYPE = "float32"
 # 3x3 convolutions on a CPU with a quarter of the multiplications, where that is faster; rounding errors are about twice
 # as large (new).

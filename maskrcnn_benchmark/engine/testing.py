@@ -16,6 +16,7 @@ from maskrcnn_benchmark.modeling.compiled import compile_dense_part
 from maskrcnn_benchmark.modeling.for_inference import for_inference
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
 from maskrcnn_benchmark.utils.comm import broadcast_buffers, get_world_size, synchronize
+from maskrcnn_benchmark.utils.compute_dtype import compute_dtype
 from maskrcnn_benchmark.utils.miscellaneous import mkdir
 
 
@@ -80,7 +81,7 @@ def run_test(cfg, model: torch.nn.Module, loaders: dict, check_expected: bool = 
     """
     model = getattr(model, "module", model)
     broadcast_buffers(model)  # one model on all processes, that of rank 0, which is the one in the checkpoints
-    dtype = getattr(torch, cfg.DTYPE)
+    dtype = compute_dtype(cfg.DTYPE, cfg.MODEL.DEVICE)
     model = for_inference(model, dtype)
     if cfg.TEST.COMPILE:
         compile_dense_part(model)

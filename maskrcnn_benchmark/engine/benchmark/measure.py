@@ -24,6 +24,7 @@ from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasti
 from maskrcnn_benchmark.solver import make_optimizer
 from maskrcnn_benchmark.structures.paste_masks import paste_rles
 from maskrcnn_benchmark.utils.checkpoint import DetectronCheckpointer
+from maskrcnn_benchmark.utils.compute_dtype import compute_dtype
 from maskrcnn_benchmark.utils.energy import energy_meter
 from maskrcnn_benchmark.utils.flops import count_multiply_adds
 from maskrcnn_benchmark.utils.peak_memory import MemoryMeter
@@ -97,7 +98,7 @@ class Subject:
     def __init__(self, name: str, cfg, dataset, weights: str = ""):
         self.name, self.cfg, self.dataset, self.weights = name, cfg, dataset, weights
         self.device = torch.device(cfg.MODEL.DEVICE)
-        self.dtype = getattr(torch, cfg.DTYPE)
+        self.dtype = compute_dtype(cfg.DTYPE, self.device)
         self.transforms = build_transforms(cfg, is_train=False)
         self.collate = BatchCollator(cfg.DATALOADER.SIZE_DIVISIBILITY)
         self.clock = StageClock(self.device)
@@ -232,7 +233,7 @@ def _summary(subject: Subject, stages: list[dict[str, float]], totals: list[floa
     return Measurement(
         name=subject.name,
         device=str(subject.device),
-        dtype=subject.cfg.DTYPE,
+        dtype=str(subject.dtype).removeprefix("torch."),
         weights=subject.weights or "random",
         parameters=subject.parameters,
         multiply_adds=subject.multiply_adds,
