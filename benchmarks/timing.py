@@ -14,6 +14,7 @@ import torch
 import torchvision
 
 from maskrcnn_benchmark.layers import _native
+from maskrcnn_benchmark.utils.kept_memory import keep_freed_memory
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -57,6 +58,7 @@ def _cpu_info(key: str) -> str:
 def add_options(parser: argparse.ArgumentParser, repeats: int) -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--keep-memory", action="store_true", help="as KEEP_FREED_MEMORY does, for both sides")
     parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall", help="cpu: of this process's threads")
 
 
@@ -69,9 +71,12 @@ def begin(arguments: argparse.Namespace) -> None:
     if not _native.declared():
         raise SystemExit(f"no compiled ops to time: {_native.REASONS['cpu']}")
     torch.set_num_threads(arguments.threads)
+    if arguments.keep_memory:
+        keep_freed_memory()
     torch.manual_seed(0)
     half = [name for name in ("avx512_bf16", "amx_bf16") if name in cpu_flags()]
     print(f"{cpu_name()}, {torch.backends.cpu.get_cpu_capability()}, bfloat16 by {' and '.join(half) or 'neither'}")
     load = f"{os.getloadavg()[0]:.1f} of {os.cpu_count()} cores"
-    print(f"{arguments.threads} threads, {arguments.clock} time, load before {load}")
+    kept = ", freed memory kept" if arguments.keep_memory else ""
+    print(f"{arguments.threads} threads, {arguments.clock} time, load before {load}{kept}")
     print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, median of {arguments.repeats}\n")

@@ -28,6 +28,7 @@ from maskrcnn_benchmark.engine.benchmark.subjects import subject_of
 from maskrcnn_benchmark.engine.testing import choose_weights
 from maskrcnn_benchmark.utils.atomic_write import write_json
 from maskrcnn_benchmark.utils.checkpoint import Checkpointer
+from maskrcnn_benchmark.utils.kept_memory import keep_freed_memory
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -59,10 +60,12 @@ def main() -> None:
     arguments = parse_arguments()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     launch.choose_threads(logging.getLogger("maskrcnn_benchmark"))
+    configs = [launch.load_config(file, arguments.opts) for file in arguments.config_file]
+    if all(cfg.KEEP_FREED_MEMORY for cfg in configs):
+        keep_freed_memory()
     with contextlib.ExitStack() as folders:
         subjects = []
-        for file in arguments.config_file:
-            cfg = launch.load_config(file, arguments.opts)
+        for file, cfg in zip(arguments.config_file, configs, strict=True):
             weights = ""
             if arguments.weights:
                 last = Checkpointer(torch.nn.Identity(), save_dir=cfg.OUTPUT_DIR)

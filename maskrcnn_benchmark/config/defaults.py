@@ -21,6 +21,9 @@ _C.DTYPE = "float32"
 # 3x3 convolutions on a CPU with a quarter of the multiplications, where that is faster; rounding errors are about twice
 # as large (new).
 _C.WINOGRAD = True
+# On a CPU, keep freed memory for the next picture, instead of asking the system for it every time: faster, and up to a
+# quarter more memory (new).
+_C.KEEP_FREED_MEMORY = True
 # apex's switch; accepted and without effect, as torch.amp prints nothing.
 _C.AMP_VERBOSE = False
 # Everything a run writes goes below this folder.

@@ -18,6 +18,7 @@ from maskrcnn_benchmark.engine.rendezvous import fresh_store
 from maskrcnn_benchmark.layers import winograd
 from maskrcnn_benchmark.utils.collect_env import collect_env_info
 from maskrcnn_benchmark.utils.comm import get_rank, get_world_size, is_main_process
+from maskrcnn_benchmark.utils.kept_memory import keep_freed_memory
 from maskrcnn_benchmark.utils.logger import setup_logger
 from maskrcnn_benchmark.utils.miscellaneous import mkdir
 
@@ -71,6 +72,8 @@ def start(cfg, args: argparse.Namespace, log_dir: str) -> logging.Logger:
     else:
         logger.info("Using %d CPU processes", get_world_size())
         choose_threads(logger)
+        if cfg.KEEP_FREED_MEMORY:
+            keep_freed_memory()
     winograd.enable(cfg.WINOGRAD)
     if device_missing and is_main_process():
         logger.warning("MODEL.DEVICE is 'cuda' but torch finds no GPU: going on with the CPU (MODEL.DEVICE cpu)")

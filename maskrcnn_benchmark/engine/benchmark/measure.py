@@ -17,7 +17,9 @@ from maskrcnn_benchmark.data.transforms import build_transforms
 from maskrcnn_benchmark.engine.benchmark.random_weights import set_score_thresholds, set_statistics
 from maskrcnn_benchmark.engine.benchmark.stages import STAGES, StageClock, synchronize
 from maskrcnn_benchmark.engine.trainer import TrainingStep
+from maskrcnn_benchmark.layers import winograd
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
+from maskrcnn_benchmark.modeling.compiled import compile_dense_part
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.modeling.for_inference import for_inference
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
@@ -104,14 +106,17 @@ class Subject:
         self.clock = StageClock(self.device)
         self.pasting = mask_pasting(cfg)
         memory = MemoryMeter(self.device)
-        self.model, self.parameters = self._build_model()
+        with winograd.enabled(cfg.WINOGRAD):
+            self.model, self.parameters = self._build_model()
+        images = self._images(0)
+        self.network_input = tuple(images.tensors.shape[-2:])
+        self.multiply_adds = self._multiply_adds(images)
+        if cfg.TEST.COMPILE:
+            compile_dense_part(self.model)
         memory.start()
         self.detections = [self.detect(index) for index in range(len(dataset))]
         synchronize(self.device)
         self.test_memory = memory.peak()
-        images = self._images(0)
-        self.network_input = tuple(images.tensors.shape[-2:])
-        self.multiply_adds = self._multiply_adds(images)
 
     def _build_model(self):
         model = build_detection_model(self.cfg).to(self.device).eval()
@@ -175,8 +180,9 @@ class Subject:
         )
 
         def run():
-            step.accumulate([batch])
-            step.update()
+            with winograd.enabled(self.cfg.WINOGRAD):
+                step.accumulate([batch])
+                step.update()
 
         return run
 

@@ -8,6 +8,8 @@ import time
 import torch
 from torch import nn
 
+from maskrcnn_benchmark.modeling.compiled import is_compiled
+
 STAGES = ("load", "preprocess", "backbone", "FPN", "heads", "post-processing")
 
 # Modules of a model by their path. What a model does outside of them (padding, merging segments) is post-processing.
@@ -59,11 +61,12 @@ class StageClock:
 
     @contextlib.contextmanager
     def inside(self, model: nn.Module):
-        """While the context lasts, calls of the model are divided into stages."""
+        """While the context lasts, calls of the model are divided into stages; what is compiled belongs to one."""
+        compiled = tuple(f"{path}." for path, module in model.named_modules() if is_compiled(module))
         handles = []
         for path, module in model.named_modules():
             name = stage_of(path)
-            if name is not None:
+            if name is not None and not path.startswith(compiled):
                 handles.append(module.register_forward_pre_hook(lambda *_, name=name: self._enter(name)))
                 handles.append(module.register_forward_hook(lambda *_: self._leave()))
         try:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from maskrcnn_benchmark.engine.benchmark.stages import STAGES, StageClock, stage_of
+from maskrcnn_benchmark.modeling.compiled import compile_dense_part
 
 STEP = 0.02
 
@@ -43,6 +44,14 @@ def test_inner_stages_take_their_time_away_from_outer_ones():
     assert clock.seconds["preprocess"] == 0
     inside = sum(seconds for name, seconds in clock.seconds.items() if name != "load")
     assert inside == pytest.approx(whole, abs=STEP / 2)
+
+
+def test_a_compiled_part_is_one_stage():
+    model = Sleep(0, backbone=Sleep(0, fpn=Sleep(STEP)))
+    compile_dense_part(model)
+    with StageClock(torch.device("cpu")).inside(model):
+        assert model.backbone._forward_hooks
+        assert not model.backbone.fpn._forward_hooks, "the compiler would have to follow the clock"
 
 
 def test_a_model_is_not_watched_any_more_afterwards():
