@@ -33,10 +33,9 @@ def compile_dense_part(model: nn.Module) -> nn.Module:
 
     Returns the model. Hooks on modules inside the parts are translated as well, where that is possible.
     """
-    for path in DENSE_PARTS:
-        parent, _, name = path.rpartition(".")
-        part = getattr(model.get_submodule(parent), name, None)
-        if part is not None and not is_compiled(part):
+    parts = dict(model.named_modules())
+    for part in (parts[path] for path in DENSE_PARTS if path in parts):
+        if not is_compiled(part):
             if all(parameter.device.type == "cpu" for parameter in part.parameters()):
                 make_group_norms_opaque(part)
             part.forward = _CompiledForward(part)
