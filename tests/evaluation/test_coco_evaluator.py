@@ -186,6 +186,13 @@ def test_image_ids_may_be_text(evaluator, random_scenes, rng_seed):
     assert (ground_truth, detections) == before
 
 
+def test_detections_of_other_pictures_are_named(evaluator, random_scenes, rng_seed):
+    ground_truth, detections = random_scenes(np.random.default_rng(rng_seed))
+    detections += [_detection(image_id, 3, [1, 1, 5, 5], 0.5) for image_id in (6, 400)]
+    with pytest.raises(ValueError, match="2 pictures with detections are not in the ground truth: 400, 6"):
+        run_evaluator(ground_truth, detections, evaluator=evaluator)
+
+
 def test_unusable_and_flat_boxes_are_counted(tmp_path, caplog):
     path = tmp_path / "bad.json"
     boxes = [[1, 1, 5, 5], [1, 1, float("nan"), 5], None, [1, 2, 3], "box", [4, 4, 0, 9]]
