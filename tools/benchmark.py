@@ -28,6 +28,7 @@ from maskrcnn_benchmark.engine.benchmark.subjects import subject_of
 from maskrcnn_benchmark.engine.testing import choose_weights
 from maskrcnn_benchmark.utils.atomic_write import write_json
 from maskrcnn_benchmark.utils.checkpoint import Checkpointer
+from maskrcnn_benchmark.utils.figure_file import check_figure_file
 from maskrcnn_benchmark.utils.kept_memory import keep_freed_memory
 
 
@@ -53,6 +54,11 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--config-file wants files that end with .yaml")
     if min(arguments.pictures, arguments.repeats, *arguments.size) < 1:
         parser.error("--pictures, --repeats and both numbers of --size are at least 1")
+    if arguments.plot:
+        try:
+            check_figure_file(arguments.plot)
+        except (ImportError, ValueError) as error:
+            parser.error(str(error))
     return arguments
 
 

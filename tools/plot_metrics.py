@@ -13,6 +13,7 @@ import os
 import sys
 
 from maskrcnn_benchmark.engine.metrics_file import FILE_NAME, read_metrics
+from maskrcnn_benchmark.utils.figure_file import check_figure_file, new_figure, save_figure
 
 
 def curve(folder: str, metric: str) -> list[tuple[int, float]]:
@@ -43,20 +44,17 @@ def main() -> int:
     if len(labels) != len(args.folders):
         parser.error(f"--labels has {len(labels)} names for {len(args.folders)} folders")
     try:
-        from matplotlib.figure import Figure
-
+        check_figure_file(args.output)
         curves = [curve(folder, args.metric) for folder in args.folders]
-    except ImportError:
-        parser.exit(1, f'{parser.prog}: needs matplotlib; run: pip install "maskrcnn-benchmark[benchmark]"\n')
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = new_figure(figsize=(7, 4), dpi=100, layout="constrained")
     axes = figure.add_subplot(xlabel="iteration", ylabel=args.metric, title=args.title)
     for points, label in zip(curves, labels, strict=True):
         axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 50 else "", label=label)
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(args.output, dpi=100)
+    save_figure(figure, args.output)
     print(args.output)
     return 0
 

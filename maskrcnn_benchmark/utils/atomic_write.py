@@ -23,10 +23,12 @@ def atomic_write(path: str | os.PathLike):
     """Opens a binary file beside `path` and moves it onto `path` when the block ends without an error.
 
     A reader sees the old file or the new one, never a part, whenever the process or the machine stops: the data are on
-    the disk before the name is. After an error the old file is as it was, and the temporary one is gone.
+    the disk before the name is. After an error the old file is as it was, and the temporary one is gone. Folders that
+    lack are made.
     """
     path = os.path.abspath(path)
     folder, name = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
     for left_by_a_killed_run in glob.glob(os.path.join(glob.escape(folder), f".{glob.escape(name)}.*.tmp")):
         os.remove(left_by_a_killed_run)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")

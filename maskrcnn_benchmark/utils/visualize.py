@@ -259,6 +259,5 @@ def save_picture(image: np.ndarray, path: str | os.PathLike) -> None:
     format_name = Image.registered_extensions().get(extension)
     if format_name not in Image.SAVE:
         raise ValueError(f"can't write a picture to {path}: extension {extension!r} is unknown; use .png or .jpg")
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     with atomic_write(path) as file:
         Image.fromarray(image).save(file, format=format_name, quality=92)

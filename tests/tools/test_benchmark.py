@@ -8,11 +8,11 @@ def test_measures_the_last_checkpoint_on_the_test_set(project):
     trained = project.run("train_net.py", "--skip-test", "SOLVER.MAX_ITER", "1")
     assert trained.returncode == 0, trained.stderr
     done = project.run(
-        "benchmark.py", "--weights", "--data", "--repeats", "1", "--warm-up", "0", "--json", "figures.json"
+        "benchmark.py", "--weights", "--data", "--repeats", "1", "--warm-up", "0", "--json", "new/figures.json"
     )
     assert done.returncode == 0, done.stderr
     assert "model_final.pth" in done.stdout
-    content = json.loads((project.folder / "figures.json").read_text())
+    content = json.loads((project.folder / "new" / "figures.json").read_text())
     assert content["settings"]["pictures"] == "DATASETS.TEST"
     assert content["configs"][0]["network_input"] == [64, 64]
 
@@ -28,3 +28,10 @@ def test_no_file_is_an_error(project):
     done = project.run("benchmark.py", "--config-file", "DTYPE", "bfloat16")
     assert done.returncode != 0
     assert "files that end with .yaml" in done.stderr
+
+
+def test_a_picture_that_cannot_be_written_is_an_error_before_anything_is_measured(project):
+    done = project.run("benchmark.py", "--plot", "speed.word")
+    assert done.returncode == 2
+    assert "can't draw to speed.word: ending 'word' is unknown" in done.stderr or "matplotlib" in done.stderr
+    assert "preparing" not in done.stderr

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from io import BytesIO
 
 from maskrcnn_benchmark.engine.benchmark.measure import Measurement
 from maskrcnn_benchmark.engine.benchmark.published import TABLES, Table, published_accuracy
 from maskrcnn_benchmark.engine.benchmark.report import machine
-from maskrcnn_benchmark.utils.atomic_write import atomic_write
+from maskrcnn_benchmark.utils.figure_file import new_figure, save_figure
 from maskrcnn_benchmark.utils.visualize import overlap
 
 METRICS = {"box AP": "COCO box AP, %", "mIoU": "VOC 2012 mIoU, %"}
@@ -37,12 +36,7 @@ def save_plot(measurements: Sequence[Measurement], path: str | os.PathLike) -> N
         ImportError: matplotlib is not installed.
         ValueError: it can't write such files.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('the plot needs matplotlib; run: pip install "maskrcnn-benchmark[benchmark]"') from error
-
-    figure = Figure(figsize=(15, 8.5), dpi=DPI, layout="constrained")
+    figure = new_figure(figsize=(15, 8.5), dpi=DPI, layout="constrained")
     axes = dict(zip(METRICS, figure.subplots(1, 2, width_ratios=(3.2, 1)), strict=True))
     colors = {system: f"C{k}" for k, system in enumerate(dict.fromkeys(table.system for table in TABLES))}
     points = [point for table in TABLES for point in _draw_table(axes, table, colors[table.system])]
@@ -59,11 +53,7 @@ def save_plot(measurements: Sequence[Measurement], path: str | os.PathLike) -> N
     figure.suptitle(f"Published results, and in black what was measured here ({where})", fontsize=11)
     figure.draw_without_rendering()  # only then points have their places
     _name_points(points)
-    extension = os.path.splitext(os.fspath(path))[1].lstrip(".") or "png"
-    content = BytesIO()
-    figure.savefig(content, format=extension)
-    with atomic_write(path) as file:
-        file.write(content.getvalue())
+    save_figure(figure, path)
 
 
 def _draw_table(axes: dict, table: Table, color: str) -> list[tuple]:
