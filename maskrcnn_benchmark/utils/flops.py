@@ -36,7 +36,7 @@ def _own_formulas() -> dict:
     formulas = {torch.ops.torchvision.deform_conv2d: _deform_conv_flops}
     ops = torch.ops.maskrcnn_benchmark
     if hasattr(ops, "winograd_conv"):
-        formulas |= {ops.winograd_conv: _winograd_flops, ops.winograd_chain: _winograd_chain_flops}
+        formulas |= {ops.winograd_conv: winograd_flops, ops.winograd_chain: winograd_chain_flops}
     return formulas
 
 
@@ -44,11 +44,11 @@ def _deform_conv_flops(input_shape, weight_shape, *args, out_shape=None, **kwarg
     return 2 * math.prod(out_shape) * math.prod(weight_shape[1:])
 
 
-def _winograd_flops(input_shape, *args, out_shape=None, **kwargs) -> int:
+def winograd_flops(input_shape, *args, out_shape=None, **kwargs) -> int:
     return 2 * math.prod(out_shape) * input_shape[1] * 9
 
 
-def _winograd_chain_flops(input_shape, weight_shapes, bias_shapes, **kwargs) -> int:
+def winograd_chain_flops(input_shape, weight_shapes, bias_shapes, **kwargs) -> int:
     channels = [input_shape[1], *(filters for (filters,) in bias_shapes)]
     pairs = zip(channels, channels[1:], strict=False)
     return 2 * input_shape[0] * math.prod(input_shape[2:]) * 9 * sum(inputs * filters for inputs, filters in pairs)

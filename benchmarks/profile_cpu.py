@@ -1,0 +1,97 @@
+"""Where a detector's time on the CPU goes, kind of work by kind of work, with the speed that each reaches.
+
+python benchmarks/profile_cpu.py [--only V-39] [--threads 2] [--repeats 7] [--keep-memory]
+
+Every operator that torch or this package runs for a picture is timed; what is left of the picture's time is Python's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections import defaultdict
+from time import perf_counter
+
+import timing
+import torch
+from models_cpu import BODIES, HEIGHT, WIDTH, our_sides
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from maskrcnn_benchmark.utils.flops import winograd_chain_flops, winograd_flops
+
+CONVOLUTIONS = ("aten::convolution", "mkldnn::_convolution_pointwise", "mkldnn::_convolution_pointwise_")
+PRODUCTS = ("aten::addmm", "aten::mm", "mkldnn::_linear_pointwise")
+WINOGRAD, ORDINARY, PRODUCT = "3x3 by Winograd", "other convolutions", "linear layers"
+REST, PYTHON = "other operators", "between operators"
+
+
+class Profile(TorchDispatchMode):
+    """Adds up seconds and floating-point operations of each kind of work while it is entered."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.flops: dict[str, int] = defaultdict(int)
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        start = perf_counter()
+        result = operator(*args, **(kwargs or {}))
+        taken = perf_counter() - start
+        kind, flops = kind_and_flops(operator, args, result)
+        self.seconds[kind] += taken
+        self.flops[kind] += flops
+        return result
+
+
+def kind_and_flops(operator, args, result) -> tuple[str, int]:
+    name, overload = operator.name().partition(".")[::2]
+    tensors = [argument for argument in args if isinstance(argument, torch.Tensor)]
+    if name == "maskrcnn_benchmark::winograd_conv":
+        return WINOGRAD, winograd_flops(tensors[0].shape, out_shape=result.shape)
+    if name == "maskrcnn_benchmark::winograd_chain":
+        return WINOGRAD, winograd_chain_flops(tensors[0].shape, (), [bias.shape for bias in args[2]])
+    if name in CONVOLUTIONS:
+        weight = tensors[2 if overload == "binary" else 1]  # binary: something is added to the convolution
+        return ORDINARY, 2 * result.numel() * math.prod(weight.shape[1:])
+    if name in PRODUCTS:
+        rows = tensors[1] if name == "aten::addmm" else tensors[0]
+        return PRODUCT, 2 * result.numel() * rows.shape[1]
+    return REST, 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    timing.add_options(parser, repeats=7)
+    parser.add_argument("--only", choices=BODIES, default=None)
+    arguments = parser.parse_args()
+    timing.begin(arguments)
+    picture = torch.rand(3, HEIGHT, WIDTH)
+    print("| Faster R-CNN | dtype | work | ms | G multiply-adds | GFLOP/s |\n|---|---|---|---|---|---|")
+    for body in [name for name in BODIES if arguments.only in (None, name)]:
+        for dtype, side in zip(("float32", "bfloat16"), our_sides(BODIES[body], "faster", picture), strict=True):
+            rows = measure(side, arguments.repeats)
+            for kind, (seconds, flops) in rows.items():
+                speed = f"{flops / 2e9:.1f} | {flops / seconds / 1e9:.0f}" if flops else "| "
+                print(f"| {body} | {dtype} | {kind} | {seconds * 1e3:.1f} | {speed} |", flush=True)
+
+
+def measure(side, repeats: int) -> dict[str, tuple[float, int]]:
+    """(median seconds, floating-point operations) of each kind of work in one call of side()."""
+    side()
+    runs = []
+    for _ in range(repeats):
+        with Profile() as profile:
+            start = perf_counter()
+            side()
+            whole = perf_counter() - start
+        profile.seconds[PYTHON] = whole - sum(profile.seconds.values())
+        runs.append(profile)
+    middle = repeats // 2
+    return {
+        kind: (sorted(run.seconds[kind] for run in runs)[middle], runs[0].flops[kind])
+        for kind in (WINOGRAD, ORDINARY, PRODUCT, REST, PYTHON)
+    }
+
+
+if __name__ == "__main__":
+    main()
