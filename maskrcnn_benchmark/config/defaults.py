@@ -19,7 +19,7 @@ _C.SEED = 0
 # CPU or GPU multiplies it in hardware, else float32.
 _C.DTYPE = "float32"
 # 3x3 convolutions on a CPU with a quarter of the multiplications, where that is faster; rounding errors are about twice
-# as large (new).
+# as large. The tools set it for their whole process (new).
 _C.WINOGRAD = True
 # On a CPU, keep freed memory for the next picture, instead of asking the system for it every time: faster, and up to a
 # quarter more memory (new).

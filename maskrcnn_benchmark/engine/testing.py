@@ -82,7 +82,7 @@ def run_test(cfg, model: torch.nn.Module, loaders: dict, check_expected: bool = 
     model = getattr(model, "module", model)
     broadcast_buffers(model)  # one model on all processes, that of rank 0, which is the one in the checkpoints
     dtype = compute_dtype(cfg.DTYPE, cfg.MODEL.DEVICE)
-    model = for_inference(model, dtype)
+    model = for_inference(model, dtype, winograd=cfg.WINOGRAD)
     if cfg.TEST.COMPILE:
         compile_dense_part(model)
     if cfg.TEST.BBOX_AUG.ENABLED:

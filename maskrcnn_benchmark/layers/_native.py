@@ -76,6 +76,19 @@ def declared() -> bool:
     return "cpu" in LOADED
 
 
+def forbid_gradients(name: str, instead: str) -> None:
+    """Has the op `name` raise where its results are differentiated: without that, autograd takes them for constants.
+
+    Args:
+        instead: the function that can be differentiated, for the message.
+    """
+
+    def backward(ctx, *grads):
+        raise RuntimeError(f"{name} has no gradient, so it can't be differentiated twice; {instead} can")
+
+    torch.library.register_autograd(f"maskrcnn_benchmark::{name}", backward)
+
+
 def kernels_for(device: torch.device) -> bool:
     """Whether compiled kernels run on this device. The first no of a process warns, with the reason and the remedy."""
     if device.type in _DEVICES:

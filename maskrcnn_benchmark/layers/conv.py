@@ -7,6 +7,8 @@ quarter. Here they join the convolution where that is possible, and run one afte
   layers/winograd.py;
 - in training, a FrozenBatchNorm2d becomes part of the weights.
 
+oneDNN's ReLU makes 0 of a NaN, where torch's keeps it. So `for_inference` looks for weights that are not finite.
+
 Shapes: N images, C channels in, D channels out, R rows.
 """
 
@@ -14,8 +16,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
+from maskrcnn_benchmark.layers.hooks import any_watched, is_watched
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
 from maskrcnn_benchmark.layers.winograd import WinogradConv2d, suits, winograd_conv2d
 
@@ -39,19 +43,20 @@ def conv_norm_act(
     Args:
         x: (N, C, H, W).
         conv: any module. Other than a plain nn.Conv2d without hooks, it is called as it is.
-        norm: likewise; None and nn.Identity change nothing.
+        norm: likewise; None and nn.Identity change nothing. What hooks are shown is not changed afterwards.
         plus: (N, D, H, W).
         overwrite_plus: the caller needs `plus` no more, so that the result may take its memory.
     """
     identity = norm is None or type(norm) is nn.Identity
-    if isinstance(conv, WinogradConv2d) and identity and plus is None:
+    if isinstance(conv, WinogradConv2d) and identity and plus is None and not is_watched(conv):
         return conv(x, relu=relu)
     if _is_plain(conv, nn.Conv2d):
         if identity and _fuses(x, conv):
             return _fused_conv(x, conv, relu, plus, overwrite_plus)
         if not identity and norm.training and conv.bias is None and _is_plain(norm, FrozenBatchNorm2d):
             scale, shift = norm.scale_and_shift()
-            x = _conv(x, conv, conv.weight * scale.view(-1, 1, 1, 1), shift)
+            dtype = conv.weight.dtype  # the norm's numbers have at least float32
+            x = _conv(x, conv, (conv.weight * scale.view(-1, 1, 1, 1)).to(dtype), shift.to(dtype))
         else:
             x = _conv_in_full_batches(x, conv)
             x = x if identity else norm(x)
@@ -60,6 +65,7 @@ def conv_norm_act(
         x = x if identity else norm(x)
     # What a convolution or a norm returns is nobody else's and no part of its gradient; what a ReLU returns is.
     own = not (isinstance(conv, nn.Sequential) and isinstance(conv[-1], nn.ReLU) and identity)
+    own = own and not any_watched(conv if norm is None else norm, conv)
     if plus is not None:
         x = x.add_(plus) if own else x + plus
     return F.relu(x, inplace=own or plus is not None) if relu else x
@@ -89,7 +95,7 @@ def linear_act(x: Tensor, linear: nn.Module, *, relu: bool = False) -> Tensor:
         x, weight, bias = _in_one_dtype(x, linear)
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu" if relu else "none", [], "")
     x = linear(x)
-    return F.relu_(x) if relu else x
+    return F.relu(x, inplace=not any_watched(linear)) if relu else x
 
 
 def _fused_conv(x, conv, relu, plus, overwrite_plus):
@@ -112,10 +118,12 @@ def _conv_in_full_batches(x, conv):
     """conv(x), in training by a number of maps whose gradient is fast."""
     if not torch.is_grad_enabled():  # first: a compiler would make one program for every number of maps
         return _conv(x, conv, conv.weight, conv.bias)
+    slow = x.device.type == "cpu" and _compute_dtype(x) == torch.bfloat16 and x.dim() == 4
+    if not (slow and x.shape[2] * x.shape[3] <= SMALL_MAP):
+        return _conv(x, conv, conv.weight, conv.bias)
     count = len(x)
     missing = -count % FULL_BATCH
-    slow = x.device.type == "cpu" and _compute_dtype(x) == torch.bfloat16 and x.shape[2] * x.shape[3] <= SMALL_MAP
-    if not (slow and missing and count > FULL_BATCH // 4 and torch.is_grad_enabled()):
+    if not missing or count <= FULL_BATCH // 4:
         return _conv(x, conv, conv.weight, conv.bias)
     filled = torch.cat((x, x.new_zeros(missing, *x.shape[1:])))
     return _conv(filled, conv, conv.weight, conv.bias)[:count]
@@ -126,22 +134,39 @@ def _conv(x, conv, weight, bias):
     if not _is_plain(conv, nn.Conv2d):
         return conv(x)
     # in bfloat16 oneDNN's gradients are as fast
-    if torch.is_grad_enabled() and _compute_dtype(x) == torch.float32 and not torch.compiler.is_compiling():
-        if suits(conv) and conv.padding[0] <= 2 and x.numel():
+    if torch.is_grad_enabled() and _compute_dtype(x) == torch.float32 and not _is_followed():
+        if suits(conv) and conv.padding[0] <= 2 and x.numel() and _fits(x, conv):
             return winograd_conv2d(x, weight, bias, conv.padding[0])
     return conv._conv_forward(x, weight, bias)
 
 
 def _is_plain(module: nn.Module, kind: type) -> bool:
     """Whether it is of this very class and nobody listens to its calls."""
-    return type(module) is kind and not module._forward_hooks and not module._forward_pre_hooks
+    return type(module) is kind and not is_watched(module)
+
+
+def _fits(x: Tensor, layer: nn.Module) -> bool:
+    """Whether x is a batch of what the layer takes; whatever else it takes or refuses, torch knows."""
+    if isinstance(layer, nn.Linear):
+        return x.dim() >= 2 and x.shape[-1] == layer.in_features
+    return x.dim() == 4 and x.shape[1] == layer.in_channels
+
+
+def _is_followed() -> bool:
+    """Whether a compiler, a tracer, torch.func or forward-mode differentiation follows: they know only torch's ops."""
+    return (
+        torch.compiler.is_compiling()  # first: a compiler cannot follow what comes behind
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
 
 
 def _fuses(x: Tensor, layer: nn.Module) -> bool:
     """Whether oneDNN's fused ops can compute this layer: they know neither gradients nor compilers."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # first: a compiler cannot follow what comes behind
+    if _is_followed() or torch.is_grad_enabled():
         return False
-    if torch.is_grad_enabled() or x.device.type != "cpu" or not _has_fused_ops() or x.numel() == 0:
+    if x.device.type != "cpu" or not _has_fused_ops() or x.numel() == 0 or not _fits(x, layer):
         return False
     if isinstance(layer, nn.Conv2d) and (layer.padding_mode != "zeros" or isinstance(layer.padding, str)):
         return False

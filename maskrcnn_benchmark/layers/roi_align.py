@@ -248,3 +248,4 @@ if _native.declared():
         return input_grads, None, None, None, None, None, None, None
 
     torch.library.register_autograd("maskrcnn_benchmark::roi_align", _backward, setup_context=_setup_context)
+    _native.forbid_gradients("roi_align_backward", instead="roi_align_twin")

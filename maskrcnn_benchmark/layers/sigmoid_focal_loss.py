@@ -153,6 +153,7 @@ if _native.declared():
     torch.library.register_autograd(
         "maskrcnn_benchmark::sigmoid_focal_loss_sum", _sum_backward, setup_context=_setup_sum_context
     )
+    _native.forbid_gradients("sigmoid_focal_loss_backward", instead="sigmoid_focal_loss_twin")
     for _name in ("sigmoid_focal_loss", "sigmoid_focal_loss_sum"):
         for _device in ("cpu", "cuda"):
             torch.library.register_autocast(f"maskrcnn_benchmark::{_name}", _device, torch.float32)

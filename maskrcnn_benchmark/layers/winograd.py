@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from maskrcnn_benchmark.layers import _native
+from maskrcnn_benchmark.layers.hooks import any_watched, is_watched
 
 CHANNELS = 16  # what their numbers are multiples of
 TILE = 4  # pixels of the result on a side that are computed together
@@ -47,25 +48,61 @@ def enabled(on: bool):
 class WinogradConv2d(nn.Module):
     """What `conv` computes, in float32, or in bfloat16 where autocast or its input asks for it.
 
-    It keeps its own weights, 4 times as many numbers as the convolution's, of which it takes a copy now.
+    It keeps its own weights, 4 times as many numbers as the convolution's, of which it takes a copy now. They stay
+    float32 and on the CPU, whatever the module around it is converted to.
 
     Args:
         conv: `suits(conv)` is true.
 
-    Forward: x (N, C, H, W) to (N, K, H', W') in channels_last. `relu` cuts off what is below 0. Only without gradients.
+    Forward: x (N, C, H, W), or (C, H, W), to (N, K, H', W') in channels_last. `relu` cuts off what is below 0.
+
+    Raises, in forward:
+        RuntimeError: x wants a gradient.
+        ValueError: x has another number of channels.
+        TypeError: x is neither float32 nor a type of half its size.
     """
 
     def __init__(self, conv: nn.Conv2d):
         super().__init__()
         self.in_channels, self.out_channels, self.padding = conv.in_channels, conv.out_channels, conv.padding[0]
         weight = torch.ops.maskrcnn_benchmark.winograd_weight(conv.weight.detach(), False)
-        self.register_buffer("weight", weight, persistent=False)
-        bias = None if conv.bias is None else conv.bias.detach().clone().float()
-        self.register_buffer("bias", bias, persistent=False)
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", None if conv.bias is None else conv.bias.detach().clone().float())
 
     def forward(self, x: Tensor, relu: bool = False) -> Tensor:
-        x = x.to(self.compute_dtype(x))
-        return torch.ops.maskrcnn_benchmark.winograd_conv(x, self.weight, self.bias, self.padding, relu)
+        if x.dim() == 3:
+            return self(x[None], relu)[0]
+        self.check(x)
+        dtype = self.compute_dtype(x)
+        x = x.to(torch.float32 if dtype == torch.float16 else dtype)
+        return torch.ops.maskrcnn_benchmark.winograd_conv(x, self.weight, self.bias, self.padding, relu).to(dtype)
+
+    def check(self, x: Tensor) -> None:
+        """Raises what forward does."""
+        if torch.is_grad_enabled() and x.requires_grad:
+            raise RuntimeError(
+                "a model by for_inference computes its 3x3 convolutions without gradients, and the input wants one; "
+                "take the model itself, or for_inference(..., winograd=False), or torch.no_grad()"
+            )
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f"input is {tuple(x.shape)}; wanted (N, {self.in_channels}, H, W)")
+        if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+            raise TypeError(
+                f"input is {x.dtype}; a model by for_inference takes float32, bfloat16 and float16, "
+                "any other type with for_inference(..., winograd=False)"
+            )
+
+    def _apply(self, fn, recurse=True):
+        for name, buffer in list(self._buffers.items()):
+            if buffer is not None:
+                changed = fn(buffer)
+                if changed.device.type != "cpu":
+                    raise RuntimeError(
+                        f"a model by for_inference cannot move to {changed.device}; move the model itself and call "
+                        "for_inference there, or for_inference(..., winograd=False)"
+                    )
+                self._buffers[name] = changed if changed.dtype == buffer.dtype else buffer
+        return self
 
     @staticmethod
     def compute_dtype(x: Tensor) -> torch.dtype:
@@ -82,7 +119,7 @@ def suits(conv: nn.Module, dtype: torch.dtype = torch.float32) -> bool:
 
     Where the CPU has matrix tiles for bfloat16 (AMX), ordinary bfloat16 convolutions are faster.
     """
-    if not _enabled or type(conv) is not nn.Conv2d:
+    if not _enabled or type(conv) is not nn.Conv2d or is_watched(conv):
         return False
     if conv.weight.device.type != "cpu" or conv.weight.dtype != torch.float32:
         return False
@@ -105,7 +142,7 @@ def suits(conv: nn.Module, dtype: torch.dtype = torch.float32) -> bool:
 def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
     """A 3x3 convolution with stride 1 for training, results and gradients by Winograd's filtering: (N, K, H', W').
 
-    It cannot be differentiated twice.
+    Gradients that are to be differentiated again are torch's.
 
     Args:
         x: (N, C, H, W) float32 or bfloat16; autocast changes it.
@@ -164,9 +201,13 @@ class _WinogradConv(torch.autograd.Function):
         return torch.ops.maskrcnn_benchmark.winograd_conv(x, filters.get(False), bias, padding, False)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
         x, weight = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True
+            mask = ctx.needs_input_grad[:3]
+            options = (weight.shape[:1], (1, 1), (ctx.padding,) * 2, (1, 1), False, (0, 0), 1, mask)
+            grads = torch.ops.aten.convolution_backward(grad, x, weight.to(x.dtype), *options)
+            return grads[0], *(None if each is None else each.float() for each in grads[1:]), None, None
         wants_x, wants_weight, wants_bias, *_ = ctx.needs_input_grad
         grad = grad.contiguous(memory_format=torch.channels_last)
         grad_x = grad_weight = grad_bias = None
@@ -188,10 +229,10 @@ def _weight_grad(grad: Tensor, x: Tensor, weight: Tensor, padding: int) -> Tenso
 
 
 def winograd_relu(layers: nn.Sequential) -> WinogradConv2d | None:
-    """The convolution, when `layers` are one and a ReLU, with nothing else that counts."""
+    """The convolution, when `layers` are one and a ReLU, with nothing else that counts, and without hooks."""
     counting = [layer for layer in layers if type(layer) is not nn.Identity]
     fits = len(counting) == 2 and isinstance(counting[0], WinogradConv2d) and type(counting[1]) is nn.ReLU
-    return counting[0] if fits else None
+    return counting[0] if fits and not any_watched(layers) else None
 
 
 def chain_into_one(x: Tensor, convs: Sequence[WinogradConv2d]) -> Tensor:
@@ -203,9 +244,11 @@ def chain_into_one(x: Tensor, convs: Sequence[WinogradConv2d]) -> Tensor:
 
     Returns (N, C + K_1 + K_2 + ..., H, W).
     """
-    x = x.to(WinogradConv2d.compute_dtype(x))
+    convs[0].check(x)
+    dtype = WinogradConv2d.compute_dtype(x)
+    x = x.to(torch.float32 if dtype == torch.float16 else dtype)
     biases = [conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias for conv in convs]
-    return torch.ops.maskrcnn_benchmark.winograd_chain(x, [conv.weight for conv in convs], biases)
+    return torch.ops.maskrcnn_benchmark.winograd_chain(x, [conv.weight for conv in convs], biases).to(dtype)
 
 
 if _native.declared():

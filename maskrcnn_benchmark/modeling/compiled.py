@@ -53,7 +53,7 @@ class _CompiledForward:
         self.module = module
         self.compiled = torch.compile(MethodType(type(module).forward, module), dynamic=True, fullgraph=True)
 
-    def __call__(self, *inputs):
+    def __call__(self, *inputs, **named):
         import torch._dynamo.config
         import torch._inductor.config
 
@@ -61,7 +61,7 @@ class _CompiledForward:
         # taken without effect (torch 2.15).
         frozen = torch._inductor.config.patch(freezing=True)
         with torch.no_grad(), frozen, torch._dynamo.config.patch(recompile_limit=PROGRAMS):
-            return self.compiled(*inputs)
+            return self.compiled(*inputs, **named)
 
     def __reduce__(self):
         return _CompiledForward, (self.module,)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import copy
+import logging
+from itertools import chain
 
 import torch
 from torch import nn
 
+from maskrcnn_benchmark.layers.hooks import is_watched
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
 from maskrcnn_benchmark.layers.winograd import WinogradConv2d, suits
+
+logger = logging.getLogger(__name__)
 
 NORMS = (FrozenBatchNorm2d, nn.BatchNorm2d, nn.SyncBatchNorm)
 
@@ -17,7 +22,8 @@ def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32, winograd
     """A copy of `model` in evaluation mode, with each batch norm folded into the convolution before it.
 
     Folded is what certainly follows each other: neighbours in an nn.Sequential, and the pairs that a module class
-    names in `norm_after` (name of a convolution -> name of its norm). Everything else stays as it is.
+    names in `norm_after` (name of a convolution -> name of its norm). Everything else stays as it is, and so do layers
+    with hooks. Weights that are not finite are named in a warning.
 
     Args:
         dtype: what torch.autocast will compute in. Other than float32, weights of convolutions and linear layers are
@@ -28,10 +34,12 @@ def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32, winograd
     Returns the copy, which is of no use for training: its state_dict has other keys.
     """
     model = copy.deepcopy(model).eval().requires_grad_(False)
+    _warn_of_nonfinite_weights(model)
     for module in model.modules():
         for conv, norm in _pairs(module):
-            if isinstance(getattr(module, conv), nn.Conv2d) and isinstance(getattr(module, norm), NORMS):
-                fold(getattr(module, conv), getattr(module, norm))
+            pair = getattr(module, conv), getattr(module, norm)
+            if isinstance(pair[0], nn.Conv2d) and isinstance(pair[1], NORMS) and not any(map(is_watched, pair)):
+                fold(*pair)
                 setattr(module, norm, nn.Identity())
     if winograd:
         _use_winograd(model, dtype)
@@ -41,6 +49,15 @@ def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32, winograd
                 for parameter in module.parameters(recurse=False):  # not of a norm inside
                     parameter.data = parameter.data.to(dtype)
     return model
+
+
+def _warn_of_nonfinite_weights(model: nn.Module) -> None:
+    # oneDNN's ReLU makes 0 of a NaN: a model that diverged would look as if it found nothing
+    named = chain(model.named_parameters(), model.named_buffers())
+    found = [name for name, weight in named if weight.device.type != "meta" and not weight.isfinite().all()]
+    if found:
+        some = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+        logger.warning(f"{len(found)} weights have values that are not finite ({some}): detections will mean nothing")
 
 
 def _use_winograd(model: nn.Module, dtype: torch.dtype) -> None:

@@ -160,3 +160,67 @@ def test_maps_that_fill_up_a_batch_change_nothing(rng_seed, kind, count):
         torch.autograd.grad(result, given, direction), torch.autograd.grad(wanted, given, direction), strict=True
     ):
         torch.testing.assert_close(a, b, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_what_a_hook_was_shown_is_not_changed_afterwards(rng_seed, fused):
+    conv, linear, norm = nn.Conv2d(8, 8, 1), nn.Linear(8, 8), frozen_norm(8)
+    seen = {}
+    for name, module in {"conv": conv, "linear": linear, "norm": norm}.items():
+        module.register_forward_hook(lambda module, inputs, output, name=name: seen.update({name: output}))
+    x, rows = channels_last(2, 8, 9, 7), torch.randn(5, 8)
+    with torch.set_grad_enabled(not fused):
+        conv_norm_act(x, conv, relu=True)
+        linear_act(rows, linear, relu=True)
+        assert torch.equal(seen["conv"], F.conv2d(x, conv.weight, conv.bias))
+        assert torch.equal(seen["linear"], F.linear(rows, linear.weight, linear.bias))
+        conv_norm_act(x, nn.Conv2d(8, 8, 1), norm, relu=True, plus=torch.randn_like(x))
+        kept = seen["norm"].clone()
+        conv_norm_act(x, conv, norm, plus=torch.randn_like(x))
+        assert (kept < 0).any() and torch.equal(norm(seen["conv"]), seen["norm"])
+
+
+def test_backward_hooks_are_called(rng_seed):
+    conv, linear = nn.Conv2d(8, 8, 1), nn.Linear(8, 8)
+    called = []
+    for module in (conv, linear):
+        module.register_full_backward_hook(lambda module, *_: called.append(module))
+    x = channels_last(2, 8, 9, 7).requires_grad_()
+    linear_act(conv_norm_act(x, conv, relu=True).mean((2, 3)), linear, relu=True).sum().backward()
+    assert called == [linear, conv]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_frozen_norm_follows_a_convolution_of_any_type(rng_seed, dtype):
+    conv, norm = nn.Conv2d(8, 8, 1, bias=False).to(dtype), frozen_norm(8).train()
+    x = channels_last(2, 8, 9, 7).to(dtype)
+    result = conv_norm_act(x, conv, norm)
+    assert result.dtype == dtype and result.requires_grad
+    close(result, norm(conv(x)), 2e-2)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("channels", [16, 64])
+def test_a_wrong_number_of_channels_is_torchs_own_error(grad, channels):
+    conv = nn.Conv2d(32, 32, 3, padding=1, bias=False)
+    with torch.set_grad_enabled(grad), pytest.raises(RuntimeError, match=f"to have 32 channels, but got {channels}"):
+        conv_norm_act(torch.zeros(1, channels, 8, 8), conv)
+    with torch.set_grad_enabled(grad):
+        assert conv_norm_act(torch.zeros(32, 8, 8), conv, relu=True).shape == (32, 8, 8)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_functional_transforms_and_tracers_pass(rng_seed):
+    conv = nn.Conv2d(16, 16, 3, padding=1).requires_grad_(False)
+    x = torch.randn(2, 16, 9, 7)
+
+    def function(x):
+        return conv_norm_act(x, conv, relu=True)
+
+    wanted = torch.autograd.grad(conv(leaf := x.clone().requires_grad_()).relu().sum(), leaf)[0]
+    close(torch.func.grad(lambda x: function(x).sum())(x), wanted, 1e-5)
+    _, along = torch.func.jvp(function, (x,), (torch.ones_like(x),))
+    close(along.sum(), wanted.sum(), 1e-4)
+    with torch.no_grad():
+        close(torch.func.vmap(lambda picture: function(picture[None])[0])(x), conv(x).relu(), 1e-5)
+    close(torch.jit.trace(function, x)(x), conv(x).relu(), 1e-5)

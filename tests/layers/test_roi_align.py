@@ -321,3 +321,12 @@ def test_autocast_leaves_coordinates_alone(rng_seed):
         assert roi_align(maps.bfloat16(), rois, 7, 0.25, 2).dtype == torch.bfloat16
     with torch.inference_mode():
         roi_align(maps, rois, 7, 0.25, 2)
+
+
+@needs_kernels
+def test_its_gradient_says_that_it_cannot_be_differentiated():
+    x = torch.randn(1, 4, 9, 9, requires_grad=True)
+    pooled = roi_align(x, torch.tensor([[0.0, 1, 1, 7, 7]]), 3, 1.0, 2)
+    (gradient,) = torch.autograd.grad(pooled.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="can't be differentiated twice; roi_align_twin can"):
+        gradient.sum().backward()

@@ -279,3 +279,13 @@ def test_autocast_computes_in_float32(rng_seed):
     assert_close(summed, from_half.sum())
     with torch.inference_mode():
         sigmoid_focal_loss(logits, targets, 2.0, 0.25)
+
+
+@needs_kernels
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+def test_its_gradient_says_that_it_cannot_be_differentiated(reduction):
+    logits = torch.randn(6, 4, requires_grad=True)
+    loss = sigmoid_focal_loss(logits, torch.tensor([0, 1, 2, 3, 4, 0]), 2.0, 0.25, reduction=reduction).sum()
+    (gradient,) = torch.autograd.grad(loss, logits, create_graph=True)
+    with pytest.raises(RuntimeError, match="can't be differentiated twice; sigmoid_focal_loss_twin can"):
+        gradient.sum().backward()

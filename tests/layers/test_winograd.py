@@ -282,3 +282,53 @@ def test_it_can_be_switched_off():
 def test_without_avx_nothing_is_asked_of_the_ops(monkeypatch):
     monkeypatch.setattr(winograd._native, "kernels_for", lambda device: False)
     assert not suits(nn.Conv2d(16, 32, 3))
+
+
+def test_gradients_can_be_differentiated_again(rng_seed):
+    conv = nn.Conv2d(16, 32, 3, padding=1)
+    x = torch.randn(2, 16, 20, 25, requires_grad=True)
+
+    def penalty(function):
+        (gradient,) = torch.autograd.grad(function(x).square().sum(), x, create_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), [x, conv.weight, conv.bias])
+
+    ours = penalty(lambda x: winograd_conv2d(x, conv.weight, conv.bias, 1))
+    for result, wanted in zip(ours, penalty(conv), strict=True):
+        torch.testing.assert_close(result, wanted, rtol=1e-4, atol=1e-5 * wanted.abs().max().item())
+
+
+def test_without_gradients_it_says_so():
+    fast = WinogradConv2d(nn.Conv2d(16, 16, 3, padding=1))
+    x = torch.zeros(1, 16, 8, 8, requires_grad=True)
+    for call in (lambda: fast(x), lambda: chain_into_one(x, [fast])):
+        with pytest.raises(RuntimeError, match=r"the input wants one; .* winograd=False"):
+            call()
+    with torch.no_grad():
+        assert fast(x).shape == x.shape
+
+
+@torch.no_grad()
+def test_inputs_of_other_shapes_and_types(rng_seed):
+    conv = nn.Conv2d(32, 16, 3, padding=1)
+    fast = WinogradConv2d(conv)
+    x = torch.randn(32, 8, 9)
+    torch.testing.assert_close(fast(x), conv(x), rtol=0, atol=1e-5)
+    half = fast(x.half())
+    assert half.dtype == torch.float16
+    torch.testing.assert_close(half.float(), conv(x), rtol=0, atol=5e-3)
+    with pytest.raises(ValueError, match=r"input is \(1, 16, 8, 8\); wanted \(N, 32, H, W\)"):
+        fast(torch.zeros(1, 16, 8, 8))
+    with pytest.raises(TypeError, match=r"float64.*winograd=False"):
+        fast(x.double())
+
+
+@torch.no_grad()
+def test_its_weights_are_saved_and_stay_float32_on_the_cpu(rng_seed):
+    fast, other = (nn.Sequential(WinogradConv2d(nn.Conv2d(16, 16, 3, padding=1))) for _ in range(2))
+    x = torch.randn(1, 16, 8, 8)
+    wanted = fast(x)
+    assert torch.equal(fast.bfloat16()(x), wanted) and torch.equal(fast.half()(x), wanted)
+    other.load_state_dict(fast.state_dict())
+    assert torch.equal(other(x), wanted)
+    with pytest.raises(RuntimeError, match=r"cannot move to meta; move the model itself"):
+        fast.to("meta")

@@ -46,6 +46,7 @@ def test_maps_are_equal_for_all_sizes(rng_seed):
         x = torch.randn(1, 3, height, width)
         with torch.inference_mode():
             torch.testing.assert_close(compiled(x), plain(x), rtol=0, atol=1e-5)
+            assert torch.equal(compiled.backbone(input=x), compiled.backbone(x))
 
 
 @pytest.mark.slow

@@ -35,6 +35,27 @@ def test_a_folded_convolution_does_both(rng_seed, bias, norm):
     torch.testing.assert_close(conv(x), wanted)
 
 
+def test_layers_with_hooks_stay_and_their_hooks_are_called(rng_seed):
+    model = registry.BODIES["V-27"](norm=FrozenBatchNorm2d)
+    block = model.stage2.OSA2_1
+    called = []
+    for module in (block.layers[1], block.layers[2][0], block.layers[3][1], model.stem[3]):
+        module.register_forward_hook(lambda module, inputs, output: called.append(type(module)))
+    with torch.no_grad():
+        for_inference(with_random_statistics(model))(torch.randn(1, 3, 64, 64))
+    assert called == [nn.Conv2d, type(block.layers[1]), nn.Conv2d, FrozenBatchNorm2d]
+
+
+def test_weights_that_are_not_finite_are_named(caplog):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1))
+    for_inference(model)
+    assert not caplog.text
+    model[0].weight.data[1, 1] = float("nan")
+    model[2].bias.data[0] = float("inf")
+    for_inference(model)
+    assert "2 weights have values that are not finite (0.weight, 2.bias)" in caplog.text
+
+
 def test_a_norm_without_statistics_is_not_folded():
     with pytest.raises(ValueError, match="without running statistics"):
         fold(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2, track_running_stats=False))

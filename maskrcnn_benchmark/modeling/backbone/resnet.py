@@ -9,11 +9,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskrcnn_benchmark.layers.conv import ConvSequential, conv_norm_act
 from maskrcnn_benchmark.layers.deform_conv import DFConv2d
+from maskrcnn_benchmark.layers.hooks import any_watched
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.backbone.body import build_norm, freeze, hold_frozen_statistics, pick_features
@@ -61,7 +63,9 @@ class Bottleneck(nn.Module):
             ResNeXt's weights).
         norm: channels -> norm.
         conv: what makes the 3x3 convolution, called as `conv3x3` is.
-        owns_input: nobody else wants the input, so that without gradients the result may take its memory.
+
+    Forward: (N, C, H, W) to (N, D, H / s, W / s). With `owns_input`, nobody else wants the input, so that without
+    gradients the result may take its memory.
     """
 
     norm_after = {"conv1": "bn1", "conv2": "bn2", "conv3": "bn3"}
@@ -77,10 +81,8 @@ class Bottleneck(nn.Module):
         stride_in_1x1,
         norm,
         conv=conv3x3,
-        owns_input=False,
     ):
         super().__init__()
-        self.owns_input = owns_input
         self.downsample = None
         if in_channels != out_channels:
             self.downsample = ConvSequential(
@@ -96,12 +98,26 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(bottleneck_channels, out_channels, 1, bias=False)
         self.bn3 = norm(out_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, owns_input: bool = False) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        mine = self.owns_input or self.downsample is not None
+        mine = owns_input if self.downsample is None else not any_watched(self.downsample)
         x = conv_norm_act(x, self.conv1, self.bn1, relu=True)
         x = conv_norm_act(x, self.conv2, self.bn2, relu=True)
         return conv_norm_act(x, self.conv3, self.bn3, relu=True, plus=shortcut, overwrite_plus=mine)
+
+
+class Stage(nn.Sequential):
+    """Bottleneck blocks, each of which takes the one before's map for itself where no hook was shown it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = None
+        for block in self:
+            if before is None or torch.is_grad_enabled() or any_watched(before, block):
+                x = block(x)
+            else:
+                x = block(x, owns_input=True)
+            before = block
+        return x
 
 
 def make_stage(
@@ -116,10 +132,10 @@ def make_stage(
     num_groups: int = 1,
     stride_in_1x1: bool = True,
     conv: Callable[..., nn.Module] = conv3x3,
-) -> nn.Sequential:
+) -> Stage:
     """Bottleneck blocks, the first of which has the stride. A dilation of more than 1 takes the stride's place: the
     map keeps its size. The ordinary convolutions are kaiming uniform with a = 1."""
-    stage = nn.Sequential()
+    stage = Stage()
     for block in range(blocks):
         block_stride = stride if block == 0 and dilation == 1 else 1
         stage.append(
@@ -133,7 +149,6 @@ def make_stage(
                 stride_in_1x1,
                 norm,
                 conv,
-                owns_input=block > 0,
             )
         )
         in_channels = out_channels

@@ -6,6 +6,7 @@ from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d, GroupNorm
 from maskrcnn_benchmark.modeling.backbone import build_backbone
 from maskrcnn_benchmark.modeling.backbone.resnet import ResNet, make_stage
+from maskrcnn_benchmark.modeling.for_inference import for_inference
 
 
 def config(*opts):
@@ -17,6 +18,32 @@ def config(*opts):
 def build_on_meta(*opts):
     with torch.device("meta"):
         return build_backbone(config(*opts))
+
+
+@pytest.mark.parametrize("watched", ["0", "1", "1.conv1", "0.downsample"])
+def test_maps_that_hooks_keep_are_not_written_over(rng_seed, watched):
+    stage = for_inference(make_stage(32, 16, 64, 3, FrozenBatchNorm2d, stride=1))
+    x = torch.randn(1, 32, 12, 9)
+    kept = []
+
+    def keep(module, inputs, output):
+        kept.extend((each, each.clone()) for each in (*inputs, output))
+
+    handle = stage.get_submodule(watched).register_forward_hook(keep)
+    with torch.no_grad():
+        with_hook = stage(x)
+        handle.remove()
+        torch.testing.assert_close(stage(x), with_hook)
+    assert len(kept) == 2 and all(torch.equal(now, then) for now, then in kept)
+
+
+@torch.no_grad()
+def test_a_block_of_ones_own_call_leaves_its_input_alone(rng_seed):
+    block = for_inference(make_stage(64, 16, 64, 2, FrozenBatchNorm2d, stride=1))[1]
+    x = torch.randn(1, 64, 12, 9).contiguous(memory_format=torch.channels_last)
+    before = x.clone()
+    block(x)
+    assert torch.equal(x, before)
 
 
 @pytest.mark.parametrize(
