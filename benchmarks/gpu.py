@@ -318,7 +318,7 @@ def build_kernels() -> None:
 
 def describe(device: torch.device) -> str:
     if device.type != "cuda":
-        return f"{ops_cpu.machine()}, torch {torch.__version__}, torchvision {torchvision.__version__}"
+        return f"{timing.cpu_name()}, torch {torch.__version__}, torchvision {torchvision.__version__}"
     tf32 = "convolutions in TF32" if torch.backends.cudnn.allow_tf32 else "no TF32"
     return (
         f"{torch.cuda.get_device_name()}, torch {torch.__version__}, torchvision {torchvision.__version__}, cuDNN "

@@ -94,11 +94,13 @@ def main() -> None:
     parser.add_argument("--images", help="folder of pictures; default: made-up ones of 640 x 480")
     parser.add_argument("--annotations", help="COCO json")
     arguments = parser.parse_args()
+    if bool(arguments.images) != bool(arguments.annotations):
+        parser.error("--images and --annotations go together")
     timing.begin(arguments)
     random.seed(0)
     with tempfile.TemporaryDirectory() as folder:
         images, annotations = arguments.images, arguments.annotations
-        if not images or not annotations:
+        if not images:
             block = write_synthetic_data(Path(folder), 16, (640, 480), 80, keypoints=False)
             images, annotations = block["IMAGES"], block["ANNOTATIONS"]
         print(f"{os.path.basename(images) if arguments.images else 'made-up pictures'}, batches of {BATCH}\n")

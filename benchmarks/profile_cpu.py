@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import math
 from collections import defaultdict
-from time import perf_counter
 
 import timing
 import torch
@@ -29,15 +28,16 @@ REST, PYTHON = "other operators", "between operators"
 class Profile(TorchDispatchMode):
     """Adds up seconds and floating-point operations of each kind of work while it is entered."""
 
-    def __init__(self):
+    def __init__(self, clock: str):
         super().__init__()
+        self.clock = timing.CLOCKS[clock]
         self.seconds: dict[str, float] = defaultdict(float)
         self.flops: dict[str, int] = defaultdict(int)
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
-        start = perf_counter()
+        start = self.clock()
         result = operator(*args, **(kwargs or {}))
-        taken = perf_counter() - start
+        taken = self.clock() - start
         kind, flops = kind_and_flops(operator, args, result)
         self.seconds[kind] += taken
         self.flops[kind] += flops
@@ -70,21 +70,19 @@ def main() -> None:
     print("| Faster R-CNN | dtype | work | ms | G multiply-adds | GFLOP/s |\n|---|---|---|---|---|---|")
     for body in [name for name in BODIES if arguments.only in (None, name)]:
         for dtype, side in zip(("float32", "bfloat16"), our_sides(BODIES[body], "faster", picture), strict=True):
-            rows = measure(side, arguments.repeats)
+            rows = measure(side, arguments.repeats, arguments.clock)
             for kind, (seconds, flops) in rows.items():
                 speed = f"{flops / 2e9:.1f} | {flops / seconds / 1e9:.0f}" if flops else "| "
                 print(f"| {body} | {dtype} | {kind} | {seconds * 1e3:.1f} | {speed} |", flush=True)
 
 
-def measure(side, repeats: int) -> dict[str, tuple[float, int]]:
+def measure(side, repeats: int, clock: str) -> dict[str, tuple[float, int]]:
     """(median seconds, floating-point operations) of each kind of work in one call of side()."""
     side()
     runs = []
     for _ in range(repeats):
-        with Profile() as profile:
-            start = perf_counter()
-            side()
-            whole = perf_counter() - start
+        with Profile(clock) as profile:
+            whole = timing.seconds(side, clock)
         profile.seconds[PYTHON] = whole - sum(profile.seconds.values())
         runs.append(profile)
     middle = repeats // 2

@@ -40,7 +40,7 @@ def import_seconds(modules: str, clock: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=timing.positive, default=5)
     parser.add_argument("--clock", choices=sorted(timing.CLOCKS), default="wall")
     parser.add_argument("--build", action="store_true")
     arguments = parser.parse_args()

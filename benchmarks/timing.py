@@ -55,9 +55,17 @@ def _cpu_info(key: str) -> str:
     return found.group(1) if found else ""
 
 
+def positive(text: str) -> int:
+    """argparse's type of a number that is at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
 def add_options(parser: argparse.ArgumentParser, repeats: int) -> None:
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--threads", type=positive, default=2)
+    parser.add_argument("--repeats", type=positive, default=repeats)
     parser.add_argument("--keep-memory", action="store_true", help="as KEEP_FREED_MEMORY does, for both sides")
     parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall", help="cpu: of this process's threads")
 

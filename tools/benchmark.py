@@ -54,6 +54,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--config-file wants files that end with .yaml")
     if min(arguments.pictures, arguments.repeats, *arguments.size) < 1:
         parser.error("--pictures, --repeats and both numbers of --size are at least 1")
+    if min(arguments.warm_up, arguments.train) < 0:
+        parser.error("--warm-up and --train are at least 0")
     if arguments.plot:
         try:
             check_figure_file(arguments.plot)

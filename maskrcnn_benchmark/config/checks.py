@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 CHOICES = {
-    "DTYPE": ("float32", "float16", "bfloat16"),
+    "DTYPE": ("float32", "float16", "bfloat16", "auto"),
     "MODEL.CONVENTION": ("maskrcnn_benchmark", "detectron2", "mmdetection"),
     "MODEL.BACKBONE.NORM": ("", "FrozenBN", "BN", "SyncBN", "GN"),
     "MODEL.SEM_SEG_HEAD.NORM": ("", "BN", "SyncBN", "GN"),

@@ -22,7 +22,7 @@ _C.DTYPE = "float32"
 # as large. The tools set it for their whole process (new).
 _C.WINOGRAD = True
 # On a CPU, keep freed memory for the next picture, instead of asking the system for it every time: faster, and up to a
-# quarter more memory (new).
+# third more memory (new).
 _C.KEEP_FREED_MEMORY = True
 # apex's switch; accepted and without effect, as torch.amp prints nothing.
 _C.AMP_VERBOSE = False
@@ -396,8 +396,8 @@ _C.TEST.EXPECTED_RESULTS_SIGMA_TOL = 4
 _C.TEST.FAIL_ON_UNEXPECTED_RESULTS = False
 # Pictures per batch over all processes.
 _C.TEST.IMS_PER_BATCH = 8
-# Translate backbone and heads by torch.compile: some ten seconds before the first picture, a fifth less time for each
-# after it on a CPU (new).
+# Translate backbone and heads by torch.compile: some ten seconds before the first picture of every test, a fifth less
+# time for each after it on a CPU (new).
 _C.TEST.COMPILE = False
 # Dense heads (FCOS, RetinaNet); two-stage models have ROI_HEADS.DETECTIONS_PER_IMG.
 _C.TEST.DETECTIONS_PER_IMG = 100

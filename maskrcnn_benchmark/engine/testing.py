@@ -12,7 +12,7 @@ from maskrcnn_benchmark.data import make_data_loader
 from maskrcnn_benchmark.engine.bbox_aug import make_bbox_aug
 from maskrcnn_benchmark.engine.inference import inference
 from maskrcnn_benchmark.evaluation import compare_with_expected
-from maskrcnn_benchmark.modeling.compiled import compile_dense_part
+from maskrcnn_benchmark.modeling.compiled import compile_dense_part, forget_programs
 from maskrcnn_benchmark.modeling.for_inference import for_inference
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
 from maskrcnn_benchmark.utils.comm import broadcast_buffers, get_world_size, synchronize
@@ -87,36 +87,45 @@ def run_test(cfg, model: torch.nn.Module, loaders: dict, check_expected: bool = 
         compile_dense_part(model)
     if cfg.TEST.BBOX_AUG.ENABLED:
         model = make_bbox_aug(cfg, model)
+    outcome = TestOutcome()
+    try:
+        for name, loader in loaders.items():
+            _test_on(name, loader, cfg, model, dtype, check_expected, outcome)
+    finally:
+        if cfg.TEST.COMPILE:
+            forget_programs()  # a training that tests now and then would collect those of every test
+    return outcome
+
+
+def _test_on(name, loader, cfg, model, dtype, check_expected: bool, outcome: TestOutcome) -> None:
+    """Tests on one data set and adds its figures to the outcome."""
     iou_types = ("bbox",)
     if cfg.MODEL.MASK_ON:
         iou_types += ("segm",)
     if cfg.MODEL.KEYPOINT_ON:
         iou_types += ("keypoints",)
     expected = cfg.TEST.EXPECTED_RESULTS if check_expected else ()
-    outcome = TestOutcome()
-    for name, loader in loaders.items():
-        output_folder = ""
-        if cfg.OUTPUT_DIR:
-            output_folder = os.path.join(cfg.OUTPUT_DIR, "inference", name)
-            mkdir(output_folder)
-        result = inference(
-            model,
-            loader,
-            name,
-            iou_types=iou_types,
-            box_only=cfg.MODEL.RPN_ONLY and not (cfg.MODEL.FCOS_ON or cfg.MODEL.RETINANET_ON),
-            device=cfg.MODEL.DEVICE,
-            expected_results=expected,
-            expected_results_sigma_tol=cfg.TEST.EXPECTED_RESULTS_SIGMA_TOL,
-            output_folder=output_folder,
-            dtype=dtype,
-            mask_pasting=mask_pasting(cfg) if cfg.MODEL.MASK_ON else None,
-        )
-        if result is not None:  # rank 0
-            results = result[0] if isinstance(result, tuple) else result  # COCO returns its result lists too
-            for task, metrics in results.results.items():
-                outcome.figures |= {f"{name}/{task}/{metric}": value for metric, value in metrics.items()}
-            compared = compare_with_expected(results, expected, cfg.TEST.EXPECTED_RESULTS_SIGMA_TOL)
-            outcome.as_expected &= all(passed for passed, _ in compared)
-        synchronize()
-    return outcome
+    output_folder = ""
+    if cfg.OUTPUT_DIR:
+        output_folder = os.path.join(cfg.OUTPUT_DIR, "inference", name)
+        mkdir(output_folder)
+    result = inference(
+        model,
+        loader,
+        name,
+        iou_types=iou_types,
+        box_only=cfg.MODEL.RPN_ONLY and not (cfg.MODEL.FCOS_ON or cfg.MODEL.RETINANET_ON),
+        device=cfg.MODEL.DEVICE,
+        expected_results=expected,
+        expected_results_sigma_tol=cfg.TEST.EXPECTED_RESULTS_SIGMA_TOL,
+        output_folder=output_folder,
+        dtype=dtype,
+        mask_pasting=mask_pasting(cfg) if cfg.MODEL.MASK_ON else None,
+    )
+    if result is not None:  # rank 0
+        results = result[0] if isinstance(result, tuple) else result  # COCO returns its result lists too
+        for task, metrics in results.results.items():
+            outcome.figures |= {f"{name}/{task}/{metric}": value for metric, value in metrics.items()}
+        compared = compare_with_expected(results, expected, cfg.TEST.EXPECTED_RESULTS_SIGMA_TOL)
+        outcome.as_expected &= all(passed for passed, _ in compared)
+    synchronize()

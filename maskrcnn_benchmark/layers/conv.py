@@ -80,7 +80,7 @@ class ConvSequential(nn.Sequential):
             layer = layers.pop(0)
             if isinstance(layer, (nn.Conv2d, WinogradConv2d)):
                 norm = layers.pop(0) if layers and isinstance(layers[0], FrozenBatchNorm2d) else None
-                relu = bool(layers) and _is_plain(layers[0], nn.ReLU) and layers[0].inplace
+                relu = len(layers) > 0 and _is_plain(layers[0], nn.ReLU) and layers[0].inplace
                 if relu:
                     layers.pop(0)
                 x = conv_norm_act(x, layer, norm, relu=relu)

@@ -46,6 +46,16 @@ def is_compiled(module: nn.Module) -> bool:
     return isinstance(module.__dict__.get("forward"), _CompiledForward)
 
 
+def forget_programs() -> None:
+    """Frees all that torch.compile has made in this process; what is called again is translated again.
+
+    Programs outlive their models: they hang on the code of `forward`, of which all models have the same.
+    """
+    import torch._dynamo
+
+    torch._dynamo.reset()
+
+
 class _CompiledForward:
     """In place of a module's `forward`; a copy of the module gets one of its own, not yet translated."""
 

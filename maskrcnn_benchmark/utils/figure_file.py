@@ -30,7 +30,7 @@ def new_figure(**settings):
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError('drawing needs matplotlib; run: pip install "maskrcnn-benchmark[benchmark]"') from error
+        raise ImportError('drawing needs matplotlib; run: pip install "maskrcnn-benchmark[plot]"') from error
     return Figure(**settings)
 
 

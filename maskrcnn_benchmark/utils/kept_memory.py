@@ -16,8 +16,7 @@ def keep_freed_memory() -> bool:
 
     Otherwise a map of 32 MiB or more is new memory every time, and the system fills its pages with zeros, one by one,
     when they are written first: a tenth to a quarter of a detector's time. The price: the process stays as large as it
-    ever was, and blocks of changing sizes leave gaps. With pictures of changing sizes the peak was 12 % higher in
-    training and 25 % in tests, and it did not grow from there.
+    ever was, and blocks of changing sizes leave gaps: a peak 9 to 34 % higher, see benchmarks/kept_memory.py.
 
     Returns whether it did: only glibc on Linux can be told.
     """

@@ -32,6 +32,10 @@ def test_help_names_the_parts(gpu, capsys):
     assert "checks" in capsys.readouterr().out
 
 
+def test_it_names_the_machine(gpu):
+    assert f"torch {torch.__version__}" in gpu.describe(CPU)
+
+
 def test_without_a_gpu_it_says_so(gpu, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit, match="no GPU"):

@@ -4,8 +4,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from maskrcnn_benchmark.config import cfg as defaults
+from maskrcnn_benchmark.config.checks import CHOICES, check_values
 from maskrcnn_benchmark.utils import compute_dtype as module
-from maskrcnn_benchmark.utils.compute_dtype import compute_dtype, multiplies_bfloat16
+from maskrcnn_benchmark.utils.compute_dtype import DTYPES, compute_dtype, multiplies_bfloat16
 
 
 @pytest.mark.parametrize("name", ["float32", "float16", "bfloat16"])
@@ -19,6 +21,13 @@ def test_auto_asks_the_device_and_says_what_it_took(monkeypatch, caplog, support
     with caplog.at_level(logging.INFO):
         assert compute_dtype("auto", "cpu") is dtype
     assert str(dtype).removeprefix("torch.") in caplog.text
+
+
+def test_configs_may_have_every_name():
+    assert set(CHOICES["DTYPE"]) == {*DTYPES, "auto"}
+    cfg = defaults.clone()
+    cfg.merge_from_list(["DTYPE", "auto"])
+    check_values(cfg)
 
 
 @pytest.mark.parametrize("name", ["int8", "bf16", "", "Auto"])

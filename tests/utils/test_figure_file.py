@@ -25,5 +25,5 @@ def test_unknown_endings_are_named_and_nothing_is_written(tmp_path, name):
 
 def test_without_matplotlib_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"pip install .*\[benchmark\]"):
+    with pytest.raises(ImportError, match=r"pip install .*\[plot\]"):
         check_figure_file("a.png")

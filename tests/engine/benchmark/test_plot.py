@@ -43,7 +43,7 @@ def test_measured_networks_change_the_picture(tmp_path):
 def test_without_matplotlib_the_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"pip install .*\[benchmark\]"):
+    with pytest.raises(ImportError, match=r"pip install .*\[plot\]"):
         save_plot([measurement("fcos", 1.0)], tmp_path / "plot.png")
 
 

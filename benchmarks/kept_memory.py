@@ -1,0 +1,94 @@
+"""What KEEP_FREED_MEMORY gains in time and costs in memory, pictures changing in size, processes taking turns.
+
+python benchmarks/kept_memory.py [--only V-39] [--pictures 24] [--turns 2] [--threads 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import cycle
+
+import timing
+import torch
+from models_cpu import BODIES, detect, our_model
+from training_cpu import PICTURES, SIDE, make_objects, our_steps
+
+from maskrcnn_benchmark.modeling.for_inference import for_inference
+from maskrcnn_benchmark.utils.kept_memory import keep_freed_memory
+
+SIZES = [(800, 1088), (800, 1216), (832, 800), (672, 1344), (800, 992), (1088, 800)]  # of a set of photographs
+WHAT = {
+    "V-39": "Faster R-CNN V-39",
+    "R-50": "Faster R-CNN R-50",
+    "training": "Mask R-CNN R-50, training steps",
+}
+
+
+def runs(what: str) -> Iterator[Callable[[], object]]:
+    """What computes one picture, or one training step, after the other, without an end."""
+    if what == "training":
+        pictures = [torch.rand(3, SIDE, SIDE) for _ in range(PICTURES)]
+        step = our_steps("mask", pictures, [make_objects() for _ in range(PICTURES)])[0]
+        while True:
+            yield step
+    model = for_inference(our_model(BODIES[what], "faster", torch.rand(3, *SIZES[0])))
+    for size in cycle(SIZES):
+        yield partial(detect, model, torch.rand(3, *size))
+
+
+def measure(what: str, pictures: int) -> dict[str, float]:
+    """Median milliseconds and the process's peak of resident memory, in MiB."""
+    steps = runs(what)
+    next(steps)()
+    times = [timing.seconds(next(steps)) for _ in range(pictures)]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB
+    return {"ms": statistics.median(times) * 1e3, "MiB": peak / 1024}
+
+
+def in_a_process(what: str, kept: bool, arguments: argparse.Namespace) -> dict[str, float]:
+    command = [sys.executable, __file__, "--only", what, "--pictures", str(arguments.pictures), "--alone"]
+    command += ["--threads", str(arguments.threads), *(["--keep-memory"] if kept else [])]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=WHAT, default=None)
+    parser.add_argument("--pictures", type=timing.positive, default=24, help="that a process computes")
+    parser.add_argument("--turns", type=timing.positive, default=2, help="processes of either kind")
+    parser.add_argument("--threads", type=timing.positive, default=2)
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)  # what a process is called with
+    parser.add_argument("--keep-memory", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.alone:
+        torch.set_num_threads(arguments.threads)
+        torch.manual_seed(0)
+        if arguments.keep_memory and not keep_freed_memory():
+            raise SystemExit("this system's C library cannot be told to keep memory")
+        print(json.dumps(measure(arguments.only, arguments.pictures)))
+        return
+    load = f"load before {os.getloadavg()[0]:.1f} of {os.cpu_count()} cores"
+    print(f"{timing.cpu_name()}, {arguments.threads} threads, {load}, torch {torch.__version__}")
+    print(f"median of {arguments.turns} processes of {arguments.pictures} pictures or steps\n")
+    print("| float32 | ms, given back | kept | ratio | peak MiB, given back | kept |\n|---|---|---|---|---|---|")
+    for what, title in WHAT.items():
+        if arguments.only in (None, what):
+            turns = [[in_a_process(what, kept, arguments) for kept in (False, True)] for _ in range(arguments.turns)]
+            (back, back_peak), (kept, kept_peak) = (
+                [statistics.median(run[figure] for run in side) for figure in ("ms", "MiB")]
+                for side in zip(*turns, strict=True)
+            )
+            times = f"{back:.0f} | {kept:.0f} | {kept / back:.2f}"
+            print(f"| {title} | {times} | {back_peak:,.0f} | {kept_peak:,.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
