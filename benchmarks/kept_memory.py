@@ -36,7 +36,7 @@ def runs(what: str) -> Iterator[Callable[[], object]]:
     """What computes one picture, or one training step, after the other, without an end."""
     if what == "training":
         pictures = [torch.rand(3, SIDE, SIDE) for _ in range(PICTURES)]
-        step = our_steps("mask", pictures, [make_objects() for _ in range(PICTURES)])[0]
+        step = our_steps("mask", pictures, [make_objects() for _ in pictures])[0]
         while True:
             yield step
     model = for_inference(our_model(BODIES[what], "faster", torch.rand(3, *SIZES[0])))
@@ -45,12 +45,17 @@ def runs(what: str) -> Iterator[Callable[[], object]]:
 
 
 def measure(what: str, pictures: int) -> dict[str, float]:
-    """Median milliseconds and the process's peak of resident memory, in MiB."""
+    """Median milliseconds, page faults a picture or step, and the process's peak of resident memory, in MiB."""
     steps = runs(what)
     next(steps)()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     times = [timing.seconds(next(steps)) for _ in range(pictures)]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB
-    return {"ms": statistics.median(times) * 1e3, "MiB": peak / 1024}
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "ms": statistics.median(times) * 1e3,
+        "faults": (usage.ru_minflt - before) / pictures,
+        "MiB": usage.ru_maxrss / 1024,  # from KiB
+    }
 
 
 def in_a_process(what: str, kept: bool, arguments: argparse.Namespace) -> dict[str, float]:
@@ -78,16 +83,18 @@ def main() -> None:
     load = f"load before {os.getloadavg()[0]:.1f} of {os.cpu_count()} cores"
     print(f"{timing.cpu_name()}, {arguments.threads} threads, {load}, torch {torch.__version__}")
     print(f"median of {arguments.turns} processes of {arguments.pictures} pictures or steps\n")
-    print("| float32 | ms, given back | kept | ratio | peak MiB, given back | kept |\n|---|---|---|---|---|---|")
+    print("| float32 | ms, given back | kept | ratio | page faults, given back | kept | peak MiB, given back | kept |")
+    print("|---|---|---|---|---|---|---|---|")
     for what, title in WHAT.items():
         if arguments.only in (None, what):
             turns = [[in_a_process(what, kept, arguments) for kept in (False, True)] for _ in range(arguments.turns)]
-            (back, back_peak), (kept, kept_peak) = (
-                [statistics.median(run[figure] for run in side) for figure in ("ms", "MiB")]
+            back, kept = (
+                {figure: statistics.median(run[figure] for run in side) for figure in side[0]}
                 for side in zip(*turns, strict=True)
             )
-            times = f"{back:.0f} | {kept:.0f} | {kept / back:.2f}"
-            print(f"| {title} | {times} | {back_peak:,.0f} | {kept_peak:,.0f} |", flush=True)
+            times = f"{back['ms']:.0f} | {kept['ms']:.0f} | {kept['ms'] / back['ms']:.2f}"
+            pairs = " | ".join(f"{side[figure]:,.0f}" for figure in ("faults", "MiB") for side in (back, kept))
+            print(f"| {title} | {times} | {pairs} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,21 @@
 """Times the CPU ops against torchvision's in one process; see README.md in this folder for the protocol.
 
+3x3 convolutions by Winograd's filtering are compared with torch's own, which are oneDNN's.
+
 python benchmarks/ops_cpu.py [--threads 2] [--repeats 15] [--only nms] [--clock wall]
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 
 import timing
 import torch
 import torchvision
 
 from maskrcnn_benchmark.layers import batched_nms, roi_align, sigmoid_focal_loss
+from maskrcnn_benchmark.layers.winograd import WinogradConv2d
 from maskrcnn_benchmark.structures.paste_masks import paste_rles
 
 
@@ -147,12 +151,24 @@ def paste_cases():
     yield "masks to run lengths, 100 masks in 1333 x 800", lambda: paste_rles(masks, boxes, (width, height)), theirs
 
 
+def winograd_cases():
+    for channels, height, width in ((256, 200, 272), (128, 200, 272), (512, 25, 34)):
+        conv = torch.nn.Conv2d(channels, channels, 3, padding=1).to(memory_format=torch.channels_last)
+        fast, x = WinogradConv2d(conv), torch.randn(1, channels, height, width).to(memory_format=torch.channels_last)
+        half, half_x = copy.deepcopy(conv).bfloat16(), x.bfloat16()
+        work = f"3x3 convolution, {channels} channels, {height} x {width}"
+        yield work, torch.no_grad()(lambda f=fast, x=x: f(x)), torch.no_grad()(lambda c=conv, x=x: c(x))
+        sides = torch.no_grad()(lambda f=fast, x=half_x: f(x)), torch.no_grad()(lambda c=half, x=half_x: c(x))
+        yield f"{work}, bfloat16", *sides
+
+
 CASES = {
     "nms": nms_cases,
     "roi_align": roi_align_cases,
     "pooler": pooler_cases,
     "focal_loss": focal_loss_cases,
     "paste": paste_cases,
+    "winograd": winograd_cases,
 }
 
 
@@ -162,7 +178,7 @@ def main() -> None:
     parser.add_argument("--only", choices=sorted(CASES), default=None)
     arguments = parser.parse_args()
     timing.begin(arguments)
-    print("| op | ours ms | torchvision ms | ratio |\n|---|---|---|---|")
+    print("| op | ours ms | theirs ms | ratio |\n|---|---|---|---|")
     for name, cases in CASES.items():
         if arguments.only in (None, name):
             for title, *sides in cases():

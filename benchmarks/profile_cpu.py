@@ -1,9 +1,9 @@
 """Where a detector's time on the CPU goes, kind of work by kind of work, with the speed that each reaches.
 
-python benchmarks/profile_cpu.py [--only V-39] [--threads 2] [--repeats 7] [--keep-memory]
+python benchmarks/profile_cpu.py [--only V-39] [--training fcos] [--threads 2] [--repeats 7] [--keep-memory]
 
-Every operator that torch or this package runs for a picture is timed; what is left of the picture's time is Python's,
-and about half of that comes from looking on.
+Every operator that torch or this package runs for a picture, or a training step, is timed; what is left of the time is
+Python's, and about half of that comes from looking on.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from __future__ import annotations
 import argparse
 import math
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 
 import timing
 import torch
+from detectors import PAIRS
 from models_cpu import BODIES, HEIGHT, WIDTH, our_sides
 from torch.utils._python_dispatch import TorchDispatchMode
+from training_cpu import PICTURES, SIDE, make_objects, our_steps
 
 from maskrcnn_benchmark.utils.flops import winograd_chain_flops, winograd_flops
 
@@ -51,6 +54,12 @@ def kind_and_flops(operator, args, result) -> tuple[str, int]:
         return WINOGRAD, winograd_flops(tensors[0].shape, out_shape=result.shape)
     if name == "maskrcnn_benchmark::winograd_chain":
         return WINOGRAD, winograd_chain_flops(tensors[0].shape, (), [bias.shape for bias in args[2]])
+    if name == "maskrcnn_benchmark::winograd_weight_grad":
+        grad, pictures = tensors
+        return WINOGRAD, winograd_flops(pictures.shape, out_shape=grad.shape)
+    if name == "aten::convolution_backward":
+        grad, _, weight = tensors
+        return ORDINARY, 2 * sum(args[-1][:2]) * grad.numel() * math.prod(weight.shape[1:])
     if name in CONVOLUTIONS:
         weight = tensors[2 if overload == "binary" else 1]  # binary: something is added to the convolution
         return ORDINARY, 2 * result.numel() * math.prod(weight.shape[1:])
@@ -64,16 +73,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     timing.add_options(parser, repeats=7)
     parser.add_argument("--only", choices=BODIES, default=None)
+    parser.add_argument("--training", choices=PAIRS, default=None, help="a step of this detector with R-50 instead")
     arguments = parser.parse_args()
     timing.begin(arguments)
+    print("| model | dtype | work | ms | G multiply-adds | GFLOP/s |\n|---|---|---|---|---|---|")
+    if arguments.training:
+        pictures = [torch.rand(3, SIDE, SIDE) for _ in range(PICTURES)]
+        steps = our_steps(arguments.training, pictures, [make_objects() for _ in pictures])
+        profile(f"{arguments.training} step", steps, arguments)
+        return
     picture = torch.rand(3, HEIGHT, WIDTH)
-    print("| Faster R-CNN | dtype | work | ms | G multiply-adds | GFLOP/s |\n|---|---|---|---|---|---|")
     for body in [name for name in BODIES if arguments.only in (None, name)]:
-        for dtype, side in zip(("float32", "bfloat16"), our_sides(BODIES[body], "faster", picture), strict=True):
-            rows = measure(side, arguments.repeats, arguments.clock)
-            for kind, (seconds, flops) in rows.items():
-                speed = f"{flops / 2e9:.1f} | {flops / seconds / 1e9:.0f}" if flops else "| "
-                print(f"| {body} | {dtype} | {kind} | {seconds * 1e3:.1f} | {speed} |", flush=True)
+        profile(f"faster {body}", our_sides(BODIES[body], "faster", picture), arguments)
+
+
+def profile(title: str, sides: Sequence[Callable], arguments: argparse.Namespace) -> None:
+    """Prints the rows of one model.
+
+    Args:
+        sides: in float32 and in bfloat16.
+    """
+    for dtype, side in zip(("float32", "bfloat16"), sides, strict=True):
+        for kind, (seconds, flops) in measure(side, arguments.repeats, arguments.clock).items():
+            speed = f"{flops / 2e9:.1f} | {flops / seconds / 1e9:.0f}" if flops else "| "
+            print(f"| {title} | {dtype} | {kind} | {seconds * 1e3:.1f} | {speed} |", flush=True)
 
 
 def measure(side, repeats: int, clock: str) -> dict[str, tuple[float, int]]:
@@ -81,10 +104,10 @@ def measure(side, repeats: int, clock: str) -> dict[str, tuple[float, int]]:
     side()
     runs = []
     for _ in range(repeats):
-        with Profile(clock) as profile:
+        with Profile(clock) as run:
             whole = timing.seconds(side, clock)
-        profile.seconds[PYTHON] = whole - sum(profile.seconds.values())
-        runs.append(profile)
+        run.seconds[PYTHON] = whole - sum(run.seconds.values())
+        runs.append(run)
     middle = repeats // 2
     return {
         kind: (sorted(run.seconds[kind] for run in runs)[middle], runs[0].flops[kind])

@@ -65,7 +65,7 @@ def conv_norm_act(
         x = x if identity else norm(x)
     # What a convolution or a norm returns is nobody else's and no part of its gradient; what a ReLU returns is.
     own = not (isinstance(conv, nn.Sequential) and isinstance(conv[-1], nn.ReLU) and identity)
-    own = own and not any_watched(conv if norm is None else norm, conv)
+    own = own and not any_watched(*(part for part in (conv, norm) if part is not None))
     if plus is not None:
         x = x.add_(plus) if own else x + plus
     return F.relu(x, inplace=own or plus is not None) if relu else x

@@ -15,8 +15,8 @@ def keep_freed_memory() -> bool:
     """Tells the C library not to hand freed memory back to the system, from now on and in all of this process.
 
     Otherwise a map of 32 MiB or more is new memory every time, and the system fills its pages with zeros, one by one,
-    when they are written first: a tenth to a quarter of a detector's time. The price: the process stays as large as it
-    ever was, and blocks of changing sizes leave gaps: a peak 9 to 34 % higher, see benchmarks/kept_memory.py.
+    when they are written first: a fifth to a third of a detector's time. The price: the process stays as large as it
+    ever was, and blocks of changing sizes leave gaps: a peak 8 to 35 % higher, see benchmarks/kept_memory.py.
 
     Returns whether it did: only glibc on Linux can be told.
     """

@@ -110,13 +110,12 @@ class Stage(nn.Sequential):
     """Bottleneck blocks, each of which takes the one before's map for itself where no hook was shown it."""
 
     def forward(self, x: Tensor) -> Tensor:
-        before = None
+        overwrites = x.device.type == "cpu" and not torch.is_grad_enabled()  # elsewhere owning it changes nothing
+        owned = False
         for block in self:
-            if before is None or torch.is_grad_enabled() or any_watched(before, block):
-                x = block(x)
-            else:
-                x = block(x, owns_input=True)
-            before = block
+            free = overwrites and not any_watched(block)
+            x = block(x, owns_input=True) if owned and free else block(x)
+            owned = free
         return x
 
 
