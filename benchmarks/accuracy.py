@@ -16,15 +16,15 @@ import os
 import timing
 import torch
 
+from maskrcnn_benchmark.checkpoint.checkpointer import DetectronCheckpointer
 from maskrcnn_benchmark.engine import launch
 from maskrcnn_benchmark.engine.inference import compute_on_dataset
 from maskrcnn_benchmark.engine.testing import make_test_loaders
 from maskrcnn_benchmark.evaluation.coco import coco_evaluation
 from maskrcnn_benchmark.evaluation.matching import count_matches
+from maskrcnn_benchmark.fast.for_inference import for_inference
 from maskrcnn_benchmark.modeling.detector import build_detection_model
-from maskrcnn_benchmark.modeling.for_inference import for_inference
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
-from maskrcnn_benchmark.utils.checkpoint import DetectronCheckpointer
 
 # name: dtype, 3x3 convolutions by Winograd's filtering; the first is what the others are compared with
 WAYS = {

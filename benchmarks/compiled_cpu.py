@@ -18,8 +18,8 @@ import torch
 from detectors import ours, settle
 from torch import Tensor, nn
 
-from maskrcnn_benchmark.modeling.compiled import compile_dense_part
-from maskrcnn_benchmark.modeling.for_inference import for_inference
+from maskrcnn_benchmark.fast.compiled import compile_dense_part
+from maskrcnn_benchmark.fast.for_inference import for_inference
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PARTS = {"features": "backbone and FPN", "head": "backbone, FPN and the first stage's head"}

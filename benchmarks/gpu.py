@@ -30,10 +30,10 @@ import training_cpu
 from gpu_checks import checks
 from torch import Tensor, nn
 
-from maskrcnn_benchmark.layers import _native, roi_align
-from maskrcnn_benchmark.modeling.for_inference import for_inference
+from maskrcnn_benchmark.fast.for_inference import for_inference
+from maskrcnn_benchmark.layers import roi_align
+from maskrcnn_benchmark.native import build_ops, library
 from maskrcnn_benchmark.structures.image_list import to_image_list
-from maskrcnn_benchmark.utils import build_ops
 
 RATIO = 1.5  # of torchvision's time to ours, of every op and of the training step
 MILLISECONDS = {"FCOS V-39": 8, "Faster V-39": 12}
@@ -364,8 +364,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{describe(device)}, median of {options.repeats}\n\n{HEAD}", flush=True)
         good = run_all(arguments, options.minutes)
     else:
-        if device.type not in _native.LOADED:
-            raise SystemExit(f"no {device.type} kernels to check and time: {_native.REASONS.get(device.type)}")
+        if device.type not in library.LOADED:
+            raise SystemExit(f"no {device.type} kernels to check and time: {library.REASONS.get(device.type)}")
         good = run_part(options.only, device, tuple(options.size), options.repeats)
     if not good:
         raise SystemExit(1)

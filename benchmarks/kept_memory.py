@@ -21,7 +21,7 @@ import torch
 from models_cpu import BODIES, detect, our_model
 from training_cpu import PICTURES, SIDE, make_objects, our_steps
 
-from maskrcnn_benchmark.modeling.for_inference import for_inference
+from maskrcnn_benchmark.fast.for_inference import for_inference
 from maskrcnn_benchmark.utils.kept_memory import keep_freed_memory
 
 SIZES = [(800, 1088), (800, 1216), (832, 800), (672, 1344), (800, 992), (1088, 800)]  # of a set of photographs

@@ -25,7 +25,7 @@ from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.data.build import build_dataset
 from maskrcnn_benchmark.data.collate_batch import BatchCollator
 from maskrcnn_benchmark.data.transforms import build_transforms
-from maskrcnn_benchmark.engine.benchmark.synthetic import write_synthetic_data
+from maskrcnn_benchmark.profiling.synthetic import write_synthetic_data
 
 BATCH = 2
 SHORT, LONG = 800, 1333

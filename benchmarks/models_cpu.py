@@ -13,7 +13,7 @@ import torch
 from detectors import PAIRS, find_objects, ours, settle, theirs
 from torch import Tensor, nn
 
-from maskrcnn_benchmark.modeling.for_inference import for_inference
+from maskrcnn_benchmark.fast.for_inference import for_inference
 from maskrcnn_benchmark.structures.image_list import to_image_list
 from maskrcnn_benchmark.structures.paste_masks import paste_rles
 

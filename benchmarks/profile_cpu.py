@@ -20,7 +20,7 @@ from models_cpu import BODIES, HEIGHT, WIDTH, our_sides
 from torch.utils._python_dispatch import TorchDispatchMode
 from training_cpu import PICTURES, SIDE, make_objects, our_steps
 
-from maskrcnn_benchmark.utils.flops import winograd_chain_flops, winograd_flops
+from maskrcnn_benchmark.profiling.flops import winograd_chain_flops, winograd_flops
 
 CONVOLUTIONS = ("aten::convolution", "mkldnn::_convolution_pointwise", "mkldnn::_convolution_pointwise_")
 PRODUCTS = ("aten::addmm", "aten::mm", "mkldnn::_linear_pointwise")

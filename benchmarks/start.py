@@ -19,7 +19,7 @@ from pathlib import Path
 
 import timing
 
-from maskrcnn_benchmark.utils import build_ops
+from maskrcnn_benchmark.native import build_ops
 
 IMPORTS = {
     "torch": "torch",

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import torchvision
 
-from maskrcnn_benchmark.layers import _native
+from maskrcnn_benchmark.native import library
 from maskrcnn_benchmark.utils.kept_memory import keep_freed_memory
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -76,8 +76,8 @@ def begin(arguments: argparse.Namespace) -> None:
     Raises:
         SystemExit: the compiled ops are missing.
     """
-    if not _native.declared():
-        raise SystemExit(f"no compiled ops to time: {_native.REASONS['cpu']}")
+    if not library.declared():
+        raise SystemExit(f"no compiled ops to time: {library.REASONS['cpu']}")
     torch.set_num_threads(arguments.threads)
     if arguments.keep_memory:
         keep_freed_memory()

@@ -14,12 +14,12 @@ import fill_d2
 import numpy as np
 import torch
 
+from maskrcnn_benchmark.checkpoint.translation import convert_state_dict, to_ours
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import to_image_list
 from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
 from maskrcnn_benchmark.structures.semantic_map import SemanticMap
-from maskrcnn_benchmark.utils.checkpoint_translation import convert_state_dict, to_ours
 
 GOLDEN = Path(__file__).parent / "golden" / "d2"
 

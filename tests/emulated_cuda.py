@@ -6,7 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from maskrcnn_benchmark.utils import build_ops
+from maskrcnn_benchmark.native import build_ops
 
 HERE = Path(__file__).resolve().parent
 NAMESPACE = "maskrcnn_benchmark_emulated"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from maskrcnn_benchmark.layers import _native
+from maskrcnn_benchmark.native import library
 
 needs_kernels = pytest.mark.skipif(
-    not _native.declared(), reason=f"no compiled ops: {_native.REASONS.get('cpu')}; the twins are tested all the same"
+    not library.declared(), reason=f"no compiled ops: {library.REASONS.get('cpu')}; the twins are tested all the same"
 )

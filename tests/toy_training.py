@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from maskrcnn_benchmark.checkpoint.checkpointer import Checkpointer
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.engine.trainer import do_train
 from maskrcnn_benchmark.solver import WarmupMultiStepLR, make_optimizer
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import to_image_list
-from maskrcnn_benchmark.utils.checkpoint import Checkpointer
 from maskrcnn_benchmark.utils.comm import get_rank, get_world_size, is_main_process
 from maskrcnn_benchmark.utils.miscellaneous import mkdir
 

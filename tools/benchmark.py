@@ -20,16 +20,16 @@ import sys
 
 import torch
 
+from maskrcnn_benchmark.checkpoint.checkpointer import Checkpointer
 from maskrcnn_benchmark.engine import launch
-from maskrcnn_benchmark.engine.benchmark.measure import measure
-from maskrcnn_benchmark.engine.benchmark.plot import save_plot
-from maskrcnn_benchmark.engine.benchmark.report import as_json, as_text
-from maskrcnn_benchmark.engine.benchmark.subjects import subject_of
 from maskrcnn_benchmark.engine.testing import choose_weights
+from maskrcnn_benchmark.profiling.measure import measure
+from maskrcnn_benchmark.profiling.plot import save_plot
+from maskrcnn_benchmark.profiling.report import as_json, as_text
+from maskrcnn_benchmark.profiling.subjects import subject_of
 from maskrcnn_benchmark.utils.atomic_write import write_json
-from maskrcnn_benchmark.utils.checkpoint import Checkpointer
-from maskrcnn_benchmark.utils.figure_file import check_figure_file
 from maskrcnn_benchmark.utils.kept_memory import keep_freed_memory
+from maskrcnn_benchmark.visual.figure_file import check_figure_file
 
 
 def parse_arguments() -> argparse.Namespace:

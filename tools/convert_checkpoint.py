@@ -13,12 +13,12 @@ import argparse
 import os
 import sys
 
-from maskrcnn_benchmark.utils.c2_model_loading import convert_c2
-from maskrcnn_benchmark.utils.checkpoint import read_checkpoint, write_checkpoint
-from maskrcnn_benchmark.utils.checkpoint_dialects import TARGETS
-from maskrcnn_benchmark.utils.checkpoint_translation import convert_state_dict, to_ours
-from maskrcnn_benchmark.utils.model_serialization import tensors_of
-from maskrcnn_benchmark.utils.safetensors_file import write_safetensors
+from maskrcnn_benchmark.checkpoint.caffe2 import convert_c2
+from maskrcnn_benchmark.checkpoint.checkpointer import read_checkpoint, write_checkpoint
+from maskrcnn_benchmark.checkpoint.dialects import TARGETS
+from maskrcnn_benchmark.checkpoint.matching import tensors_of
+from maskrcnn_benchmark.checkpoint.safetensors_file import write_safetensors
+from maskrcnn_benchmark.checkpoint.translation import convert_state_dict, to_ours
 
 
 def convert(source: str, output: str, to: str) -> tuple[int, list[str], list[str]]:

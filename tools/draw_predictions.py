@@ -23,7 +23,7 @@ from maskrcnn_benchmark.evaluation.matching import count_matches
 from maskrcnn_benchmark.evaluation.panoptic_quality import PanopticQuality
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
 from maskrcnn_benchmark.structures.paste_masks import paste_masks
-from maskrcnn_benchmark.utils.visualize import (
+from maskrcnn_benchmark.visual.drawing import (
     draw_boxes,
     draw_masks,
     draw_segments,

@@ -13,7 +13,7 @@ import os
 import sys
 
 from maskrcnn_benchmark.engine.metrics_file import FILE_NAME, read_metrics
-from maskrcnn_benchmark.utils.figure_file import check_figure_file, new_figure, save_figure
+from maskrcnn_benchmark.visual.figure_file import check_figure_file, new_figure, save_figure
 
 
 def curve(folder: str, metric: str) -> list[tuple[int, float]]:

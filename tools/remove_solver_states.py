@@ -11,8 +11,8 @@ import argparse
 import os
 import sys
 
-from maskrcnn_benchmark.utils.checkpoint import write_checkpoint
-from maskrcnn_benchmark.utils.safe_unpickle import load_pickled
+from maskrcnn_benchmark.checkpoint.checkpointer import write_checkpoint
+from maskrcnn_benchmark.checkpoint.safe_unpickle import load_pickled
 
 SOLVER_ENTRIES = ("optimizer", "scheduler", "iteration", "scaler", "rng_state", "best_score")
 

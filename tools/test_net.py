@@ -12,11 +12,11 @@ import maskrcnn_benchmark.utils.env  # noqa: F401  # isort: skip
 
 import sys
 
+from maskrcnn_benchmark.checkpoint.checkpointer import DetectronCheckpointer
 from maskrcnn_benchmark.data import check_label_names, label_names, resolve_num_classes
 from maskrcnn_benchmark.engine import launch
 from maskrcnn_benchmark.engine.testing import choose_weights, make_test_loaders, run_test
 from maskrcnn_benchmark.modeling.detector import build_detection_model
-from maskrcnn_benchmark.utils.checkpoint import DetectronCheckpointer
 from maskrcnn_benchmark.utils.comm import is_main_process
 
 

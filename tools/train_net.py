@@ -16,6 +16,7 @@ import sys
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from maskrcnn_benchmark.checkpoint.checkpointer import DetectronCheckpointer
 from maskrcnn_benchmark.data import (
     check_annotations,
     check_label_names,
@@ -30,7 +31,6 @@ from maskrcnn_benchmark.engine.testing import make_test_loaders, run_test
 from maskrcnn_benchmark.engine.trainer import do_train
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.solver import make_lr_scheduler, make_optimizer
-from maskrcnn_benchmark.utils.checkpoint import DetectronCheckpointer
 from maskrcnn_benchmark.utils.comm import get_rank, get_world_size, is_main_process
 from maskrcnn_benchmark.utils.compute_dtype import compute_dtype
 from maskrcnn_benchmark.utils.miscellaneous import save_config, save_labels

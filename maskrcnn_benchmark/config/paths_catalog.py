@@ -9,9 +9,8 @@ import copy
 import os
 from dataclasses import dataclass, field
 
-from maskrcnn_benchmark.utils.packaged_weights import PACKAGED, packaged_weights
-
 from .errors import UnknownNameError, nearest
+from .packaged_weights import PACKAGED, packaged_weights
 
 
 @dataclass(frozen=True)

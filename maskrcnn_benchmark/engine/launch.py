@@ -16,7 +16,7 @@ from maskrcnn_benchmark.config import cfg as default_cfg
 from maskrcnn_benchmark.config import check_values
 from maskrcnn_benchmark.engine.rendezvous import fresh_store
 from maskrcnn_benchmark.layers import winograd
-from maskrcnn_benchmark.utils.collect_env import collect_env_info
+from maskrcnn_benchmark.native.collect_env import collect_env_info
 from maskrcnn_benchmark.utils.comm import get_rank, get_world_size, is_main_process
 from maskrcnn_benchmark.utils.kept_memory import keep_freed_memory
 from maskrcnn_benchmark.utils.logger import setup_logger

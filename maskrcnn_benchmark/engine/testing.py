@@ -12,8 +12,8 @@ from maskrcnn_benchmark.data import make_data_loader
 from maskrcnn_benchmark.engine.bbox_aug import make_bbox_aug
 from maskrcnn_benchmark.engine.inference import inference
 from maskrcnn_benchmark.evaluation import compare_with_expected
-from maskrcnn_benchmark.modeling.compiled import compile_dense_part, forget_programs
-from maskrcnn_benchmark.modeling.for_inference import for_inference
+from maskrcnn_benchmark.fast.compiled import compile_dense_part, forget_programs
+from maskrcnn_benchmark.fast.for_inference import for_inference
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
 from maskrcnn_benchmark.utils.comm import broadcast_buffers, get_world_size, synchronize
 from maskrcnn_benchmark.utils.compute_dtype import compute_dtype

@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from maskrcnn_benchmark.checkpoint.checkpointer import write_checkpoint
 from maskrcnn_benchmark.engine import rng_state
 from maskrcnn_benchmark.engine.metrics_file import MetricsFile
 from maskrcnn_benchmark.engine.nonfinite import stop_at_nonfinite_loss
 from maskrcnn_benchmark.engine.progress import ProgressBar
-from maskrcnn_benchmark.utils.checkpoint import write_checkpoint
 from maskrcnn_benchmark.utils.comm import all_gather, get_rank, get_world_size, is_main_process, reduce_dict
 from maskrcnn_benchmark.utils.metric_logger import MetricLogger
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 
+from maskrcnn_benchmark.checkpoint.safe_unpickle import load_pickled
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.keypoint import Keypoints, PersonKeypoints
 from maskrcnn_benchmark.structures.packed_map import PackedMap
 from maskrcnn_benchmark.structures.panoptic_map import PanopticMap
 from maskrcnn_benchmark.utils.atomic_write import atomic_write
-from maskrcnn_benchmark.utils.safe_unpickle import load_pickled
 
 Predictions = Sequence[BoxList | None] | Mapping[int, BoxList]
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from maskrcnn_benchmark.layers import _native
+from maskrcnn_benchmark.native import library
 
 
 def batched_nms(
@@ -46,7 +46,7 @@ def batched_nms(
     """
     _check(boxes, scores, groups, iou_threshold)
     boxes, scores = boxes.detach(), scores.detach()
-    if _native.kernels_for(boxes.device):
+    if library.kernels_for(boxes.device):
         return torch.ops.maskrcnn_benchmark.nms(boxes, scores, groups, float(iou_threshold), inclusive, max_keep)
     return nms_twin(boxes, scores, groups, float(iou_threshold), inclusive, max_keep)
 
@@ -107,7 +107,7 @@ def _check(boxes: Tensor, scores: Tensor, groups: Tensor | None, iou_threshold: 
         raise ValueError(f"iou_threshold is {iou_threshold}; wanted a number of at least 0")
 
 
-if _native.declared():
+if library.declared():
 
     @torch.library.register_fake("maskrcnn_benchmark::nms")
     def _nms_fake(boxes, scores, groups, iou_threshold, inclusive, max_keep):

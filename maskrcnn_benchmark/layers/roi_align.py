@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from maskrcnn_benchmark.layers import _native
+from maskrcnn_benchmark.native import library
 
 
 def roi_align(
@@ -75,7 +75,7 @@ def multilevel_roi_align(
     height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
     _check(inputs, rois, levels, height, width, spatial_scales)
     function = roi_align_twin
-    if _native.kernels_for(inputs[0].device):
+    if library.kernels_for(inputs[0].device):
         function = torch.ops.maskrcnn_benchmark.roi_align
     scales = [float(scale) for scale in spatial_scales]
     return function(list(inputs), rois.detach(), levels, scales, height, width, sampling_ratio, aligned)
@@ -209,7 +209,7 @@ def _check(
         raise ValueError(f"output_size is ({height}, {width}); wanted at least one bin")
 
 
-if _native.declared():
+if library.declared():
 
     @torch.library.register_fake("maskrcnn_benchmark::roi_align")
     def _forward_fake(inputs, rois, levels, spatial_scales, pooled_h, pooled_w, sampling_ratio, aligned):
@@ -248,4 +248,4 @@ if _native.declared():
         return input_grads, None, None, None, None, None, None, None
 
     torch.library.register_autograd("maskrcnn_benchmark::roi_align", _backward, setup_context=_setup_context)
-    _native.forbid_gradients("roi_align_backward", instead="roi_align_twin")
+    library.forbid_gradients("roi_align_backward", instead="roi_align_twin")

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskrcnn_benchmark.layers import _native
+from maskrcnn_benchmark.native import library
 
 LARGEST_MINUS_LOG_P = -math.log(torch.finfo(torch.float32).tiny)  # the original kernels clamp p at FLT_MIN
 
@@ -38,10 +38,10 @@ def sigmoid_focal_loss(logits: Tensor, targets: Tensor, gamma: float, alpha: flo
         RuntimeError: an integer target above K (seen by the CPU kernel; the CUDA kernel takes it for background).
     """
     _check(logits, targets, gamma, alpha, reduction)
-    if reduction != "none" and logits.device.type == "cpu" and _native.kernels_for(logits.device):
+    if reduction != "none" and logits.device.type == "cpu" and library.kernels_for(logits.device):
         reduced = torch.ops.maskrcnn_benchmark.sigmoid_focal_loss_sum
         return reduced(logits, targets, float(gamma), float(alpha), reduction == "mean")
-    if _native.kernels_for(logits.device):
+    if library.kernels_for(logits.device):
         loss = torch.ops.maskrcnn_benchmark.sigmoid_focal_loss(logits, targets, float(gamma), float(alpha))
     else:
         loss = sigmoid_focal_loss_twin(logits, targets, gamma, alpha)
@@ -117,7 +117,7 @@ def _check(logits: Tensor, targets: Tensor, gamma: float, alpha: float, reductio
         raise ValueError(f"reduction is {reduction!r}; wanted 'none', 'sum' or 'mean'")
 
 
-if _native.declared():
+if library.declared():
 
     @torch.library.register_fake("maskrcnn_benchmark::sigmoid_focal_loss")
     def _forward_fake(logits, targets, gamma, alpha):
@@ -153,7 +153,7 @@ if _native.declared():
     torch.library.register_autograd(
         "maskrcnn_benchmark::sigmoid_focal_loss_sum", _sum_backward, setup_context=_setup_sum_context
     )
-    _native.forbid_gradients("sigmoid_focal_loss_backward", instead="sigmoid_focal_loss_twin")
+    library.forbid_gradients("sigmoid_focal_loss_backward", instead="sigmoid_focal_loss_twin")
     for _name in ("sigmoid_focal_loss", "sigmoid_focal_loss_sum"):
         for _device in ("cpu", "cuda"):
             torch.library.register_autocast(f"maskrcnn_benchmark::{_name}", _device, torch.float32)

@@ -16,8 +16,8 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor, nn
 
-from maskrcnn_benchmark.layers import _native
 from maskrcnn_benchmark.layers.hooks import any_watched, is_watched
+from maskrcnn_benchmark.native import library
 
 CHANNELS = 16  # what their numbers are multiples of
 TILE = 4  # pixels of the result on a side that are computed together
@@ -135,7 +135,7 @@ def suits(conv: nn.Module, dtype: torch.dtype = torch.float32) -> bool:
         and conv.out_channels % CHANNELS == 0
         and (dtype == torch.float32 or (dtype == torch.bfloat16 and not torch.cpu._is_amx_tile_supported()))
         and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-        and _native.kernels_for(conv.weight.device)
+        and library.kernels_for(conv.weight.device)
     )
 
 
@@ -251,7 +251,7 @@ def chain_into_one(x: Tensor, convs: Sequence[WinogradConv2d]) -> Tensor:
     return torch.ops.maskrcnn_benchmark.winograd_chain(x, [conv.weight for conv in convs], biases).to(dtype)
 
 
-if _native.declared():
+if library.declared():
 
     @torch.library.register_fake("maskrcnn_benchmark::winograd_weight")
     def _weight_fake(weight, transposed):

@@ -9,7 +9,7 @@ import math
 
 import torch
 
-from maskrcnn_benchmark.modeling.convention import get_convention
+from maskrcnn_benchmark.config.convention import get_convention
 
 
 class BoxCoder:

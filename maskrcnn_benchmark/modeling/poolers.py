@@ -10,8 +10,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.layers.roi_align import multilevel_roi_align
-from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.boxes import box_area
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskrcnn_benchmark.layers import _native
+from maskrcnn_benchmark.native import library
 from maskrcnn_benchmark.structures.rle import MAX_PIXELS, encode_window
 
 FARTHEST = 2.0**30  # corners beyond it are taken for it
@@ -52,7 +52,7 @@ def paste_rles(
     if padding < 0 or width < 1 or height < 1 or width * height >= MAX_PIXELS:
         raise ValueError(f"run lengths of {width} x {height} pixels with a padding of {padding} are not possible")
     masks, boxes = masks.detach().cpu(), boxes.detach().cpu()
-    op = torch.ops.maskrcnn_benchmark.paste_masks_rle if _native.kernels_for(masks.device) else paste_rle_twin
+    op = torch.ops.maskrcnn_benchmark.paste_masks_rle if library.kernels_for(masks.device) else paste_rle_twin
     text, ends = op(masks, boxes, height, width, float(threshold), padding, aligned)
     data, ends = text.numpy().tobytes(), [0, *ends.tolist()]
     return [
@@ -175,7 +175,7 @@ def _sample(low: Tensor, high: Tensor, pixels: int, lines: int) -> tuple[int, Te
     return start, index, (index + 1).clamp(max=lines - 1), at - below
 
 
-if _native.declared():
+if library.declared():
 
     @torch.library.register_fake("maskrcnn_benchmark::paste_masks_rle")
     def _paste_masks_rle_fake(masks, boxes, height, width, threshold, padding, aligned):

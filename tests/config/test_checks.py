@@ -2,7 +2,7 @@ import pytest
 
 from maskrcnn_benchmark.config import cfg, check_values
 from maskrcnn_benchmark.config.checks import CHOICES, LEAST
-from maskrcnn_benchmark.modeling.convention import CONVENTIONS
+from maskrcnn_benchmark.config.convention import CONVENTIONS
 
 
 def test_defaults_pass():

@@ -10,7 +10,7 @@ import pytest
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.config import check_values
 from maskrcnn_benchmark.config.checks import CHOICES
-from maskrcnn_benchmark.modeling.convention import CONVENTIONS
+from maskrcnn_benchmark.config.convention import CONVENTIONS
 from maskrcnn_benchmark.modeling.poolers import make_pooler
 
 ROOT = Path(__file__).resolve().parents[2]

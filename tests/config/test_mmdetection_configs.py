@@ -11,8 +11,8 @@ import torch
 
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.config import check_values
+from maskrcnn_benchmark.config.convention import CONVENTIONS
 from maskrcnn_benchmark.modeling.backbone import build_backbone
-from maskrcnn_benchmark.modeling.convention import CONVENTIONS
 from maskrcnn_benchmark.modeling.roi_heads.cascade import configs_of_stages
 
 ROOT = Path(__file__).resolve().parents[2]

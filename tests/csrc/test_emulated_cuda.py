@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from maskrcnn_benchmark.layers.nms import nms_twin
 from maskrcnn_benchmark.layers.roi_align import roi_align_twin
 from maskrcnn_benchmark.layers.sigmoid_focal_loss import sigmoid_focal_loss_twin
-from maskrcnn_benchmark.utils import build_ops
+from maskrcnn_benchmark.native import build_ops
 
 pytestmark = needs_kernels
 LAYOUTS = (torch.contiguous_format, torch.channels_last)

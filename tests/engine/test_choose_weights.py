@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from maskrcnn_benchmark.checkpoint.checkpointer import Checkpointer
 from maskrcnn_benchmark.engine.testing import choose_weights
-from maskrcnn_benchmark.utils.checkpoint import Checkpointer
 
 
 @pytest.fixture

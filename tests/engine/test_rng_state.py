@@ -3,8 +3,8 @@ import random
 import numpy as np
 import torch
 
+from maskrcnn_benchmark.checkpoint.plain_types import to_plain
 from maskrcnn_benchmark.engine import rng_state
-from maskrcnn_benchmark.utils.plain_types import to_plain
 
 
 def draw():

@@ -4,10 +4,10 @@ import logging
 import pytest
 import torch
 
+from maskrcnn_benchmark.checkpoint.safe_unpickle import load_pickled
 from maskrcnn_benchmark.evaluation.coco import coco_evaluation, prepare_for_coco_detection
 from maskrcnn_benchmark.evaluation.coco_results import COCOResults
 from maskrcnn_benchmark.structures.bounding_box import BoxList
-from maskrcnn_benchmark.utils.safe_unpickle import load_pickled
 
 
 @pytest.fixture

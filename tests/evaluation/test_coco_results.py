@@ -6,8 +6,8 @@ import types
 import pytest
 import torch
 
+from maskrcnn_benchmark.checkpoint.safe_unpickle import load_pickled
 from maskrcnn_benchmark.evaluation.coco_results import COCOResults, check_expected_results, compare_with_expected
-from maskrcnn_benchmark.utils.safe_unpickle import load_pickled
 
 
 def _summarized(iou_type, stats):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from maskrcnn_benchmark.layers import _native, winograd
+from maskrcnn_benchmark.layers import winograd
 from maskrcnn_benchmark.layers.conv import ConvSequential, conv_norm_act
 from maskrcnn_benchmark.layers.winograd import (
     WinogradConv2d,
@@ -18,8 +18,9 @@ from maskrcnn_benchmark.layers.winograd import (
     winograd_conv2d,
     winograd_relu,
 )
+from maskrcnn_benchmark.native import library
 
-pytestmark = pytest.mark.skipif(not _native.kernels_for(torch.device("cpu")), reason="no compiled ops")
+pytestmark = pytest.mark.skipif(not library.kernels_for(torch.device("cpu")), reason="no compiled ops")
 
 
 def rounding_error(result, wanted):
@@ -280,7 +281,7 @@ def test_it_can_be_switched_off():
 
 
 def test_without_avx_nothing_is_asked_of_the_ops(monkeypatch):
-    monkeypatch.setattr(winograd._native, "kernels_for", lambda device: False)
+    monkeypatch.setattr(winograd.library, "kernels_for", lambda device: False)
     assert not suits(nn.Conv2d(16, 32, 3))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskrcnn_benchmark.utils.checkpoint import read_checkpoint
+from maskrcnn_benchmark.checkpoint.checkpointer import read_checkpoint
 
 TOOL = str(Path(__file__).resolve().parents[2] / "tools" / "convert_checkpoint.py")
 

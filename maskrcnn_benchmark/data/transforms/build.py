@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.data.transforms import transforms as T
-from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.structures.bounding_box import TO_REMOVE
 
 

@@ -8,8 +8,8 @@ from functools import partial
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.layers.norm import get_norm
-from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.modeling.make_layers import group_norm_options
 
 

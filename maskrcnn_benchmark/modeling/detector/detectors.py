@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.modeling.backbone import build_backbone
-from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.modeling.detector.generalized_rcnn import GeneralizedRCNN
 from maskrcnn_benchmark.modeling.detector.panoptic_fpn import PanopticFPN
 from maskrcnn_benchmark.modeling.detector.panoptic_merge import MergeRules

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from maskrcnn_benchmark.modeling.convention import get_convention
+from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 
 ROUNDINGS = ("sides", "corners", "none")

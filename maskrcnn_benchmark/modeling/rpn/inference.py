@@ -10,8 +10,8 @@ import math
 import torch
 from torch import nn
 
+from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.layers.nms import batched_nms
-from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.modeling.rpn.flatten import flatten_level
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.boxes import clip_boxes

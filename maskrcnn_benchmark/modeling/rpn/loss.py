@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.layers.smooth_l1_loss import smooth_l1_loss
 from maskrcnn_benchmark.modeling.balanced_positive_negative_sampler import BalancedPositiveNegativeSampler
-from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.modeling.matcher import Matcher
 from maskrcnn_benchmark.modeling.rpn.anchor_targets import IGNORED, AnchorTargets
 from maskrcnn_benchmark.modeling.rpn.flatten import flatten_levels

@@ -3,10 +3,10 @@ import torch
 from torch import nn
 
 from maskrcnn_benchmark.config import cfg as defaults
+from maskrcnn_benchmark.fast.for_inference import for_inference
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d, GroupNorm
 from maskrcnn_benchmark.modeling.backbone import build_backbone
 from maskrcnn_benchmark.modeling.backbone.resnet import ResNet, make_stage
-from maskrcnn_benchmark.modeling.for_inference import for_inference
 
 
 def config(*opts):

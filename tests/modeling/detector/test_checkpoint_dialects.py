@@ -7,11 +7,11 @@ import pytest
 import torch
 from golden_models import GOLDEN, build_on_meta
 
+from maskrcnn_benchmark.checkpoint.body_check import check_body
+from maskrcnn_benchmark.checkpoint.matching import match_state_dicts
+from maskrcnn_benchmark.checkpoint.translation import convert_state_dict, to_ours
 from maskrcnn_benchmark.modeling.backbone import build_backbone
 from maskrcnn_benchmark.modeling.backbone.vovnet import VARIANTS
-from maskrcnn_benchmark.utils.body_check import check_body
-from maskrcnn_benchmark.utils.checkpoint_translation import convert_state_dict, to_ours
-from maskrcnn_benchmark.utils.model_serialization import match_state_dicts
 
 FASTER, MASK, FCOS = "e2e_faster_rcnn_R_50_FPN_1x", "e2e_mask_rcnn_R_50_FPN_1x", "fcos/fcos_R_50_FPN_1x"
 LITE = ["MODEL.VOVNET.BACKBONE_OUT_CHANNELS", 128]

@@ -18,10 +18,10 @@ from detectron2_models import (
     filled_state,
 )
 
+from maskrcnn_benchmark.checkpoint.translation import convert_state_dict
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import Masker, mask_pasting
 from maskrcnn_benchmark.solver import make_lr_scheduler, make_optimizer
-from maskrcnn_benchmark.utils.checkpoint_translation import convert_state_dict
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "vovnet" / "v2"
 GOLDENS = {

@@ -9,12 +9,12 @@ import pytest
 import torch
 from detectron2_models import GOLDEN, Detectron2Model, check_losses, check_scored_boxes, check_tensor
 
+from maskrcnn_benchmark.checkpoint.checkpointer import DetectronCheckpointer
+from maskrcnn_benchmark.checkpoint.translation import convert_state_dict
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.modeling.semantic.fpn_head import upsample
 from maskrcnn_benchmark.solver import make_lr_scheduler, make_optimizer
-from maskrcnn_benchmark.utils.checkpoint import DetectronCheckpointer
-from maskrcnn_benchmark.utils.checkpoint_translation import convert_state_dict
 
 CONFIG = Path(__file__).parents[3] / "configs" / "vovnet" / "v2" / "panoptic_fpn_V_39_FPN_3x.yaml"
 # Part of the pixels whose mask may be on the other side of 0.5: a box that is 0.001 of 576 pixels off moves its mask's

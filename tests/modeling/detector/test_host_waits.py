@@ -11,9 +11,9 @@ import torch
 from simulated_device import SimulatedDevice, move_there
 from tiny_models import MODELS, tiny_cfg
 
-from maskrcnn_benchmark.layers import _native
-from maskrcnn_benchmark.modeling.convention import get_convention
+from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.modeling.detector import build_detection_model
+from maskrcnn_benchmark.native import library
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import to_image_list
 from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
@@ -77,7 +77,7 @@ def test_every_model_is_counted():
     assert set(WAITS) == set(MODELS)
 
 
-@pytest.mark.skipif(not _native.declared(), reason="the simulated device runs the compiled ops; there are none")
+@pytest.mark.skipif(not library.declared(), reason="the simulated device runs the compiled ops; there are none")
 @pytest.mark.parametrize("name", WAITS)
 def test_waits_of_a_training_step_on_a_simulated_device(name, rng_seed):
     model, images, targets = batch(name)

@@ -10,11 +10,11 @@ import torch
 from detectron2_models import check_scored_boxes, check_tensor
 from mmdetection_models import GOLDEN, GRADIENT, LOSS, MMDetectionModel
 
+from maskrcnn_benchmark.checkpoint.translation import convert_state_dict
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.layers import winograd
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import Masker, mask_pasting
 from maskrcnn_benchmark.structures.bounding_box import BoxList
-from maskrcnn_benchmark.utils.checkpoint_translation import convert_state_dict
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "vovnet" / "mmdet"
 GOLDENS = {

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_models import MODELS, tiny_cfg, tiny_model
 
-from maskrcnn_benchmark.modeling.convention import get_convention
+from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import to_image_list

@@ -2,8 +2,8 @@ import pytest
 import torch
 from tiny_models import tiny_cfg, tiny_model
 
+from maskrcnn_benchmark.fast.for_inference import for_inference
 from maskrcnn_benchmark.modeling.detector import build_detection_model
-from maskrcnn_benchmark.modeling.for_inference import for_inference
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
 from maskrcnn_benchmark.structures.semantic_map import IGNORE_LABEL, SemanticMap

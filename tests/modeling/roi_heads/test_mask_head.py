@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from maskrcnn_benchmark.config import cfg as defaults
-from maskrcnn_benchmark.modeling.convention import CONVENTIONS
+from maskrcnn_benchmark.config.convention import CONVENTIONS
 from maskrcnn_benchmark.modeling.matcher import Matcher
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import (
     Masker,

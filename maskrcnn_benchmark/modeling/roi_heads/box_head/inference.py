@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.layers.nms import batched_nms
 from maskrcnn_benchmark.modeling.box_coder import BoxCoder, make_box_coder
-from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.boxes import clip_boxes
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
+from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.modeling.balanced_positive_negative_sampler import BalancedPositiveNegativeSampler
-from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.modeling.host_waits import true_indices
 from maskrcnn_benchmark.modeling.matcher import Matcher
 from maskrcnn_benchmark.structures.bounding_box import BoxList

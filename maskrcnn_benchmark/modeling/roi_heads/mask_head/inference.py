@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from maskrcnn_benchmark.modeling.convention import get_convention
+from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.paste_masks import paste_masks
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from torch import nn
 
+from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.layers.conv import conv_norm_act
 from maskrcnn_benchmark.modeling import registry
-from maskrcnn_benchmark.modeling.convention import get_convention
 
 
 class MaskRCNNC4Predictor(nn.Module):

@@ -12,11 +12,11 @@ import math
 import torch
 from torch import nn
 
+from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.layers.conv import ConvSequential, conv_norm_act
 from maskrcnn_benchmark.layers.deform_conv import DFConv2d
 from maskrcnn_benchmark.layers.scale import Scale
 from maskrcnn_benchmark.layers.winograd import shared_filters
-from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.modeling.rpn.fcos.inference import FCOSPostProcessor
 from maskrcnn_benchmark.modeling.rpn.fcos.loss import FCOSLoss
 from maskrcnn_benchmark.modeling.rpn.fcos.targets import FCOSTargets, level_locations

@@ -9,7 +9,7 @@ import math
 
 from torch import nn
 
-from maskrcnn_benchmark.modeling.convention import get_convention
+from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.modeling.rpn.detections import best_detections, join_levels
 from maskrcnn_benchmark.modeling.rpn.flatten import flatten_level
 from maskrcnn_benchmark.structures.bounding_box import BoxList

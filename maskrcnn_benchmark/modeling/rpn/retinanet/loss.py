@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import torch
 
+from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.layers.sigmoid_focal_loss import sigmoid_focal_loss
 from maskrcnn_benchmark.layers.smooth_l1_loss import smooth_l1_loss
-from maskrcnn_benchmark.modeling.convention import get_convention
 from maskrcnn_benchmark.modeling.matcher import Matcher
 from maskrcnn_benchmark.modeling.rpn.anchor_targets import AnchorTargets
 from maskrcnn_benchmark.modeling.rpn.flatten import flatten_levels

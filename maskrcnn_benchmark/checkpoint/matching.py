@@ -1,0 +1,167 @@
+"""Finding, for every tensor of a model, the tensor of a checkpoint that belongs to it.
+
+The forks' rule: a file key belongs to a model key that ends with it, and the longest such file key wins. So a backbone
+trained alone ("layer1.0.conv1.weight") loads into a detector ("backbone.body.layer1.0.conv1.weight"), and into two
+places if two model keys end with it. Before, names of other programs become ours (checkpoint_translation).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from .load_report import LoadReport, Mismatch, class_count_hint, describe, named
+from .translation import WITHOUT_USE, Translation, to_ours
+
+logger = logging.getLogger("maskrcnn_benchmark.utils.model_serialization")
+
+
+def strip_prefix_if_present(state_dict: Mapping, prefix: str) -> Mapping:
+    """Without `prefix` before every key, if every key has it (several times, if every key has it several times)."""
+    while state_dict and prefix and all(isinstance(key, str) and key.startswith(prefix) for key in state_dict):
+        state_dict = OrderedDict((key[len(prefix) :], value) for key, value in state_dict.items())
+    return state_dict
+
+
+def tensors_of(state_dict: Mapping) -> dict[str, torch.Tensor]:
+    """The tensors and number arrays among the entries, arrays as tensors, without a "module." before every name.
+
+    Raises:
+        ValueError: there are none.
+    """
+    state_dict = strip_prefix_if_present(state_dict, "module.")
+    tensors = {}
+    for key, value in state_dict.items():
+        if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+            value = torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), subok=False))
+        if isinstance(value, torch.Tensor) and isinstance(key, str):
+            tensors[key] = value
+    if not tensors:
+        entries = named(map(str, state_dict)) or "nothing"
+        raise ValueError(f"the checkpoint holds no tensors where the model should be, but {entries}")
+    return tensors
+
+
+def _longest_suffix(key: str, names: Mapping[str, object]) -> str | None:
+    # One look-up per suffix, longest first, so the cost does not grow with the number of file keys.
+    return next((key[start:] for start in range(len(key)) if key[start:] in names), None)
+
+
+# The config decides them; most programs' files lack them.
+_FROM_THE_CONFIG = re.compile(r"anchor_generator\.cell_anchors\.\d+$")
+
+
+def _plain_name(key: str, model_state: Mapping[str, object]) -> str | None:
+    """What a key of a deformable convolution is called where the layer is an ordinary one: without its "conv."."""
+    layer, inner, name = key.rpartition("conv.")
+    return layer + name if inner and layer + "offset.weight" in model_state else None
+
+
+def match_state_dicts(model_state: Mapping[str, torch.Tensor], file_state: Mapping[str, torch.Tensor]) -> LoadReport:
+    """Pairs the tensors of a model and of a file; changes neither."""
+    return _match(model_state, to_ours(file_state, model_state), file_state)
+
+
+def _match(model_state, translation: Translation, file_state) -> LoadReport:
+    by_name = dict(translation.file_keys)
+    if not any(key.startswith("backbone.") for key in model_state):  # a body alone, and the file may be a detector's
+        in_body = re.compile(r"(backbone\.)?body\.")
+        by_name |= {in_body.sub("", name, 1): key for name, key in by_name.items() if in_body.match(name)}
+    tensors = {key: translation.tensors[name] for name, key in translation.file_keys.items()}
+
+    matched, missing, from_config, mismatched = {}, [], [], []
+    storages, for_deformable = {}, False
+    for key, tensor in model_state.items():
+        name = _longest_suffix(key, by_name)
+        plain = _plain_name(key, model_state)
+        if name is None and plain is not None:
+            name = _longest_suffix(plain, by_name)
+            for_deformable |= name is not None
+        # A second name of a tensor, such as the mask head's of a layer4 that it shares with the box head.
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() and not tensor.is_meta else key
+        file_key = storages.get(place) if name is None else by_name[name]
+        if file_key is None:
+            (from_config if _FROM_THE_CONFIG.search(key) else missing).append(key)
+        elif tensors[file_key].shape == tensor.shape:
+            matched[key] = storages[place] = file_key
+        else:
+            mismatched.append(Mismatch(key, tuple(tensor.shape), file_key, tuple(tensors[file_key].shape)))
+    if for_deformable:
+        logger.info("Remapping conv weights for deformable conv weights")
+    used = {*matched.values(), *(mismatch.file_key for mismatch in mismatched)}
+    names = {key: name for name, key in translation.file_keys.items()}
+    without_use = [key for key in file_state if key not in used and WITHOUT_USE.search(names.get(key, key))]
+    used.update(without_use)
+    return LoadReport(
+        matched=matched,
+        missing=missing,
+        unused=[key for key in file_state if key not in used],
+        mismatched=mismatched,
+        model_shapes={key: tuple(value.shape) for key, value in model_state.items()},
+        file_shapes={key: tuple(tensors.get(key, value).shape) for key, value in file_state.items()},
+        names=names,
+        from_config=from_config,
+        without_use=without_use,
+        dialects=tuple(dialect.name for dialect in translation.dialects),
+        convention=next((dialect.convention for dialect in translation.dialects if dialect.convention), None),
+    )
+
+
+def align_and_update_state_dicts(model_state_dict: dict, loaded_state_dict: Mapping) -> LoadReport:
+    """Replaces the entries of `model_state_dict` by those of the file that belong to them and have their shape."""
+    file_state = tensors_of(loaded_state_dict)
+    translation = to_ours(file_state, model_state_dict)
+    report = _match(model_state_dict, translation, file_state)
+    key_width = max(map(len, report.matched), default=0)
+    file_width = max(map(len, report.matched.values()), default=0)
+    for key, file_key in report.matched.items():
+        model_state_dict[key] = translation.tensors[report.names[file_key]]
+        logger.debug(f"{key:<{key_width}} loaded from {file_key:<{file_width}} of shape {report.file_shapes[file_key]}")
+    return report
+
+
+def _check_values(key: str, tensor: torch.Tensor) -> None:
+    if tensor.layout is torch.strided and not (tensor.is_meta or tensor.is_quantized or tensor.is_complex()):
+        return
+    what = "without values (meta)" if tensor.is_meta else f"{tensor.layout} of {tensor.dtype}"
+    raise ValueError(f"the tensor {key} of the file is {what}; wanted dense real numbers. Convert it before saving.")
+
+
+def load_state_dict(
+    model: torch.nn.Module, loaded_state_dict: Mapping, *, check=None, skip_mismatched_outside: str | None = None
+) -> LoadReport:
+    """Copies what fits of a checkpoint's "model" entry into `model`, and says what did.
+
+    Args:
+        check: called with the LoadReport before anything is copied; may raise.
+        skip_mismatched_outside: tensors of another shape are left as they are, not an error, when their model key does
+            not start with this text.
+
+    Raises:
+        ValueError: a tensor has the name of one of the model but another shape, or is sparse, quantised, complex or
+            without values; the model is unchanged.
+    """
+    model_state = model.state_dict()
+    report = align_and_update_state_dicts(model_state, loaded_state_dict)
+    if skip_mismatched_outside is not None:
+        head = [m for m in report.mismatched if not m.model_key.startswith(skip_mismatched_outside)]
+        report.mismatched = [m for m in report.mismatched if m not in head]
+        report.skipped = head
+    if check is not None:
+        check(report)
+    if report.mismatched:
+        raise ValueError(
+            f"{len(report.mismatched)} tensors of the file have another shape than the model's: "
+            f"{named(map(describe, report.mismatched))}. {class_count_hint(report)}".rstrip()
+        )
+    for key, file_key in report.matched.items():
+        _check_values(file_key, model_state[key])
+    model.load_state_dict(model_state, strict=True)
+    log = logger.info if report.matched and not report.skipped else logger.warning
+    log(report.table())
+    return report

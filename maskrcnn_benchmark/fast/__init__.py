@@ -1,0 +1,1 @@
+"""Fast copies of models: fused modules for inference, and torch.compile."""

@@ -1,0 +1,1 @@
+"""Build and load the library of compiled ops."""

@@ -1,0 +1,142 @@
+"""What a bug report needs: versions, CPU, GPU, threads, and which compiled ops run, or why not.
+
+python -m maskrcnn_benchmark.utils.collect_env
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from maskrcnn_benchmark import __version__
+
+from . import build_ops
+
+PACKAGES = (
+    "torchvision",
+    "numpy",
+    "pillow",
+    "opencv-python",
+    "opencv-python-headless",
+    "yacs",
+    "pycocotools",
+    "faster-coco-eval",
+    "tensorboard",
+    "ninja",
+)
+# as /proc/cpuinfo spells them: what the ops and PyTorch choose their code by
+CPU_FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile", "asimd", "sve", "bf16")
+
+
+def collect_env_info() -> str:
+    """Lines of "name: value"."""
+    import torch
+
+    lines = [
+        ("maskrcnn_benchmark", f"{__version__} in {build_ops.PACKAGE}"),
+        ("Python", f"{platform.python_version()} ({sys.executable})"),
+        ("system", platform.platform()),
+        ("torch", f"{torch.__version__}, built for CUDA {torch.version.cuda or '- (no CUDA)'}"),
+        *((name, version) for name in PACKAGES if (version := _package_version(name))),
+        ("C++ compiler", _first_line(_compiler())),
+        ("nvcc", _last_line(shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc")),
+        *_cpu_lines(torch),
+        *_gpu_lines(torch),
+        *_kernel_lines(),
+    ]
+    return "\n".join(f"{name}: {value}" for name, value in lines)
+
+
+def cpu_name() -> str:
+    """As its maker calls it."""
+    return _cpu_info("model name") or platform.processor() or "unknown CPU"
+
+
+def _cpu_info(names: str) -> str:
+    """What Linux says of the first core under the first of `names` (a pattern) that it has; "" elsewhere."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
+    found = re.search(rf"^(?:{names})\s*:\s*(.+)$", text, re.MULTILINE)
+    return found.group(1) if found else ""
+
+
+def _package_version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _compiler() -> str:
+    try:
+        return build_ops.find_compiler()
+    except build_ops.BuildError:
+        return "c++"
+
+
+def _version_output(program: str) -> list[str]:
+    try:
+        done = subprocess.run([program.split()[0], "--version"], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return done.stdout.strip().splitlines()
+
+
+def _first_line(program: str) -> str:
+    return next(iter(_version_output(program)), "not found")
+
+
+def _last_line(program: str) -> str:
+    return next(iter(reversed(_version_output(program))), "not found")
+
+
+def _cpu_lines(torch) -> list[tuple[str, str]]:
+    flags = set(_cpu_info("flags|Features").split())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return [
+        ("CPU", f"{cpu_name()}, {cores} usable cores"),
+        ("CPU flags", " ".join(flag for flag in CPU_FLAGS if flag in flags) or "unknown"),
+        ("torch CPU code", torch.backends.cpu.get_cpu_capability()),
+        (
+            "threads",
+            f"{torch.get_num_threads()} in an op, {torch.get_num_interop_threads()} between ops, "
+            f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'not set')}",
+        ),
+    ]
+
+
+def _gpu_lines(torch) -> list[tuple[str, str]]:
+    if not torch.cuda.is_available():
+        return [("GPU", "none that torch can use")]
+    lines = []
+    for index in range(torch.cuda.device_count()):
+        gpu = torch.cuda.get_device_properties(index)
+        capability = f"compute capability {gpu.major}.{gpu.minor}"
+        lines.append((f"GPU {index}", f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, {capability}"))
+    return lines
+
+
+def _kernel_lines() -> list[tuple[str, str]]:
+    # The one look upwards from utils: only the layers know what they loaded, and nothing imports this module.
+    from . import library
+
+    lines = []
+    for kind in build_ops.LIBRARIES:
+        loaded = library.LOADED.get(kind)
+        state = f"from {loaded}" if loaded else f"not loaded: {library.REASONS[kind]}"
+        lines.append((f"{kind.upper()} kernels", state))
+    if library.REASONS:
+        lines.append(("to build the kernels", build_ops.COMMAND))
+        logs = [folder / build_ops.LOG for folder in library.folders()]
+        lines += [("log of the last build", str(log)) for log in logs if log.is_file()]
+    return lines
+
+

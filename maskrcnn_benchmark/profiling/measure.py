@@ -1,0 +1,280 @@
+"""Time, memory, arithmetic and energy of configured models, taking turns in one process.
+
+`measure` reads from top to bottom what is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from maskrcnn_benchmark.checkpoint.checkpointer import DetectronCheckpointer
+from maskrcnn_benchmark.data.collate_batch import BatchCollator
+from maskrcnn_benchmark.data.transforms import build_transforms
+from maskrcnn_benchmark.engine.trainer import TrainingStep
+from maskrcnn_benchmark.fast.compiled import compile_dense_part
+from maskrcnn_benchmark.fast.for_inference import for_inference
+from maskrcnn_benchmark.layers import winograd
+from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
+from maskrcnn_benchmark.modeling.detector import build_detection_model
+from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
+from maskrcnn_benchmark.solver import make_optimizer
+from maskrcnn_benchmark.structures.paste_masks import paste_rles
+from maskrcnn_benchmark.utils.compute_dtype import compute_dtype
+
+from .energy import energy_meter
+from .flops import count_multiply_adds
+from .peak_memory import MemoryMeter
+from .random_weights import set_score_thresholds, set_statistics
+from .stages import STAGES, StageClock, synchronize
+
+LOADING = ("load", "preprocess")  # what loader processes do beside the model
+ENERGY_SECONDS = 2.0  # counters advance in steps of up to 0.1 s
+TRAINING_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and the 10th and 90th percentile of repeated measurements."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values) -> Spread:
+        low, median, high = np.percentile(values, (10, 50, 90)).tolist()
+        return cls(median, low, high)
+
+
+@dataclass
+class Measurement:
+    """What was measured of one config; None where the machine does not tell, or it was not asked for.
+
+    Attributes:
+        parameters: weights and biases, frozen ones and those of norms included; statistics of norms are none.
+        multiply_adds: of one picture by stage, and "total".
+        network_input: (height, width) of the first picture after padding.
+        detections: of a picture, on average.
+        stage_ms: milliseconds of one picture by stage.
+        detect_ms: from the tensor on the device to detections in the original picture's pixels, masks as run lengths.
+        images_per_second: 1000 / the median of detect_ms.
+        operations_per_second: 2 x multiply_adds / the same median.
+        test_memory, train_memory: bytes of model, pictures and everything in between; training with its optimizer.
+        train_ms: a training step, loader excluded.
+        joule_per_image: see `energy_meter`, of whole frames one after the other.
+    """
+
+    name: str
+    device: str
+    dtype: str
+    weights: str
+    parameters: int
+    multiply_adds: dict[str, int]
+    network_input: tuple[int, int]
+    detections: float
+    stage_ms: dict[str, Spread]
+    detect_ms: Spread
+    images_per_second: float
+    operations_per_second: float
+    test_memory: int | None
+    train_memory: int | None = None
+    train_ms: Spread | None = None
+    joule_per_image: float | None = None
+    energy_source: str = ""
+
+
+class Subject:
+    """One config, ready to be measured.
+
+    Args:
+        name: for the table.
+        cfg: with MODEL.DEVICE and NUM_CLASSES settled.
+        dataset: without transforms: items are (PIL picture, BoxList, index).
+        weights: file; "" for random weights, with score thresholds that give TEST.DETECTIONS_PER_IMG detections.
+    """
+
+    def __init__(self, name: str, cfg, dataset, weights: str = ""):
+        self.name, self.cfg, self.dataset, self.weights = name, cfg, dataset, weights
+        self.device = torch.device(cfg.MODEL.DEVICE)
+        self.dtype = compute_dtype(cfg.DTYPE, self.device)
+        self.transforms = build_transforms(cfg, is_train=False)
+        self.collate = BatchCollator(cfg.DATALOADER.SIZE_DIVISIBILITY)
+        self.clock = StageClock(self.device)
+        self.pasting = mask_pasting(cfg)
+        count_multiply_adds(torch.nn.Identity(), lambda: None)  # what counting imports is not the model's memory
+        memory = MemoryMeter(self.device)
+        with winograd.enabled(cfg.WINOGRAD):
+            self.model, self.parameters = self._build_model()
+        images = self._images(0)
+        self.network_input = tuple(images.tensors.shape[-2:])
+        self.multiply_adds = self._multiply_adds(images)
+        if cfg.TEST.COMPILE:
+            compile_dense_part(self.model)
+        memory.start()
+        self.detections = [self.detect(index) for index in range(len(dataset))]
+        synchronize(self.device)
+        self.test_memory = memory.peak()
+
+    def _build_model(self):
+        model = build_detection_model(self.cfg).to(self.device).eval()
+        parameters = count_parameters(model)
+        images = self._images(0)
+        if self.weights:
+            DetectronCheckpointer(self.cfg, model).load(self.weights, use_latest=False)
+        else:
+            set_statistics(model, lambda: model(images))
+        model = for_inference(model, self.dtype)
+        if not self.weights:
+            with self._autocast():
+                set_score_thresholds(model, lambda: model(images), self.cfg.TEST.DETECTIONS_PER_IMG)
+        return model, parameters
+
+    def _multiply_adds(self, images) -> dict[str, int]:
+        with self._autocast():
+            counts = count_multiply_adds(self.model, lambda: self.model(images))
+        fpn, backbone = counts.get("backbone.fpn", 0), counts["backbone"]
+        return {"backbone": backbone - fpn, "FPN": fpn, "heads": counts[""] - backbone, "total": counts[""]}
+
+    def detect(self, index: int, by_stage: bool = True) -> int:
+        """One picture from its file to its detections; returns how many, and leaves the times in `clock`.
+
+        Args:
+            by_stage: False divides nothing inside of the model, so that a GPU need not be waited for there.
+        """
+        clock = self.clock
+        clock.restart()
+        with clock.stage("load"):
+            picture, _, _ = self.dataset[index % len(self.dataset)]
+        with clock.stage("preprocess"):
+            images, _, _ = self.collate([(self.transforms(picture), None, index)])
+            images = images.to(self.device)
+        inside = clock.inside(self.model) if by_stage else contextlib.nullcontext()
+        with clock.stage("post-processing"), torch.inference_mode(), self._autocast(), inside:
+            (found,) = self.model(images, **self._output_sizes(picture))
+            found = found.to("cpu").resize(picture.size)
+            if found.has_field("mask") and found.get_field("mask").shape[-1] == found.get_field("mask").shape[-2]:
+                paste_rles(found.get_field("mask"), found.convert("xyxy").bbox, found.size, **self.pasting)
+        return len(found)
+
+    def training_step(self, pictures: int):
+        """A function that makes one optimizer step on the same pictures every time."""
+        model = build_detection_model(self.cfg).to(self.device)
+        transforms = build_transforms(self.cfg, is_train=True)
+        batch = []
+        for index in range(pictures):
+            picture, target, _ = self.dataset[index % len(self.dataset)]
+            batch.append((*transforms(picture, target), index))
+        batch = self.collate(batch)
+        if self.weights:
+            checkpointer = DetectronCheckpointer(self.cfg, model)
+            checkpointer.load(self.weights, use_latest=False)
+        else:
+            model.eval()
+            images = batch[0].to(self.device)
+            set_statistics(model, lambda: model(images))
+        step = TrainingStep(
+            model.train(), make_optimizer(self.cfg, model), self.device, self.dtype, self.cfg.SOLVER.CLIP_GRADIENTS
+        )
+
+        def run():
+            with winograd.enabled(self.cfg.WINOGRAD):
+                step.accumulate([batch])
+                step.update()
+
+        return run
+
+    def _images(self, index: int):
+        picture, _, _ = self.dataset[index]
+        return self.collate([(self.transforms(picture), None, index)])[0].to(self.device)
+
+    def _output_sizes(self, picture) -> dict:
+        return {"output_sizes": [picture.size]} if getattr(self.model, "takes_output_sizes", False) else {}
+
+    def _autocast(self):
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+
+def count_parameters(model: torch.nn.Module) -> int:
+    """Weights and biases, of frozen batch norms too, where they are buffers."""
+    frozen = [module for module in model.modules() if isinstance(module, FrozenBatchNorm2d)]
+    in_norms = sum(norm.weight.numel() + norm.bias.numel() for norm in frozen)
+    return sum(parameter.numel() for parameter in model.parameters()) + in_norms
+
+
+def measure(subjects: list[Subject], repeats: int, warm_up: int, train_pictures: int = 0) -> list[Measurement]:
+    """Measures the configs, which take turns picture by picture.
+
+    Args:
+        repeats: pictures of each.
+        warm_up: pictures of each that go before, uncounted.
+        train_pictures: batch size of a training step; 0 measures no training.
+    """
+    times = [[] for _ in subjects]
+    detect_times = [[] for _ in subjects]
+    for turn in range(-warm_up, repeats):
+        for subject, stages, totals in zip(subjects, times, detect_times, strict=True):
+            subject.detect(turn)
+            seconds = dict(subject.clock.seconds)
+            if subject.device.type == "cuda":
+                subject.detect(turn, by_stage=False)
+            if turn >= 0:
+                stages.append(seconds)
+                totals.append(sum(value for name, value in subject.clock.seconds.items() if name not in LOADING))
+    measurements = [_summary(*each) for each in zip(subjects, times, detect_times, strict=True)]
+    for subject, measurement in zip(subjects, measurements, strict=True):
+        measurement.joule_per_image, measurement.energy_source = _energy(subject)
+        if train_pictures:
+            measurement.train_memory, measurement.train_ms = _training(subject, train_pictures)
+    return measurements
+
+
+def _summary(subject: Subject, stages: list[dict[str, float]], totals: list[float]) -> Measurement:
+    detect_ms = Spread.of([seconds * 1e3 for seconds in totals])
+    per_second = 1e3 / detect_ms.median
+    return Measurement(
+        name=subject.name,
+        device=str(subject.device),
+        dtype=str(subject.dtype).removeprefix("torch."),
+        weights=subject.weights or "random",
+        parameters=subject.parameters,
+        multiply_adds=subject.multiply_adds,
+        network_input=subject.network_input,
+        detections=sum(subject.detections) / len(subject.detections),
+        stage_ms={name: Spread.of([seconds[name] * 1e3 for seconds in stages]) for name in STAGES},
+        detect_ms=detect_ms,
+        images_per_second=per_second,
+        operations_per_second=2 * subject.multiply_adds["total"] * per_second,
+        test_memory=subject.test_memory,
+    )
+
+
+def _energy(subject: Subject) -> tuple[float | None, str]:
+    joule, source = energy_meter(subject.device)
+    if joule is None:
+        return None, source
+    frames, start, before = 0, time.perf_counter(), joule()
+    while time.perf_counter() - start < ENERGY_SECONDS:
+        subject.detect(frames, by_stage=False)
+        frames += 1
+    return (joule() - before) / frames, source
+
+
+def _training(subject: Subject, pictures: int) -> tuple[int | None, Spread]:
+    memory = MemoryMeter(subject.device)
+    memory.start()
+    step = subject.training_step(pictures)
+    step()  # the first one makes the optimizer's state
+    times = []
+    for _ in range(TRAINING_STEPS):
+        start = time.perf_counter()
+        step()
+        synchronize(subject.device)
+        times.append((time.perf_counter() - start) * 1e3)
+    return memory.peak(), Spread.of(times)

@@ -1,0 +1,1 @@
+"""Draw images, predictions and figures."""

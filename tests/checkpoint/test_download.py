@@ -1,0 +1,156 @@
+import functools
+import hashlib
+import http.server
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+
+import pytest
+import torch
+
+from maskrcnn_benchmark.checkpoint.download import cache_url
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A web server on this machine: (its folder, its address)."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+        def do_GET(self):
+            if self.path.startswith("/broken"):  # announces more than it sends
+                self.send_response(200)
+                self.send_header("Content-Length", "1000000")
+                self.end_headers()
+                self.wfile.write(b"PK\x03\x04")
+            else:
+                super().do_GET()
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder))
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield folder, f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("TORCH_MODEL_ZOO", str(folder))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    return folder
+
+
+def save(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"weight": torch.ones(3)}, path)
+    return path.read_bytes()
+
+
+def test_a_file_is_downloaded_once(site, cache, capsys):
+    folder, address = site
+    content = save(folder / "V39.pth")
+    path = cache_url(f"{address}/V39.pth?dl=1")
+    assert path == str(cache / "V39.pth") and (cache / "V39.pth").read_bytes() == content
+    assert f'Downloading: "{address}/V39.pth?dl=1" to {path}' in capsys.readouterr().err
+    (folder / "V39.pth").unlink()
+    assert cache_url(f"{address}/V39.pth?dl=1") == path
+    assert os.listdir(cache) == ["V39.pth"]
+
+
+@pytest.mark.parametrize(
+    "url, name",
+    [
+        ("https://host/vovnet93_statedict_norm.pth.tar?dl=1", "vovnet93_statedict_norm.pth.tar"),
+        ("https://host/download?x=1#FCOS_R_50.pth", "FCOS_R_50.pth"),
+        ("https://host/a#../../etc/FCOS.pth", "FCOS.pth"),
+        ("https://host/detectron/12/e2e_faster.yaml/model_final.pkl", "_detectron_12_e2e_faster.yaml_model_final.pkl"),
+    ],
+)
+@pytest.mark.parametrize(
+    "variables, folder",
+    [
+        ({"TORCH_MODEL_ZOO": "zoo", "TORCH_HOME": "home"}, "zoo"),
+        ({"TORCH_HOME": "home"}, "home/models"),
+        ({"HOME": "user"}, "user/.torch/models"),
+    ],
+)
+def test_names_and_folders_are_the_forks(tmp_path, monkeypatch, url, name, variables, folder):
+    monkeypatch.delenv("TORCH_MODEL_ZOO", raising=False)
+    monkeypatch.delenv("TORCH_HOME", raising=False)
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, str(tmp_path / value))
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / name).write_bytes(b"there")
+    assert cache_url(url) == str(tmp_path / folder / name)
+
+
+def test_a_hash_in_the_name_is_verified(site, cache):
+    folder, address = site
+    digest = hashlib.sha256(save(folder / "x.pth")).hexdigest()
+    good, bad = f"m-{digest[:8]}.pth", "m-01234567.pth"
+    for name in (good, bad):
+        (folder / name).write_bytes((folder / "x.pth").read_bytes())
+    cache_url(f"{address}/{good}")
+    with pytest.raises(ValueError, match=f"sha256 {digest}.*01234567"):
+        cache_url(f"{address}/{bad}")
+    assert os.listdir(cache) == [good]
+
+
+@pytest.mark.parametrize(
+    "name, error, words",
+    [
+        ("page.pth", ValueError, "web page"),
+        ("broken.pth", ConnectionError, "after 4 of"),
+        ("missing.pth", ConnectionError, "404"),
+    ],
+)
+def test_a_bad_download_leaves_nothing(site, cache, name, error, words):
+    folder, address = site
+    (folder / "page.pth").write_bytes(b"<!DOCTYPE html><html>Quota exceeded</html>")
+    with pytest.raises(error, match=words):
+        cache_url(f"{address}/{name}")
+    assert os.listdir(cache) == []
+
+
+def test_offline_the_error_says_where_to_put_the_file(cache):
+    url = "http://127.0.0.1:1/weights/FCOS_V39.pth?dl=1"
+    with pytest.raises(ConnectionError) as error:
+        cache_url(url)
+    for words in (url, "name it FCOS_V39.pth", str(cache), "MODEL.WEIGHT"):
+        assert words in str(error.value)
+
+
+def test_one_process_downloads_and_the_others_wait(site, cache, tmp_path):
+    folder, address = site
+    save(folder / "V39.pth")
+    code = """
+        import os, sys
+        import torch.distributed as dist
+        from maskrcnn_benchmark.checkpoint.download import cache_url
+        rank = int(os.environ["LOCAL_RANK"])
+        dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=rank, world_size=2)
+        print(os.path.getsize(cache_url(sys.argv[2])))
+        try:
+            cache_url("http://127.0.0.1:1/none.pth")
+        except ConnectionError as error:
+            print("failed")
+        dist.destroy_process_group()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "store"), f"{address}/V39.pth"]
+    processes = [
+        subprocess.Popen(
+            command, env={**os.environ, "LOCAL_RANK": rank}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for rank in "01"
+    ]
+    outputs = [process.communicate(timeout=100) for process in processes]
+    size = str((folder / "V39.pth").stat().st_size)
+    assert [out.split() for out, _ in outputs] == [[size, "failed"]] * 2, outputs
+    assert ["Downloading" in err for _, err in outputs] == [True, False]

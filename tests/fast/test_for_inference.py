@@ -1,0 +1,136 @@
+"""The copy that tests run on: same numbers, no batch norms left."""
+
+import pytest
+import torch
+from torch import nn
+
+from maskrcnn_benchmark.config import cfg as defaults
+from maskrcnn_benchmark.fast.for_inference import NORMS, fold, for_inference
+from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
+from maskrcnn_benchmark.layers.winograd import WinogradConv2d, suits
+from maskrcnn_benchmark.modeling import backbone as _  # noqa: F401  fills the registry
+from maskrcnn_benchmark.modeling import registry
+
+
+def with_random_statistics(model):
+    for module in model.modules():
+        if isinstance(module, NORMS):
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.normal_()
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 1.5)
+    return model
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(8), nn.BatchNorm2d(8, affine=False), FrozenBatchNorm2d(8, eps=1e-5)])
+def test_a_folded_convolution_does_both(rng_seed, bias, norm):
+    conv = nn.Conv2d(4, 8, 3, bias=bias).double()
+    norm = norm.double().eval()
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.1, 2)
+    x = torch.randn(2, 4, 9, 7, dtype=torch.float64)
+    wanted = norm(conv(x))
+    fold(conv, norm)
+    torch.testing.assert_close(conv(x), wanted)
+
+
+def test_layers_with_hooks_stay_and_their_hooks_are_called(rng_seed):
+    model = registry.BODIES["V-27"](norm=FrozenBatchNorm2d)
+    block = model.stage2.OSA2_1
+    called = []
+    for module in (block.layers[1], block.layers[2][0], block.layers[3][1], model.stem[3]):
+        module.register_forward_hook(lambda module, inputs, output: called.append(type(module)))
+    with torch.no_grad():
+        for_inference(with_random_statistics(model))(torch.randn(1, 3, 64, 64))
+    assert called == [nn.Conv2d, type(block.layers[1]), nn.Conv2d, FrozenBatchNorm2d]
+
+
+def test_weights_that_are_not_finite_are_named(caplog):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1))
+    for_inference(model)
+    assert not caplog.text
+    model[0].weight.data[1, 1] = float("nan")
+    model[2].bias.data[0] = float("inf")
+    for_inference(model)
+    assert "2 weights have values that are not finite (0.weight, 2.bias)" in caplog.text
+
+
+def test_a_norm_without_statistics_is_not_folded():
+    with pytest.raises(ValueError, match="without running statistics"):
+        fold(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2, track_running_stats=False))
+
+
+@pytest.mark.parametrize(
+    "body", ["R-50-FPN", "R-50-C4", "V-27-FPN", "V2-19-slim-dw-mmdet-FPNLite", "MNV2-FPN-RETINANET"]
+)
+@pytest.mark.parametrize("norm", ["FrozenBN", "BN"])
+def test_no_batch_norm_is_left_in_a_body_and_maps_are_equal(rng_seed, body, norm):
+    cfg = defaults.clone()
+    cfg.merge_from_list(["MODEL.BACKBONE.CONV_BODY", body, "MODEL.BACKBONE.NORM", norm])
+    backbone = with_random_statistics(registry.BACKBONES[body](cfg)).double().eval()
+    copy = for_inference(backbone)
+    assert not any(isinstance(module, NORMS) for module in copy.modules())
+    assert any(isinstance(module, NORMS) for module in backbone.modules())
+    x = torch.randn(1, 3, 64, 96, dtype=torch.float64)
+    with torch.no_grad():
+        for folded, wanted in zip(copy(x), backbone(x), strict=True):
+            assert (folded - wanted).abs().max() <= 1e-9 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("body", ["R-50-FPN", "V-27-FPN", "V2-19-slim-FPN", "V2-19-slim-dw-FPNLite"])
+def test_faster_convolutions_give_equal_maps(rng_seed, body):
+    cfg = defaults.clone()
+    cfg.merge_from_list(["MODEL.BACKBONE.CONV_BODY", body])
+    backbone = with_random_statistics(registry.BACKBONES[body](cfg)).eval()
+    x = torch.randn(1, 3, 96, 64)
+    plain = for_inference(backbone, winograd=False)
+    fast = for_inference(backbone)
+    assert not any(isinstance(module, WinogradConv2d) for module in plain.modules())
+    if not any(suits(module) for module in backbone.modules()):
+        pytest.skip("nothing to replace on this machine")
+    assert any(isinstance(module, WinogradConv2d) for module in fast.modules())
+    with torch.inference_mode():
+        for result, wanted in zip(fast(x), plain(x), strict=True):
+            assert (result - wanted).abs().max() <= 1e-4 * wanted.abs().max()
+
+
+def test_a_convolution_that_is_used_twice_is_replaced_once():
+    shared = nn.Conv2d(16, 16, 3, padding=1)
+    if not suits(shared):
+        pytest.skip("nothing to replace on this machine")
+    model = for_inference(nn.ModuleList([nn.Sequential(shared, nn.ReLU()), shared]))
+    assert isinstance(model[1], WinogradConv2d) and model[0][0] is model[1]
+
+
+def test_other_neighbours_are_left_alone(rng_seed):
+    class BeforeIt(nn.Module):
+        """Named in the order of the pair, computed in the other."""
+
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            return self.conv(self.norm(x))
+
+    model = with_random_statistics(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.GroupNorm(2, 4), BeforeIt())).eval()
+    x = torch.randn(1, 3, 8, 8)
+    copy = for_inference(model)
+    assert isinstance(copy[3].norm, nn.BatchNorm2d)
+    torch.testing.assert_close(copy(x), model(x))
+
+
+def test_half_precision_weights_are_stored_as_such_and_norms_are_not():
+    convolutions = (nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8))
+    model = nn.Sequential(*convolutions, nn.Linear(4, 4))
+    copy = for_inference(model, torch.bfloat16)
+    assert [p.dtype for p in copy[0].parameters()] == [torch.bfloat16] * 2
+    assert (copy[1].weight.dtype, copy[2].bias.dtype, copy[4].weight.dtype) == (
+        torch.float32,
+        torch.bfloat16,
+        torch.bfloat16,
+    )
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert copy[:4](torch.randn(1, 3, 8, 8)).dtype == torch.bfloat16

@@ -1,0 +1,34 @@
+"""The report for bug reports."""
+
+from maskrcnn_benchmark.native import build_ops, library
+from maskrcnn_benchmark.native.collect_env import collect_env_info
+
+
+def lines_of(report):
+    return dict(line.split(": ", 1) for line in report.splitlines())
+
+
+def test_names_versions_cpu_threads_and_kernels():
+    import torch
+
+    lines = lines_of(collect_env_info())
+    assert lines["torch"].startswith(torch.__version__)
+    assert f"{torch.get_num_threads()} in an op" in lines["threads"]
+    assert {"Python", "CPU", "CPU flags", "C++ compiler", "nvcc", "CPU kernels", "CUDA kernels"} <= set(lines)
+
+
+def test_says_which_library_runs_and_why_another_does_not(monkeypatch, tmp_path):
+    monkeypatch.setattr(library, "LOADED", {"cpu": tmp_path / "_C.so"})
+    monkeypatch.setattr(library, "REASONS", {"cuda": "no nvcc anywhere"})
+    lines = lines_of(collect_env_info())
+    assert lines["CPU kernels"] == f"from {tmp_path / '_C.so'}"
+    assert lines["CUDA kernels"] == "not loaded: no nvcc anywhere"
+    assert lines["to build the kernels"] == build_ops.COMMAND
+
+
+def test_shows_where_the_log_is(monkeypatch, tmp_path):
+    (tmp_path / build_ops.LOG).write_text("the compiler failed")
+    monkeypatch.setattr(library, "folders", lambda: [tmp_path])
+    monkeypatch.setattr(library, "LOADED", {})
+    monkeypatch.setattr(library, "REASONS", {"cpu": "the compiler failed", "cuda": "no CPU library"})
+    assert lines_of(collect_env_info())["log of the last build"] == str(tmp_path / build_ops.LOG)
