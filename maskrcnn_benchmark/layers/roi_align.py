@@ -6,6 +6,7 @@ Shapes: N images, C channels, L maps of a pyramid, H x W (H_l x W_l) pixels of a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from maskrcnn_benchmark.native import library
 
 def roi_align(
     input: Tensor,
-    rois: Tensor,
+    rois: Tensor | Sequence[Tensor],
     output_size: int | tuple[int, int],
     spatial_scale: float,
     sampling_ratio: int,
@@ -28,7 +29,8 @@ def roi_align(
 
     Args:
         input: (N, C, H, W), any floating dtype, contiguous or channels_last; sums are float32 (float64 for float64).
-        rois: (R, 5) float32 or float64: image index, then x1, y1, x2, y2 in pixels of the image. They get no gradient.
+        rois: (R, 5) of a floating dtype: image index, then x1, y1, x2, y2 in pixels of the image. Or a list with one
+            tensor (R_i, 4) for each image: x1, y1, x2, y2. Half types are computed in float32. They get no gradient.
         output_size: bins, (P, Q) or one number for both.
         spatial_scale: pixels of the map per pixel of the image, for instance 1 / 16.
         sampling_ratio: samples per bin and axis; 0 or less: ceil(ROI side / bins), at most the map's side + 2.
@@ -43,7 +45,42 @@ def roi_align(
         ValueError, TypeError: shapes, dtypes, devices or numbers that do not fit.
         RuntimeError: an image index outside 0..N-1 (seen on the CPU; the CUDA kernel gives zeros).
     """
+    rois = stack_rois(rois, len(input))
     return multilevel_roi_align([input], rois, None, output_size, [spatial_scale], sampling_ratio, aligned)
+
+
+def stack_rois(rois: Tensor | Sequence[Tensor], num_images: int) -> Tensor:
+    """Put the ROIs of a batch into one tensor, in a dtype that holds pixel coordinates.
+
+    Args:
+        rois: a tensor, which keeps its shape, or a list with one tensor (R_i, 4) for each image.
+        num_images: N.
+
+    Returns:
+        (R, 5) with the image index in column 0, if a list was given. Half types become float32.
+
+    Raises:
+        ValueError: the list has more than N entries, or entries of another shape.
+        TypeError: an entry of the list is no tensor.
+    """
+    if not isinstance(rois, Tensor):
+        if any(not isinstance(boxes, Tensor) for boxes in rois):
+            raise TypeError(f"rois hold {[type(boxes).__name__ for boxes in rois]}; wanted tensors (R_i, 4)")
+        if len(rois) > num_images or not len(rois):
+            raise ValueError(f"rois are a list of {len(rois)} for {num_images} images; wanted one tensor each")
+        if any(boxes.dim() != 2 or boxes.shape[1] != 4 for boxes in rois):
+            raise ValueError(
+                f"rois are a list of shapes {[tuple(boxes.shape) for boxes in rois]}; wanted (R_i, 4): x1, y1, x2, y2"
+            )
+        boxes = torch.cat([_without_half(boxes) for boxes in rois])
+        counts = torch.tensor([len(boxes) for boxes in rois])
+        index = torch.arange(len(rois)).repeat_interleave(counts)
+        return torch.cat((index.to(boxes)[:, None], boxes), dim=1)
+    return _without_half(rois)
+
+
+def _without_half(rois: Tensor) -> Tensor:
+    return rois.float() if rois.dtype in (torch.float16, torch.bfloat16) else rois
 
 
 def multilevel_roi_align(
@@ -73,6 +110,7 @@ def multilevel_roi_align(
             zeros).
     """
     height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
+    rois = _without_half(rois)
     _check(inputs, rois, levels, height, width, spatial_scales)
     function = roi_align_twin
     if library.kernels_for(inputs[0].device):
@@ -195,7 +233,7 @@ def _check(
     if rois.dim() != 2 or rois.shape[1] != 5:
         raise ValueError(f"rois have shape {tuple(rois.shape)}; wanted (R, 5): image index, x1, y1, x2, y2")
     if rois.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"rois are {rois.dtype}; wanted float32 or float64 (half types cannot hold pixel coordinates)")
+        raise TypeError(f"rois are {rois.dtype}; wanted a floating dtype")
     if rois.device != first.device:
         raise ValueError(f"input is on {first.device}, rois on {rois.device}; wanted one device")
     if levels is not None and (

@@ -5,15 +5,22 @@ Shapes: N images, C channels, H x W pixels of the feature map, R ROIs, P x Q bin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
+from maskrcnn_benchmark.layers.roi_align import stack_rois
 
-def roi_pool(input: Tensor, rois: Tensor, output_size: int | tuple[int, int], spatial_scale: float) -> Tensor:
+
+def roi_pool(
+    input: Tensor, rois: Tensor | Sequence[Tensor], output_size: int | tuple[int, int], spatial_scale: float
+) -> Tensor:
     """Maxima (R, C, P, Q); a bin without pixels gives 0. Corners are rounded to pixels of the map, both inclusive.
 
     Args:
         input: (N, C, H, W) floating.
-        rois: (R, 5) of input's dtype: image index, then x1, y1, x2, y2 in pixels of the image. They get no gradient.
+        rois: (R, 5) of a floating dtype: image index, then x1, y1, x2, y2 in pixels of the image. Or a list with one
+            tensor (R_i, 4) for each image. They get no gradient.
         output_size: bins, (P, Q) or one number for both.
         spatial_scale: pixels of the map per pixel of the image, for instance 1 / 16.
 
@@ -22,7 +29,10 @@ def roi_pool(input: Tensor, rois: Tensor, output_size: int | tuple[int, int], sp
     """
     from torchvision.ops import roi_pool as torchvision_roi_pool  # it takes seconds to import
 
-    return torchvision_roi_pool(input, rois.to(input.dtype), output_size, spatial_scale)
+    rois = stack_rois(rois, len(input))
+    # torchvision computes both in one dtype, and half types do not hold pixel coordinates; a maximum is not rounded
+    maps = input.to(rois.dtype) if input.element_size() < rois.element_size() else input
+    return torchvision_roi_pool(maps, rois.to(maps.dtype), output_size, spatial_scale).to(input.dtype)
 
 
 class ROIPool(nn.Module):

@@ -16,6 +16,26 @@ ROI_KEYPOINT_PREDICTOR = Registry()
 ROI_MASK_FEATURE_EXTRACTORS = Registry()
 ROI_MASK_PREDICTOR = Registry()
 
+
+def channels_of(module, source: str) -> int:
+    """Return `module.out_channels`, which every registered backbone and feature extractor has to set.
+
+    Args:
+        source: names the config key and its value in the error.
+
+    Raises:
+        ValueError: the attribute is missing or is not a positive whole number.
+    """
+    channels = getattr(module, "out_channels", None)
+    if isinstance(channels, int) and channels > 0:
+        return channels
+    found = "has no attribute out_channels" if channels is None else f"has out_channels {channels!r}"
+    raise ValueError(
+        f"{source}: what its builder returns, a {type(module).__name__}, {found}. The parts behind it take their width "
+        "from there: set out_channels to the number of channels of its output (an int) before the builder returns."
+    )
+
+
 # Its YAMLs merge, its layers are not here; the names are not registered because every registered one builds.
 _NO_FBNET = (
     "FBNet's layers are not in this package. For a small model set MODEL.BACKBONE.CONV_BODY to MNV2-FPN-RETINANET "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 
@@ -37,6 +39,9 @@ def to_image_list(tensors, size_divisible: int = 0) -> ImageList:
             list or tuple of pictures (C, H_i, W_i).
         size_divisible: the padded height and width are rounded up to a multiple of it; 0 rounds nothing.
 
+    Returns:
+        the batch, in the dtype that torch promotes those of the images to: uint8 and float32 make float32.
+
     Raises:
         TypeError: tensors is none of those.
         ValueError: there is no picture, or pictures differ in their channels.
@@ -60,7 +65,8 @@ def to_image_list(tensors, size_divisible: int = 0) -> ImageList:
     if size_divisible > 0:
         height = -(-height // size_divisible) * size_divisible
         width = -(-width // size_divisible) * size_divisible
-    batch = tensors[0].new_empty((len(tensors), channels.pop(), height, width))
+    dtype = functools.reduce(torch.promote_types, (image.dtype for image in tensors))
+    batch = tensors[0].new_empty((len(tensors), channels.pop(), height, width), dtype=dtype)
     for padded, image in zip(batch, tensors, strict=True):
         padded[:, : image.shape[1], : image.shape[2]].copy_(image)
         padded[:, image.shape[1] :].zero_()

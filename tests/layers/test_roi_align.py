@@ -183,7 +183,11 @@ def test_gradient_given_in_another_layout(rng_seed):
     [
         ({"input": torch.rand(3, 8, 8)}, ValueError, r"\(3, 8, 8\)"),
         ({"rois": torch.rand(2, 4)}, ValueError, r"\(2, 4\)"),
-        ({"rois": torch.zeros(2, 5).half()}, TypeError, "float16"),
+        ({"rois": torch.zeros(2, 5).int()}, TypeError, "int32"),
+        ({"rois": [torch.zeros(2, 5)]}, ValueError, r"\(2, 5\).*wanted \(R_i, 4\)"),
+        ({"rois": [torch.zeros(2, 4), torch.zeros(2, 4)]}, ValueError, "list of 2 for 1 images"),
+        ({"rois": []}, ValueError, "list of 0 for 1 images"),
+        ({"rois": [[1, 2, 3, 4]]}, TypeError, "list"),
         ({"input": torch.zeros(1, 3, 8, 8, dtype=torch.uint8)}, TypeError, "uint8"),
         ({"rois": torch.tensor([[1.0, 0, 0, 4, 4]])}, RuntimeError, "1"),
         ({"rois": torch.tensor([[-1.0, 0, 0, 4, 4]])}, RuntimeError, "-1"),
@@ -196,6 +200,31 @@ def test_mistakes_are_named(change, error, words):
     arguments = {"input": torch.rand(1, 3, 8, 8), "rois": torch.zeros(2, 5), "output_size": 7} | change
     with pytest.raises(error, match=words):
         roi_align(**{"spatial_scale": 0.25, "sampling_ratio": 2, **arguments})
+
+
+def test_lists_of_boxes_equal_rois_with_an_image_index(rng_seed):
+    maps, rois = random_case()
+    per_image = [rois[rois[:, 0] == image, 1:] for image in range(len(maps))]
+    sorted_rois = torch.cat([rois[rois[:, 0] == image] for image in range(len(maps))])
+    assert roi_align(maps, per_image, 7, 0.25, 2).equal(roi_align(maps, sorted_rois, 7, 0.25, 2))
+    assert roi_align(maps, tuple(per_image), 7, 0.25, 2).equal(roi_align(maps, sorted_rois, 7, 0.25, 2))
+    none = [torch.zeros(0, 4)] * len(maps)
+    assert roi_align(maps, none, 7, 0.25, 2).shape == (0, maps.shape[1], 7, 7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_rois_of_half_types_are_computed_in_float32(rng_seed, dtype):
+    maps, rois = random_case()
+    rois = rois.to(dtype)
+    expected = roi_align(maps, rois.float(), 7, 0.25, 2)
+    assert roi_align(maps, rois, 7, 0.25, 2).equal(expected)
+    assert roi_align(maps, [rois[:, 1:]] + [rois[:0, 1:]] * (len(maps) - 1), 7, 0.25, 2).shape == expected.shape
+
+
+def test_many_half_rois_keep_their_image_index():
+    maps = torch.arange(300.0).view(300, 1, 1, 1).expand(300, 1, 4, 4)
+    boxes = [torch.tensor([[0, 0, 2, 2]], dtype=torch.bfloat16)] * 300  # bfloat16 has no 257
+    assert roi_align(maps, boxes, 1, 1.0, 1).flatten().equal(torch.arange(300.0))
 
 
 PYRAMID_SCALES = [1 / 4, 1 / 8, 1 / 16]

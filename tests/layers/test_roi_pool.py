@@ -16,3 +16,13 @@ def test_gradient_goes_to_the_largest_value():
     maps = torch.arange(16.0).reshape(1, 1, 4, 4).requires_grad_()
     roi_pool(maps, torch.tensor([[0.0, 0, 0, 3, 3]]), 1, 1.0).sum().backward()
     assert maps.grad.flatten().tolist() == [0.0] * 15 + [1.0]
+
+
+def test_lists_of_boxes_and_half_types_keep_coordinates_exact():
+    maps = torch.arange(2 * 2048.0).reshape(1, 1, 2, 2048)
+    boxes = torch.tensor([[1025.0, 0, 1027, 1], [2047, 0, 2047, 0]])  # bfloat16 has no 1025
+    expected = roi_pool(maps, torch.cat((torch.zeros(2, 1), boxes), dim=1), 1, 1.0)
+    assert expected.flatten().tolist() == [2048 + 1027, 2047]
+    assert roi_pool(maps, [boxes], 1, 1.0).equal(expected)
+    pooled = roi_pool(maps.bfloat16(), [boxes], 1, 1.0)
+    assert pooled.dtype == torch.bfloat16 and pooled.equal(expected.bfloat16())

@@ -32,3 +32,21 @@ def test_mistakes_are_named():
         to_image_list([])
     with pytest.raises(ValueError, match="one C"):
         to_image_list([torch.ones(3, 4, 4), torch.ones(1, 4, 4)])
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "expected"),
+    [
+        ((torch.uint8, torch.float32), torch.float32),
+        ((torch.float16, torch.float32), torch.float32),
+        ((torch.float32, torch.float64), torch.float64),
+        ((torch.uint8, torch.int64), torch.int64),
+        ((torch.bfloat16, torch.bfloat16), torch.bfloat16),
+    ],
+)
+def test_images_of_several_dtypes_are_promoted(dtypes, expected):
+    first, second = dtypes
+    values = 0.5 if second.is_floating_point else 300
+    batch = to_image_list([torch.full((3, 4, 4), 7, dtype=first), torch.full((3, 4, 4), values, dtype=second)])
+    assert batch.tensors.dtype == expected
+    assert batch.tensors[0].unique().tolist() == [7] and batch.tensors[1].unique().tolist() == [values]

@@ -31,8 +31,10 @@ def pick_features(asked: Sequence[str], known: Sequence[str]) -> tuple[str, ...]
         known: names of all its maps, finest first.
 
     Raises:
-        ValueError: `asked` is empty, not in `known`'s order, or has a name that is not there.
+        ValueError: `asked` is a single string, is empty, is not in `known`'s order, or has an unknown name.
     """
+    if isinstance(asked, str):
+        raise ValueError(f"out_features is the string {asked!r}, but must be a list of map names: write ({asked!r},).")
     picked = tuple(name for name in known if name in asked)
     if not picked or picked != tuple(asked):
         raise ValueError(

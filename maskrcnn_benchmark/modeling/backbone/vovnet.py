@@ -81,8 +81,8 @@ class ESE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate = self.gate(self.fc(channel_means(x)))
-        # The gradients need x itself; without them it is nobody else's.
-        return x * gate if torch.is_grad_enabled() else x.mul_(gate)
+        # Gradients need x itself, and torch.jit.trace compares a run with gradients to one without.
+        return x * gate if torch.is_grad_enabled() or torch.jit.is_tracing() else x.mul_(gate)
 
 
 class OSABlock(nn.Module):

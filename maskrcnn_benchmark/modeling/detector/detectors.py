@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from maskrcnn_benchmark.config.convention import get_convention
+from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.backbone import build_backbone
 from maskrcnn_benchmark.modeling.detector.generalized_rcnn import GeneralizedRCNN
 from maskrcnn_benchmark.modeling.detector.panoptic_fpn import PanopticFPN
@@ -17,14 +20,15 @@ from maskrcnn_benchmark.modeling.semantic.fpn_head import build_sem_seg_fpn_head
 
 def _build_generalized_rcnn(cfg):
     backbone = build_backbone(cfg)
-    rpn = build_rpn(cfg, backbone.out_channels)
-    roi_heads = build_roi_heads(cfg, backbone.out_channels)
+    channels = _channels(cfg, backbone)
+    rpn = build_rpn(cfg, channels)
+    roi_heads = build_roi_heads(cfg, channels)
     convention = get_convention(cfg.MODEL.CONVENTION)
     return GeneralizedRCNN(
         backbone,
         rpn,
         roi_heads,
-        size_divisible=convention.size_divisibility,
+        size_divisible=_size_divisible(cfg),
         takes_output_sizes=convention.nms_in_output_size,
     )
 
@@ -32,12 +36,13 @@ def _build_generalized_rcnn(cfg):
 def _build_panoptic_fpn(cfg):
     check_panoptic_fpn(cfg)
     backbone = build_backbone(cfg)
+    channels = _channels(cfg, backbone)
     node = cfg.MODEL.PANOPTIC_FPN
     return PanopticFPN(
         backbone,
-        build_rpn(cfg, backbone.out_channels),
-        build_roi_heads(cfg, backbone.out_channels),
-        build_sem_seg_fpn_head(cfg, backbone.out_channels),
+        build_rpn(cfg, channels),
+        build_roi_heads(cfg, channels),
+        build_sem_seg_fpn_head(cfg, channels),
         MergeRules(
             score=node.COMBINE.INSTANCES_CONFIDENCE_THRESH,
             overlap=node.COMBINE.OVERLAP_THRESH,
@@ -46,8 +51,18 @@ def _build_panoptic_fpn(cfg):
         mask_pasting(cfg),
         semantic_loss_weight=cfg.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT,
         instance_loss_weight=node.INSTANCE_LOSS_WEIGHT,
-        size_divisible=get_convention(cfg.MODEL.CONVENTION).size_divisibility,
+        size_divisible=_size_divisible(cfg),
     )
+
+
+def _channels(cfg, backbone) -> int:
+    return registry.channels_of(backbone, f"MODEL.BACKBONE.CONV_BODY {cfg.MODEL.BACKBONE.CONV_BODY!r}")
+
+
+def _size_divisible(cfg) -> int:
+    """The least common multiple of the convention's number and DATALOADER.SIZE_DIVISIBILITY; 0 if both are 0."""
+    numbers = (get_convention(cfg.MODEL.CONVENTION).size_divisibility, cfg.DATALOADER.SIZE_DIVISIBILITY)
+    return math.lcm(*filter(None, numbers)) if any(numbers) else 0
 
 
 def check_panoptic_fpn(cfg):

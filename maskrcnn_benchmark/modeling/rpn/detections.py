@@ -5,6 +5,8 @@ Shapes: N images, L levels, C candidates, D detections.
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from maskrcnn_benchmark.layers.nms import batched_nms
@@ -36,12 +38,13 @@ def best_detections(candidates: BoxList, nms_thresh: float, detections_per_img: 
 
     Args:
         candidates: C boxes (xyxy) with fields "labels" and "scores".
-        nms_thresh: a box is suppressed by a better one of its class at IoU above this.
-        detections_per_img: detections kept; all that tie with the last one stay. 0 keeps all.
+        nms_thresh: a box is suppressed by a better one of its class at IoU above this; 0 or less suppresses nothing.
+        detections_per_img: detections kept; all that tie with the last one stay. 0 or less keeps all.
     """
     scores = candidates.get_field("scores")
     inclusive = candidates.box_offset == 1
-    keep = batched_nms(candidates.bbox, scores, candidates.get_field("labels"), nms_thresh, inclusive=inclusive)
+    threshold = nms_thresh if nms_thresh > 0 else math.inf
+    keep = batched_nms(candidates.bbox, scores, candidates.get_field("labels"), threshold, inclusive=inclusive)
     if 0 < detections_per_img < len(keep):
         last_score = scores[keep[detections_per_img - 1]]
         keep = keep[scores[keep] >= last_score]

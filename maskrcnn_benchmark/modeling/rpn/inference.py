@@ -16,12 +16,15 @@ from maskrcnn_benchmark.modeling.rpn.flatten import flatten_level
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.boxes import clip_boxes
 
+# more than any map has anchors, and still an index
+NO_LIMIT = 2**31 - 1
+
 
 class RPNPostProcessor(nn.Module):
     """The best anchors of every level, moved and thinned out.
 
     Args:
-        pre_nms_top_n: candidates per level and image.
+        pre_nms_top_n: candidates per level and image. Of this and the other two counts, 0 or less keeps all.
         post_nms_top_n: proposals per level and image.
         nms_thresh: a candidate is suppressed by a better one of its level at IoU above this; 0 or less: none is.
         min_size: narrower or lower candidates are dropped, in pixels; those without area always.
@@ -50,12 +53,12 @@ class RPNPostProcessor(nn.Module):
         rank_by_logit: bool = False,
     ):
         super().__init__()
-        self.pre_nms_top_n = pre_nms_top_n
-        self.post_nms_top_n = post_nms_top_n
+        self.pre_nms_top_n = _limit(pre_nms_top_n)
+        self.post_nms_top_n = _limit(post_nms_top_n)
         self.nms_thresh = nms_thresh
         self.min_size = min_size
         self.box_coder = box_coder
-        self.fpn_post_nms_top_n = fpn_post_nms_top_n
+        self.fpn_post_nms_top_n = _limit(fpn_post_nms_top_n)
         self.per_batch = per_batch
         self.box_offset = box_offset
         self.rank_by_logit = rank_by_logit
@@ -130,6 +133,10 @@ class RPNPostProcessor(nn.Module):
         keep = self._best(boxes.flatten(0, 1), scores.flatten(), groups, self.fpn_post_nms_top_n).sort().values
         counts = (keep // num_candidates == images[:, None]).sum(dim=1)
         return (keep % num_candidates).split(counts.tolist())
+
+
+def _limit(count: int) -> int:
+    return count if count > 0 else NO_LIMIT
 
 
 def _rank_in_group(groups: torch.Tensor) -> torch.Tensor:

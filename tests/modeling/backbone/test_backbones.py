@@ -199,6 +199,23 @@ def test_maps_that_there_are_not_are_named(name, features):
         build_backbone(name, out_features=features)
 
 
+def test_a_string_as_list_of_maps_is_one_plain_sentence():
+    with pytest.raises(ValueError) as raised:
+        build_backbone("V2-19", out_features="stage4")
+    assert str(raised.value) == (
+        "out_features is the string 'stage4', but must be a list of map names: write ('stage4',)."
+    )
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("name", ["V2-19-slim-dw", "V2-19-slim-mmdet"])
+def test_a_body_is_traced_with_gradients_on(rng_seed, name):
+    body = build_backbone(name).eval()
+    traced = torch.jit.trace(body, torch.rand(1, 3, 64, 64))
+    images = torch.rand(2, 3, 64, 96)
+    torch.testing.assert_close(traced(images), body(images))
+
+
 def test_norm_of_a_body_alone():
     with torch.device("meta"):
         frozen, forks = build_backbone("V2-19-dw"), build_backbone("V2-19-dw", norm_eps=0.0)

@@ -206,6 +206,14 @@ def test_all_that_tie_with_the_last_detection_stay():
     assert len(found) == 3
 
 
+@pytest.mark.parametrize("off", [0, -1])
+def test_limits_of_zero_and_less_are_switched_off(off):
+    level = [level_locations(1, 6, 10)], [torch.zeros(1, 1, 1, 6)], [torch.full((1, 4, 1, 6), 30.0)]
+    rest = [torch.zeros(1, 1, 1, 6)], [(100, 700)]
+    assert len(FCOSPostProcessor(0.05, 1000, 0.3, 100)(*level, *rest)[0]) < 6
+    assert len(FCOSPostProcessor(0.05, off, off, off)(*level, *rest)[0]) == 6
+
+
 def test_threshold_is_on_the_class_probability_before_centerness():
     post = FCOSPostProcessor(0.5, 1000, 0.6, 100)
     logits = torch.tensor([[[[0.1, -0.1]]]])

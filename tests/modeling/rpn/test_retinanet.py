@@ -119,6 +119,15 @@ def test_limits_on_candidates_and_detections():
     assert len(post_processor(score_thresh=0.5)(*scene([[0.0, 0.1], [-9, -9], [-9, -9]]))[0]) == 1
 
 
+@pytest.mark.parametrize("off", [0, -1])
+def test_limits_of_zero_and_less_are_switched_off(off):
+    logits = [[2.0, 1.5], [1.0, -9], [0.5, 0.4]]
+    assert len(post_processor(nms_thresh=1.0)(*scene(logits))[0]) == 5
+    assert len(post_processor(nms_thresh=off)(*scene(logits))[0]) == 5
+    assert len(post_processor(pre_nms_top_n=off, nms_thresh=off)(*scene(logits))[0]) == 5
+    assert len(post_processor(detections_per_img=off, nms_thresh=off)(*scene(logits))[0]) == 5
+
+
 def test_fresh_head_gives_every_class_its_prior(rng_seed):
     logits, codes = RetinaNetHead(8, 9, 5, num_convs=2, prior_prob=0.02)([torch.zeros(1, 8, 4, 4)])
     assert logits[0].shape == (1, 45, 4, 4) and codes[0].shape == (1, 36, 4, 4)

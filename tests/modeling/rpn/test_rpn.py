@@ -132,9 +132,27 @@ def test_selection_is_what_is_written_down(num_levels, pre, post, fpn_post, per_
         torch.testing.assert_close(ours.get_field("objectness"), wanted.get_field("objectness"))
 
 
-def test_without_a_threshold_nothing_is_suppressed(rng_seed):
+@pytest.mark.parametrize("off", [0, -1])
+@pytest.mark.parametrize("num_levels, per_batch", [(1, False), (3, False), (3, True)])
+def test_counts_of_zero_and_less_are_no_limit(num_levels, per_batch, off, rng_seed):
+    outputs = random_outputs(num_levels)
+    limits = [("pre", 50), ("post", 30), ("fpn_post", 40)]
+    for left_out in range(len(limits) + 1):
+        counts = {name: off if left_out in (i, len(limits)) else count for i, (name, count) in enumerate(limits)}
+        large = {name: count if count > 0 else 1_000_000 for name, count in counts.items()}
+        found, expected = (
+            RPNPostProcessor(c["pre"], c["post"], 0.7, 0, CODER, c["fpn_post"], per_batch)(*outputs)
+            for c in (counts, large)
+        )
+        assert sum(map(len, expected)) > 0
+        for ours, wanted in zip(found, expected, strict=True):
+            assert ours.bbox.equal(wanted.bbox)
+
+
+@pytest.mark.parametrize("threshold", [0.0, -1.0])
+def test_without_a_threshold_nothing_is_suppressed(threshold, rng_seed):
     anchors, logits, codes, sizes = random_outputs(3)
-    found = RPNPostProcessor(50, 40, 0.0, 0, CODER, 1000)(anchors, logits, codes, sizes)
+    found = RPNPostProcessor(50, 40, threshold, 0, CODER, 1000)(anchors, logits, codes, sizes)
     assert [len(boxes) for boxes in found] == [3 * 40] * 3
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.roi_heads.box_head.inference import make_roi_box_post_processor
 from maskrcnn_benchmark.modeling.roi_heads.box_head.loss import make_roi_box_loss_evaluator
 from maskrcnn_benchmark.modeling.roi_heads.box_head.roi_box_feature_extractors import make_roi_box_feature_extractor
@@ -70,5 +71,7 @@ class ROIBoxHead(nn.Module):
 def build_roi_box_head(cfg, in_channels) -> ROIBoxHead:
     """The box head of a config; in_channels are the backbone's."""
     extractor = make_roi_box_feature_extractor(cfg, in_channels)
-    predictor = make_roi_box_predictor(cfg, extractor.out_channels)
+    name = cfg.MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR
+    channels = registry.channels_of(extractor, f"MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR {name!r}")
+    predictor = make_roi_box_predictor(cfg, channels)
     return ROIBoxHead(extractor, predictor, make_roi_box_loss_evaluator(cfg), make_roi_box_post_processor(cfg))

@@ -21,7 +21,7 @@ class PostProcessor(nn.Module):
     Args:
         score_thresh: a (region, class) pair is a candidate when its probability exceeds this.
         nms: a box is suppressed by a better one of its class at IoU above this; 0 or less suppresses nothing.
-        detections_per_img: detections kept per image. 0 keeps all.
+        detections_per_img: detections kept per image. 0 or less keeps all.
         box_coder: BoxCoder.
         cls_agnostic_bbox_reg: all classes share one box correction.
         box_offset: see Convention.

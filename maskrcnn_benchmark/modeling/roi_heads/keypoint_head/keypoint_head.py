@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.roi_heads.keypoint_head.inference import make_roi_keypoint_post_processor
 from maskrcnn_benchmark.modeling.roi_heads.keypoint_head.loss import make_roi_keypoint_loss_evaluator
 from maskrcnn_benchmark.modeling.roi_heads.keypoint_head.roi_keypoint_feature_extractors import (
@@ -64,6 +65,8 @@ def build_roi_keypoint_head(cfg, in_channels, box_extractor=None) -> ROIKeypoint
     box_extractor: the box head's, to be shared; None gives the keypoint head its own.
     """
     extractor = box_extractor if box_extractor is not None else make_roi_keypoint_feature_extractor(cfg, in_channels)
-    predictor = make_roi_keypoint_predictor(cfg, extractor.out_channels)
+    name = cfg.MODEL.ROI_KEYPOINT_HEAD.FEATURE_EXTRACTOR
+    channels = registry.channels_of(extractor, f"MODEL.ROI_KEYPOINT_HEAD.FEATURE_EXTRACTOR {name!r}")
+    predictor = make_roi_keypoint_predictor(cfg, channels)
     loss, post_processor = make_roi_keypoint_loss_evaluator(cfg), make_roi_keypoint_post_processor(cfg)
     return ROIKeypointHead(extractor, predictor, loss, post_processor)

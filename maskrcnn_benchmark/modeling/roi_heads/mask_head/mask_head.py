@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.host_waits import true_indices
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import make_roi_mask_post_processor
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.loss import make_roi_mask_loss_evaluator
@@ -70,6 +71,8 @@ def build_roi_mask_head(cfg, in_channels, box_extractor=None) -> ROIMaskHead:
     box_extractor: the box head's, to be shared; None gives the mask head its own.
     """
     extractor = box_extractor if box_extractor is not None else make_roi_mask_feature_extractor(cfg, in_channels)
-    predictor = make_roi_mask_predictor(cfg, extractor.out_channels)
+    name = cfg.MODEL.ROI_MASK_HEAD.FEATURE_EXTRACTOR
+    channels = registry.channels_of(extractor, f"MODEL.ROI_MASK_HEAD.FEATURE_EXTRACTOR {name!r}")
+    predictor = make_roi_mask_predictor(cfg, channels)
     loss, post_processor = make_roi_mask_loss_evaluator(cfg), make_roi_mask_post_processor(cfg)
     return ROIMaskHead(extractor, predictor, loss, post_processor, share_box_features=box_extractor is not None)

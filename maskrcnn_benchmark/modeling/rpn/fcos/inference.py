@@ -20,9 +20,9 @@ class FCOSPostProcessor(nn.Module):
     Args:
         score_thresh: a (location, class) pair is a candidate when its class probability, before
             centreness, exceeds this.
-        pre_nms_top_n: candidates kept per level and image, by probability times centreness.
-        nms_thresh: a box is suppressed by a better one of its class at IoU above this.
-        detections_per_img: detections kept per image; all that tie with the last one stay. 0 keeps all.
+        pre_nms_top_n: candidates kept per level and image, by probability times centreness. 0 or less keeps all.
+        nms_thresh: a box is suppressed by a better one of its class at IoU above this; 0 or less suppresses nothing.
+        detections_per_img: detections kept per image; all that tie with the last one stay. 0 or less keeps all.
         box_offset: see Convention.
 
     Forward takes L tensors of locations (P_l, 2), L maps each of logits (N, K, H_l, W_l), distances
@@ -53,7 +53,7 @@ class FCOSPostProcessor(nn.Module):
         return best_detections(candidates, self.nms_thresh, self.detections_per_img)
 
     def _candidates(self, locations, logits, distances, centerness):
-        """Per image: boxes (c, 4), scores (c,) and labels (c,) of one level, c <= pre_nms_top_n."""
+        """Per image: boxes (c, 4), scores (c,) and labels (c,) of one level, c at most pre_nms_top_n."""
         num_images, num_classes = logits.shape[:2]
         logits = logits.permute(0, 2, 3, 1).reshape(num_images, -1)
         distances = distances.permute(0, 2, 3, 1).reshape(num_images, -1, 4).float()
@@ -70,7 +70,7 @@ class FCOSPostProcessor(nn.Module):
             index, probability = index[passed], probability[passed]
             location = index // num_classes
             score = probability * centerness[image][location]
-            if len(score) > self.pre_nms_top_n:
+            if 0 < self.pre_nms_top_n < len(score):
                 score, best = score.topk(self.pre_nms_top_n, sorted=False)
                 index, location = index[best], location[best]
             point, distance = locations[location], distances[image][location]

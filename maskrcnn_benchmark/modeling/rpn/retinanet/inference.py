@@ -21,9 +21,9 @@ class RetinaNetPostProcessor(nn.Module):
     Args:
         num_classes: K.
         score_thresh: an (anchor, class) pair is a candidate when its probability exceeds this.
-        pre_nms_top_n: candidates kept per level and image.
-        nms_thresh: a box is suppressed by a better one of its class at IoU above this.
-        detections_per_img: detections kept per image; all that tie with the last one stay. 0 keeps all.
+        pre_nms_top_n: candidates kept per level and image. 0 or less keeps all.
+        nms_thresh: a box is suppressed by a better one of its class at IoU above this; 0 or less suppresses nothing.
+        detections_per_img: detections kept per image; all that tie with the last one stay. 0 or less keeps all.
         box_coder: BoxCoder.
         box_offset: see Convention.
 
@@ -57,7 +57,7 @@ class RetinaNetPostProcessor(nn.Module):
         return best_detections(candidates, self.nms_thresh, self.detections_per_img)
 
     def _candidates(self, anchors, logits, codes):
-        """Per image: boxes (c, 4), scores (c,) and labels (c,) of one level, c <= pre_nms_top_n."""
+        """Per image: boxes (c, 4), scores (c,) and labels (c,) of one level, c at most pre_nms_top_n."""
         logits = flatten_level(logits, self.num_classes).flatten(1)
         codes = flatten_level(codes, 4).float()
 
@@ -70,7 +70,7 @@ class RetinaNetPostProcessor(nn.Module):
             scores = image_logits[index].float().sigmoid()
             passed = scores > threshold
             index, scores = index[passed], scores[passed]
-            if len(scores) > self.pre_nms_top_n:
+            if 0 < self.pre_nms_top_n < len(scores):
                 scores, best = scores.topk(self.pre_nms_top_n, sorted=False)
                 index = index[best]
             anchor = index // self.num_classes
