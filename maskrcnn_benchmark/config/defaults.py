@@ -362,7 +362,9 @@ _C.SOLVER.BASE_LR = 0.001
 _C.SOLVER.BIAS_LR_FACTOR = 2
 # Factor for the offset convolutions of deformable layers.
 _C.SOLVER.DCONV_OFFSETS_LR_FACTOR = 1.0
+# Of SGD, and the two of AdamW (new).
 _C.SOLVER.MOMENTUM = 0.9
+_C.SOLVER.BETAS = (0.9, 0.999)
 _C.SOLVER.WEIGHT_DECAY = 0.0005
 _C.SOLVER.WEIGHT_DECAY_BIAS = 0
 # Of the weights and biases of norms that are trained, for SGD (new); -1 = as of other weights and biases.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from .lr_scheduler import WarmupCosineLR, WarmupMultiStepLR, WarmupPolyLR
+from .resume import adopt_state
 
 
 def make_optimizer(cfg, model: torch.nn.Module) -> torch.optim.Optimizer:
@@ -19,8 +22,8 @@ def make_optimizer(cfg, model: torch.nn.Module) -> torch.optim.Optimizer:
 
     With both, DCONV_OFFSETS_LR_FACTOR multiplies the rate of the offsets of deformable convolutions.
 
-    Groups stand in the order of their first parameter; that of group 0 is the rate in the log. An optimizer
-    state with one group per parameter, as the forks wrote it, loads too.
+    Groups stand in the order of their first parameter; that of group 0 is the rate in the log. Loading a state keeps
+    these settings, see `adopt_state`; a state with one group per parameter, as the forks wrote it, loads too.
     """
     solver = cfg.SOLVER
     if solver.OPTIMIZER not in ("SGD", "AdamW"):
@@ -56,12 +59,9 @@ def make_optimizer(cfg, model: torch.nn.Module) -> torch.optim.Optimizer:
         optimizer = torch.optim.SGD(named_groups, solver.BASE_LR, momentum=solver.MOMENTUM, fused=fused)
         _start_with_zero_momentum(optimizer)
     else:
-        optimizer = torch.optim.AdamW(named_groups, solver.BASE_LR, fused=fused)
+        optimizer = torch.optim.AdamW(named_groups, solver.BASE_LR, betas=tuple(solver.BETAS), fused=fused)
 
-    def accept_forks_state(optimizer, state):
-        return regroup_per_parameter_state(optimizer, state, names)
-
-    optimizer.register_load_state_dict_pre_hook(accept_forks_state)
+    optimizer.register_load_state_dict_pre_hook(partial(adopt_state, names=names))
     return optimizer
 
 
@@ -91,35 +91,6 @@ def _start_with_zero_momentum(optimizer: torch.optim.SGD) -> None:
         hook.remove()
 
     hook = optimizer.register_step_pre_hook(fill)
-
-
-def regroup_per_parameter_state(optimizer, state: dict, names: list[str]) -> dict:
-    """Sorts an optimizer state with one group per parameter into the groups of `optimizer`.
-
-    Args:
-        state: what the forks saved: groups {"params": [i], "lr": ..., ...} in the order of `named_parameters()`,
-            and {i: {"momentum_buffer": ...}}.
-        names: the trainable parameters of the model in that order.
-
-    Returns `state` itself when it has the groups of `optimizer` already.
-    """
-    old_groups = state["param_groups"]
-    if len(old_groups) == len(optimizer.param_groups) or len(old_groups) != len(names):
-        return state  # ours, or something that torch will refuse with its own words
-    old_group_of = dict(zip(names, old_groups, strict=True))
-    new_groups, new_state = [], {}
-    for group in optimizer.param_groups:
-        indices = []
-        for name in group["param_names"]:
-            indices.append(len(new_state))
-            new_state[indices[-1]] = state["state"].get(old_group_of[name]["params"][0], {})
-        kept = {key: value for key, value in group.items() if key != "params"}
-        for key in ("lr", "initial_lr", "momentum", "weight_decay"):
-            old = old_group_of[group["param_names"][0]]
-            if key in old:
-                kept[key] = old[key]
-        new_groups.append({**kept, "params": indices})
-    return {"state": {index: value for index, value in new_state.items() if value}, "param_groups": new_groups}
 
 
 def make_lr_scheduler(cfg, optimizer: torch.optim.Optimizer):
