@@ -100,7 +100,7 @@ def _log(changes: Counter, started: list[str], stopped: list[str]) -> None:
         listed = "; ".join(
             f"{title} {old} -> {new} ({count} parameters)" for (title, old, new), count in changes.items()
         )
-        logger.info("The optimizer goes on with the settings of the config, not of the checkpoint: %s", listed)
+        logger.warning("The optimizer takes these settings from the config, not from the checkpoint: %s", listed)
     for parameters, problem in (
         (started, "start without momentum: the checkpoint did not train them"),
         (stopped, "are no longer trained: their momentum is dropped"),
