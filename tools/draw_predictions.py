@@ -17,6 +17,7 @@ import numpy as np
 from maskrcnn_benchmark.config import cfg
 from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
 from maskrcnn_benchmark.data.build import build_dataset
+from maskrcnn_benchmark.data.datasets.image_settings import image_settings
 from maskrcnn_benchmark.engine.progress import ProgressBar
 from maskrcnn_benchmark.evaluation import load_predictions
 from maskrcnn_benchmark.evaluation.matching import count_matches
@@ -158,7 +159,9 @@ def main() -> None:
         if not os.path.exists(path):
             raise FileNotFoundError(f"there is no {path}; run tools/test_net.py with the same configuration first")
         predictions = load_predictions(path)
-        (dataset,) = build_dataset([entry], None, DatasetCatalog, is_train=False, root=config.DATASETS.ROOT)
+        (dataset,) = build_dataset(
+            [entry], None, DatasetCatalog, is_train=False, root=config.DATASETS.ROOT, images=image_settings(config)
+        )
         pasting = mask_pasting(config)
         picture = draw_predictions(dataset, predictions, args.count, args.score, args.seed, args.columns, pasting)
         output = args.output or os.path.join(os.path.dirname(path), "predictions.png")

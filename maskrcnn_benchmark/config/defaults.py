@@ -321,6 +321,9 @@ _C.INPUT.MAX_SIZE_TEST = 1333
 _C.INPUT.PIXEL_MEAN = [102.9801, 115.9465, 122.7717]
 _C.INPUT.PIXEL_STD = [1.0, 1.0, 1.0]
 _C.INPUT.TO_BGR255 = True
+# (lowest, highest): values of images of more than 8 bits that become 0 and 255 (new). () = 0..65535 for whole numbers,
+# for floats 0..1 where no value of the image exceeds 1, otherwise 0..255.
+_C.INPUT.VALUE_RANGE = ()
 # Colour jitter; 0 = off.
 _C.INPUT.BRIGHTNESS = 0.0
 _C.INPUT.CONTRAST = 0.0
@@ -342,6 +345,14 @@ _C.DATASETS.TRAIN = ()
 _C.DATASETS.TEST = ()
 # Folder that catalog names and relative paths of blocks are looked up in (new); "" = $MB_DATASETS, else "datasets".
 _C.DATASETS.ROOT = ""
+
+# Rotations and mirrorings that EXIF asks for (new). "stored": ignored; "upright": applied; "auto": applied where the
+# annotations have the rotated size. Square images, half turns and images without a size go with the others of their
+# dataset: rotated if sizes and boxes speak for that only.
+_C.DATASETS.EXIF_ROTATION = "auto"
+# Images of another size than the annotations say (new). "error"; "scale": boxes, masks and keypoints are scaled by the
+# one factor that all images agree on; "scale_each": by each image's own; "keep": boxes are in pixels of the files.
+_C.DATASETS.SIZE_MISMATCH = "error"
 
 _C.DATALOADER = CN()
 # Worker processes per training process; 0 = load in the process itself.

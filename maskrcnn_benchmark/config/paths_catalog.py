@@ -9,6 +9,8 @@ import copy
 import os
 from dataclasses import dataclass, field
 
+from maskrcnn_benchmark.utils.text_file import did_you_mean
+
 from .errors import UnknownNameError, nearest
 from .packaged_weights import PACKAGED, packaged_weights
 
@@ -220,7 +222,8 @@ def _existing(block: dict, key: str, root: str | None) -> str:
     places = " nor ".join(os.path.abspath(candidate) for candidate in tried)
     hint = "" if os.path.isabs(path) else " Set DATASETS.ROOT or $MB_DATASETS to the folder it is in."
     name = DatasetCatalog.name(block)
-    raise FileNotFoundError(f"{key} {block[key]} of data set {name} does not exist: no {places}.{hint}")
+    near = next(filter(None, map(did_you_mean, tried)), "")
+    raise FileNotFoundError(f"{key} {block[key]} of dataset {name} does not exist: no {places}.{near}{hint}")
 
 
 _DETECTRON = "https://dl.fbaipublicfiles.com/detectron"

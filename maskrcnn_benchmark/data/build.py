@@ -12,6 +12,7 @@ from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
 from maskrcnn_benchmark.data import datasets as dataset_classes
 from maskrcnn_benchmark.data.collate_batch import BatchCollator, BBoxAugCollator
 from maskrcnn_benchmark.data.datasets import ConcatDataset
+from maskrcnn_benchmark.data.datasets.image_settings import image_settings
 from maskrcnn_benchmark.data.samplers import GroupedBatchSampler, SampleKey, ShardSampler, TrainingBatchSampler
 from maskrcnn_benchmark.data.seeding import LOADER, SAMPLE, seeded, stream_seeds
 from maskrcnn_benchmark.data.transforms import build_transforms
@@ -60,7 +61,9 @@ class SeededDataset(Dataset):
         return self.dataset.get_img_info(index)
 
 
-def build_dataset(dataset_list, transforms, dataset_catalog=DatasetCatalog, is_train: bool = True, root: str = ""):
+def build_dataset(
+    dataset_list, transforms, dataset_catalog=DatasetCatalog, is_train: bool = True, root: str = "", images=None
+):
     """The data sets behind catalog names and inline blocks.
 
     Args:
@@ -69,6 +72,7 @@ def build_dataset(dataset_list, transforms, dataset_catalog=DatasetCatalog, is_t
         dataset_catalog: answers `get(entry, root)` with {"factory", "args"} and `name(entry)`.
         is_train: pictures without usable annotations are left out, and several sets are joined into one.
         root: the data folder; "" = $MB_DATASETS, else "datasets".
+        images: ImageSettings of all of them, see `image_settings(cfg)`; None is the default.
 
     Returns:
         A list: one data set for training, one an entry for testing.
@@ -90,6 +94,7 @@ def build_dataset(dataset_list, transforms, dataset_catalog=DatasetCatalog, is_t
         if factory in ("CityScapesDataset", "COCODataset", "COCOPanopticDataset", "PascalVOCDataset"):
             args["remove_images_without_annotations"] = is_train
             args["name"] = dataset_catalog.name(entry)
+            args["images"] = images
         if factory == "PascalVOCDataset":
             args["use_difficult"] = not is_train
         built.append(getattr(dataset_classes, factory)(transforms=transforms, **args))
@@ -133,7 +138,7 @@ def make_data_loader(cfg, is_train: bool = True, is_distributed: bool = False, s
     entries = cfg.DATASETS.TRAIN if is_train else cfg.DATASETS.TEST
     raw_pictures = not is_train and cfg.TEST.BBOX_AUG.ENABLED
     transforms = None if raw_pictures else build_transforms(cfg, is_train)
-    built = build_dataset(entries, transforms, DatasetCatalog, is_train, cfg.DATASETS.ROOT)
+    built = build_dataset(entries, transforms, DatasetCatalog, is_train, cfg.DATASETS.ROOT, image_settings(cfg))
     if not is_train:
         return [_test_loader(cfg, dataset, rank, world_size) for dataset in built]
 

@@ -6,7 +6,7 @@ import os
 
 from maskrcnn_benchmark.evaluation.coco_evaluator import load_ground_truth
 from maskrcnn_benchmark.structures.bounding_box import BoxList
-from maskrcnn_benchmark.structures.rle import encode_window
+from maskrcnn_benchmark.structures.rle import decode_counts, encode_window, parse_counts, resize_nearest
 
 
 def ground_truth_of(dataset) -> dict:
@@ -20,7 +20,7 @@ def ground_truth_of(dataset) -> dict:
         ValueError: the file is no COCO instances file.
     """
     if hasattr(dataset, "ann_file"):
-        return load_ground_truth(dataset.ann_file)
+        return _scaled(load_ground_truth(dataset.ann_file), dataset)
     images, annotations = [], []
     for index in range(len(dataset)):
         image_id, info = dataset.image_id(index), dataset.get_img_info(index)
@@ -32,6 +32,36 @@ def ground_truth_of(dataset) -> dict:
             annotations.append(head | shape)
     categories = [{"id": label, "name": name} for label, name in enumerate(dataset.class_names, start=1)]
     return {"info": {}, "licenses": [], "images": images, "annotations": annotations, "categories": categories}
+
+
+def _scaled(ground_truth: dict, dataset) -> dict:
+    """Scale the annotations of images that the dataset uses in another size than annotated."""
+    factors_of = getattr(dataset, "annotation_factors", lambda index: None)
+    factors = {dataset.image_id(index): factors_of(index) for index in range(len(dataset))}
+    if not any(factors.values()):
+        return ground_truth
+    sizes = {dataset.image_id(index): dataset.get_img_info(index) for index in range(len(dataset))}
+    for image in ground_truth["images"]:
+        if factors.get(image["id"]):
+            image |= {side: sizes[image["id"]][side] for side in ("width", "height")}
+    for annotation in ground_truth["annotations"]:
+        x, y = factors.get(annotation["image_id"]) or (1, 1)
+        if (x, y) == (1, 1):
+            continue
+        annotation["bbox"] = [value * factor for value, factor in zip(annotation["bbox"], (x, y, x, y), strict=True)]
+        annotation["area"] *= x * y
+        if annotation.get("keypoints"):
+            points = annotation["keypoints"]
+            annotation["keypoints"] = [value * (x, y, 1)[i % 3] for i, value in enumerate(points)]
+        shape = annotation.get("segmentation")
+        if isinstance(shape, dict):
+            info = sizes[annotation["image_id"]]
+            mask = decode_counts(parse_counts(shape["counts"], shape["size"]), *shape["size"])
+            mask = resize_nearest(mask, (info["width"], info["height"]))
+            annotation["segmentation"] = encode_window(mask, 0, 0, *mask.shape)
+        elif shape:
+            annotation["segmentation"] = [[v * (x, y)[i % 2] for i, v in enumerate(part)] for part in shape]
+    return ground_truth
 
 
 def _shapes(target: BoxList) -> list[dict]:

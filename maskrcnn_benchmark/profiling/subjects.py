@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Subset
 
 from maskrcnn_benchmark.data.build import build_dataset
+from maskrcnn_benchmark.data.datasets.image_settings import image_settings
 from maskrcnn_benchmark.data.label_space import label_names, num_classes_keys, resolve_num_classes
 
 from .measure import Subject
@@ -42,7 +43,10 @@ def subject_of(
         if own_data:
             if not cfg.DATASETS.TEST:
                 raise ValueError(f"{name}: DATASETS.TEST is empty; name a data set, or measure with synthetic pictures")
-            (dataset,) = build_dataset([cfg.DATASETS.TEST[0]], None, is_train=False, root=cfg.DATASETS.ROOT)
+            images = image_settings(cfg)
+            (dataset,) = build_dataset(
+                [cfg.DATASETS.TEST[0]], None, is_train=False, root=cfg.DATASETS.ROOT, images=images
+            )
             resolve_num_classes(cfg, dataset.class_names, semantic_names=label_names(dataset).get("semantic_names"))
         else:
             classes = _fill_in_classes(cfg)

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from maskrcnn_benchmark.structures.packed_map import PackedMap
+from maskrcnn_benchmark.utils.text_file import open_regular
 
 # The number of pixels that belong to no segment.
 VOID = 0
@@ -51,7 +52,7 @@ def read_ids(path: str | os.PathLike) -> np.ndarray:
     Raises:
         OSError: no such file, or no complete picture.
     """
-    with Image.open(path) as image:
+    with open_regular(path) as file, Image.open(file) as image:
         if image.mode in ("L", "I", "I;16"):
             return np.asarray(image).astype(np.int32)
         return ids_from_colors(np.asarray(image.convert("RGB")))

@@ -64,6 +64,21 @@ def decode_counts(runs: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.repeat(values, runs).reshape(width, height).T
 
 
+def encode_counts(mask: np.ndarray) -> np.ndarray:
+    """Return the run lengths (R,) uint32 of a mask (H, W), non-zero inside."""
+    pixels = np.asarray(mask).T.ravel() != 0
+    borders = np.flatnonzero(np.diff(pixels, prepend=False))
+    return np.diff(np.concatenate(([0], borders, [pixels.size]))).astype(np.uint32)
+
+
+def resize_nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize a mask or map (H, W) to `size` (width, height); each pixel takes the value under its centre."""
+    height, width = mask.shape
+    columns = ((np.arange(size[0]) + 0.5) * (width / size[0])).astype(np.int64)
+    rows = ((np.arange(size[1]) + 0.5) * (height / size[1])).astype(np.int64)
+    return mask[rows[:, None], columns[None, :]]
+
+
 def compress_counts(runs: np.ndarray, height: int, width: int) -> dict:
     """COCO's compressed RLE of run lengths that add up to height * width: {"size": [height, width], "counts": str}."""
     from pycocotools import mask as coco_mask

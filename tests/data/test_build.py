@@ -199,7 +199,7 @@ def test_an_unreadable_picture_in_a_worker_is_named(loader_cfg, pets, coco_folde
     loader = make_data_loader(loader_cfg([pets], [], "DATALOADER.NUM_WORKERS", 1, "SOLVER.MAX_ITER", 1))
     for path in (coco_folder.root / "images").iterdir():
         path.unlink()
-    with pytest.raises(RuntimeError, match=r"picture .*\.jpg \(image id \d+\) failed: FileNotFoundError"):
+    with pytest.raises(RuntimeError, match=r"image .*\.jpg \(image id \d+\) failed: FileNotFoundError"):
         list(loader)
     gc.collect()  # torch waits 5 s for a worker after an error: here, and not in the middle of a later test
 

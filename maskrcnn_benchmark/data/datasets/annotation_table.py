@@ -93,6 +93,29 @@ class AnnotationTable:
         self.boxes = clipped
         self.select_boxes(inside)
 
+    def scale(self, factors: np.ndarray, sizes: np.ndarray, report: DatasetReport) -> None:
+        """Scale boxes, masks and keypoints to images of another size, and drop boxes that get too small.
+
+        Args:
+            factors: (I, 2) float64 in x and y.
+            sizes: (I, 2) width and height that images have after it.
+        """
+        of_box = factors[self.picture]
+        changed = (of_box != 1).any(axis=1)
+        corners = self.boxes.astype(np.float64)
+        corners[:, 2:] += 1  # inclusive corners are pixels; their outer borders scale
+        corners *= np.concatenate([of_box, of_box], axis=1)
+        corners[:, 2:] -= 1
+        self.boxes = np.where(changed[:, None], corners, self.boxes).astype(np.float32)
+        if self.masks is not None:
+            self.masks = self.masks.scale(of_box, sizes[self.picture])
+        if self.keypoints is not None:
+            self.keypoints = self.keypoints.copy()
+            self.keypoints[:, :, :2] *= of_box[:, None].astype(np.float32)
+        usable = (self.boxes[:, 2:] > self.boxes[:, :2]).all(axis=1) | ~changed
+        report.add("dropped", "boxes of at most one pixel after scaling", self.ids_of(~usable))
+        self.select_boxes(usable)
+
     def ids_of(self, where: np.ndarray) -> list:
         """The annotation ids of the boxes where `where`, (B,) bool, is true."""
         return [self.annotation_ids[i] for i in np.flatnonzero(where)]

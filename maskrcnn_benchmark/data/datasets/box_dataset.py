@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,8 +15,10 @@ import torch
 from torch.utils.data import Dataset
 
 from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
-from maskrcnn_benchmark.data.datasets.pictures import read_headers, read_picture
-from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
+from maskrcnn_benchmark.data.datasets.image_checks import check_images
+from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
+from maskrcnn_benchmark.data.datasets.images import read_image
+from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.data.datasets.string_table import StringTable
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.keypoint import Keypoints, PersonKeypoints, flip_inds_of
@@ -35,7 +36,8 @@ class BoxDataset(Dataset):
             messages.
         report: has the findings of reading; gets those of checking the pictures, and is logged as one line.
         remove_images_without_annotations: leave out pictures that have no usable box (for training).
-        transforms: called (image, target) -> (image, target); None gives PIL pictures.
+        transforms: called (image, target) -> (image, target); None gives PIL images.
+        images: how image files are read; None is ImageSettings().
 
     An item is (image, BoxList, index): a PIL RGB picture, inclusive boxes in its pixels with the field "labels"
     (int64, 1..K), as far as the annotations have them "masks", "keypoints" and "difficult" (uint8), and the index
@@ -63,6 +65,7 @@ class BoxDataset(Dataset):
         report: DatasetReport,
         remove_images_without_annotations: bool,
         transforms=None,
+        images: ImageSettings | None = None,
     ):
         self.root = root
         self.name = report.name
@@ -70,15 +73,19 @@ class BoxDataset(Dataset):
         self.source = source
         self.report = report
         self._transforms = transforms
+        self.image_settings = images or ImageSettings()
 
         if remove_images_without_annotations:
             self._leave_out_pictures(table)  # so that the pictures of these need not be there
-        sizes, turned = self._check_pictures(table)
-        table.clip(sizes, report)
+        checked = check_images(table, root, annotations, source, report, self.image_settings)
+        table.file_names = checked.file_names
+        if checked.factors is not None:
+            table.scale(checked.factors, checked.sizes, report)
+        table.clip(checked.sizes, report)
         if remove_images_without_annotations:
-            trained = table.pictures_to_train_on()
-            sizes, turned = sizes[trained], turned[trained]
+            checked = checked.select(table.pictures_to_train_on())
             self._leave_out_pictures(table)
+        sizes = checked.sizes
         report.add("dropped", "crowd regions", table.ids_of(table.crowd))
         table.select_boxes(~table.crowd)
         if table.masks is not None:
@@ -94,7 +101,11 @@ class BoxDataset(Dataset):
         # Flat arrays, no object a box: worker processes share them with the parent for good.
         self._file_names = StringTable(table.file_names)
         self._sizes = sizes
-        self._turned = turned
+        self._turned = checked.turned
+        self._factors = checked.factors
+        # shared with loader workers: each truncated image is reported by the first one that reads it
+        self._truncated = torch.from_numpy(checked.truncated.astype(np.uint8)).share_memory_()
+        self._truncated_at_start = int(checked.truncated.sum())
         self._boxes = table.boxes
         self._labels = table.labels
         self._masks = table.masks
@@ -107,7 +118,7 @@ class BoxDataset(Dataset):
         report.totals = {"pictures": len(self.ids), "boxes": len(table.boxes), "classes": len(self.class_names)}
         logger.info("%s", report)
         if remove_images_without_annotations and not len(self._boxes):
-            raise ValueError(f"data set {report} - nothing is left to train on")
+            raise ValueError(f"dataset {report} - nothing is left to train on")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -116,13 +127,18 @@ class BoxDataset(Dataset):
         index = range(len(self))[index]  # negative ones count from the end; IndexError past it
         path = self.path(index)
         try:
-            image = read_picture(path, upright=bool(self._turned[index]))
+            image = read_image(
+                path,
+                upright=bool(self._turned[index]),
+                value_range=self.image_settings.value_range,
+                on_truncated=lambda: self._report_truncated(index, path),
+            )
             target = self.get_groundtruth(index, image.size)
             if self._transforms is not None:
                 image, target = self._transforms(image, target)
         except Exception as error:
             raise RuntimeError(
-                f"data set {self.name}: picture {path} (image id {self.ids[index]}) failed: "
+                f"dataset {self.name}: image {path} (image id {self.ids[index]}) failed: "
                 f"{type(error).__name__}: {error}"
             ) from error
         return image, target, index
@@ -168,8 +184,22 @@ class BoxDataset(Dataset):
         if self._difficult is not None:
             yield "difficult", torch.from_numpy(self._difficult[rows].astype(np.uint8))
 
+    def _report_truncated(self, index: int, path: str) -> None:
+        if not self._truncated[index]:
+            self._truncated[index] = 1
+            late = int(self._truncated.sum()) - self._truncated_at_start
+            logger.warning(
+                f"dataset {self.name}: image {path} (image id {self.ids[index]}) is truncated now and was not at the "
+                f"start; what is missing is grey. {late:,} such images so far."
+            )
+
+    def annotation_factors(self, index: int) -> tuple[float, float] | None:
+        """Factors in x and y by which the image's annotations have been scaled; None where they are as in the file."""
+        factors = None if self._factors is None else tuple(self._factors[index].tolist())
+        return None if factors == (1.0, 1.0) else factors
+
     def path(self, index: int) -> str:
-        """The picture's file."""
+        """Return the path of the image file."""
         return os.path.join(self.root, self._file_names[index])
 
     def image_id(self, index: int):
@@ -193,51 +223,6 @@ class BoxDataset(Dataset):
         Args:
             sizes: (I, 2) width and height of the pictures.
         """
-
-    def _check_pictures(self, table: AnnotationTable) -> tuple[np.ndarray, np.ndarray]:
-        """Reads all headers: (I, 2) int64 width and height as items will have them, (I,) bool EXIF turn to apply."""
-        if table.file_names and not os.path.isdir(self.root):
-            raise FileNotFoundError(f"data set {self.name}: picture folder {self.root} does not exist")
-        headers = read_headers(os.path.join(self.root, file_name) for file_name in table.file_names)
-        self._refuse_unreadable(table, headers)
-
-        stored = np.array([(h.width, h.height) for h in headers], dtype=np.int64).reshape(-1, 2)
-        given = table.given_sizes
-        differs = (given != stored).any(axis=1)
-        rotated = np.array([h.rotated for h in headers], dtype=bool)
-        quarter_turn = np.array([h.quarter_turn for h in headers], dtype=bool)
-        turned = quarter_turn & differs & (given == stored[:, ::-1]).all(axis=1)
-        unknown = (given == 0).any(axis=1)
-
-        def report(action: str, what: str, where) -> None:
-            self.report.add(action, what, [table.image_ids[i] for i in np.flatnonzero(where)], "image ids")
-
-        report("repaired", "truncated pictures (what is missing is grey)", [h.truncated for h in headers])
-        report("repaired", f"pictures without a size in the {self.source}", unknown)
-        report("repaired", f"pictures of another size than the {self.source} says", differs & ~turned & ~unknown)
-        report("repaired", f"pictures turned as EXIF says, because the {self.source} has the turned size", turned)
-        report("noted", "pictures with an EXIF rotation, used as stored", rotated & ~turned)
-        modes = Counter(h.mode for h in headers if h.mode != "RGB")
-        for mode in sorted(modes):
-            report("repaired", f"pictures of mode {mode} converted to RGB", [h.mode == mode for h in headers])
-        return np.where(turned[:, None], stored[:, ::-1], stored), turned
-
-    def _refuse_unreadable(self, table: AnnotationTable, headers: list) -> None:
-        missing = [i for i, header in enumerate(headers) if isinstance(header, (FileNotFoundError, NotADirectoryError))]
-        if missing:
-            names = ", ".join(table.file_names[i] for i in missing[:EXAMPLES])
-            raise FileNotFoundError(
-                f"data set {self.name}: {len(missing):,} of {len(headers):,} pictures are missing in {self.root}: "
-                f"{names}{', ...' if len(missing) > EXAMPLES else ''}. Is the picture folder the right one?"
-            )
-        broken = [i for i, header in enumerate(headers) if isinstance(header, OSError)]
-        if broken:
-            names = "; ".join(f"{table.file_names[i]}: {headers[i]}" for i in broken[:EXAMPLES])
-            raise OSError(
-                f"data set {self.name}: {len(broken):,} of {len(headers):,} pictures in {self.root} cannot be "
-                f"decoded: {names}{'; ...' if len(broken) > EXAMPLES else ''}. Replace them or take them "
-                f"out of {self.annotations}."
-            )
 
 
 def _make_keypoints(keypoints: torch.Tensor, size: tuple[int, int], names: list[str] | None) -> Keypoints:

@@ -9,6 +9,7 @@ from maskrcnn_benchmark.data.datasets.abstract import AbstractDataset
 from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
 from maskrcnn_benchmark.data.datasets.cityscapes_annotations import BENCHMARK_CLASSES, LABEL_IDS, read_cityscapes
 from maskrcnn_benchmark.data.datasets.coco_annotations import table_of
+from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 
 
@@ -26,6 +27,7 @@ class CityScapesDataset(BoxDataset, AbstractDataset):
             eight of the benchmark's instance task, in mode "poly" caravan and trailer too.
         remove_images_without_annotations: leave out pictures that have no usable box (for training).
         name: what messages call the data set.
+        images: how image files are read; None is ImageSettings().
 
     Items are as BoxDataset has them, with the field "masks". `ids` are the file names up to "_leftImg8bit.png".
 
@@ -47,6 +49,7 @@ class CityScapesDataset(BoxDataset, AbstractDataset):
         class_names: Sequence[str] | None = None,
         remove_images_without_annotations: bool = False,
         name: str | None = None,
+        images: ImageSettings | None = None,
     ):
         self.split, self.mode = split, mode
         if class_names is None:
@@ -58,5 +61,12 @@ class CityScapesDataset(BoxDataset, AbstractDataset):
         table = table_of(content, os.fspath(ann_dir), report)
         root = os.path.join(img_dir, split)
         super().__init__(
-            table, root, os.fspath(ann_dir), "annotations", report, remove_images_without_annotations, transforms
+            table,
+            root,
+            os.fspath(ann_dir),
+            "annotations",
+            report,
+            remove_images_without_annotations,
+            transforms,
+            images,
         )

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from maskrcnn_benchmark.structures.rle import encode_window
+from maskrcnn_benchmark.utils.text_file import open_regular, read_text
 
 # Label ids of the classes whose objects are told apart; below OBJECTS a pixel belongs to a group or to stuff.
 LABEL_IDS = {
@@ -66,7 +67,7 @@ def read_ids(path: str) -> np.ndarray:
     Raises:
         ValueError: it is a picture of another kind.
     """
-    with Image.open(path) as image:
+    with open_regular(path) as file, Image.open(file) as image:
         ids = np.asarray(image)
     if ids.ndim != 2:
         raise ValueError(f"{path} has {ids.ndim} dimensions; wanted one number a pixel, as in gtFine's instanceIds.png")
@@ -149,8 +150,7 @@ def _masks_of(path: str, class_names: Sequence[str]):
 
 def _polygons_of(path: str, class_names: Sequence[str]):
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
+        content = json.loads(read_text(path))
         size = (int(content["imgWidth"]), int(content["imgHeight"]))
         objects = []
         for entry in content["objects"]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 
 from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
-from maskrcnn_benchmark.data.datasets.coco_annotations import read_coco
+from maskrcnn_benchmark.data.datasets.coco_annotations import load_json, read_coco
+from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 
 
@@ -21,6 +21,7 @@ class COCODataset(BoxDataset):
         remove_images_without_annotations: leave out pictures that have no usable box (for training).
         transforms: called (image, target) -> (image, target); None gives PIL pictures.
         name: what messages call the data set; default: the json's file name without its ending.
+        images: how image files are read; None is ImageSettings().
 
     Items are as BoxDataset has them. Where the file has segmentations there is the field "masks" (SegmentationMask;
     an object without a usable one gets its box), and where it has keypoints the field "keypoints" (PersonKeypoints;
@@ -43,13 +44,14 @@ class COCODataset(BoxDataset):
         transforms=None,
         *,
         name: str | None = None,
+        images: ImageSettings | None = None,
     ):
         self.ann_file = os.fspath(ann_file)
         self._coco = None
         report = DatasetReport(name or os.path.splitext(os.path.basename(self.ann_file))[0])
         table = read_coco(self.ann_file, report)
         super().__init__(
-            table, os.fspath(root), self.ann_file, "json", report, remove_images_without_annotations, transforms
+            table, os.fspath(root), self.ann_file, "json", report, remove_images_without_annotations, transforms, images
         )
         self.json_category_id_to_contiguous_id = {number: k for k, number in enumerate(self.categories, start=1)}
         self.contiguous_category_id_to_json_id = dict(enumerate(self.categories, start=1))
@@ -70,8 +72,7 @@ def load_pycocotools(ann_file: str):
     from pycocotools.coco import COCO
 
     coco = COCO()
-    with open(ann_file, encoding="utf-8") as file:
-        coco.dataset = json.load(file)
+    coco.dataset = load_json(ann_file)
     coco.dataset.setdefault("info", {})
     for number, annotation in enumerate(coco.dataset.setdefault("annotations", []), start=1):
         annotation.setdefault("id", number)

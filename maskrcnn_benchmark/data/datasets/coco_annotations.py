@@ -13,6 +13,7 @@ import numpy as np
 from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
 from maskrcnn_benchmark.data.datasets.mask_table import read_masks
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
+from maskrcnn_benchmark.utils.text_file import did_you_mean, read_text
 
 # Pixels. Farther out than any picture reaches, and far from where float32 overflows.
 FAR = 1e9
@@ -56,16 +57,21 @@ def load_json(ann_file: str) -> dict:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is not JSON, or no object.
+        OSError: it is a folder, a named pipe, a socket or a device.
+        ValueError: it is not text in UTF-8, UTF-16 or UTF-32, not JSON, or no object.
     """
     try:
-        with open(ann_file, encoding="utf-8") as file:
-            data = json.load(file)
+        text = read_text(ann_file)
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"annotation file {ann_file} does not exist. Is the data folder right (DATASETS.ROOT, or $MB_DATASETS)?"
+            f"annotation file {ann_file} does not exist.{did_you_mean(ann_file)} Is the data folder right "
+            "(DATASETS.ROOT, or $MB_DATASETS)?"
         ) from None
-    except (ValueError, RecursionError) as error:  # bad JSON and bad UTF-8 are both ValueErrors
+    except ValueError as error:
+        raise ValueError(f"annotation file {error}") from None
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"annotation file {ann_file} is not JSON: {error}") from error
     if not isinstance(data, dict):
         raise ValueError(

@@ -11,13 +11,19 @@ import torch
 
 from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
 from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
+from maskrcnn_benchmark.data.datasets.image_checks import ROUNDING
+from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
+from maskrcnn_benchmark.data.datasets.images import read_headers
 from maskrcnn_benchmark.data.datasets.panoptic_annotations import read_panoptic
-from maskrcnn_benchmark.data.datasets.pictures import read_headers
 from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
+from maskrcnn_benchmark.data.datasets.segment_checks import check_map_sizes, check_segment_ids, same_proportions
 from maskrcnn_benchmark.data.datasets.string_table import StringTable
+from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.panoptic_map import VOID, PanopticMap, read_ids, renumber
+from maskrcnn_benchmark.structures.rle import resize_nearest
 from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
 from maskrcnn_benchmark.structures.semantic_map import IGNORE_LABEL, SemanticMap
+from maskrcnn_benchmark.utils.text_file import did_you_mean
 
 
 class COCOPanopticDataset(BoxDataset):
@@ -31,6 +37,7 @@ class COCOPanopticDataset(BoxDataset):
         segments_dir: folder of the pictures of segments; default: named as the json, without its ending.
         instances_file: COCO instances json to take boxes and masks of things from; default: the segments.
         name: what messages call the data set; default: the json's file name without its ending.
+        images: how image files are read; None is ImageSettings().
 
     Items are as BoxDataset has them: boxes, "labels" 1..K and "masks" of the K things. The field "semantic"
     (SemanticMap) has 0 where a thing is, 1..T where stuff is, and IGNORE_LABEL where nothing is labelled.
@@ -56,6 +63,7 @@ class COCOPanopticDataset(BoxDataset):
         segments_dir: str | None = None,
         instances_file: str | None = None,
         name: str | None = None,
+        images: ImageSettings | None = None,
     ):
         self.panoptic_file = os.fspath(panoptic_file)
         self.segments_dir = os.fspath(segments_dir or os.path.splitext(self.panoptic_file)[0])
@@ -64,7 +72,14 @@ class COCOPanopticDataset(BoxDataset):
         table, segments = read_panoptic(self.panoptic_file, self.ann_file, report)
         self._segment_table = segments
         super().__init__(
-            table, os.fspath(root), self.panoptic_file, "json", report, remove_images_without_annotations, transforms
+            table,
+            os.fspath(root),
+            self.panoptic_file,
+            "json",
+            report,
+            remove_images_without_annotations,
+            transforms,
+            images,
         )
         things = segments.num_things
         self.semantic_names = ["things", *segments.names[things:]]
@@ -103,6 +118,10 @@ class COCOPanopticDataset(BoxDataset):
         if numbers.shape == (height, width):
             return numbers
         fitted = np.full((height, width), VOID, dtype=numbers.dtype)
+        scales = self.image_settings.size_mismatch in ("scale", "scale_each")
+        apart = np.abs(np.subtract(numbers.shape, (height, width))).max()
+        if scales and apart > ROUNDING and same_proportions(numbers.shape, (height, width)):
+            return resize_nearest(numbers, (width, height))
         both = slice(min(height, len(numbers))), slice(min(width, numbers.shape[1]))
         fitted[both] = numbers[both]
         return fitted
@@ -118,6 +137,14 @@ class COCOPanopticDataset(BoxDataset):
     def segments_path(self, index: int) -> str:
         """The file of a picture's segments."""
         return os.path.join(self.segments_dir, self._segment_files[index])
+
+    def get_groundtruth(self, index: int, size: tuple[int, int] | None = None) -> BoxList:
+        """See BoxDataset. A thing whose segment has no pixel in the map is left out."""
+        target = super().get_groundtruth(index, size)
+        if self._segments is None or not len(target):
+            return target
+        shown = target.get_field("masks").instances.masks.flatten(1).any(dim=1)
+        return target if shown.all() else target[shown]
 
     @property
     def has_masks(self) -> bool:
@@ -135,10 +162,11 @@ class COCOPanopticDataset(BoxDataset):
     def _check_maps(self, table: AnnotationTable, sizes: np.ndarray) -> None:
         if table.image_ids and not os.path.isdir(self.segments_dir):
             raise FileNotFoundError(
-                f"data set {self.name}: folder {self.segments_dir} of the pictures of segments does not exist; "
-                "SEGMENTS of a block names it"
+                f"dataset {self.name}: folder {self.segments_dir} of the segment maps does not exist; "
+                f"SEGMENTS of a block names it.{did_you_mean(self.segments_dir)}"
             )
-        files = [self._segment_table.files[image_id] for image_id in table.image_ids]
+        segments = self._segment_table
+        files = [segments.files[image_id] for image_id in table.image_ids]
         headers = read_headers(os.path.join(self.segments_dir, file_name) for file_name in files)
         broken = [i for i, header in enumerate(headers) if isinstance(header, OSError) or header.truncated]
         if broken:
@@ -147,11 +175,15 @@ class COCOPanopticDataset(BoxDataset):
             names = ", ".join(files[i] for i in (missing or broken)[:EXAMPLES])
             kind, what = (FileNotFoundError, "are missing") if missing else (OSError, "cannot be decoded")
             raise kind(
-                f"data set {self.name}: {len(missing or broken):,} of {len(files):,} pictures of segments in "
+                f"dataset {self.name}: {len(missing or broken):,} of {len(files):,} segment maps in "
                 f"{self.segments_dir} {what}: {names}{', ...' if len(missing or broken) > EXAMPLES else ''}. Is "
                 "SEGMENTS the folder that belongs to the json?"
             )
         stored = np.array([(header.width, header.height) for header in headers], dtype=np.int64).reshape(-1, 2)
-        other = [table.image_ids[i] for i in np.flatnonzero((stored != sizes).any(axis=1))]
-        what = "pictures of segments of another size than their picture, cut or padded without labels"
-        self.report.add("repaired", what, other, "image ids")
+        check_map_sizes(files, stored, sizes, table.image_ids, self.image_settings.size_mismatch, self.report)
+        segment_ids = [segments.ids[segments.rows[image_id]] for image_id in table.image_ids]
+        empty = check_segment_ids(self.segments_dir, files, headers, segment_ids, table.image_ids, self.report)
+        if table.segments is not None:
+            places = zip(table.picture.tolist(), table.segments.tolist(), strict=True)
+            gone = [image in empty and bool(empty[image][number - 1]) for image, number in places]
+            table.select_boxes(~np.array(gone, dtype=bool))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
-from maskrcnn_benchmark.structures.rle import decode_counts, parse_counts
+from maskrcnn_benchmark.structures.rle import decode_counts, encode_counts, parse_counts, resize_nearest
 from maskrcnn_benchmark.structures.segmentation_mask import MIN_POINTS, BinaryMaskList, PolygonList, SegmentationMask
 
 
@@ -43,6 +43,28 @@ class MaskTable:
         return MaskTable(
             self.points[points], point_offsets, offsets, self.runs[runs], run_offsets, self.run_sizes[keep]
         )
+
+    def scale(self, factors: np.ndarray, sizes: np.ndarray) -> MaskTable:
+        """Scale the masks of images that have got another size.
+
+        Args:
+            factors: (B, 2) float64 in x and y; polygons are multiplied by them.
+            sizes: (B, 2) width, height; run lengths are resampled to them by the nearest pixel.
+        """
+        of_polygon = np.repeat(factors, np.diff(self.offsets), axis=0)
+        of_point = np.repeat(of_polygon, np.diff(self.point_offsets), axis=0)
+        points = (self.points * of_point).astype(np.float32)
+        parts, run_sizes = [], self.run_sizes.copy()
+        for i in range(len(self)):
+            runs = self.runs[self.run_offsets[i] : self.run_offsets[i + 1]]
+            if len(runs) and (factors[i] != 1).any():
+                mask = decode_counts(runs, *self.run_sizes[i].tolist())
+                runs = encode_counts(resize_nearest(mask, sizes[i].tolist()))
+                run_sizes[i] = sizes[i, ::-1]
+            parts.append(runs)
+        offsets = _offsets([len(runs) for runs in parts])
+        runs = np.concatenate([np.zeros(0, np.uint32), *parts])
+        return MaskTable(points, self.point_offsets, self.offsets, runs, offsets, run_sizes)
 
     def of_other_size(self, sizes: np.ndarray) -> np.ndarray:
         """(B,) bool: the runs make up a mask of another size than (B, 2) width, height."""

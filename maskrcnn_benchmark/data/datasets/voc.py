@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
+from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.data.datasets.voc_annotations import find_class_names, find_pictures, read_voc
 
@@ -26,6 +27,7 @@ class PascalVOCDataset(BoxDataset):
         image_dir, annotation_dir, split_file: where these are, if not where data_dir says. Without data_dir, no
             split_file means all pictures that have an xml file.
         name: what messages call the data set; default: the name of data_dir and the split.
+        images: how image files are read; None is ImageSettings().
 
     Items are as BoxDataset has them, with the field "difficult" (uint8). Boxes are the files' minus 1, as VOC counts
     pixels from 1. `ids` are the names in the split file. See `read_voc` for what is dropped.
@@ -74,6 +76,7 @@ class PascalVOCDataset(BoxDataset):
         annotation_dir: str | None = None,
         split_file: str | None = None,
         name: str | None = None,
+        images: ImageSettings | None = None,
     ):
         data_dir = os.fspath(data_dir)
         if data_dir and split_file is None:
@@ -90,7 +93,7 @@ class PascalVOCDataset(BoxDataset):
         file_names = find_pictures(root, split_file, annotations)
         names = find_class_names(annotations) if class_names == FROM_THE_DATA else list(class_names)
         table = read_voc(annotations, file_names, names, use_difficult, report)
-        super().__init__(table, root, annotations, "xml", report, remove_images_without_annotations, transforms)
+        super().__init__(table, root, annotations, "xml", report, remove_images_without_annotations, transforms, images)
         self.categories = dict(enumerate((self.CLASSES[0], *self.class_names)))
 
     def map_class_id_to_class_name(self, class_id: int) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
 from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
+from maskrcnn_benchmark.utils.text_file import did_you_mean, open_regular, read_text
 
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -40,7 +41,7 @@ def read_voc(
         ValueError: a file is not XML.
     """
     paths = {name: os.path.join(folder, f"{name}.xml") for name in file_names}
-    missing = [name for name, path in paths.items() if not os.path.isfile(path)]
+    missing = [name for name, path in paths.items() if not os.path.exists(path)]
     if missing:
         names = ", ".join(f"{name}.xml" for name in missing[:EXAMPLES])
         raise FileNotFoundError(
@@ -132,7 +133,7 @@ def find_pictures(folder: str, split_file: str | None, annotations: str) -> dict
     """
     for path in (folder, annotations):
         if not os.path.isdir(path):
-            raise FileNotFoundError(f"folder {path} of a Pascal VOC data set does not exist")
+            raise FileNotFoundError(f"folder {path} of a Pascal VOC dataset does not exist.{did_you_mean(path)}")
     there: dict[str, str] = {}
     for file_name in sorted(os.listdir(folder)):
         stem, ending = os.path.splitext(file_name)
@@ -142,10 +143,13 @@ def find_pictures(folder: str, split_file: str | None, annotations: str) -> dict
         lines = sorted(stem for stem, ending in map(os.path.splitext, os.listdir(annotations)) if ending == ".xml")
     else:
         try:
-            with open(split_file, encoding="utf-8") as file:
-                lines = [line.strip() for line in file if line.strip()]
+            lines = [line.strip() for line in read_text(split_file).splitlines() if line.strip()]
         except FileNotFoundError:
-            raise FileNotFoundError(f"split file {split_file} of a Pascal VOC data set does not exist") from None
+            raise FileNotFoundError(
+                f"split file {split_file} (SPLIT) of a Pascal VOC dataset does not exist.{did_you_mean(split_file)}"
+            ) from None
+        except ValueError as error:
+            raise ValueError(f"split file (SPLIT) {error}") from None
     if not lines:
         raise ValueError(f"{split_file or annotations} names no picture")
     names = [_name(line, there) for line in lines]
@@ -167,7 +171,8 @@ def _name(line: str, there: dict[str, str]) -> str:
 
 def _parse(path: str) -> ElementTree.Element:
     try:
-        return ElementTree.parse(path).getroot()
+        with open_regular(path) as file:
+            return ElementTree.parse(file).getroot()
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # bad XML; bad text; unknown encoding
         raise ValueError(f"annotation file {path} is not XML: {error}") from error
 

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from maskrcnn_benchmark.data.datasets import COCODataset
+from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 
 
 def boxes_of(dataset, index=0):
@@ -105,13 +106,14 @@ def test_box_over_the_border_is_clipped_and_counted_when_it_is_more_than_roundin
     assert dataset.report.count("boxes clipped to the picture") == 1
 
 
-def test_pictures_own_size_counts_not_the_jsons(coco_folder):
+def test_images_own_size_counts_where_the_setting_keeps_boxes(coco_folder):
     coco_folder.add_image(1, size=(60, 40), json_size=(120, 80))
     coco_folder.add_box(1, [10, 10, 100, 10])
-    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
+    keep = ImageSettings(size_mismatch="keep")
+    dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True, images=keep)
     assert dataset[0][1].size == (60, 40) and boxes_of(dataset) == [[10, 10, 59, 19]]
     assert dataset.get_img_info(0)["width"] == 60
-    assert dataset.report.count("pictures of another size than the json says") == 1
+    assert "noted: 1 images of another size than the json says, boxes used as they are" in str(dataset.report)
 
 
 def test_size_may_be_missing_in_the_json(coco_folder):
@@ -120,7 +122,7 @@ def test_size_may_be_missing_in_the_json(coco_folder):
     coco_folder.images[0]["height"] = None
     dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
     assert dataset.get_img_info(0)["width"] == 60 and dataset.get_img_info(0)["height"] == 40
-    assert dataset.report.count("pictures without a size in the json") == 1
+    assert dataset.report.count("images without a size in the json") == 1
 
 
 def rotated(orientation):
@@ -134,7 +136,7 @@ def test_exif_rotation_is_ignored_when_the_json_has_the_stored_size(coco_folder)
     coco_folder.add_image(2, size=(60, 40), exif=rotated(3))
     dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
     assert [image.size for image, _, _ in dataset] == [(60, 40), (60, 40)]
-    assert dataset.report.count("pictures with an EXIF rotation, used as stored") == 2
+    assert dataset.report.count("images with an EXIF rotation, used as stored (DATASETS.EXIF_ROTATION: auto)") == 2
 
 
 def test_exif_rotation_is_applied_when_the_json_has_the_turned_size(coco_folder):
@@ -145,7 +147,7 @@ def test_exif_rotation_is_applied_when_the_json_has_the_turned_size(coco_folder)
     assert image.size == (40, 60) and target.size == (40, 60) and target.bbox.tolist() == [[0, 50, 29, 59]]
     assert dataset.get_img_info(0)["height"] == 60
     assert np.array_equal(np.asarray(image), np.rot90(np.asarray(Image.open(path)), -1))
-    assert dataset.report.count("pictures turned as EXIF says, because the json has the turned size") == 1
+    assert dataset.report.count("images rotated as EXIF says, because the json has the rotated size") == 1
 
 
 def test_truncated_picture_is_used_and_counted(coco_folder):
@@ -155,20 +157,20 @@ def test_truncated_picture_is_used_and_counted(coco_folder):
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
     assert [image.size for image, _, _ in dataset] == [(200, 100)] * 3
-    assert dataset.report.count("truncated pictures (what is missing is grey)") == 2
+    assert dataset.report.count("truncated images (what is missing is grey)") == 2
 
 
 def test_bytes_after_the_end_of_a_jpeg_are_no_truncation(coco_folder):
     path = coco_folder.add_image(1)
     path.write_bytes(path.read_bytes() + b"written by a camera")
     dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
-    assert dataset.report.count("truncated pictures (what is missing is grey)") == 0
+    assert dataset.report.count("truncated images (what is missing is grey)") == 0
 
 
 def test_cut_webp_cannot_be_decoded_and_is_refused_at_the_start(coco_folder):
     path = coco_folder.add_image(1, size=(200, 100), file_name="a.webp")
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(OSError, match="1 of 1 pictures in .* cannot be decoded: a.webp"):
+    with pytest.raises(OSError, match="1 of 1 images in .* cannot be decoded: a.webp"):
         COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
 
 
@@ -177,7 +179,7 @@ def test_missing_pictures_are_an_error_at_the_start_with_names_and_count(coco_fo
         path = coco_folder.add_image(image_id)
         if image_id > 2:
             path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"7 of 9 pictures are missing in .*: 3.jpg, 4.jpg, .*\.\.\."):
+    with pytest.raises(FileNotFoundError, match=r"7 of 9 images are missing in .*: 3.jpg, 4.jpg, .*\.\.\."):
         COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
 
 
@@ -185,14 +187,14 @@ def test_files_that_are_no_pictures_are_an_error_at_the_start(coco_folder):
     coco_folder.add_image(1).write_bytes(b"")
     coco_folder.add_image(2).write_text("<html>404</html>")
     coco_folder.add_image(3)
-    with pytest.raises(OSError, match=r"2 of 3 pictures in .* cannot be decoded: 1.jpg"):
+    with pytest.raises(OSError, match=r"2 of 3 images in .* cannot be decoded: 1.jpg"):
         COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
 
 
 def test_missing_folder_and_file_are_named(coco_folder):
     coco_folder.add_image(1)
     args = coco_folder.write()
-    with pytest.raises(FileNotFoundError, match="picture folder .*elsewhere does not exist"):
+    with pytest.raises(FileNotFoundError, match="image folder .*elsewhere does not exist"):
         COCODataset(args["ann_file"], str(coco_folder.root / "elsewhere"), False)
     with pytest.raises(FileNotFoundError, match="annotation file .*none.json does not exist"):
         COCODataset(str(coco_folder.root / "none.json"), args["root"], False)
@@ -206,7 +208,7 @@ def test_every_kind_of_picture_becomes_rgb(coco_folder, mode, kind):
     Image.open(path).convert(mode).save(path)
     dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
     assert dataset[0][0].mode == "RGB" and dataset[0][0].size == (60, 40)
-    assert dataset.report.count(f"pictures of mode {mode} converted to RGB") == 1
+    assert dataset.report.count(f"images of mode {mode} converted to RGB") == 1
 
 
 def test_sixteen_bit_picture_keeps_its_upper_bits(coco_folder):
@@ -240,7 +242,7 @@ def test_failure_while_loading_names_picture_and_id(coco_folder):
     path = coco_folder.add_image(5)
     dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
     path.unlink()
-    with pytest.raises(RuntimeError, match=r"picture .*5.jpg \(image id 5\) failed: FileNotFoundError"):
+    with pytest.raises(RuntimeError, match=r"image .*5.jpg \(image id 5\) failed: FileNotFoundError"):
         dataset[0]
 
 
@@ -313,4 +315,4 @@ def test_grey_raccoons_become_rgb(shared_data):
     dataset = COCODataset(str(folder / "coco" / "instances_train.json"), str(folder / "images"), True)
     test = COCODataset(str(folder / "coco" / "instances_test.json"), str(folder / "images"), False)
     assert (len(dataset), len(test)) == (160, 40)
-    assert sum(d.report.count("pictures of mode L converted to RGB") for d in (dataset, test)) == 3
+    assert sum(d.report.count("images of mode L converted to RGB") for d in (dataset, test)) == 3

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 from panoptic_folder import CAT, CATEGORIES, DOG, GRASS, SKY, PanopticFolder
+from PIL import Image
 
 from maskrcnn_benchmark.data.datasets import COCODataset, COCOPanopticDataset, ConcatDataset
+from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.transforms import Compose, RandomHorizontalFlip, Resize
 from maskrcnn_benchmark.structures.semantic_map import IGNORE_LABEL
 
@@ -124,12 +126,59 @@ def test_files_without_pictures_segments_or_things_are_read(folder):
 
 def test_a_map_of_another_size_is_cut_or_padded_and_counted(folder):
     folder.add(1, [(3, GRASS, (0, 0, 40, 30)), (4, CAT, (10, 10, 6, 6))], map_size=(50, 20))
-    dataset = dataset_of(folder)
+    with pytest.raises(ValueError, match="1 of 1 segment maps have another size.*SIZE_MISMATCH: keep"):
+        dataset_of(folder)
+    dataset = dataset_of(folder, images=ImageSettings(size_mismatch="keep"))
     semantic = dataset[0][1].get_field("semantic").labels
     assert semantic.shape == (30, 40) and (semantic[20:] == IGNORE_LABEL).all() and (semantic[:10] == 1).all()
-    assert dataset.report.count(
-        "pictures of segments of another size than their picture, cut or padded without labels"
-    ) == 1
+    assert dataset.report.count("segment maps of another size than their image, cut or padded without labels") == 1
+
+
+def test_images_and_maps_of_half_the_size_are_scaled_together(folder):
+    folder.add(1, [(3, GRASS, (0, 0, 40, 30)), (4, CAT, (10, 10, 6, 8))])
+    path = folder.root / "images" / "1.jpg"
+    Image.open(path).resize((20, 15)).save(path)
+    dataset = dataset_of(folder, images=ImageSettings(size_mismatch="scale"))
+    target = dataset[0][1]
+    assert target.bbox.tolist() == [[5, 5, 7, 8]] and target.size == (20, 15)
+    assert target.get_field("masks").instances.masks.sum() == 12
+    assert target.get_field("semantic").labels[5:9, 5:8].max() == 0
+
+
+@pytest.mark.parametrize("mode, word", [("P", "palette"), ("L", "grey")])
+def test_maps_saved_anew_in_another_mode_are_refused(folder, mode, word):
+    folder.add(1, [(7001, GRASS, (0, 0, 40, 30)), (70002, CAT, (10, 10, 6, 6))])
+    path = folder.root / "segments" / "1.png"
+    Image.open(path).convert(mode).save(path)
+    with pytest.raises(ValueError, match=f"{word} mode .* lost the ids of their segments.*8-bit RGB png"):
+        dataset_of(folder)
+
+
+def test_palette_with_the_exact_colours_is_read(folder):
+    folder.add(1, [(3, GRASS, (0, 0, 40, 30)), (70002, CAT, (10, 10, 6, 6))])
+    path = folder.root / "segments" / "1.png"
+    expected = dataset_of(folder)[0][1].get_field("semantic").labels
+    Image.open(path).convert("P", palette=Image.Palette.ADAPTIVE).save(path)
+    assert (dataset_of(folder)[0][1].get_field("semantic").labels == expected).all()
+
+
+def test_segments_without_pixels_and_pixels_without_segments_are_counted(folder):
+    folder.add(1, [(3, GRASS, (0, 0, 40, 30)), (4, CAT, (10, 10, 6, 6)), (5, CAT, (10, 10, 6, 6))])
+    folder.annotations[0]["segments_info"].pop(0)
+    dataset = dataset_of(folder)
+    assert dataset.report.count("segments without a pixel") == 1
+    assert "1 segment maps with pixels of no segment of the json, taken for unlabelled (1,164 pixels)" in str(
+        dataset.report
+    )
+    assert len(dataset[0][1]) == 1
+
+
+def test_maps_of_another_json_are_refused(folder):
+    folder.add(1, [(3, GRASS, (0, 0, 40, 30)), (4, CAT, (10, 10, 6, 6))])
+    for segment in folder.annotations[0]["segments_info"]:
+        segment["id"] += 1000
+    with pytest.raises(ValueError, match="2 of 2 segments of the json have no pixel.*Is SEGMENTS the folder"):
+        dataset_of(folder)
 
 
 def test_missing_and_damaged_maps_are_refused_at_the_start(folder):
@@ -137,13 +186,13 @@ def test_missing_and_damaged_maps_are_refused_at_the_start(folder):
         folder.add(number, [(3, CAT, (0, 0, 40, 30))])
     maps = folder.root / "segments"
     (maps / "2.png").write_bytes((maps / "2.png").read_bytes()[:60])
-    with pytest.raises(OSError, match="1 of 7 pictures of segments in .* cannot be decoded: 2.png. Is SEGMENTS"):
+    with pytest.raises(OSError, match="1 of 7 segment maps in .* cannot be decoded: 2.png. Is SEGMENTS"):
         dataset_of(folder)
     for number in range(2, 8):
         (maps / f"{number}.png").unlink()
     with pytest.raises(FileNotFoundError, match="6 of 7 .* are missing: 2.png, 3.png, 4.png, 5.png, 6.png, ..."):
         dataset_of(folder)
-    with pytest.raises(FileNotFoundError, match="folder elsewhere of the pictures of segments does not exist"):
+    with pytest.raises(FileNotFoundError, match="folder elsewhere of the segment maps does not exist"):
         dataset_of(folder, segments_dir="elsewhere")
 
 

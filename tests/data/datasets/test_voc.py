@@ -10,6 +10,7 @@ from PIL import Image
 from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
 from maskrcnn_benchmark.data.build import build_dataset
 from maskrcnn_benchmark.data.datasets import COCODataset, PascalVOCDataset
+from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 
 
 class VocFolder:
@@ -112,11 +113,13 @@ def test_split_files_may_name_presence_and_endings_and_repeat(voc_folder):
     assert dataset.path(0).endswith("c.png")
 
 
-def test_a_wrong_size_in_the_xml_does_not_clip_boxes(voc_folder):
+def test_a_wrong_size_in_the_xml_is_refused_or_ignored(voc_folder):
     voc_folder.add("1", [("dog", (11, 6, 50, 25), 0)], xml_size=(30, 20))
-    dataset = PascalVOCDataset(voc_folder.split(), "train")
+    folder = voc_folder.split()
+    with pytest.raises(ValueError, match="another size than the xml says.*SIZE_MISMATCH: keep"):
+        PascalVOCDataset(folder, "train")
+    dataset = PascalVOCDataset(folder, "train", images=ImageSettings(size_mismatch="keep"))
     assert dataset[0][1].bbox.tolist() == [[10, 5, 49, 24]]
-    assert dataset.report.count("pictures of another size than the xml says") == 1
 
 
 def test_what_is_missing_is_named(voc_folder):

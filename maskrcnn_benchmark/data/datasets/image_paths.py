@@ -1,0 +1,185 @@
+"""Finding the image files that an annotation file names, however its exporter wrote the names.
+
+Export tools write backslashes, absolute paths of another machine, folders that were not copied along, percent-encoded
+text, another Unicode form or another case of the ending. Such a name is understood where exactly one file fits it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from maskrcnn_benchmark.utils.text_file import nearest_name
+
+# Folders searched below and beside the image folder for the sake of an error message.
+SEARCHED_FOLDERS = 200
+
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^/]*", re.IGNORECASE)
+_DRIVE = re.compile(r"^[a-zA-Z]:")
+
+
+@dataclass
+class FoundImages:
+    """Names under which image files lie in the image folder.
+
+    Attributes:
+        file_names: one per given name; those of `missing` are unchanged.
+        missing: places of names that no file fits.
+        ambiguous: places of names that two entries would share one file for; among `missing`.
+        respelled: places found in another spelling: slashes, percent-encoding, Unicode form, upper and lower case.
+        moved: places found without the folders, the drive or the address before them.
+        elsewhere: places among `moved` whose last folder has another name than the image folder.
+    """
+
+    file_names: list[str]
+    missing: list[int]
+    ambiguous: list[int]
+    respelled: list[int]
+    moved: list[int]
+    elsewhere: list[int]
+
+
+def find_images(root: str, file_names: list[str], missing: list[int]) -> FoundImages:
+    """Look for the files of the names that do not exist as they are written.
+
+    Args:
+        root: image folder.
+        file_names: of all images, relative to root.
+        missing: places of the names that do not exist.
+    """
+    found = FoundImages(list(file_names), [], [], [], [], [])
+    folders = _Folders(root)
+    fits: dict[int, tuple[str, bool, bool]] = {}
+    for i in missing:
+        fit = next(_fits(file_names[i], folders), None)
+        if fit is None:
+            found.missing.append(i)
+        else:
+            fits[i] = fit
+    # Two names for one file: nobody can tell whose file it is.
+    taken = Counter(name for name, _, _ in fits.values())
+    lost = set(missing)
+    named = {os.path.normpath(name) for i, name in enumerate(file_names) if i not in lost}
+    last_folder = _plain(os.path.basename(os.path.abspath(root)))
+    for i, (name, respelled, folder) in fits.items():
+        if file_names.count(file_names[i]) < taken[name] or name in named:
+            found.ambiguous.append(i)
+            continue
+        found.file_names[i] = name
+        if folder is not None:
+            found.moved.append(i)
+            if folder and _plain(folder) != last_folder:
+                found.elsewhere.append(i)
+        elif respelled:
+            found.respelled.append(i)
+    found.missing = sorted(found.missing + found.ambiguous)
+    return found
+
+
+def hint_for_missing(root: str, file_name: str) -> str:
+    """Say where a missing image might be: the nearest name in its folder, a folder below or beside the image folder."""
+    parts = _parts(_spellings(file_name)[-1])
+    if not parts:
+        return ""
+    places = []
+    for folder in _folders_around(root):
+        for start in range(len(parts)):
+            if os.path.isfile(os.path.join(folder, *parts[start:])):
+                places.append(folder)
+                break
+    if places:
+        return f" {parts[-1]} is in {places[0]}; IMAGES of the block names the folder."
+    folder = os.path.join(root, *parts[:-1])
+    folder = folder if os.path.isdir(folder) else root
+    close = nearest_name(parts[-1], os.listdir(folder))
+    return f" Nearest to {parts[-1]} in {folder}: {close}." if close else ""
+
+
+def _fits(name: str, folders: _Folders) -> Iterator[tuple[str, bool, str | None]]:
+    """Yield (path below the root, whether its spelling is another, the folder left out before it or None)."""
+    for spelling in _spellings(name):
+        parts = _parts(spelling)
+        leads_out = _ADDRESS.match(spelling) or _DRIVE.match(spelling) or spelling.startswith(("/", "\\"))
+        leads_out = leads_out or ".." in re.split(r"[/\\]", spelling)
+        for start in range(len(parts)):
+            path = folders.find(parts[start:])
+            if path is not None:
+                yield path, True, None if start == 0 and not leads_out else parts[start - 1] if start else ""
+
+
+def _spellings(name: str) -> list[str]:
+    """Return the ways to read a name: as it is, what an address asks for (?d=...), and without percent-encoding."""
+    spellings = [name]
+    if _ADDRESS.match(name) or "?" in name:
+        address, _, query = name.partition("?")
+        spellings.append(address)
+        spellings += [value for part in query.split("&") for _, sign, value in [part.partition("=")] if sign and value]
+    return list(dict.fromkeys([*spellings, *(unquote(each) for each in spellings)]))
+
+
+def _parts(spelling: str) -> list[str]:
+    """Return the folders and the file of a path in either system's way, without address, drive, "." and ".."."""
+    path = _DRIVE.sub("", _ADDRESS.sub("", spelling))
+    return [part for part in re.split(r"[/\\]", path) if part not in ("", ".", "..")]
+
+
+def _plain(name: str) -> str:
+    """Return the form in which names are compared: composed letters, lower case."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+class _Folders:
+    """Folders below a root, each listed once."""
+
+    def __init__(self, root: str):
+        self.root = root
+        self._entries: dict[str, dict[str, list[str]]] = {}
+
+    def find(self, parts: list[str]) -> str | None:
+        """Return the one path below the root with these parts, up to Unicode form and case; None if there is none."""
+        path = ""
+        for part in parts:
+            entries = self._list(path).get(_plain(part), [])
+            if len(entries) != 1:
+                entries = [entry for entry in entries if entry == part]
+            if not entries:
+                return None
+            path = os.path.join(path, entries[0])
+        return path if os.path.isfile(os.path.join(self.root, path)) else None
+
+    def _list(self, folder: str) -> dict[str, list[str]]:
+        if folder not in self._entries:
+            entries: dict[str, list[str]] = {}
+            try:
+                for name in os.listdir(os.path.join(self.root, folder)):
+                    entries.setdefault(_plain(name), []).append(name)
+            except OSError:
+                pass
+            self._entries[folder] = entries
+        return self._entries[folder]
+
+
+def _folders_around(root: str) -> Iterator[str]:
+    """Yield folders below the root, and beside it, the nearest first."""
+    below = [folder for folder, _, _ in _limited_walk(root)][1:]
+    yield from below
+    parent = os.path.dirname(os.path.abspath(root))
+    try:
+        beside = sorted(entry.path for entry in os.scandir(parent) if entry.is_dir())
+    except OSError:
+        return
+    yield parent
+    yield from (folder for folder in beside[:SEARCHED_FOLDERS] if folder != os.path.abspath(root))
+
+
+def _limited_walk(root: str) -> Iterator:
+    for count, entry in enumerate(os.walk(root)):
+        if count == SEARCHED_FOLDERS:
+            return
+        entry[1].sort()
+        yield entry

@@ -1,0 +1,256 @@
+"""Image files: what their header says, and their pixels as 8-bit RGB.
+
+Rules that hold for training, testing and prediction, as all of them read images here:
+
+- A truncated image is used; PIL leaves what is missing grey.
+- The first frame of an animation or of a file with several images counts.
+- Grey, palette, 1-bit, CMYK and other 8-bit images become RGB as PIL converts them; transparency is left out.
+- Images of more than 8 bits are mapped linearly to 0..255, from `value_range` (INPUT.VALUE_RANGE) if it is given. Else
+  whole numbers are taken from 0..65535 (the upper 8 of 16 bits), and floats from 0..1 where no value of the image
+  exceeds 1, otherwise from 0..255. Values beyond the range are clipped; NaN becomes 0.
+- Pixels are used as stored unless the caller asks for the EXIF rotation (`upright`).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps
+
+from maskrcnn_benchmark.utils.text_file import open_regular
+
+EXIF_ORIENTATION = 0x0112
+# EXIF orientations that swap width and height
+QUARTER_TURNS = (5, 6, 7, 8)
+
+READABLE_MODES = frozenset("1 L LA P PA RGB RGBA RGBa RGBX CMYK YCbCr HSV I F I;16 I;16L I;16B I;16N".split())
+
+# Ranges of values that become 0..255 where no range is given.
+SIXTEEN_BITS = (0, 65535)
+UNIT = (0, 1)
+EIGHT_BITS = (0, 255)
+
+# Header reading waits for the disk, mostly; eight readers keep a network disk busy and cost a local one nothing.
+READERS = 8
+
+# What PIL's plugins raise on damaged files.
+_BAD_CONTENT = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, Image.DecompressionBombError)
+
+# How a complete file ends. Some cameras write more after it: then only decoding can tell (see `_is_truncated`).
+_LAST_BYTES = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """An image file without its pixels.
+
+    Attributes:
+        width, height: of the stored pixels.
+        mode: PIL's.
+        rotated: EXIF asks for a rotation or a mirroring.
+        quarter_turn: EXIF asks for a rotation by 90 or 270 degrees.
+        truncated: the file ends early.
+        deep: the file has more than 8 bits a channel. PIL reads 16-bit colours as mode RGB.
+        animated: the file has several frames.
+    """
+
+    width: int
+    height: int
+    mode: str
+    rotated: bool
+    quarter_turn: bool
+    truncated: bool
+    deep: bool = False
+    animated: bool = False
+
+
+def read_header(path: str) -> ImageHeader:
+    """Read the header of an image file; pixels are decoded only when the end of the file looks wrong.
+
+    Raises:
+        OSError: no such file, not a regular file, not an image, of a kind that has no RGB form, or damaged beyond
+            decoding.
+    """
+    header = _header(path)
+    return replace(header, truncated=_is_truncated(path)) if header.truncated else header
+
+
+def read_headers(paths: Iterable[str]) -> list[ImageHeader | OSError]:
+    """Read many headers, in order; an element is the error where a file cannot be read."""
+    paths = list(paths)
+    with ThreadPoolExecutor(READERS) as readers:
+        headers = list(readers.map(_error_as_value(_header), paths))
+    # PIL's tolerance for truncated files is a global switch, so suspects are decoded here and not by the readers
+    for i, header in enumerate(headers):
+        if isinstance(header, ImageHeader) and header.truncated:
+            headers[i] = _error_as_value(read_header)(paths[i])
+    return headers
+
+
+def _header(path: str) -> ImageHeader:
+    """Read the header, where `truncated` is a suspicion: the file does not end as its format does."""
+    with _bad_content_is_oserror(), open_regular(path) as file, Image.open(file) as image:
+        if image.mode not in READABLE_MODES:
+            raise OSError(f"an image of mode {image.mode!r} cannot be turned into RGB")
+        orientation = image.getexif().get(EXIF_ORIENTATION, 1) if "exif" in image.info else 1
+        return ImageHeader(
+            width=image.width,
+            height=image.height,
+            mode=image.mode,
+            rotated=orientation in range(2, 9),
+            quarter_turn=orientation in QUARTER_TURNS,
+            truncated=_looks_cut(file, image.format),
+            deep=_is_deep(image),
+            # a phone's JPEG (MPO) carries a preview or a depth map as its second image
+            animated=image.format != "MPO" and getattr(image, "is_animated", False),
+        )
+
+
+def _error_as_value(read):
+    def read_or_error(path: str):
+        try:
+            return read(path)
+        except OSError as error:
+            return error
+
+    return read_or_error
+
+
+def read_image(
+    path: str,
+    upright: bool = False,
+    value_range: tuple[float, float] | None = None,
+    on_truncated: Callable[[], None] | None = None,
+) -> Image.Image:
+    """Read the pixels of an image as 8-bit RGB, by the rules above.
+
+    Args:
+        path: file of any kind that PIL reads.
+        upright: rotate and mirror it as its EXIF orientation says.
+        value_range: (lowest, highest) value that become 0 and 255 in images of more than 8 bits.
+        on_truncated: called if the file ends early.
+
+    Raises:
+        OSError: no such file, not a regular file, not an image, or damaged beyond decoding.
+    """
+    with _bad_content_is_oserror(), open_regular(path) as file:
+        try:
+            return _decode(file, upright, value_range)
+        except _BAD_CONTENT:  # a file that is too short, mostly; if it is something else the second try raises it again
+            file.seek(0)
+            with _truncated_images_allowed():
+                image = _decode(file, upright, value_range)
+            if on_truncated is not None:
+                on_truncated()
+            return image
+
+
+def value_extremes(path: str) -> tuple[float, float]:
+    """Return the lowest and highest finite value of an image of more than 8 bits.
+
+    Raises:
+        OSError: see `read_image`.
+    """
+    with _bad_content_is_oserror(), open_regular(path) as file, Image.open(file) as image:
+        values = _deep_values(image, file)
+    values = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+    return (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+
+
+def default_range(mode: str, highest: float) -> tuple[float, float]:
+    """Return the range that becomes 0..255 in an image of more than 8 bits, of PIL's `mode` and with that maximum."""
+    if mode != "F":
+        return SIXTEEN_BITS
+    return UNIT if highest <= 1 else EIGHT_BITS
+
+
+def _decode(file, upright: bool, value_range) -> Image.Image:
+    with Image.open(file) as image:
+        exif = image.getexif() if upright else None
+        if image.mode in ("I", "F") or _is_deep(image) and (value_range or image.mode.startswith("I")):
+            decoded = _from_deep(image, file, value_range)
+            if upright:
+                decoded.getexif()[EXIF_ORIENTATION] = exif.get(EXIF_ORIENTATION, 1)
+        else:
+            image.load()
+            decoded = image
+        if upright:
+            decoded = ImageOps.exif_transpose(decoded)
+        return _to_rgb(decoded)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether an image that is open, but not loaded, has more than 8 bits a channel."""
+    return image.mode[0] in "IF" or any(";16" in str(tile[3]) for tile in image.tile)
+
+
+def _deep_values(image: Image.Image, file) -> np.ndarray:
+    """Decode (H, W) or (H, W, 3) values of an image of more than 8 bits; colours are RGB."""
+    if image.mode[0] in "IF":
+        image.load()
+        return np.asarray(image)
+    import cv2  # PIL drops the lower bits of 16-bit colours
+
+    file.seek(0)
+    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    values = cv2.imdecode(np.frombuffer(file.read(), dtype=np.uint8), flags)
+    if values is None:
+        raise OSError("the 16-bit colours of the image cannot be decoded")
+    return values[:, :, ::-1]
+
+
+def _from_deep(image: Image.Image, file, value_range) -> Image.Image:
+    values = _deep_values(image, file)
+    low, high = value_range or default_range(image.mode, float(np.nanmax(values, initial=0)))
+    if (low, high) == SIXTEEN_BITS:
+        return Image.fromarray((values.astype(np.int64).clip(low, high) >> 8).astype(np.uint8))
+    scaled = (values.astype(np.float64) - low) * (255 / (high - low))
+    return Image.fromarray(np.nan_to_num(scaled, posinf=255, neginf=0).clip(0, 255).round().astype(np.uint8))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image.copy() if image.readonly else image
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # PIL warns about the direct way
+    return image.convert("RGB")
+
+
+def _looks_cut(file, image_format: str) -> bool:
+    """Whether the file seems to end early, judged by a few bytes; False for other formats than JPEG and PNG."""
+    ending = _LAST_BYTES.get(image_format, b"")
+    file.seek(max(file.seek(0, os.SEEK_END) - len(ending), 0))
+    return file.read(len(ending)) != ending
+
+
+def _is_truncated(path: str) -> bool:
+    found: list[bool] = []
+    read_image(path, on_truncated=lambda: found.append(True))  # raises where even the tolerant way fails
+    return bool(found)
+
+
+@contextmanager
+def _bad_content_is_oserror():
+    """Turn the several exceptions of PIL's plugins on damaged files into one kind."""
+    try:
+        yield
+    except _BAD_CONTENT as error:
+        if isinstance(error, OSError):
+            raise
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _truncated_images_allowed():
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = True
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before

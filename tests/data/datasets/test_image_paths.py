@@ -1,0 +1,68 @@
+import unicodedata
+
+import pytest
+
+from maskrcnn_benchmark.data.datasets.image_paths import find_images, hint_for_missing
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "export" / "images"
+    folder.mkdir(parents=True)
+
+    def make(*names):
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+        return str(folder)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "written, there, how",
+    [
+        ("images\\x.jpg", "x.jpg", "moved"),
+        ("..\\..\\media\\upload\\4\\x.jpg", "x.jpg", "moved"),
+        ("C:\\Users\\me\\x.jpg", "x.jpg", "moved"),
+        ("/home/somebody/data/images/x.jpg", "x.jpg", "moved"),
+        ("https://example.org/pictures/x.jpg", "x.jpg", "moved"),
+        ("/data/local-files/?d=images/x.jpg", "x.jpg", "moved"),
+        ("a\\b\\x.jpg", "a/b/x.jpg", "respelled"),
+        ("x.JPG", "x.jpg", "respelled"),
+        ("Waschb%C3%A4r.jpg", "Waschbär.jpg", "respelled"),
+        ("Waschbär.jpg", unicodedata.normalize("NFD", "Waschbär.jpg"), "respelled"),
+        (unicodedata.normalize("NFD", "Waschbär.jpg"), "Waschbär.jpg", "respelled"),
+    ],
+)
+def test_exporters_names_are_understood(images, written, there, how):
+    found = find_images(images(there), [written], [0])
+    assert found.file_names == [there] and found.missing == []
+    assert (found.respelled, found.moved) == (([0], []) if how == "respelled" else ([], [0]))
+
+
+def test_another_folder_before_the_name_is_told_from_the_image_folder(images):
+    root = images("x.jpg", "y.jpg")
+    found = find_images(root, ["train/x.jpg", "Images/y.jpg"], [0, 1])
+    assert found.moved == [0, 1] and found.elsewhere == [0]
+
+
+def test_two_names_are_not_given_one_file(images):
+    root = images("x.jpg", "y.jpg")
+    found = find_images(root, ["a/x.jpg", "b/x.jpg", "c/y.jpg", "y.jpg"], [0, 1, 2])
+    assert found.missing == found.ambiguous == [0, 1, 2]
+    assert found.file_names == ["a/x.jpg", "b/x.jpg", "c/y.jpg", "y.jpg"]
+
+
+def test_names_that_differ_in_case_only_are_not_guessed(images):
+    assert find_images(images("x.jpg", "X.jpg"), ["x.JPG"], [0]).missing == [0]
+
+
+def test_a_file_in_another_folder_is_named_and_not_taken(images, tmp_path):
+    root = images("sub/x.jpg", "near.jpg")
+    assert find_images(root, ["x.jpg"], [0]).missing == [0]
+    assert "x.jpg is in " + root + "/sub" in hint_for_missing(root, "x.jpg")
+    (tmp_path / "export" / "val").mkdir()
+    (tmp_path / "export" / "val" / "v.jpg").touch()
+    assert str(tmp_path / "export" / "val") in hint_for_missing(root, "v.jpg")
+    assert "near.jpg" in hint_for_missing(root, "naer.jpg")
