@@ -11,8 +11,10 @@ from maskrcnn_benchmark.engine.inference import compute_on_dataset, gather_predi
 from maskrcnn_benchmark.engine.trainer import TrainingStep
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.modeling.rpn.rpn import build_rpn
+from maskrcnn_benchmark.modeling.semantic import segmentation_losses as segmentation
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import ImageList, to_image_list
+from maskrcnn_benchmark.structures.semantic_map import IGNORE_LABEL
 from maskrcnn_benchmark.utils import comm
 
 
@@ -87,6 +89,31 @@ def dense_losses(which):
 
 def dense_losses_by_rank():
     return dense_losses([comm.get_rank()])
+
+
+def segmentation_losses(which):
+    """Losses of semantic maps and the gradients of the logits, for some of three images with 60, 7 and no labels."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 4, 8, 8, generator=generator)[which].requires_grad_()
+    labels = torch.randint(0, 4, (3, 8, 8), generator=generator)
+    for image, count in enumerate((60, 7, 0)):
+        labels[image].view(-1)[count:] = IGNORE_LABEL
+    weights = (1.0, 2.0, 0.5, 0.1)
+    results = {}
+    for name, loss in {
+        "cross_entropy": segmentation.cross_entropy(logits, labels[which]),
+        "weighted": segmentation.cross_entropy(logits, labels[which], weights),
+        "dice": segmentation.dice(logits, labels[which]),
+        "cross_entropy_dice": segmentation.cross_entropy_dice(logits, labels[which], weights),
+        "hard_examples": segmentation.hard_examples(logits, labels[which], 0.5, 0.0),
+    }.items():
+        (grad,) = torch.autograd.grad(loss, logits)
+        results[name] = loss.detach(), grad
+    return results
+
+
+def segmentation_losses_by_rank():
+    return segmentation_losses([[0], [1, 2]][comm.get_rank()])
 
 
 def train_where_one_process_has_no_object(cfg):

@@ -3,8 +3,9 @@
     python tools/convert_checkpoint.py model_final.pth for_detectron2.pth --to detectron2
 
 Reads every dialect that training and testing read: maskrcnn-benchmark's, FCOS's and their VoVNet forks', detectron2's
-(.pth and .pkl), mmdetection 1.x's, timm's and torchvision's, as files of torch.save, .pkl or .safetensors. An OUTPUT
-that ends with .safetensors becomes one. Solver states stay behind; what else is left out is printed.
+(.pth and .pkl), mmdetection 1.x's, VoVNet-DeepLabV3's, timm's and torchvision's, as files of torch.save, .pkl or
+.safetensors. An OUTPUT that ends with .safetensors becomes one. Solver states stay behind; what else is left out is
+printed.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def convert(source: str, output: str, to: str) -> tuple[int, list[str], list[str
         converted, left_out = convert_state_dict(tensors, to)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
+    converted = {TARGETS[to].prefix + name: tensor for name, tensor in converted.items()}
     if output.endswith(".safetensors"):
         write_safetensors(output, converted)
     else:

@@ -258,10 +258,57 @@ DETECTRON2_FCOS = Dialect(
     ours=r"^rpn\.head\.centerness\.",
 )
 
+# Files of before torchvision 0.3, which are those of its model zoo.
+OLD_DENSENET = Dialect(
+    "DenseNet with dotted layer names",
+    r"\.denselayer\d+\.norm\.1\.",
+    (
+        ("denselayer{i}.norm.{k}.", "denselayer{i}.norm{k}."),
+        ("denselayer{i}.conv.{k}.", "denselayer{i}.conv{k}."),
+    ),
+)
+
+# The body's names without a prefix; the head's are ours. (A ResNet's are torchvision's.)
+DEEPLAB = Dialect(
+    "VoVNet-DeepLabV3",
+    r"\A(?![\s\S]*^backbone\.)[\s\S]*^aspp\.",
+    (
+        ("^conv1.", "backbone.body.stem.conv1."),
+        ("^bn1.", "backbone.body.stem.bn1."),
+        ("^layer{i}.", "backbone.body.layer{i}."),
+        ("^stem.", "backbone.body.stem."),
+        ("^stage{s}.", "backbone.body.stage{s}."),
+        ("^features.", "backbone.body.features."),
+    ),
+    ours=r"^backbone\.body\.",
+)
+# Its auxiliary classifier has no counterpart here.
+TORCHVISION_DEEPLAB = Dialect(
+    "torchvision DeepLabV3",
+    r"^classifier\.0\.convs\.0\.0\.",
+    (
+        ("^backbone.conv1.", "backbone.body.stem.conv1."),
+        ("^backbone.bn1.", "backbone.body.stem.bn1."),
+        ("^backbone.layer{i}.", "backbone.body.layer{i}."),
+        ("^classifier.0.convs.4.1.", "aspp.aspp5."),
+        ("^classifier.0.convs.4.2.", "aspp.aspp5_bn."),
+        ("^classifier.0.convs.{k}.0.", "aspp.aspp{k+1}."),
+        ("^classifier.0.convs.{k}.1.", "aspp.aspp{k+1}_bn."),
+        ("^classifier.0.project.0.", "aspp.conv2."),
+        ("^classifier.0.project.1.", "aspp.bn2."),
+        ("^classifier.1.", "aspp.extra_conv."),
+        ("^classifier.2.", "aspp.extra_bn."),
+        ("^classifier.4.", "aspp.conv3."),
+    ),
+)
+
 # The order in which they are tried on a file and applied to it; the other way they are applied from last to first.
 DIALECTS = (
     IMAGE_BACKBONE,
     VOVNET_BN,
+    OLD_DENSENET,
+    DEEPLAB,
+    TORCHVISION_DEEPLAB,
     TORCHVISION_RESNET,
     TORCHVISION_MOBILENET,
     TORCHVISION_DETECTOR,
@@ -288,6 +335,7 @@ class Target:
         extras: regular expression of names that a file of ours has as they are, because our models call it so too or
             have nothing of the kind.
         alone: what a body without a detector has in front, in our names.
+        prefix: what the tool puts in front of every name.
     """
 
     dialects: tuple[Dialect, ...]
@@ -295,6 +343,7 @@ class Target:
     entry: str = "model"
     extras: str = ""
     alone: str = "backbone.body."
+    prefix: str = ""
 
 
 TARGETS = {
@@ -309,6 +358,12 @@ TARGETS = {
         entry="state_dict",
         extras=r"(^|\.)model\.classifier\.",
         alone="body.",
+    ),
+    "deeplab": Target(
+        (DEEPLAB,),
+        entry="state_dict",
+        extras=r"^aspp\.(aspp\d(_bn)?|conv[23]|bn2)\.",
+        prefix="module.",  # its evaluation cuts seven characters off
     ),
     "timm": Target((TIMM, TIMM_DEPTHWISE, TORCHVISION_RESNET), body_only=True, entry="", extras=r"^(head\.)?fc\."),
     "torchvision": Target(

@@ -7,6 +7,8 @@ CHOICES = {
     "MODEL.CONVENTION": ("maskrcnn_benchmark", "detectron2", "mmdetection"),
     "MODEL.BACKBONE.NORM": ("", "FrozenBN", "BN", "SyncBN", "GN"),
     "MODEL.SEM_SEG_HEAD.NORM": ("", "BN", "SyncBN", "GN"),
+    "MODEL.SEM_SEG_HEAD.LOSS": ("cross_entropy", "dice", "cross_entropy_dice", "hard_examples"),
+    "MODEL.DEEPLAB.NORM": ("FrozenBN", "BN", "SyncBN", "GN"),
     "MODEL.FCOS.IOU_LOSS_TYPE": ("iou", "linear_iou", "giou"),
     "MODEL.FCOS.LOSS_NORMALIZER": ("positives_and_images", "positives"),
     "SOLVER.OPTIMIZER": ("SGD", "AdamW"),

@@ -67,6 +67,12 @@ _C.MODEL.BACKBONE.USE_GN = False
 # Norm of the body (new): "FrozenBN", "BN", "SyncBN" or "GN". "" = the family's own: frozen batch norm (GroupNorm
 # where USE_GN or TRANS_FUNC says so), and trained BN for MobileNetV2.
 _C.MODEL.BACKBONE.NORM = ""
+# What batch norms of the body add to the variance, -1 = 1e-5, or the convention's where they are frozen; and the weight
+# of a batch's statistics in the running ones (new).
+_C.MODEL.BACKBONE.NORM_EPS = -1.0
+_C.MODEL.BACKBONE.NORM_MOMENTUM = 0.1
+# Stride of the body's last map: 32, or 16 or 8 by dilation in place of the last strides; without FPN only (new).
+_C.MODEL.BACKBONE.OUTPUT_STRIDE = 32
 
 _C.MODEL.FPN = CN()
 _C.MODEL.FPN.USE_GN = False
@@ -288,14 +294,42 @@ _C.MODEL.ROI_KEYPOINT_HEAD.RESOLUTION = 14
 _C.MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES = 17
 _C.MODEL.ROI_KEYPOINT_HEAD.SHARE_BOX_FEATURE_EXTRACTOR = True
 
-# Semantic head, and what META_ARCHITECTURE PanopticFPN has besides it (new; names and defaults are detectron2's).
+# Semantic maps, and what META_ARCHITECTURE PanopticFPN has besides them (new; names and defaults are detectron2's).
 _C.MODEL.SEM_SEG_HEAD = CN()
 # Classes of the semantic map; in a panoptic model class 0 is all things. -1 = take it from the training data.
 _C.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 54
-# Channels of its convolutions, and their norm: "GN", "BN", "SyncBN" or "" for none.
+# Panoptic FPN: channels of its convolutions, and their norm: "GN", "BN", "SyncBN" or "" for none.
 _C.MODEL.SEM_SEG_HEAD.CONVS_DIM = 128
 _C.MODEL.SEM_SEG_HEAD.NORM = "GN"
 _C.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT = 1.0
+# SemanticSegmentor: "cross_entropy", "dice", "cross_entropy_dice" (their sum) or "hard_examples"; see semantic/loss.py.
+_C.MODEL.SEM_SEG_HEAD.LOSS = "cross_entropy"
+# A factor for every class in the cross entropy; () = 1 each.
+_C.MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS = ()
+# "hard_examples": pixels whose class has less than this probability count, and in any case this part of all.
+_C.MODEL.SEM_SEG_HEAD.HARD_PROBABILITY = 0.7
+_C.MODEL.SEM_SEG_HEAD.HARD_FRACTION = 0.0625
+
+# DeepLabV3's head, of META_ARCHITECTURE SemanticSegmentor (new). The body's stride is BACKBONE.OUTPUT_STRIDE.
+_C.MODEL.DEEPLAB = CN()
+# Channels of every branch of the spatial pyramid pooling, and dilations of its 3x3 convolutions: 6, 12, 18 at output
+# stride 16, twice that at 8.
+_C.MODEL.DEEPLAB.CHANNELS = 256
+_C.MODEL.DEEPLAB.RATES = (6, 12, 18)
+# Probability of dropping a value after it.
+_C.MODEL.DEEPLAB.DROPOUT = 0.0
+# "FrozenBN", "BN", "SyncBN" or "GN"; what it adds to the variance (not GN, see GROUP_NORM), weight of a batch's
+# statistics.
+_C.MODEL.DEEPLAB.NORM = "BN"
+_C.MODEL.DEEPLAB.NORM_EPS = 1e-5
+_C.MODEL.DEEPLAB.NORM_MOMENTUM = 0.1
+# Another 3x3 convolution, norm and ReLU before the classifier (torchvision's).
+_C.MODEL.DEEPLAB.EXTRA_CONV = False
+# Upsampling takes the corner points, not the corners of the outer points, for the corners of the image.
+_C.MODEL.DEEPLAB.ALIGN_CORNERS = True
+# DeepLabV3+: join the body's map of stride 4, reduced to so many channels, before the classifier.
+_C.MODEL.DEEPLAB.DECODER = False
+_C.MODEL.DEEPLAB.DECODER_LOW_LEVEL_CHANNELS = 48
 _C.MODEL.PANOPTIC_FPN = CN()
 # Factor of the losses of box and mask head.
 _C.MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT = 1.0

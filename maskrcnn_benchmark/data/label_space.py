@@ -13,7 +13,7 @@ from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
 SPELLED_OUT = 20
 
 # Meta architectures that learn from semantic maps.
-WITH_SEMANTIC_HEAD = ("PanopticFPN",)
+WITH_SEMANTIC_HEAD = ("PanopticFPN", "SemanticSegmentor")
 
 
 def describe_classes(class_names: Sequence[str]) -> str:
@@ -25,6 +25,8 @@ def describe_classes(class_names: Sequence[str]) -> str:
 
 def num_classes_keys(cfg) -> list[str]:
     """The NUM_CLASSES keys, relative to cfg.MODEL, that the configured model uses."""
+    if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
+        return []  # no boxes
     if cfg.MODEL.FCOS_ON:
         return ["FCOS.NUM_CLASSES"]
     if cfg.MODEL.RETINANET_ON:

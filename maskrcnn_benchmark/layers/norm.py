@@ -101,6 +101,7 @@ def get_norm(
     channels: int,
     *,
     eps: float | None = None,
+    momentum: float | None = None,
     num_groups: int = 32,
     dim_per_gp: int = -1,
 ) -> nn.Module:
@@ -111,6 +112,7 @@ def get_norm(
             tensors, so the training engine converts batch norms (`nn.SyncBatchNorm.convert_sync_batchnorm`) where
             several GPUs train together. The state_dict keys are the same either way.
         eps: None for the layer's own: 0 for FrozenBN, 1e-5 for the others.
+        momentum: weight of a batch's statistics in the running ones, of "BN" and "SyncBN" only; None for 0.1.
         num_groups, dim_per_gp: of "GN" only, see `group_norm`.
 
     Raises:
@@ -120,7 +122,7 @@ def get_norm(
     if name == "FrozenBN":
         return FrozenBatchNorm2d(channels, **given)
     if name in ("BN", "SyncBN"):
-        return nn.BatchNorm2d(channels, **given)
+        return nn.BatchNorm2d(channels, **given, **({} if momentum is None else {"momentum": momentum}))
     if name == "GN":
         return group_norm(channels, num_groups=num_groups, dim_per_gp=dim_per_gp, **given)
     raise ValueError(f"there is no norm {name!r}; known are 'FrozenBN', 'BN', 'SyncBN' and 'GN'")

@@ -23,6 +23,7 @@ WAY_BACK = {
     "centermask2": "detectron2",
     "mmdetection-vovnet": "mmdetection",
     "timm": "timm",
+    "VoVNet-DeepLabV3": "deeplab",
 }
 
 
@@ -40,7 +41,7 @@ def key_list(name):
 def test_names_of_bodies_as_read_out_of_the_originals(name):
     mapping = MAPPINGS[name]
     state = {key: torch.zeros(1) for key in (*mapping["map"], *mapping["only_in_source"])}
-    ours = {key: name.removeprefix("body.") for name, key in to_ours(state).file_keys.items()}
+    ours = {key: name.removeprefix("backbone.").removeprefix("body.") for name, key in to_ours(state).file_keys.items()}
     assert {key: ours[key] for key in mapping["map"]} == mapping["map"]
 
 

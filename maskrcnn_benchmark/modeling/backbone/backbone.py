@@ -11,10 +11,12 @@ MODEL.BACKBONE.CONV_BODY is a body and a form:
 | vovnet39a, vovnet57a | timm's VoVNet: no shortcuts |
 | R-50, R-101, R-152 | ResNet, and by MODEL.RESNETS ResNeXt |
 | MNV2 | MobileNetV2 |
+| D-121, D-161, D-169, D-201 | DenseNet |
 
 | form | maps | channels |
 |---|---|---|
-| -FPN | P2 to P6, P6 by pooling | MODEL.VOVNET.BACKBONE_OUT_CHANNELS; of R and MNV2 MODEL.RESNETS.BACKBONE_OUT_CHANNELS |
+| the name alone | the body's four, the last ones dilated beyond MODEL.BACKBONE.OUTPUT_STRIDE | their own |
+| -FPN | P2 to P6, P6 by pooling | MODEL.VOVNET.BACKBONE_OUT_CHANNELS; of R, D and MNV2 MODEL.RESNETS.BACKBONE_OUT_CHANNELS |
 | -FPNLite (not of R) | P2 to P6, P6 by pooling | 128 |
 | -FPN-RETINANET | P3 to P7, P6 and P7 by convolutions | as -FPN |
 | -C4, -C5 (of R) | C4 or C5 alone | its own |
@@ -31,7 +33,7 @@ from torch import nn
 
 from maskrcnn_benchmark.layers.norm import get_norm
 from maskrcnn_benchmark.modeling import registry
-from maskrcnn_benchmark.modeling.backbone import mobilenet, resnet, vovnet  # noqa: F401  (they fill the registries)
+from maskrcnn_benchmark.modeling.backbone import densenet, mobilenet, resnet, vovnet  # noqa: F401  (they fill the registries)
 
 
 def build_backbone(cfg, **options) -> nn.Module:
@@ -68,6 +70,7 @@ def build_body(name: str, *, norm="FrozenBN", norm_eps: float = 1e-5, **options)
         options: out_features, names of the maps, finest first: "stem", "stage2", ..., "stage5" of a VoVNet, "res2",
             ..., "res5" of the others; by default the four of strides 4 to 32. What lies behind the last of them is not
             built. freeze_at, as MODEL.BACKBONE.FREEZE_CONV_BODY_AT: 0 by default, which freezes nothing.
+            output_stride, as MODEL.BACKBONE.OUTPUT_STRIDE: 32 by default; 16 and 8 dilate instead of striding.
 
     Returns a module that takes (N, 3, H, W), H and W any size, and returns a list of maps (N, C_k, H_k, W_k), with
     `out_features`, `out_channels` (C_k) and `out_strides`, a tuple each. Pictures enter as the weights were trained.

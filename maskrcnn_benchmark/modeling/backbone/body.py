@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
@@ -15,12 +16,48 @@ from maskrcnn_benchmark.modeling.make_layers import group_norm_options
 
 def build_norm(cfg, default: str) -> Callable[[int], nn.Module]:
     """channels -> norm: MODEL.BACKBONE.NORM, or `default` (a name that `get_norm` knows) where that is empty."""
-    name = cfg.MODEL.BACKBONE.NORM or default
+    node = cfg.MODEL.BACKBONE
+    name = node.NORM or default
     options = {
         "GN": group_norm_options(cfg),
         "FrozenBN": {"eps": get_convention(cfg.MODEL.CONVENTION).frozen_norm_eps},
-    }
-    return partial(get_norm, name, **options.get(name, {}))
+    }.get(name, {"momentum": node.NORM_MOMENTUM})
+    if node.NORM_EPS >= 0 and name != "GN":
+        options["eps"] = node.NORM_EPS
+    return partial(get_norm, name, **options)
+
+
+def dilated_strides(strides: Sequence[int], output_stride: int) -> list[tuple[int, int]]:
+    """Trade the strides beyond `output_stride` for dilation (DeepLab, Chen et al., TPAMI 2017, section 3.1).
+
+    >>> dilated_strides((4, 1, 2, 2, 2), output_stride=8)
+    [(4, 1), (1, 1), (2, 1), (1, 2), (1, 4)]
+
+    Args:
+        strides: of the body's parts in order, the first of them the stem's.
+        output_stride: pixels of the input for one point of the last map; 32 keeps all strides.
+
+    Returns the stride and the dilation of every part.
+
+    Raises:
+        ValueError: output_stride is none of 4, 8, 16 and 32.
+    """
+    if output_stride not in (4, 8, 16, 32):
+        raise ValueError(f"output_stride is {output_stride!r}; give 4, 8, 16 or 32 (MODEL.BACKBONE.OUTPUT_STRIDE)")
+    parts, reached, dilation = [], 1, 1
+    for stride in strides:
+        if reached * stride > output_stride:
+            dilation, stride = dilation * stride, 1
+        reached *= stride
+        parts.append((stride, dilation))
+    return parts
+
+
+def as_backbone(body: nn.Module) -> nn.Sequential:
+    """Return the body as a backbone: all its maps, `out_channels` being the last one's."""
+    backbone = nn.Sequential(OrderedDict(body=body))
+    backbone.out_channels = body.out_channels[-1]
+    return backbone
 
 
 def pick_features(asked: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

@@ -113,7 +113,7 @@ def _join(cfg, body, in_channels_list, out_channels, top_blocks):
     if tuple(body.out_strides) != (4, 8, 16, 32):
         raise ValueError(
             f"FPN wants maps of strides (4, 8, 16, 32), the body's have {tuple(body.out_strides)}; a dilated body "
-            "(MODEL.RESNETS.RES5_DILATION) goes with the C5 form"
+            "(MODEL.BACKBONE.OUTPUT_STRIDE, MODEL.RESNETS.RES5_DILATION) goes without FPN, or with the C5 form"
         )
     conv_block = conv_with_kaiming_uniform(cfg.MODEL.FPN.USE_GN, cfg.MODEL.FPN.USE_RELU, **group_norm_options(cfg))
     fpn = FPN(in_channels_list, out_channels, conv_block, top_blocks)

@@ -12,7 +12,14 @@ from functools import partial
 from torch import Tensor, nn
 
 from maskrcnn_benchmark.modeling import registry
-from maskrcnn_benchmark.modeling.backbone.body import build_norm, freeze, hold_frozen_statistics, pick_features
+from maskrcnn_benchmark.modeling.backbone.body import (
+    as_backbone,
+    build_norm,
+    dilated_strides,
+    freeze,
+    hold_frozen_statistics,
+    pick_features,
+)
 from maskrcnn_benchmark.modeling.backbone.fpn import FPN_LITE_CHANNELS, add_fpn, add_fpn_p3_to_p7
 
 STEM_CHANNELS = 32
@@ -33,8 +40,9 @@ INVERTED_RESIDUALS = (
 OUTPUTS = {"res2": (3, 24, 4), "res3": (6, 32, 8), "res4": (13, 96, 16), "res5": (17, 320, 32)}
 
 
-def conv_norm(in_channels, out_channels, kernel_size, norm, stride=1, groups=1):
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
+def conv_norm(in_channels, out_channels, kernel_size, norm, stride=1, dilation=1, groups=1):
+    padding = dilation * (kernel_size // 2)
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
     return [conv, norm(out_channels)]
 
 
@@ -44,14 +52,14 @@ class InvertedResidual(nn.Module):
     Forward: (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride).
     """
 
-    def __init__(self, in_channels, out_channels, stride, expansion, norm):
+    def __init__(self, in_channels, out_channels, stride, expansion, norm, dilation=1):
         super().__init__()
         self.identity = stride == 1 and in_channels == out_channels
         hidden = in_channels * expansion
         layers = []
         if expansion != 1:
             layers += [*conv_norm(in_channels, hidden, 1, norm), nn.ReLU6(inplace=True)]
-        layers += [*conv_norm(hidden, hidden, 3, norm, stride, groups=hidden), nn.ReLU6(inplace=True)]
+        layers += [*conv_norm(hidden, hidden, 3, norm, stride, dilation, groups=hidden), nn.ReLU6(inplace=True)]
         layers += conv_norm(hidden, out_channels, 1, norm)
         self.conv = nn.Sequential(*layers)
 
@@ -67,11 +75,13 @@ class MobileNetV2(nn.Module):
         freeze_at: n takes features[0] to features[n - 1] out of training, statistics of BatchNorm included; n counts
             blocks, not stages. 0 or less freezes nothing.
         out_features: names of the maps that are returned, finest first.
+        output_stride: blocks beyond it keep the size of their map; those after them are dilated instead.
 
     Forward takes (N, 3, H, W) and returns the list of these maps, channels `out_channels`, strides `out_strides`.
 
     Raises:
-        ValueError: out_features is empty, not in order, or names a map that there is not.
+        ValueError: out_features is empty, not in order, or names a map that there is not; or there is no such
+            output_stride.
     """
 
     def __init__(
@@ -79,16 +89,22 @@ class MobileNetV2(nn.Module):
         norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
         freeze_at: int = 0,
         out_features: Sequence[str] = tuple(OUTPUTS),
+        output_stride: int = 32,
     ):
         super().__init__()
         self.out_features = pick_features(out_features, tuple(OUTPUTS))
-        self.indices, self.out_channels, self.out_strides = zip(*(OUTPUTS[name] for name in out_features), strict=True)
+        self.indices, self.out_channels, strides = zip(*(OUTPUTS[name] for name in out_features), strict=True)
+        self.out_strides = tuple(min(stride, output_stride) for stride in strides)
         features = [nn.Sequential(*conv_norm(3, STEM_CHANNELS, 3, norm, stride=2), nn.ReLU6(inplace=True))]
-        in_channels = STEM_CHANNELS
-        for expansion, channels, blocks, stride in INVERTED_RESIDUALS:
+        in_channels, last_dilation = STEM_CHANNELS, 1
+        parts = dilated_strides((2, *(stride for *_, stride in INVERTED_RESIDUALS)), output_stride)[1:]
+        for (expansion, channels, blocks, _), (stride, dilation) in zip(INVERTED_RESIDUALS, parts, strict=True):
             for block in range(blocks):
-                features.append(InvertedResidual(in_channels, channels, 1 if block else stride, expansion, norm))
+                # the first block's convolution still lies on the points that the one before it computed
+                block_stride, block_dilation = (1, dilation) if block else (stride, last_dilation)
+                features.append(InvertedResidual(in_channels, channels, block_stride, expansion, norm, block_dilation))
                 in_channels = channels
+            last_dilation = dilation
         self.features = nn.Sequential(*features[: self.indices[-1] + 1])
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -111,7 +127,13 @@ class MobileNetV2(nn.Module):
 
 
 def build_mobilenet_v2(cfg) -> MobileNetV2:
-    return MobileNetV2(build_norm(cfg, default="BN"), freeze_at=cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT)
+    node = cfg.MODEL.BACKBONE
+    norm = build_norm(cfg, default="BN")
+    return MobileNetV2(norm, freeze_at=node.FREEZE_CONV_BODY_AT, output_stride=node.OUTPUT_STRIDE)
+
+
+def build_mobilenet_v2_alone(cfg) -> nn.Sequential:
+    return as_backbone(build_mobilenet_v2(cfg))
 
 
 def build_mobilenet_v2_fpn(cfg, out_channels: int | None = None) -> nn.Sequential:
@@ -124,6 +146,7 @@ def build_mobilenet_v2_fpn_p3_to_p7(cfg) -> nn.Sequential:
 
 
 registry.BODIES.register("MNV2", MobileNetV2)
+registry.BACKBONES.register("MNV2", build_mobilenet_v2_alone)
 registry.BACKBONES.register("MNV2-FPN", build_mobilenet_v2_fpn)
 registry.BACKBONES.register("MNV2-FPNLite", partial(build_mobilenet_v2_fpn, out_channels=FPN_LITE_CHANNELS))
 registry.BACKBONES.register("MNV2-FPN-RETINANET", build_mobilenet_v2_fpn_p3_to_p7)

@@ -18,7 +18,14 @@ from maskrcnn_benchmark.layers.deform_conv import DFConv2d
 from maskrcnn_benchmark.layers.hooks import any_watched
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
 from maskrcnn_benchmark.modeling import registry
-from maskrcnn_benchmark.modeling.backbone.body import build_norm, freeze, hold_frozen_statistics, pick_features
+from maskrcnn_benchmark.modeling.backbone.body import (
+    as_backbone,
+    build_norm,
+    dilated_strides,
+    freeze,
+    hold_frozen_statistics,
+    pick_features,
+)
 from maskrcnn_benchmark.modeling.backbone.fpn import add_fpn, add_fpn_p3_to_p7
 
 # blocks of layer1 to layer4
@@ -128,22 +135,25 @@ def make_stage(
     *,
     stride: int,
     dilation: int = 1,
+    first_dilation: int | None = None,
     num_groups: int = 1,
     stride_in_1x1: bool = True,
     conv: Callable[..., nn.Module] = conv3x3,
 ) -> Stage:
     """Bottleneck blocks, the first of which has the stride. A dilation of more than 1 takes the stride's place: the
-    map keeps its size. The ordinary convolutions are kaiming uniform with a = 1."""
+    map keeps its size. first_dilation, if given, is the first block's. The ordinary convolutions are kaiming uniform
+    with a = 1."""
     stage = Stage()
     for block in range(blocks):
         block_stride = stride if block == 0 and dilation == 1 else 1
+        block_dilation = first_dilation if block == 0 and first_dilation else dilation
         stage.append(
             Bottleneck(
                 in_channels,
                 bottleneck_channels,
                 out_channels,
                 block_stride,
-                dilation,
+                block_dilation,
                 num_groups,
                 stride_in_1x1,
                 norm,
@@ -171,7 +181,10 @@ class ResNet(nn.Module):
         res2_channels: channels of layer1's map; they double from layer to layer.
         num_groups, width_per_group: their product is layer1's bottleneck width; it doubles from layer to layer.
         stride_in_1x1: see Bottleneck.
-        res5_dilation: dilation of layer4; more than 1 keeps its map at stride 16.
+        res5_dilation: dilation of all blocks of layer4, as the forks have it; more than 1 keeps its map's size.
+        output_stride: layers beyond it are dilated instead, so that every convolution sees the points that it would
+            see with the stride: a 3x3 that had the stride itself those of the layer before. It does not go with
+            res5_dilation.
         norm, stem_norm: channels -> norm; stem_norm None means norm.
         deformable_layers: numbers of the layers, of 1 to 4, whose 3x3 convolutions are deformable.
         modulated, deformable_groups: see DFConv2d.
@@ -193,6 +206,7 @@ class ResNet(nn.Module):
         width_per_group: int = 64,
         stride_in_1x1: bool = True,
         res5_dilation: int = 1,
+        output_stride: int = 32,
         norm: Callable[[int], nn.Module] = FrozenBatchNorm2d,
         stem_norm: Callable[[int], nn.Module] | None = None,
         deformable_layers: Collection[int] = (),
@@ -201,6 +215,11 @@ class ResNet(nn.Module):
         freeze_at: int = 0,
     ):
         super().__init__()
+        if res5_dilation > 1 and output_stride < 32:
+            raise ValueError(
+                f"res5_dilation is {res5_dilation} and output_stride {output_stride}; give one of them (MODEL.RESNETS."
+                "RES5_DILATION 1, or MODEL.BACKBONE.OUTPUT_STRIDE 32)"
+            )
         self.outputs = outputs
         self.out_features = tuple(FEATURES[i - 1] for i in outputs)
         self.stem = Stem(stem_channels, stem_norm or norm)
@@ -208,10 +227,13 @@ class ResNet(nn.Module):
         deformable = partial(DFConv2d, with_modulated_dcn=modulated, deformable_groups=deformable_groups)
         in_channels, stride = stem_channels, 4
         channels, strides = {}, {}
+        parts = dilated_strides((4, 1, 2, 2, 2), output_stride)
         for i in range(1, max(outputs) + 1):
             factor = 2 ** (i - 1)
-            dilation = res5_dilation if i == 4 else 1
-            first_stride = 1 if i == 1 or dilation > 1 else 2
+            first_stride, dilation = parts[i]
+            first_dilation = dilation if stride_in_1x1 else parts[i - 1][1]
+            if i == 4 and res5_dilation > 1:
+                first_stride, dilation, first_dilation = 1, res5_dilation, res5_dilation
             stage = make_stage(
                 in_channels,
                 num_groups * width_per_group * factor,
@@ -220,6 +242,7 @@ class ResNet(nn.Module):
                 norm,
                 stride=first_stride,
                 dilation=dilation,
+                first_dilation=first_dilation,
                 num_groups=num_groups,
                 stride_in_1x1=stride_in_1x1,
                 conv=deformable if i in deformable_layers else conv3x3,
@@ -269,6 +292,7 @@ def build_resnet(cfg, variant: str, outputs: tuple[int, ...]) -> ResNet:
         width_per_group=node.WIDTH_PER_GROUP,
         stride_in_1x1=node.STRIDE_IN_1X1,
         res5_dilation=node.RES5_DILATION,
+        output_stride=cfg.MODEL.BACKBONE.OUTPUT_STRIDE,
         norm=build_norm(cfg, default=BLOCKS[node.TRANS_FUNC]),
         stem_norm=build_norm(cfg, default=STEMS[node.STEM_FUNC]),
         deformable_layers=[i for i, deformable in enumerate(node.STAGE_WITH_DCN, 1) if deformable],
@@ -283,6 +307,10 @@ def build_resnet_alone(variant: str, out_features: Sequence[str] = FEATURES, **o
     return ResNet(
         VARIANTS[variant], tuple(FEATURES.index(name) + 1 for name in pick_features(out_features, FEATURES)), **options
     )
+
+
+def build_resnet_four_maps(cfg, variant: str) -> nn.Sequential:
+    return as_backbone(build_resnet(cfg, variant, (1, 2, 3, 4)))
 
 
 def build_resnet_last_map(cfg, variant: str, form: str) -> nn.Sequential:
@@ -310,6 +338,7 @@ def build_resnet_fpn_p3_to_p7(cfg, variant: str) -> nn.Sequential:
 
 for _variant in VARIANTS:
     registry.BODIES.register(_variant, partial(build_resnet_alone, _variant))
+    registry.BACKBONES.register(_variant, partial(build_resnet_four_maps, variant=_variant))
     for _form in ("C4", "C5"):
         registry.BACKBONES.register(f"{_variant}-{_form}", partial(build_resnet_last_map, variant=_variant, form=_form))
     registry.BACKBONES.register(f"{_variant}-FPN", partial(build_resnet_fpn, variant=_variant))

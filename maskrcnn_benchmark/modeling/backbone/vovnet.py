@@ -23,23 +23,32 @@ from maskrcnn_benchmark.layers.conv import ConvSequential
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
 from maskrcnn_benchmark.layers.winograd import chain_into_one, winograd_relu
 from maskrcnn_benchmark.modeling import registry
-from maskrcnn_benchmark.modeling.backbone.body import build_norm, freeze, hold_frozen_statistics, pick_features
+from maskrcnn_benchmark.modeling.backbone.body import (
+    as_backbone,
+    build_norm,
+    dilated_strides,
+    freeze,
+    hold_frozen_statistics,
+    pick_features,
+)
 from maskrcnn_benchmark.modeling.backbone.fpn import FPN_LITE_CHANNELS, add_fpn, add_fpn_p3_to_p7
 from maskrcnn_benchmark.modeling.backbone.vovnet_variants import VARIANTS, OSASpec
 
 FEATURES = ("stem", "stage2", "stage3", "stage4", "stage5")
 
 
-def conv_norm_relu(name, in_channels, out_channels, norm, kernel_size=3, stride=1, bias=False):
+def conv_norm_relu(name, in_channels, out_channels, norm, kernel_size=3, stride=1, dilation=1, bias=False):
     """The three layers, by the names that they get in their nn.Sequential."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=bias)
+    padding = dilation * (kernel_size // 2)
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=bias)
     return {f"{name}/conv": conv, f"{name}/norm": norm(out_channels), f"{name}/relu": nn.ReLU(inplace=True)}
 
 
-def depthwise_conv_norm_relu(name, in_channels, out_channels, norm, stride=1, bias=False):
+def depthwise_conv_norm_relu(name, in_channels, out_channels, norm, stride=1, dilation=1, bias=False):
     """3x3 depthwise and 1x1 convolution with nothing between them, norm, ReLU. The bias is the 1x1's."""
+    depthwise = nn.Conv2d(in_channels, in_channels, 3, stride, dilation, dilation, groups=in_channels, bias=False)
     return {
-        f"{name}/dw_conv3x3": nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=False),
+        f"{name}/dw_conv3x3": depthwise,
         f"{name}/pw_conv1x1": nn.Conv2d(in_channels, out_channels, 1, bias=bias),
         f"{name}/pw_norm": norm(out_channels),
         f"{name}/pw_relu": nn.ReLU(inplace=True),
@@ -93,6 +102,7 @@ class OSABlock(nn.Module):
         layers: 3x3 convolutions in the chain.
         depthwise: they are depthwise, and a 1x1 convolution comes first where the input has not conv_channels
             channels; the input itself is concatenated as it is.
+        dilation: of the 3x3 convolutions.
         bias: of the 1x1 convolutions.
         ese: the last module, or None.
         identity: add the input to the result (no activation follows); the channels have to agree.
@@ -110,6 +120,7 @@ class OSABlock(nn.Module):
         norm,
         *,
         depthwise=False,
+        dilation=1,
         bias=False,
         ese=None,
         identity=False,
@@ -123,9 +134,9 @@ class OSABlock(nn.Module):
             if in_channels != conv_channels:
                 reduction = conv_norm_relu(f"{name}_reduction_0", in_channels, conv_channels, norm, 1, bias=bias)
             chain[0] = conv_channels
-            step = partial(depthwise_conv_norm_relu, norm=norm, bias=bias)
+            step = partial(depthwise_conv_norm_relu, norm=norm, dilation=dilation, bias=bias)
         else:
-            step = partial(conv_norm_relu, norm=norm)
+            step = partial(conv_norm_relu, norm=norm, dilation=dilation)
         self.layers = nn.ModuleList(
             ConvSequential(OrderedDict(step(f"{name}_{i}", chain[i], conv_channels))) for i in range(layers)
         )
@@ -160,11 +171,13 @@ class VoVNet(nn.Module):
         freeze_at: n takes the stem (n >= 1) and the stages up to n (n >= 2) out of training, statistics of
             BatchNorm included; 0 or less freezes nothing.
         out_features: names of the maps that are returned, finest first.
+        output_stride: stages beyond it do not pool; their 3x3 convolutions are dilated instead.
 
     Forward takes (N, 3, H, W) and returns the list of these maps, channels `out_channels`, strides `out_strides`.
 
     Raises:
-        ValueError: out_features is empty, not in order, or names a map that there is not.
+        ValueError: out_features is empty, not in order, or names a map that there is not; or there is no such
+            output_stride.
     """
 
     def __init__(
@@ -173,6 +186,7 @@ class VoVNet(nn.Module):
         norm: Callable[[int], nn.Module] = FrozenBatchNorm2d,
         freeze_at: int = 0,
         out_features: Sequence[str] = FEATURES[1:],
+        output_stride: int = 32,
     ):
         super().__init__()
         self.out_features = pick_features(out_features, FEATURES)
@@ -188,12 +202,13 @@ class VoVNet(nn.Module):
             )
         )
         channels, stride = [spec.stem[-1]], [prod(strides)]
-        for i in range(FEATURES.index(self.out_features[-1])):
-            # A stem of stride 4 has brought the map to stage 2's size already.
-            pools = i > 0 or stride[0] < 4
-            self.add_module(FEATURES[i + 1], self._make_stage(i, channels[i], spec, norm, pools))
+        # A stem of stride 4 has brought the map to stage 2's size already.
+        parts = dilated_strides((stride[0], 4 // stride[0], 2, 2, 2), output_stride)[1:]
+        for i, (stage_stride, dilation) in enumerate(parts[: FEATURES.index(self.out_features[-1])]):
+            pools = stage_stride > 1
+            self.add_module(FEATURES[i + 1], self._make_stage(i, channels[i], spec, norm, pools, dilation))
             channels.append(spec.out_channels[i])
-            stride.append(stride[i] * (2 if pools else 1))
+            stride.append(stride[i] * stage_stride)
         returned = [FEATURES.index(name) for name in self.out_features]
         self.out_channels = tuple(channels[i] for i in returned)
         self.out_strides = tuple(stride[i] for i in returned)
@@ -205,7 +220,7 @@ class VoVNet(nn.Module):
         freeze([part for _, part in self._parts()][: max(freeze_at, 0)])
 
     @staticmethod
-    def _make_stage(i, in_channels, spec, norm, pools):
+    def _make_stage(i, in_channels, spec, norm, pools, dilation):
         rules = spec.rules
         modules = OrderedDict()
         if pools:
@@ -222,6 +237,7 @@ class VoVNet(nn.Module):
                 spec.layers,
                 norm,
                 depthwise=spec.depthwise,
+                dilation=dilation,
                 bias=rules.pointwise_bias,
                 ese=ESE(out_channels, rules.hard_gate) if has_ese else None,
                 identity={"none": False, "later": block > 1, "equal": in_channels == out_channels}[rules.shortcut],
@@ -279,7 +295,16 @@ def build_vovnet(cfg, variant: str) -> VoVNet:
             spec.out_channels[0],
         )
     norm = build_norm(cfg, default="GN" if node.USE_GN else "FrozenBN")
-    return VoVNet(spec, norm, freeze_at=cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT)
+    return VoVNet(
+        spec,
+        norm,
+        freeze_at=cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT,
+        output_stride=cfg.MODEL.BACKBONE.OUTPUT_STRIDE,
+    )
+
+
+def build_vovnet_alone(cfg, variant: str) -> nn.Sequential:
+    return as_backbone(build_vovnet(cfg, variant))
 
 
 def build_vovnet_fpn(cfg, variant: str, out_channels: int | None = None) -> nn.Sequential:
@@ -297,6 +322,7 @@ def build_vovnet_fpn_p3_to_p7(cfg, variant: str) -> nn.Sequential:
 
 for _name, _spec in VARIANTS.items():
     registry.BODIES.register(_name, partial(VoVNet, _spec))
+    registry.BACKBONES.register(_name, partial(build_vovnet_alone, variant=_name))
     registry.BACKBONES.register(f"{_name}-FPN", partial(build_vovnet_fpn, variant=_name))
     registry.BACKBONES.register(
         f"{_name}-FPNLite", partial(build_vovnet_fpn, variant=_name, out_channels=FPN_LITE_CHANNELS)

@@ -12,10 +12,14 @@ from maskrcnn_benchmark.modeling.backbone import build_backbone
 from maskrcnn_benchmark.modeling.detector.generalized_rcnn import GeneralizedRCNN
 from maskrcnn_benchmark.modeling.detector.panoptic_fpn import PanopticFPN
 from maskrcnn_benchmark.modeling.detector.panoptic_merge import MergeRules
+from maskrcnn_benchmark.modeling.detector.semantic_segmentor import SemanticSegmentor
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
 from maskrcnn_benchmark.modeling.roi_heads.roi_heads import build_roi_heads
 from maskrcnn_benchmark.modeling.rpn.rpn import build_rpn
+from maskrcnn_benchmark.modeling.semantic.deeplab_head import build_deeplab_head
 from maskrcnn_benchmark.modeling.semantic.fpn_head import build_sem_seg_fpn_head
+from maskrcnn_benchmark.modeling.semantic.segmentation_losses import build_segmentation_loss
+from maskrcnn_benchmark.structures.semantic_map import IGNORE_LABEL
 
 
 def _build_generalized_rcnn(cfg):
@@ -77,7 +81,34 @@ def check_panoptic_fpn(cfg):
         )
 
 
-META_ARCHITECTURES = {"GeneralizedRCNN": _build_generalized_rcnn, "PanopticFPN": _build_panoptic_fpn}
+def _build_semantic_segmentor(cfg):
+    node = cfg.MODEL.SEM_SEG_HEAD
+    if not 1 <= node.NUM_CLASSES <= IGNORE_LABEL:
+        raise ValueError(
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {node.NUM_CLASSES}; give 1 to {IGNORE_LABEL} classes, or run "
+            "tools/train_net.py with -1 to take them from the data"
+        )
+    backbone = build_backbone(cfg)
+    if hasattr(backbone, "fpn"):
+        raise ValueError(
+            "MODEL.META_ARCHITECTURE SemanticSegmentor works on the maps of a body alone, but MODEL.BACKBONE.CONV_BODY "
+            f"is {cfg.MODEL.BACKBONE.CONV_BODY!r}; leave out '-FPN...', as in 'V-39'"
+        )
+    return SemanticSegmentor(
+        backbone,
+        build_deeplab_head(cfg, backbone.body.out_channels),
+        build_segmentation_loss(cfg),
+        loss_weight=node.LOSS_WEIGHT,
+        align_corners=cfg.MODEL.DEEPLAB.ALIGN_CORNERS,
+        size_divisible=_size_divisible(cfg),
+    )
+
+
+META_ARCHITECTURES = {
+    "GeneralizedRCNN": _build_generalized_rcnn,
+    "PanopticFPN": _build_panoptic_fpn,
+    "SemanticSegmentor": _build_semantic_segmentor,
+}
 
 
 def build_detection_model(cfg):

@@ -6,12 +6,11 @@ Read on in panoptic_merge.py: how instances and stuff share the pixels.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from maskrcnn_benchmark.modeling.detector.panoptic_merge import MergeRules, merge_segments
-from maskrcnn_benchmark.modeling.semantic.fpn_head import upsample
 from maskrcnn_benchmark.modeling.semantic.loss import semantic_loss
+from maskrcnn_benchmark.modeling.semantic.maps import classes_in_size, upsample
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import to_image_list
 from maskrcnn_benchmark.structures.packed_map import PackedMap
@@ -96,13 +95,3 @@ class PanopticFPN(nn.Module):
         result.add_field("panoptic", panoptic)
         result.add_field("semantic", PackedMap(classes))
         return result
-
-
-def classes_in_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """(H, W) uint8 on the CPU, the likeliest class of every pixel of the picture resized to `size` (width, height).
-
-    Args:
-        logits: (C, h, w) of the picture without its padding.
-    """
-    width, height = size
-    return upsample(logits[None], (height, width))[0].argmax(dim=0).to(torch.uint8).cpu()

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from maskrcnn_benchmark.layers.norm import get_norm
 from maskrcnn_benchmark.modeling.make_layers import group_norm_options
+from maskrcnn_benchmark.modeling.semantic.maps import upsample
 
 
 class ConvNormReLU(nn.Conv2d):
@@ -74,13 +75,6 @@ class SemSegFPNHead(nn.Module):
             x = getattr(self, f"p{level + 2}")(features[level])
             total = total + upsample(x, total.shape[-2:])
         return self.predictor(total)
-
-
-def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, C, h, w) resized bilinearly to (height, width); itself where it has that size."""
-    if tuple(maps.shape[-2:]) == tuple(size):
-        return maps
-    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 def build_sem_seg_fpn_head(cfg, in_channels: int) -> SemSegFPNHead:

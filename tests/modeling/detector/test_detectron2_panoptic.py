@@ -13,7 +13,7 @@ from maskrcnn_benchmark.checkpoint.checkpointer import DetectronCheckpointer
 from maskrcnn_benchmark.checkpoint.translation import convert_state_dict
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.modeling.detector import build_detection_model
-from maskrcnn_benchmark.modeling.semantic.fpn_head import upsample
+from maskrcnn_benchmark.modeling.semantic.maps import upsample
 from maskrcnn_benchmark.solver import make_lr_scheduler, make_optimizer
 
 CONFIG = Path(__file__).parents[3] / "configs" / "vovnet" / "v2" / "panoptic_fpn_V_39_FPN_3x.yaml"

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from maskrcnn_benchmark.layers.norm import get_norm
-from maskrcnn_benchmark.modeling.semantic.fpn_head import SemSegFPNHead, upsample
+from maskrcnn_benchmark.modeling.semantic.fpn_head import SemSegFPNHead
+from maskrcnn_benchmark.modeling.semantic.maps import upsample
 
 
 def maps_of(height, width, channels=8):

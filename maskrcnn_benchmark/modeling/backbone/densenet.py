@@ -1,0 +1,225 @@
+"""DenseNet (Huang et al., CVPR 2017): every layer of a block sees the maps of all layers before it.
+
+The module names are torchvision's, without its classifier.
+
+Shapes: N images of H x W pixels, C channels.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskrcnn_benchmark.modeling import registry
+from maskrcnn_benchmark.modeling.backbone.body import (
+    as_backbone,
+    build_norm,
+    dilated_strides,
+    freeze,
+    hold_frozen_statistics,
+    pick_features,
+)
+from maskrcnn_benchmark.modeling.backbone.fpn import FPN_LITE_CHANNELS, add_fpn, add_fpn_p3_to_p7
+
+FEATURES = ("res2", "res3", "res4", "res5")
+BOTTLENECK = 4  # channels of a layer's 1x1 convolution, in growth rates
+
+
+@dataclass(frozen=True)
+class DenseNetSpec:
+    """Numbers of a variant (table 1 of the paper).
+
+    Args:
+        growth: channels that each layer adds.
+        layers: of the four blocks.
+        stem_channels: of the first convolution.
+    """
+
+    growth: int
+    layers: tuple[int, ...]
+    stem_channels: int
+
+
+VARIANTS = {
+    "D-121": DenseNetSpec(32, (6, 12, 24, 16), 64),
+    "D-161": DenseNetSpec(48, (6, 12, 36, 24), 96),
+    "D-169": DenseNetSpec(32, (6, 12, 32, 32), 64),
+    "D-201": DenseNetSpec(32, (6, 12, 48, 32), 64),
+}
+
+
+class DenseLayer(nn.Module):
+    """Norm, ReLU and 1x1 convolution, then norm, ReLU and 3x3 convolution (DenseNet-B).
+
+    Forward: the maps of the block so far (N, C, H, W) to new ones (N, growth, H, W).
+    """
+
+    norm_after = {"conv1": "norm2"}
+
+    def __init__(self, in_channels: int, growth: int, norm: Callable[[int], nn.Module], dilation: int = 1):
+        super().__init__()
+        self.norm1 = norm(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, BOTTLENECK * growth, 1, bias=False)
+        self.norm2 = norm(BOTTLENECK * growth)
+        self.conv2 = nn.Conv2d(BOTTLENECK * growth, growth, 3, padding=dilation, dilation=dilation, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv1(F.relu(self.norm1(x)))
+        return self.conv2(F.relu(self.norm2(x)))
+
+
+class DenseBlock(nn.Sequential):
+    """Layers, each on the concatenation of the block's input and all maps before: (N, C + layers * growth, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self:
+            x = torch.cat((x, layer(x)), dim=1)
+        return x
+
+
+class Transition(nn.Module):
+    """Norm, ReLU, 1x1 convolution to half the channels and 2x2 mean pooling.
+
+    Args:
+        pools: without it the map keeps its size.
+
+    Forward returns the map after the ReLU, which is the block's result, and the one for the next block.
+    """
+
+    def __init__(self, in_channels: int, norm: Callable[[int], nn.Module], pools: bool = True):
+        super().__init__()
+        self.norm = norm(in_channels)
+        self.conv = nn.Conv2d(in_channels, in_channels // 2, 1, bias=False)
+        self.pools = pools
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        result = F.relu(self.norm(x))
+        x = self.conv(result)
+        # a side of 1 stays 1, so that images of any size pass
+        return result, F.avg_pool2d(x, [min(side, 2) for side in x.shape[-2:]], 2) if self.pools else x
+
+
+class DenseNet(nn.Module):
+    """The body: `features` with the stem, four dense blocks and what lies between, as far as the last map asked for.
+
+    Args:
+        spec: the variant's numbers.
+        norm: channels -> norm.
+        freeze_at: n takes the stem (n >= 1) and the blocks below n (n >= 2) out of training, with what follows them
+            and statistics of BatchNorm; 0 or less freezes nothing.
+        out_features: names of the maps that are returned, finest first: those of the blocks, each after the norm and
+            the ReLU behind it.
+        output_stride: transitions beyond it do not pool; the 3x3 convolutions after them are dilated instead.
+
+    Forward takes (N, 3, H, W) and returns the list of these maps, channels `out_channels`, strides `out_strides`.
+
+    Raises:
+        ValueError: out_features is empty, not in order, or names a map that there is not; or there is no such
+            output_stride.
+    """
+
+    def __init__(
+        self,
+        spec: DenseNetSpec,
+        norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+        freeze_at: int = 0,
+        out_features: Sequence[str] = FEATURES,
+        output_stride: int = 32,
+    ):
+        super().__init__()
+        self.out_features = pick_features(out_features, FEATURES)
+        last = FEATURES.index(self.out_features[-1]) + 1
+        channels, stride = spec.stem_channels, 4
+        all_channels, all_strides = [], []
+        self.features = nn.Sequential(
+            OrderedDict(
+                conv0=nn.Conv2d(3, channels, 7, 2, 3, bias=False),
+                norm0=norm(channels),
+                relu0=nn.ReLU(inplace=True),
+                pool0=nn.MaxPool2d(3, 2, 1),
+            )
+        )
+        parts = dilated_strides((4, 2, 2, 2), output_stride)
+        for block in range(1, last + 1):
+            layers = OrderedDict()
+            for i in range(1, spec.layers[block - 1] + 1):
+                layers[f"denselayer{i}"] = DenseLayer(channels, spec.growth, norm, parts[block - 1][1])
+                channels += spec.growth
+            self.features.add_module(f"denseblock{block}", DenseBlock(layers))
+            all_channels.append(channels)
+            all_strides.append(stride)
+            if block == len(FEATURES):
+                self.features.add_module("norm5", norm(channels))
+            else:
+                pools = parts[block][0] > 1
+                self.features.add_module(f"transition{block}", Transition(channels, norm, pools))
+                channels, stride = channels // 2, stride * parts[block][0]
+        asked = [FEATURES.index(name) for name in self.out_features]
+        self.out_channels = tuple(all_channels[i] for i in asked)
+        self.out_strides = tuple(all_strides[i] for i in asked)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+        # the numbers at the end of the names: 0 in the stem, 1 to 4 in the blocks and behind them, 5 in the last norm
+        freeze(part for name, part in self.features.named_children() if int(name[-1]) < freeze_at)
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        hold_frozen_statistics(self)
+        return self
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        for module in self.features:
+            if isinstance(module, Transition):
+                result, x = module(x)
+                maps.append(result)
+            else:
+                x = module(x)
+        if hasattr(self.features, "norm5"):
+            maps.append(F.relu(x))
+        return [result for name, result in zip(FEATURES, maps, strict=False) if name in self.out_features]
+
+
+def build_densenet(cfg, variant: str) -> DenseNet:
+    """The body of MODEL.BACKBONE.CONV_BODY, or of `variant` where that key names no DenseNet."""
+    asked = cfg.MODEL.BACKBONE.CONV_BODY.split("-FPN")[0]
+    return DenseNet(
+        VARIANTS.get(asked, VARIANTS[variant]),
+        build_norm(cfg, default="FrozenBN"),
+        freeze_at=cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT,
+        output_stride=cfg.MODEL.BACKBONE.OUTPUT_STRIDE,
+    )
+
+
+def build_densenet_alone(cfg, variant: str) -> nn.Sequential:
+    return as_backbone(build_densenet(cfg, variant))
+
+
+def build_densenet_fpn(cfg, variant: str, out_channels: int | None = None) -> nn.Sequential:
+    return add_fpn(cfg, build_densenet(cfg, variant), out_channels or cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS)
+
+
+def build_densenet_fpn_p3_to_p7(cfg, variant: str) -> nn.Sequential:
+    return add_fpn_p3_to_p7(
+        cfg,
+        build_densenet(cfg, variant),
+        cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS,
+        p6_from_c5=cfg.MODEL.RETINANET.USE_C5,
+    )
+
+
+for _name, _spec in VARIANTS.items():
+    registry.BODIES.register(_name, partial(DenseNet, _spec))
+    registry.BACKBONES.register(_name, partial(build_densenet_alone, variant=_name))
+    registry.BACKBONES.register(f"{_name}-FPN", partial(build_densenet_fpn, variant=_name))
+    registry.BACKBONES.register(
+        f"{_name}-FPNLite", partial(build_densenet_fpn, variant=_name, out_channels=FPN_LITE_CHANNELS)
+    )
+    registry.BACKBONES.register(f"{_name}-FPN-RETINANET", partial(build_densenet_fpn_p3_to_p7, variant=_name))

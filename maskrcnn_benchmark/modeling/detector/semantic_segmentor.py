@@ -1,0 +1,97 @@
+"""Semantic segmentation: a class for every pixel (DeepLabV3, Chen et al., 2017).
+
+Shapes: N images, K classes, H x W pixels of the padded images, h x w points of the head's map.
+Read on in semantic/deeplab_head.py: what happens between the body's maps and the logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from maskrcnn_benchmark.modeling.semantic.maps import classes_in_size, upsample
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.image_list import ImageList, to_image_list
+from maskrcnn_benchmark.structures.packed_map import PackedMap
+from maskrcnn_benchmark.structures.semantic_map import to_label_batch
+
+
+class SemanticSegmentor(nn.Module):
+    """Backbone, head and upsampling.
+
+    Args:
+        backbone: maps (N, 3, H, W) to a list of maps, finest first.
+        head: maps that list to logits (N, K, h, w). It is the attribute `aspp`, as in VoVNet-DeepLabV3's files.
+        loss: (logits (N, K, H, W), labels (N, H, W)) -> scalar, see semantic/segmentation_losses.py.
+        loss_weight: factor of the loss.
+        align_corners: of the upsampling of the logits.
+        size_divisible: images that come without an ImageList are padded to a multiple of this.
+
+    Forward takes an ImageList, or images (3, H_i, W_i) as `to_image_list` accepts them.
+
+    Args:
+        targets: in training, N BoxLists with the field "semantic" (SemanticMap), or N SemanticMaps.
+        output_sizes: in evaluation, N (width, height); default: the images' sizes in the network input.
+
+    Returns:
+        In training, {"loss_semantic": scalar}. In evaluation, N BoxLists without boxes with the field "semantic"
+        (PackedMap of classes) in output size.
+
+    Raises:
+        ValueError: training without targets, or with targets that have no semantic map.
+    """
+
+    takes_output_sizes = True
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: nn.Module,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        loss_weight: float = 1.0,
+        align_corners: bool = True,
+        size_divisible: int = 0,
+    ):
+        super().__init__()
+        self.backbone = backbone
+        self.aspp = head
+        self.loss = loss
+        self.loss_weight = loss_weight
+        self.align_corners = align_corners
+        self.size_divisible = size_divisible
+
+    def logits(self, images: ImageList | Tensor | list[Tensor]) -> Tensor:
+        """(N, K, H, W) float32, padding included."""
+        images = to_image_list(images, self.size_divisible)
+        maps = self.backbone(images.tensors)
+        return upsample(self.aspp(maps).float(), images.tensors.shape[-2:], self.align_corners)
+
+    def forward(self, images, targets=None, output_sizes=None):
+        images = to_image_list(images, self.size_divisible)
+        if self.training:
+            labels = to_label_batch(semantic_maps(targets), images.tensors.shape[-2:])
+            return {"loss_semantic": self.loss(self.logits(images), labels) * self.loss_weight}
+        sizes = output_sizes or [(width, height) for height, width in images.image_sizes]
+        return [
+            as_result(logits[:, :height, :width], size)
+            for logits, (height, width), size in zip(self.logits(images), images.image_sizes, sizes, strict=True)
+        ]
+
+
+def semantic_maps(targets) -> list:
+    """The SemanticMaps of N targets."""
+    with_field = [isinstance(target, BoxList) for target in targets or ()]
+    if not targets or not all(t.has_field("semantic") for t, has in zip(targets, with_field, strict=True) if has):
+        raise ValueError(
+            "in training SemanticSegmentor requires targets, one BoxList an image, with the field 'semantic' "
+            "(SemanticMap) that data of FORMAT: semantic have; call model.eval() to test"
+        )
+    return [t.get_field("semantic") if has else t for t, has in zip(targets, with_field, strict=True)]
+
+
+def as_result(logits: Tensor, size: tuple[int, int]) -> BoxList:
+    """A BoxList without boxes, in pixels of the network input, with the classes in `size` (width, height)."""
+    result = BoxList(logits.new_zeros(0, 4), (logits.shape[2], logits.shape[1]))
+    result.add_field("semantic", PackedMap(classes_in_size(logits, size)))
+    return result
