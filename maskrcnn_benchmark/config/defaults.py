@@ -367,6 +367,15 @@ _C.INPUT.HUE = 0.0
 _C.INPUT.HORIZONTAL_FLIP_PROB_TRAIN = 0.5
 _C.INPUT.VERTICAL_FLIP_PROB_TRAIN = 0.0
 
+# META_ARCHITECTURE SemanticSegmentor, in place of MIN_SIZE and MAX_SIZE (new). Its images are tested in their own size.
+_C.INPUT.SEMANTIC = CN()
+# Training images are scaled by a factor between these two, log-uniform, cut at random to (height, width), and padded to
+# it, right and bottom. (1.0, 1.0) scales nothing, an empty list crops nothing.
+_C.INPUT.SEMANTIC.SCALE_RANGE_TRAIN = (0.5, 2.0)
+_C.INPUT.SEMANTIC.CROP_SIZE_TRAIN = (513, 513)
+# Draw a crop again, up to ten times, while one class has more than this share of its labelled pixels; 1 = never.
+_C.INPUT.SEMANTIC.CROP_MAX_CLASS_SHARE = 1.0
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Data
 # ---------------------------------------------------------------------------------------------------------------------
@@ -374,6 +383,10 @@ _C.DATASETS = CN()
 # Each entry is a catalog name ("coco_2014_train") or an inline block
 #   {FORMAT: coco, IMAGES: folder, ANNOTATIONS: file, NAME: optional}
 #   {FORMAT: coco_panoptic, IMAGES: folder, ANNOTATIONS: file, SEGMENTS: folder of png, INSTANCES: optional file}
+#   {FORMAT: semantic, IMAGES: folder, ANNOTATIONS: folder of index png, CLASSES: names or file, SPLIT: optional list,
+#    IGNORE: pixel values or "others", VALUES: optional pixel value a class, IMAGE_SUFFIX, MAP_SUFFIX: optional}
+#   {FORMAT: coco_semantic, IMAGES: folder, ANNOTATIONS: file}
+#   {FORMAT: cityscapes_semantic, IMAGES: leftImg8bit, ANNOTATIONS: gtFine, SPLIT: train, LABELS: optional}
 # A single name or block may stand without a list. Training sets are joined, test sets are evaluated one by one.
 _C.DATASETS.TRAIN = ()
 _C.DATASETS.TEST = ()
@@ -405,6 +418,8 @@ _C.SOLVER.MAX_ITER = 40000
 _C.SOLVER.OPTIMIZER = "SGD"
 _C.SOLVER.BASE_LR = 0.001
 _C.SOLVER.BIAS_LR_FACTOR = 2
+# Factor for all parameters outside of the backbone (new).
+_C.SOLVER.HEAD_LR_FACTOR = 1.0
 # Factor for the offset convolutions of deformable layers.
 _C.SOLVER.DCONV_OFFSETS_LR_FACTOR = 1.0
 # Of SGD, and the two of AdamW (new).
@@ -457,3 +472,21 @@ _C.TEST.BBOX_AUG.H_FLIP = False
 _C.TEST.BBOX_AUG.SCALES = ()
 _C.TEST.BBOX_AUG.MAX_SIZE = 4000
 _C.TEST.BBOX_AUG.SCALE_H_FLIP = False
+
+# META_ARCHITECTURE SemanticSegmentor (new).
+_C.TEST.SEMANTIC = CN()
+# "whole": an image at once. "slide": by windows. "auto": by windows from WHOLE_MAX_PIXELS on.
+_C.TEST.SEMANTIC.MODE = "auto"
+_C.TEST.SEMANTIC.WHOLE_MAX_PIXELS = 2_200_000
+# Whole images are padded to at least (height, width), as in training; an empty list pads nothing.
+_C.TEST.SEMANTIC.PAD_TO = ()
+# (height, width) of a window, and the share of it that neighbours have in common; there probabilities are averaged.
+_C.TEST.SEMANTIC.WINDOW = (513, 513)
+_C.TEST.SEMANTIC.OVERLAP = 1.0 / 3
+# Probabilities are averaged over these scales of the image, and with H_FLIP over the image and its mirror image.
+_C.TEST.SEMANTIC.SCALES = (1.0,)
+_C.TEST.SEMANTIC.H_FLIP = False
+# Boundary IoU (Cheng et al., CVPR 2021) of every class beside the IoU of its area.
+_C.TEST.SEMANTIC.BOUNDARY_IOU = False
+# Write the classes found as palette PNG in the size of each image.
+_C.TEST.SEMANTIC.WRITE_MAPS = True

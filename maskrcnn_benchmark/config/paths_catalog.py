@@ -19,7 +19,8 @@ from .packaged_weights import PACKAGED, packaged_weights
 class Format:
     """What an inline block of one FORMAT has: the class of data.datasets, and what its keys are called there.
 
-    `paths` and `optional_paths` name files and folders; `texts` are handed on as they are, after `defaults`.
+    `paths` and `optional_paths` name files and folders; `texts` are handed on as they are, after `defaults`; `numbers`
+    are one or more pixel values, or one of `words`; `names` are texts, or the file that holds them.
     """
 
     factory: str
@@ -27,6 +28,9 @@ class Format:
     optional_paths: dict[str, str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     defaults: dict[str, object] = field(default_factory=dict)
+    numbers: dict[str, str] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
+    names: dict[str, str] = field(default_factory=dict)
 
 
 FORMATS = {
@@ -36,6 +40,21 @@ FORMATS = {
         {"IMAGES": "root", "ANNOTATIONS": "panoptic_file"},
         {"SEGMENTS": "segments_dir", "INSTANCES": "instances_file"},
     ),
+    "coco_semantic": Format("COCOSemanticDataset", {"IMAGES": "root", "ANNOTATIONS": "ann_file"}),
+    "semantic": Format(
+        "SemanticDataset",
+        {"IMAGES": "image_dir", "ANNOTATIONS": "map_dir"},
+        {"SPLIT": "split_file"},
+        {"IMAGE_SUFFIX": "image_suffix", "MAP_SUFFIX": "map_suffix"},
+        numbers={"IGNORE": "ignore", "VALUES": "values"},
+        words=("others",),
+        names={"CLASSES": "class_names"},
+    ),
+    "cityscapes_semantic": Format(
+        "CityscapesSemanticDataset",
+        {"IMAGES": "img_dir", "ANNOTATIONS": "ann_dir"},
+        texts={"SPLIT": "split", "LABELS": "labels"},
+    ),
     "voc": Format(
         "PascalVOCDataset",
         {"IMAGES": "image_dir", "ANNOTATIONS": "annotation_dir"},
@@ -44,11 +63,23 @@ FORMATS = {
         {"class_names": "from the data"},
     ),
 }
+# Formats whose texts are single ones, no lists.
+SINGLE_TEXTS = ("semantic", "cityscapes_semantic")
+# Endings of files that a block's names may be in.
+NAME_FILES = (".txt", ".json", ".names", ".lst")
 EXAMPLE = "{FORMAT: coco, IMAGES: folder/of/pictures, ANNOTATIONS: file.json}"
 EXAMPLES = {
     "coco": EXAMPLE,
     "coco_panoptic": (
         "{FORMAT: coco_panoptic, IMAGES: folder/of/pictures, ANNOTATIONS: file.json, SEGMENTS: folder/of/png}"
+    ),
+    "coco_semantic": "{FORMAT: coco_semantic, IMAGES: folder/of/images, ANNOTATIONS: file.json}",
+    "semantic": (
+        "{FORMAT: semantic, IMAGES: folder/of/images, ANNOTATIONS: folder/of/index/png, CLASSES: [background, cat] or "
+        "file.txt, SPLIT: list.txt, IGNORE: 255}"
+    ),
+    "cityscapes_semantic": (
+        "{FORMAT: cityscapes_semantic, IMAGES: cityscapes/leftImg8bit, ANNOTATIONS: cityscapes/gtFine, SPLIT: train}"
     ),
     "voc": "{FORMAT: voc, IMAGES: folder/of/pictures, ANNOTATIONS: folder/of/xml, SPLIT: file.txt}",
 }
@@ -80,15 +111,20 @@ def _check_block(block: dict, key: str) -> dict[str, str]:
     if block["FORMAT"] not in list(FORMATS):  # a list, as what a file says need not be hashable
         raise ValueError(f"{key}: FORMAT {block['FORMAT']!r} is not known; known: {', '.join(FORMATS)}.")
     kind = FORMATS[block["FORMAT"]]
-    required = ["FORMAT", *kind.paths]
-    allowed = [*required, *kind.optional_paths, *kind.texts, "NAME"]
+    required = ["FORMAT", *kind.paths, *kind.names]
+    if kind.factory == "CityscapesSemanticDataset":
+        required.append("SPLIT")
+    allowed = [*dict.fromkeys([*required, *kind.optional_paths, *kind.texts, *kind.numbers, "NAME"])]
     for name, value in block.items():
         if name not in allowed:
             raise UnknownNameError(
                 f"{key}: unknown key {name!r} in a block of FORMAT {block['FORMAT']}; allowed: {', '.join(allowed)}. "
                 f"Nearest: {nearest(str(name).upper(), allowed, 1)[0]}."
             )
-        if name in kind.texts and isinstance(value, (list, tuple)) and value:
+        if name in kind.numbers:
+            _numbers(value, kind.words, f"{key}: {name} of a block")
+            continue
+        if name in (*kind.texts, *kind.names) and isinstance(value, (list, tuple)) and value:
             if all(isinstance(text, str) and text for text in value):
                 continue
         if not isinstance(value, str) or not value:
@@ -132,6 +168,24 @@ def _data_sets() -> dict[str, dict]:
         table[f"cityscapes_fine_instanceonly_seg_{split}_cocostyle"] = _coco(
             "cityscapes/images", f"cityscapes/annotations/instancesonly_filtered_gtFine_{split}.json"
         )
+    for split, maps in (
+        *((split, "SegmentationClass") for split in ("train", "val", "trainval")),
+        # as DeepLab's lists divide SBD's images and VOC's: maps of both in one folder
+        *((split, "SegmentationClassAug") for split in ("train_aug", "val_aug")),
+    ):
+        table[f"voc_2012_seg_{split}"] = {
+            "factory": "VOCSemanticDataset",
+            "data_dir": "voc/VOC2012",
+            "split": "val" if split == "val_aug" else split,
+            "maps": maps,
+        }
+    for split in ("train", "val"):
+        table[f"cityscapes_fine_sem_seg_{split}"] = {
+            "factory": "CityscapesSemanticDataset",
+            "img_dir": "cityscapes/leftImg8bit",
+            "ann_dir": "cityscapes/gtFine",
+            "split": split,
+        }
     for mode in ("poly", "mask"):
         city = {"img_dir": "cityscapes/leftImg8bit", "ann_dir": "cityscapes/gtFine", "mode": mode}
         table[f"cityscapes_{mode}_instance_train"] = {**city, "split": "train"}
@@ -173,6 +227,8 @@ class DatasetCatalog:
         folder = DatasetCatalog.root(root)
         for key in attrs.keys() & {"img_dir", "ann_file", "ann_dir", "data_dir", "instances_file"}:
             attrs[key] = os.path.join(folder, attrs[key])
+        if "factory" in attrs:
+            return {"factory": attrs.pop("factory"), "args": attrs}
         if "instances_file" in attrs:
             args = {"root": attrs["img_dir"], "panoptic_file": attrs["ann_file"]}
             return {"factory": "COCOPanopticDataset", "args": {**args, "instances_file": attrs["instances_file"]}}
@@ -195,7 +251,13 @@ class DatasetCatalog:
         args = kind.defaults | {arg: _existing(block, key, root) for key, arg in paths.items() if key in block}
         for key, arg in kind.texts.items():
             if key in block:
-                args[arg] = _texts(block[key])
+                args[arg] = block[key] if block["FORMAT"] in SINGLE_TEXTS else _texts(block[key])
+        for key, arg in kind.numbers.items():
+            if key in block:
+                args[arg] = _numbers(block[key], kind.words, key)
+        for key, arg in kind.names.items():
+            is_file = isinstance(block[key], str) and block[key].lower().endswith(NAME_FILES)
+            args[arg] = _existing(block, key, root) if is_file else _texts(block[key])
         return {"factory": kind.factory, "args": args}
 
     @staticmethod
@@ -206,6 +268,24 @@ class DatasetCatalog:
             return entry
         path = entry.get("SPLIT") or entry["ANNOTATIONS"]
         return entry.get("NAME") or os.path.splitext(os.path.basename(path.rstrip("/")))[0]
+
+
+def _numbers(value, words: tuple[str, ...], where: str) -> list[int] | str:
+    """Whole numbers, which may be one, a list, or text with commas; or a word.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(value, str) and value in words:
+        return value
+    items = value if isinstance(value, (list, tuple)) else str(value).split(",")
+    try:
+        if any(isinstance(item, (bool, float)) for item in items):
+            raise ValueError
+        return [int(item) for item in items]
+    except (TypeError, ValueError):
+        also = "".join(f", or {word!r}" for word in words)
+        raise ValueError(f"{where} should be whole numbers{also}, but is {value!r}.") from None
 
 
 def _texts(value) -> list[str]:

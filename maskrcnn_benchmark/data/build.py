@@ -12,6 +12,7 @@ from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
 from maskrcnn_benchmark.data import datasets as dataset_classes
 from maskrcnn_benchmark.data.collate_batch import BatchCollator, BBoxAugCollator
 from maskrcnn_benchmark.data.datasets import ConcatDataset
+from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
 from maskrcnn_benchmark.data.datasets.image_settings import image_settings
 from maskrcnn_benchmark.data.samplers import GroupedBatchSampler, SampleKey, ShardSampler, TrainingBatchSampler
 from maskrcnn_benchmark.data.seeding import LOADER, SAMPLE, seeded, stream_seeds
@@ -91,7 +92,7 @@ def build_dataset(
                 f"data set {entry!r} needs a {factory}, which is not available; there are: "
                 f"{', '.join(dataset_classes.__all__)}. COCO json is read from an inline block too."
             )
-        if factory in ("CityScapesDataset", "COCODataset", "COCOPanopticDataset", "PascalVOCDataset"):
+        if issubclass(getattr(dataset_classes, factory), BoxDataset):
             args["remove_images_without_annotations"] = is_train
             args["name"] = dataset_catalog.name(entry)
             args["images"] = images

@@ -20,7 +20,8 @@ def make_optimizer(cfg, model: torch.nn.Module) -> torch.optim.Optimizer:
     AdamW learns at BASE_LR everywhere (its step does not scale with the gradient, so the doubled rate of biases
     has no ground there) and decays only tensors of more than one dimension: no bias, no norm weight, no scale.
 
-    With both, DCONV_OFFSETS_LR_FACTOR multiplies the rate of the offsets of deformable convolutions.
+    With both, DCONV_OFFSETS_LR_FACTOR multiplies the rate of the offsets of deformable convolutions, and HEAD_LR_FACTOR
+    that of everything outside of `backbone`.
 
     Groups stand in the order of their first parameter; that of group 0 is the rate in the log. Loading a state keeps
     these settings, see `adopt_state`; a state with one group per parameter, as the forks wrote it, loads too.
@@ -43,6 +44,8 @@ def make_optimizer(cfg, model: torch.nn.Module) -> torch.optim.Optimizer:
             weight_decay = solver.WEIGHT_DECAY_NORM
         if name.endswith((".offset.weight", ".offset.bias")):
             lr *= solver.DCONV_OFFSETS_LR_FACTOR
+        if not name.startswith("backbone."):
+            lr *= solver.HEAD_LR_FACTOR
         groups.setdefault((lr, weight_decay), []).append((name, parameter))
         names.append(name)
     if not groups:

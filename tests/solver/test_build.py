@@ -40,6 +40,14 @@ def test_every_parameter_has_the_forks_settings(units):
     assert optimizer.param_groups[0]["lr"] == 0.02
 
 
+def test_parameters_outside_of_the_backbone_have_a_factor():
+    model = nn.ModuleDict({"backbone": nn.Linear(2, 2), "aspp": nn.Linear(2, 2)})
+    recipe = {"BASE_LR": 0.007, "WEIGHT_DECAY": 1e-4, "WEIGHT_DECAY_BIAS": 1e-4, "BIAS_LR_FACTOR": 1}
+    optimizer = make_optimizer(config(HEAD_LR_FACTOR=10.0, **recipe), model)
+    assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.007, 1e-4), (0.07, 1e-4)]
+    assert [len(group["params"]) for group in optimizer.param_groups] == [2, 2]
+
+
 def test_offsets_of_deformable_convolutions_have_a_factor_and_frozen_parameters_no_group():
     optimizer = make_optimizer(config(BASE_LR=0.1, DCONV_OFFSETS_LR_FACTOR=0.1), WithOffsets())
     found = settings_by_name(optimizer)

@@ -4,16 +4,23 @@ from .abstract import AbstractDataset
 from .cityscapes import CityScapesDataset
 from .coco import COCODataset
 from .coco_panoptic import COCOPanopticDataset
+from .coco_semantic import COCOSemanticDataset
 from .concat_dataset import ConcatDataset
 from .list_dataset import ListDataset
+from .semantic import SemanticDataset
+from .semantic_benchmarks import CityscapesSemanticDataset, VOCSemanticDataset
 from .voc import PascalVOCDataset
 
 __all__ = [
     "AbstractDataset",
     "CityScapesDataset",
+    "CityscapesSemanticDataset",
     "COCODataset",
     "COCOPanopticDataset",
+    "COCOSemanticDataset",
     "ConcatDataset",
     "ListDataset",
     "PascalVOCDataset",
+    "SemanticDataset",
+    "VOCSemanticDataset",
 ]

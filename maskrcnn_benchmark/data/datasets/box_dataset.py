@@ -115,7 +115,7 @@ class BoxDataset(Dataset):
         self._segments = table.segments
         self._offsets = np.searchsorted(table.picture, np.arange(len(self.ids) + 1))
 
-        report.totals = {"pictures": len(self.ids), "boxes": len(table.boxes), "classes": len(self.class_names)}
+        report.totals = self._totals()
         logger.info("%s", report)
         if remove_images_without_annotations and not len(self._boxes):
             raise ValueError(f"dataset {report} - nothing is left to train on")
@@ -210,6 +210,10 @@ class BoxDataset(Dataset):
         """id, file_name, and width and height of the picture as items have it (not what the json says of it)."""
         width, height = self._sizes[index].tolist()
         return {"id": self.ids[index], "file_name": self._file_names[index], "width": width, "height": height}
+
+    def _totals(self) -> dict[str, int]:
+        """Counts that begin the report."""
+        return {"pictures": len(self.ids), "boxes": len(self._boxes), "classes": len(self.class_names)}
 
     def _leave_out_pictures(self, table: AnnotationTable) -> None:
         keep = table.pictures_to_train_on()

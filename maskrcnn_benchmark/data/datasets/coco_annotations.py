@@ -19,7 +19,7 @@ from maskrcnn_benchmark.utils.text_file import did_you_mean, read_text
 FAR = 1e9
 
 
-def read_coco(ann_file: str, report: DatasetReport) -> AnnotationTable:
+def read_coco(ann_file: str, report: DatasetReport, crowd_masks: bool = False) -> AnnotationTable:
     """Reads a COCO json; "info", "licenses", and an annotation's "area", "iscrowd" and "segmentation" may be missing.
 
     Dropped and counted: annotations of pictures or categories that the file does not list; boxes that are missing,
@@ -27,19 +27,22 @@ def read_coco(ann_file: str, report: DatasetReport) -> AnnotationTable:
     repetitions of the same picture or annotation. Different annotations with one id are kept, and noted. Masks and
     keypoints that are broken do not drop their box, see `read_masks` and `_keypoints`.
 
+    Args:
+        crowd_masks: read the masks of crowd regions, too; without it these have their box as mask.
+
     Raises:
         FileNotFoundError: no such file.
         ValueError: not a COCO instances json, or one whose ids contradict each other.
     """
-    return table_of(load_json(ann_file), ann_file, report)
+    return table_of(load_json(ann_file), ann_file, report, crowd_masks)
 
 
-def table_of(data: dict, ann_file: str, report: DatasetReport) -> AnnotationTable:
+def table_of(data: dict, ann_file: str, report: DatasetReport, crowd_masks: bool = False) -> AnnotationTable:
     """The same for what such a file holds; `ann_file` is what errors call it."""
     category_ids, class_names = read_categories(data, ann_file, report)
     images = read_images(data, ann_file, report)
     image_ids = list(images)
-    rows = _annotations(data, ann_file, report, image_ids, category_ids)
+    rows = _annotations(data, ann_file, report, image_ids, category_ids, crowd_masks)
     sizes = [(_side(image.get("width")), _side(image.get("height"))) for image in images.values()]
     return AnnotationTable(
         image_ids=image_ids,
@@ -137,7 +140,9 @@ def read_images(data: dict, ann_file: str, report: DatasetReport) -> dict:
     return {key: images[key] for key in sorted(images, key=lambda key: (isinstance(key, str), key))}
 
 
-def _annotations(data: dict, ann_file: str, report: DatasetReport, image_ids: list, category_ids: list) -> dict:
+def _annotations(
+    data: dict, ann_file: str, report: DatasetReport, image_ids: list, category_ids: list, crowd_masks: bool
+) -> dict:
     """The box, mask and keypoint arrays of AnnotationTable, by field name."""
     table = rows_of({"annotations": data.get("annotations", [])}, "annotations", ann_file, ())
     ids = [row.get("id") for row in table]
@@ -167,13 +172,14 @@ def _annotations(data: dict, ann_file: str, report: DatasetReport, image_ids: li
     boxes[:, 2:] = boxes[:, :2] + np.maximum(boxes[:, 2:] - 1, 0)
     crowd = np.array([bool(table[i].get("iscrowd")) for i in rows], dtype=bool)
     row_ids = [ids[i] for i in rows]
+    wanted = np.ones_like(crowd) if crowd_masks else ~crowd
     return {
         "boxes": boxes,
         "picture": picture[rows],
         "labels": category[rows] + 1,
         "crowd": crowd,
         "annotation_ids": row_ids,
-        "masks": read_masks([table[i].get("segmentation") for i in rows], boxes, ~crowd, row_ids, report),
+        "masks": read_masks([table[i].get("segmentation") for i in rows], boxes, wanted, row_ids, report),
         "keypoints": _keypoints([table[i].get("keypoints") for i in rows], row_ids, report),
     }
 

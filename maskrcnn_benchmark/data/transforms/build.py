@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from maskrcnn_benchmark.config.convention import get_convention
+from maskrcnn_benchmark.data.transforms import semantic as S
 from maskrcnn_benchmark.data.transforms import transforms as T
 from maskrcnn_benchmark.structures.bounding_box import TO_REMOVE
 
@@ -19,27 +20,40 @@ class View(NamedTuple):
 def build_transforms(cfg, is_train: bool = True) -> T.Compose:
     """Training: colour jitter (when asked for), resize, flips, normalise. Testing: resize, normalise. Before all that,
     boxes are brought to a convention other than the data sets', and masks that the model has no head for left out.
+    A SemanticSegmentor has transforms of its own, see INPUT.SEMANTIC.
 
     Raises:
         ValueError: MIN_SIZE_RANGE_TRAIN is not two ascending numbers.
     """
+    if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
+        return _semantic_transforms(cfg, is_train)
     convention = get_convention(cfg.MODEL.CONVENTION)
     # the boxes of data sets are inclusive
     steps = [] if convention.box_offset == TO_REMOVE else [T.BoxOffset(convention.box_offset)]
     if not cfg.MODEL.MASK_ON:
         steps.append(T.LeaveOut("masks"))  # resizing masks of pixels takes longer than all else
     if is_train:
-        jitter = (cfg.INPUT.BRIGHTNESS, cfg.INPUT.CONTRAST, cfg.INPUT.SATURATION, cfg.INPUT.HUE)
-        if any(jitter):
-            steps.append(T.ColorJitter(*jitter))
+        steps += _jitter(cfg)
         steps.append(T.Resize(_training_sizes(cfg), cfg.INPUT.MAX_SIZE_TRAIN, convention.resize_to_nearest))
-        if cfg.INPUT.HORIZONTAL_FLIP_PROB_TRAIN > 0:
-            steps.append(T.RandomHorizontalFlip(cfg.INPUT.HORIZONTAL_FLIP_PROB_TRAIN))
-        if cfg.INPUT.VERTICAL_FLIP_PROB_TRAIN > 0:
-            steps.append(T.RandomVerticalFlip(cfg.INPUT.VERTICAL_FLIP_PROB_TRAIN))
+        steps += _flips(cfg)
     else:
         steps.append(T.Resize(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, convention.resize_to_nearest))
     return T.Compose(steps + _to_network_input(cfg))
+
+
+def _semantic_transforms(cfg, is_train: bool) -> T.Compose:
+    """Training: colour jitter, flips, random scale, random crop, normalise, pad to the crop. Testing: normalise."""
+    node = cfg.INPUT.SEMANTIC
+    steps: list = [T.LeaveOut("masks")]  # of panoptic data
+    if not is_train:
+        return T.Compose(steps + _to_network_input(cfg))
+    steps += _jitter(cfg) + _flips(cfg)
+    if tuple(node.SCALE_RANGE_TRAIN) != (1.0, 1.0):
+        steps.append(S.RandomScale(*node.SCALE_RANGE_TRAIN))
+    if not node.CROP_SIZE_TRAIN:
+        return T.Compose(steps + _to_network_input(cfg))
+    crop = S.RandomCrop(node.CROP_SIZE_TRAIN, node.CROP_MAX_CLASS_SHARE)
+    return T.Compose([*steps, crop, *_to_network_input(cfg), S.PadTo(node.CROP_SIZE_TRAIN)])
 
 
 def build_test_views(cfg) -> list[View]:
@@ -54,6 +68,19 @@ def build_test_views(cfg) -> list[View]:
             steps = [T.Resize(min_size, max_size, to_nearest)] + [T.RandomHorizontalFlip(1.0)] * mirrored
             views.append(View(T.Compose(steps + _to_network_input(cfg)), mirrored))
     return views
+
+
+def _jitter(cfg) -> list:
+    jitter = (cfg.INPUT.BRIGHTNESS, cfg.INPUT.CONTRAST, cfg.INPUT.SATURATION, cfg.INPUT.HUE)
+    return [T.ColorJitter(*jitter)] if any(jitter) else []
+
+
+def _flips(cfg) -> list:
+    kinds = (
+        (T.RandomHorizontalFlip, cfg.INPUT.HORIZONTAL_FLIP_PROB_TRAIN),
+        (T.RandomVerticalFlip, cfg.INPUT.VERTICAL_FLIP_PROB_TRAIN),
+    )
+    return [flip(prob) for flip, prob in kinds if prob > 0]
 
 
 def _to_network_input(cfg) -> list:

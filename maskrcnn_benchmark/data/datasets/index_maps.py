@@ -1,0 +1,113 @@
+"""Read index maps: one-channel image files whose pixel values are class numbers.
+
+Shapes: H x W pixels of a map.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+READERS = 8
+MAX_VALUE = 65535
+# Lossless formats. JPEG blends the values of neighbouring classes.
+MAP_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".gif")
+
+
+@dataclass(frozen=True)
+class MapSummary:
+    """The content of a map without its pixels.
+
+    values, counts: the pixel values that occur, ascending, and how often each does.
+    grey_in_rgb: stored as RGB with three equal channels.
+    """
+
+    width: int
+    height: int
+    values: np.ndarray
+    counts: np.ndarray
+    grey_in_rgb: bool
+
+
+def read_index_map(path: str) -> np.ndarray:
+    """Read the pixel values of a palette or grey image, 1, 8 or 16 bits, as (H, W) uint8, uint16 or int32.
+
+    An RGB image with three equal channels is read as the grey image that it shows.
+
+    Raises:
+        OSError: no such file, or one that cannot be decoded as a whole.
+        ValueError: an image in colour, with an alpha channel, or of floating point numbers.
+    """
+    return _read(path)[0]
+
+
+def _read(path: str) -> tuple[np.ndarray, bool]:
+    """The pixel values, and whether they are stored as RGB."""
+    with _one_kind_of_error(path), Image.open(path) as image:
+        image.load()
+        mode, values = image.mode, np.asarray(image)
+    if mode == "1":
+        return values.astype(np.uint8), False
+    if mode in ("L", "P") or mode.startswith("I"):
+        return values, False
+    if mode == "RGB":
+        if (values[..., 0] == values[..., 1]).all() and (values[..., 0] == values[..., 2]).all():
+            return values[..., 0], True
+        raise ValueError(
+            f"{path} is an RGB image in colour; expected an index map, one class number a pixel, as a palette or grey "
+            "PNG. Convert the colours to class numbers first"
+        )
+    raise ValueError(f"{path} is an image of mode {mode}; expected an index map: a palette or grey PNG of 8 or 16 bits")
+
+
+def summarize_map(path: str) -> MapSummary:
+    """Decode a map and count its values.
+
+    Raises:
+        OSError, ValueError: see `read_index_map`; or a value is outside 0..65535.
+    """
+    pixels, rgb = _read(path)
+    if pixels.dtype == np.uint8:
+        counts = np.bincount(pixels.reshape(-1), minlength=256)
+        values = np.flatnonzero(counts)
+        counts = counts[values]
+    else:
+        values, counts = np.unique(pixels, return_counts=True)
+    if values.size and not 0 <= values[0] <= values[-1] <= MAX_VALUE:
+        raise ValueError(
+            f"{path} has the value {values[0] if values[0] < 0 else values[-1]}; expected 0 to {MAX_VALUE}"
+        )
+    return MapSummary(pixels.shape[1], pixels.shape[0], values.astype(np.int64), counts.astype(np.int64), rgb)
+
+
+def summarize_maps(paths: Iterable[str]) -> list[MapSummary | OSError | ValueError]:
+    """`summarize_map` of many files, in order; the error where one fails."""
+
+    def summary_or_error(path):
+        try:
+            return summarize_map(path)
+        except (OSError, ValueError) as error:
+            return error
+
+    with ThreadPoolExecutor(READERS) as readers:
+        return list(readers.map(summary_or_error, paths))
+
+
+class _one_kind_of_error:
+    """Turn the exceptions that PIL's decoders raise for damaged files into OSError."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if error is not None and not isinstance(error, OSError) and isinstance(error, Exception):
+            raise OSError(f"{os.path.basename(self.path)}: {type(error).__name__}: {error}") from error
+        return False

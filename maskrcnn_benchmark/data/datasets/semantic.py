@@ -1,0 +1,268 @@
+"""Images with a class for every pixel, from a folder of images and a folder of index maps.
+
+Shapes: I images, K classes, H x W pixels of an image.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
+from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
+from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
+from maskrcnn_benchmark.data.datasets.index_maps import MAX_VALUE, MapSummary, read_index_map, summarize_maps
+from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
+from maskrcnn_benchmark.data.datasets.semantic_files import find_images_with_maps, read_class_names
+from maskrcnn_benchmark.data.datasets.string_table import StringTable
+from maskrcnn_benchmark.structures.semantic_map import IGNORE_LABEL, SemanticMap
+
+logger = logging.getLogger(__name__)
+
+# IGNORE in place of values: every value that is no class.
+OTHERS = "others"
+
+
+class SemanticDataset(BoxDataset):
+    """Images and index maps: one-channel images whose pixel values are classes.
+
+    Args:
+        image_dir, map_dir: folders, searched with their subfolders; see `find_images_with_maps` for how names match.
+        class_names: K names, or a file of them, see `read_class_names`.
+        ignore: pixel values without a label, or "others": all values that are no class. 255 is always among them
+            unless it is a class.
+        values: pixel value of each class; None takes those of a file of class names, else 0..K-1.
+        split_file, image_suffix, map_suffix: see `find_images_with_maps`.
+        remove_images_without_annotations: leave out images whose map has no labelled pixel (for training).
+        transforms: called (image, target) -> (image, target); None gives PIL images.
+        name: what messages call the dataset; default: the name of the list file or of map_dir.
+        images: how image files are read; None is ImageSettings().
+
+    An item is (image, BoxList, index) as in BoxDataset. The BoxList has no boxes; its field "semantic" is a SemanticMap
+    of 0..K-1 and IGNORE_LABEL, in the size of the image.
+
+    Every map is decoded at once, so that all of these are known before training: a map whose size has another
+    proportion than its image, a value that is neither a class nor ignored, a map in colour, and a map that cannot be
+    decoded are errors. A map of another resolution is resized by the nearest pixel, an image with an EXIF rotation is
+    turned where its map has the turned size, and grey maps in RGB are read as grey; these are counted.
+
+    Attributes, besides those of BoxDataset:
+        semantic_names: K names. class_names is empty: there are no objects. categories: name by pixel value.
+        class_pixels: (K,) int64, pixels of each class in the maps as they are stored.
+
+    Raises:
+        FileNotFoundError: folders, the list, images or maps are missing; the first few are named.
+        ValueError: see above; or classes and values contradict each other, or nothing is left to train on.
+        OSError: images or maps cannot be decoded; the first few are named.
+    """
+
+    # Finding about a map of another resolution.
+    OTHER_SIZE = "images of another resolution than their map, which is resized by the nearest pixel"
+
+    def __init__(
+        self,
+        image_dir: str,
+        map_dir: str,
+        class_names: Sequence[str] | str,
+        remove_images_without_annotations: bool = False,
+        transforms=None,
+        *,
+        ignore: Sequence[int] | str = (IGNORE_LABEL,),
+        values: Sequence[int] | None = None,
+        split_file: str | None = None,
+        image_suffix: str = "",
+        map_suffix: str = "",
+        name: str | None = None,
+        images: ImageSettings | None = None,
+    ):
+        self.map_dir = os.fspath(map_dir)
+        if name is None:
+            name = os.path.splitext(os.path.basename(os.path.normpath(split_file or self.map_dir)))[0]
+        self.name = name
+        report = DatasetReport(name)
+        if isinstance(class_names, (str, os.PathLike)):
+            class_names, numbers = read_class_names(os.fspath(class_names))
+            values = numbers if values is None else values
+        self.semantic_names = [str(class_name) for class_name in class_names]
+        self.values = check_values(self.semantic_names, values, name)
+        self._labels_of_values, known = label_table(self.values, ignore)
+        pairs = find_images_with_maps(os.fspath(image_dir), self.map_dir, split_file, report, image_suffix, map_suffix)
+
+        summaries = summarize_maps(os.path.join(self.map_dir, pair.map) for pair in pairs)
+        self._refuse_broken([pair.map for pair in pairs], summaries)
+        self._refuse_unknown_values([pair.map for pair in pairs], summaries, known)
+        grey = [pair.name for pair, summary in zip(pairs, summaries, strict=True) if summary.grey_in_rgb]
+        report.add("repaired", "maps stored as RGB, read as the grey images that they show", grey, "images")
+        pairs, summaries = self._without_unlabelled(pairs, summaries, remove_images_without_annotations, report)
+        self._map_files = StringTable([pair.map for pair in pairs])
+        self.class_pixels = self._count_classes(summaries)
+        absent = [self.semantic_names[k] for k in np.flatnonzero(self.class_pixels == 0)]
+        report.add("noted", "classes without a pixel", absent, "classes")
+        table = _without_boxes(pairs, summaries)
+        super().__init__(table, os.fspath(image_dir), self.map_dir, "map", report, False, transforms, images)
+        self.categories = dict(zip(self.values, self.semantic_names, strict=True))
+        if remove_images_without_annotations:
+            self._check_trainable()
+
+    def map_path(self, index: int) -> str:
+        """The file of an image's map."""
+        return os.path.join(self.map_dir, self._map_files[index])
+
+    def _more_fields(self, index: int, rows: slice, size: tuple[int, int]) -> Iterator[tuple[str, Any]]:
+        pixels = read_index_map(self.map_path(index))
+        labels = self._labels_of_values[pixels.clip(0, MAX_VALUE) if pixels.dtype == np.int32 else pixels]
+        if labels.shape != (size[1], size[0]):
+            labels = np.array(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
+        yield "semantic", SemanticMap(torch.from_numpy(labels))
+
+    def _refuse_broken(self, files: list[str], summaries: list) -> None:
+        for kind, what in ((OSError, "cannot be decoded"), (ValueError, "are no index maps")):
+            broken = [i for i, summary in enumerate(summaries) if isinstance(summary, kind)]
+            if broken:
+                reasons = _first([f"{files[i]}: {summaries[i]}" for i in broken])
+                raise kind(
+                    f"dataset {self.name}: {len(broken):,} of {len(files):,} maps in {self.map_dir} {what}: {reasons}. "
+                    "Replace them, or leave their images out by a list file (SPLIT of a block)"
+                )
+
+    def _refuse_unknown_values(self, files: list[str], summaries: list[MapSummary], known: np.ndarray) -> None:
+        unknown = [(i, summary.values[~known[summary.values]]) for i, summary in enumerate(summaries)]
+        unknown = [(i, values) for i, values in unknown if values.size]
+        if not unknown:
+            return
+        every = np.unique(np.concatenate([values for _, values in unknown])).tolist()
+        examples = _first([f"{files[i]}: {_short(values.tolist())}" for i, values in unknown])
+        raise ValueError(
+            f"dataset {self.name}: {len(unknown):,} of {len(files):,} maps in {self.map_dir} have pixel values "
+            f"that are neither a class nor ignored: {_short(every)} ({examples}). The {len(self.values)} classes have "
+            f"the values {_short(self.values)}. Add the values to IGNORE of the block, or name their classes in CLASSES "
+            "(and VALUES where they are not 0, 1, 2, ...)"
+        )
+
+    def _without_unlabelled(self, pairs, summaries, leave_out: bool, report: DatasetReport):
+        labelled = [bool((self._labels_of_values[s.values] != IGNORE_LABEL).any()) for s in summaries]
+        empty = [pair.name for pair, there in zip(pairs, labelled, strict=True) if not there]
+        report.add("dropped" if leave_out else "noted", "images without a labelled pixel", empty, "images")
+        if not leave_out:
+            return pairs, summaries
+        kept = [i for i, there in enumerate(labelled) if there]
+        return [pairs[i] for i in kept], [summaries[i] for i in kept]
+
+    def _count_classes(self, summaries: list[MapSummary]) -> np.ndarray:
+        pixels = np.zeros(IGNORE_LABEL + 1, dtype=np.int64)
+        for summary in summaries:
+            np.add.at(pixels, self._labels_of_values[summary.values], summary.counts)
+        return pixels[: len(self.semantic_names)]
+
+    def _totals(self) -> dict[str, int]:
+        return {"images": len(self.ids), "semantic classes": len(self.semantic_names)}
+
+    def _check_maps(self, table: AnnotationTable, sizes: np.ndarray) -> None:
+        maps = table.given_sizes
+        # a map may be a rounded fraction of its image: half a pixel off at either side
+        apart = np.abs(maps[:, 0] * sizes[:, 1] - maps[:, 1] * sizes[:, 0])
+        rounding = np.maximum(maps.sum(axis=1), sizes.sum(axis=1)) / 2
+        # a few pixels more or less are a border that was cut, not another resolution
+        near = np.abs(maps - sizes).max(axis=1) <= np.maximum(0.02 * sizes.max(axis=1), 2)
+        other = np.flatnonzero(((apart > rounding) | near) & (maps != sizes).any(axis=1))
+        if other.size:
+            files = [f"{self._map_files[i]} has {{}} x {{}}, {table.file_names[i]} {{}} x {{}}" for i in other]
+            examples = _first([text.format(*maps[i], *sizes[i]) for text, i in zip(files, other, strict=True)])
+            raise ValueError(
+                f"dataset {self.name}: {len(other):,} of {len(maps):,} maps in {self.map_dir} do not fit their "
+                f"image: {examples} (width x height). A map has the size of its image, or its proportions at another "
+                "resolution. Is ANNOTATIONS the folder of these images' maps? Otherwise crop or export the maps again, "
+                "or leave the images out by a list file"
+            )
+        resized = [table.image_ids[i] for i in np.flatnonzero((maps != sizes).any(axis=1))]
+        self.report.add("repaired", self.OTHER_SIZE, resized, "images")
+
+    def _check_trainable(self) -> None:
+        present = np.flatnonzero(self.class_pixels)
+        if not len(self):
+            raise ValueError(f"dataset {self.report} - nothing is left to train on")
+        if len(present) == 1 and len(self.semantic_names) > 1:
+            logger.warning(
+                "dataset %s: every labelled pixel is of class %d (%s). If the maps mark a class with a value that "
+                "IGNORE has (255 among them), give VALUES: the pixel value of each class",
+                self.name,
+                present[0],
+                self.semantic_names[present[0]],
+            )
+
+
+def check_values(names: Sequence[str], values: Sequence[int] | None, name: str) -> tuple[int, ...]:
+    """The pixel value of each class.
+
+    Raises:
+        ValueError: not one value a class, the same value twice, or more classes than a map can hold.
+    """
+    values = tuple(range(len(names))) if values is None else tuple(int(value) for value in values)
+    if not names or len(names) > IGNORE_LABEL:
+        raise ValueError(f"dataset {name} has {len(names)} classes; expected 1 to {IGNORE_LABEL}")
+    if len(values) != len(names) or len(set(values)) < len(values):
+        raise ValueError(
+            f"dataset {name}: {len(names)} classes ({', '.join(names[:4])}, ...) and the pixel values "
+            f"{_short(values)}; expected one value a class, each once"
+        )
+    if not all(0 <= value <= MAX_VALUE for value in values):
+        raise ValueError(f"dataset {name}: pixel values are 0 to {MAX_VALUE}, got {_short(values)}")
+    return values
+
+
+def label_table(values: Sequence[int], ignore: Sequence[int] | str) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (65536,) uint8 by pixel value, and (65536,) bool: the value is a class or ignored.
+
+    Raises:
+        ValueError: a value is both.
+    """
+    labels = np.full(MAX_VALUE + 1, IGNORE_LABEL, dtype=np.uint8)
+    labels[list(values)] = np.arange(len(values))
+    known = np.zeros(MAX_VALUE + 1, dtype=bool)
+    known[list(values)] = True
+    known[IGNORE_LABEL] = True
+    if isinstance(ignore, str):
+        if ignore != OTHERS:
+            raise ValueError(f"IGNORE is {ignore!r}; expected pixel values, or '{OTHERS}'")
+        return labels, np.ones_like(known)
+    wrong = [value for value in ignore if value in values]
+    if wrong and wrong != [IGNORE_LABEL]:
+        raise ValueError(f"the pixel values {_short(wrong)} are classes and in IGNORE; remove them from one of the two")
+    outside = [value for value in ignore if not 0 <= value <= MAX_VALUE]
+    if outside:
+        raise ValueError(f"IGNORE has the pixel values {_short(outside)}; expected 0 to {MAX_VALUE}")
+    known[list(ignore)] = True
+    return labels, known
+
+
+def _first(texts: list[str]) -> str:
+    return "; ".join(texts[:EXAMPLES]) + ("; ..." if len(texts) > EXAMPLES else "")
+
+
+def _short(values: Sequence) -> str:
+    shown = ", ".join(map(str, values[:12]))
+    return f"{shown}, ... {values[-1]}" if len(values) > 12 else shown
+
+
+def _without_boxes(pairs, summaries: list[MapSummary]) -> AnnotationTable:
+    """The images with the sizes of their maps, and no box."""
+    sizes = [(summary.width, summary.height) for summary in summaries]
+    none = np.zeros(0, dtype=np.int64)
+    return AnnotationTable(
+        image_ids=[pair.name for pair in pairs],
+        file_names=[pair.image for pair in pairs],
+        given_sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2),
+        category_ids=[],
+        class_names=[],
+        boxes=np.zeros((0, 4), dtype=np.float32),
+        picture=none,
+        labels=none,
+        crowd=np.zeros(0, dtype=bool),
+        annotation_ids=[],
+    )
