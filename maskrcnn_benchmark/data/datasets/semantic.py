@@ -141,8 +141,8 @@ class SemanticDataset(BoxDataset):
         raise ValueError(
             f"dataset {self.name}: {len(unknown):,} of {len(files):,} maps in {self.map_dir} have pixel values "
             f"that are neither a class nor ignored: {_short(every)} ({examples}). The {len(self.values)} classes have "
-            f"the values {_short(self.values)}. Add the values to IGNORE of the block, or name their classes in CLASSES "
-            "(and VALUES where they are not 0, 1, 2, ...)"
+            f"the values {_short(self.values)}. Add the values to IGNORE of the block, or name their classes in "
+            "CLASSES (and VALUES where they are not 0, 1, 2, ...)"
         )
 
     def _without_unlabelled(self, pairs, summaries, leave_out: bool, report: DatasetReport):
