@@ -2,8 +2,9 @@ import pytest
 
 from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog, ModelCatalog
 
-# 3 COCO 2017 and 4 names of its panoptic sets, 8 COCO 2014, 6 VOC and 5 of them in COCO style, 3 + 6 Cityscapes
-NUMBER_OF_SETS = 35
+# 3 COCO 2017 and 4 names of its panoptic sets, 8 COCO 2014, 6 VOC and 5 of them in COCO style, 3 + 6 Cityscapes,
+# 5 semantic VOC and 2 semantic Cityscapes
+NUMBER_OF_SETS = 42
 
 
 def test_names_of_all_forks_are_there():
