@@ -404,6 +404,8 @@ _C.DATASETS.SIZE_MISMATCH = "error"
 _C.DATALOADER = CN()
 # Worker processes per training process; 0 = load in the process itself.
 _C.DATALOADER.NUM_WORKERS = 4
+# Seconds to wait for a batch before the run ends with an error that names worker and image (new); 0 = no limit.
+_C.DATALOADER.TIMEOUT = 600
 # Batches are padded to a multiple of this many pixels; 0 = only to the largest picture.
 _C.DATALOADER.SIZE_DIVISIBILITY = 0
 # Upright and lying pictures never share a batch.

@@ -17,6 +17,7 @@ from maskrcnn_benchmark.data.datasets.image_settings import image_settings
 from maskrcnn_benchmark.data.samplers import GroupedBatchSampler, SampleKey, ShardSampler, TrainingBatchSampler
 from maskrcnn_benchmark.data.seeding import LOADER, SAMPLE, seeded, stream_seeds
 from maskrcnn_benchmark.data.transforms import build_transforms
+from maskrcnn_benchmark.data.watched_loader import WatchedLoader
 from maskrcnn_benchmark.utils import comm
 
 
@@ -54,6 +55,9 @@ class SeededDataset(Dataset):
     @property
     def categories(self) -> dict | None:
         return getattr(self.dataset, "categories", None)
+
+    def path(self, index: int) -> str:
+        return self.dataset.path(index)
 
     def image_id(self, index: int):
         return self.dataset.image_id(index)
@@ -172,10 +176,11 @@ def _test_loader(cfg, dataset, rank: int, world_size: int) -> DataLoader:
 def _loader(cfg, dataset, batch_sampler, collate) -> DataLoader:
     # Without a generator of its own a loader draws its base seed from the global one, which resuming would change.
     generator = torch.Generator().manual_seed(stream_seeds(LOADER, cfg.SEED)[0] & 0x7FFFFFFFFFFFFFFF)
-    return DataLoader(
+    return WatchedLoader(
         dataset,
         batch_sampler=batch_sampler,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
+        timeout=cfg.DATALOADER.TIMEOUT,
         collate_fn=collate,
         pin_memory=cfg.MODEL.DEVICE.startswith("cuda") and torch.cuda.is_available(),
         worker_init_fn=_one_thread,

@@ -67,6 +67,11 @@ class ConcatDataset(TorchConcatDataset):
         dataset, sample = self.get_idxs(idx)
         return self.datasets[dataset].get_img_info(sample)
 
+    def path(self, idx: int) -> str:
+        """Return the path of the image file."""
+        dataset, sample = self.get_idxs(idx)
+        return self.datasets[dataset].path(sample)
+
     def image_id(self, idx: int):
         """What the annotation file calls the picture; two of the joined sets may use the same id."""
         dataset, sample = self.get_idxs(idx)
