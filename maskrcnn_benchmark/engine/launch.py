@@ -15,7 +15,6 @@ import torch.distributed as dist
 from maskrcnn_benchmark.config import cfg as default_cfg
 from maskrcnn_benchmark.config import check_values
 from maskrcnn_benchmark.engine.rendezvous import fresh_store
-from maskrcnn_benchmark.layers import winograd
 from maskrcnn_benchmark.native.collect_env import collect_env_info
 from maskrcnn_benchmark.utils.comm import get_rank, get_world_size, is_main_process
 from maskrcnn_benchmark.utils.kept_memory import keep_freed_memory
@@ -74,7 +73,6 @@ def start(cfg, args: argparse.Namespace, log_dir: str) -> logging.Logger:
         choose_threads(logger)
         if cfg.KEEP_FREED_MEMORY:
             keep_freed_memory()
-    winograd.enable(cfg.WINOGRAD)
     if device_missing and is_main_process():
         logger.warning("MODEL.DEVICE is 'cuda' but torch finds no GPU: going on with the CPU (MODEL.DEVICE cpu)")
     if cfg.MODEL.USE_SYNCBN and get_world_size() > 1 and cfg.MODEL.DEVICE == "cpu":

@@ -22,6 +22,7 @@ from maskrcnn_benchmark.engine import rng_state
 from maskrcnn_benchmark.engine.metrics_file import MetricsFile
 from maskrcnn_benchmark.engine.nonfinite import stop_at_nonfinite_loss
 from maskrcnn_benchmark.engine.progress import ProgressBar
+from maskrcnn_benchmark.fast.for_training import for_training
 from maskrcnn_benchmark.utils.comm import all_gather, get_rank, get_world_size, is_main_process, reduce_dict
 from maskrcnn_benchmark.utils.metric_logger import MetricLogger
 
@@ -150,7 +151,7 @@ class TrainingStep:
     """
 
     def __init__(self, model, optimizer, device: torch.device, dtype: torch.dtype, clip_gradients: float):
-        self.model = model
+        self.model = for_training(model)
         self.optimizer = optimizer
         self.device = device
         self.dtype = dtype

@@ -1,6 +1,8 @@
-"""Names that the forks wrapped for empty batches. torch handles those itself now, so these are torch's own."""
+"""Names that the forks wrapped for empty batches, which torch itself takes now."""
 
-from torch.nn import BatchNorm2d, Conv2d, ConvTranspose2d
+from torch.nn import BatchNorm2d
 from torch.nn.functional import interpolate
+
+from maskrcnn_benchmark.layers.conv import Conv2d, ConvTranspose2d
 
 __all__ = ["BatchNorm2d", "Conv2d", "ConvTranspose2d", "interpolate"]

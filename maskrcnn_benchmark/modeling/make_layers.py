@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from maskrcnn_benchmark.layers.conv import ConvSequential
+from maskrcnn_benchmark.layers.conv import Conv2d
 from maskrcnn_benchmark.layers.norm import group_norm
 
 __all__ = ["conv_with_kaiming_uniform", "group_norm", "group_norm_options", "make_conv3x3", "make_fc"]
@@ -33,7 +33,7 @@ def make_conv3x3(
     **gn_options,
 ) -> nn.Module:
     """3x3 convolution that keeps the map's size (at stride 1), kaiming normal (fan out) or normal with std 0.01."""
-    conv = nn.Conv2d(in_channels, out_channels, 3, stride, padding=dilation, dilation=dilation, bias=not use_gn)
+    conv = Conv2d(in_channels, out_channels, 3, stride, padding=dilation, dilation=dilation, bias=not use_gn)
     if kaiming_init:
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     else:
@@ -54,7 +54,7 @@ def conv_with_kaiming_uniform(use_gn: bool = False, use_relu: bool = False, **gn
 
     def make_conv(in_channels, out_channels, kernel_size, stride=1, dilation=1):
         padding = dilation * (kernel_size - 1) // 2
-        conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=not use_gn)
+        conv = Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=not use_gn)
         nn.init.kaiming_uniform_(conv.weight, a=1)
         return _finish(conv, out_channels, use_gn, use_relu, gn_options)
 
@@ -71,4 +71,4 @@ def _finish(layer, channels, use_gn, use_relu, gn_options):
         parts.append(group_norm(channels, **gn_options))
     if use_relu:
         parts.append(nn.ReLU(inplace=True))
-    return ConvSequential(*parts)
+    return nn.Sequential(*parts)

@@ -18,7 +18,6 @@ from maskrcnn_benchmark.data.transforms import build_transforms
 from maskrcnn_benchmark.engine.trainer import TrainingStep
 from maskrcnn_benchmark.fast.compiled import compile_dense_part
 from maskrcnn_benchmark.fast.for_inference import for_inference
-from maskrcnn_benchmark.layers import winograd
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
@@ -108,8 +107,7 @@ class Subject:
         self.pasting = mask_pasting(cfg)
         count_multiply_adds(torch.nn.Identity(), lambda: None)  # what counting imports is not the model's memory
         memory = MemoryMeter(self.device)
-        with winograd.enabled(cfg.WINOGRAD):
-            self.model, self.parameters = self._build_model()
+        self.model, self.parameters = self._build_model()
         images = self._images(0)
         self.network_input = tuple(images.tensors.shape[-2:])
         self.multiply_adds = self._multiply_adds(images)
@@ -182,9 +180,8 @@ class Subject:
         )
 
         def run():
-            with winograd.enabled(self.cfg.WINOGRAD):
-                step.accumulate([batch])
-                step.update()
+            step.accumulate([batch])
+            step.update()
 
         return run
 

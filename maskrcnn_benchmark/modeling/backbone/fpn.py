@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskrcnn_benchmark.layers.conv import conv_norm_act
+from maskrcnn_benchmark.layers.conv import Conv2d
 from maskrcnn_benchmark.modeling.make_layers import conv_with_kaiming_uniform, group_norm_options
 
 # of the "FPNLite" forms; all else of a detector follows from the backbone's out_channels
@@ -50,9 +50,11 @@ class FPN(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         inner, results = None, []
         for k in reversed(self.levels):
-            above = None if inner is None else F.interpolate(inner, maps[k - 1].shape[-2:], mode="nearest")
-            inner = conv_norm_act(maps[k - 1], getattr(self, f"fpn_inner{k}"), plus=above, overwrite_plus=True)
-            results.insert(0, conv_norm_act(inner, getattr(self, f"fpn_layer{k}")))
+            lateral = getattr(self, f"fpn_inner{k}")(maps[k - 1])
+            if inner is not None:
+                lateral = lateral + F.interpolate(inner, lateral.shape[-2:], mode="nearest")
+            inner = lateral
+            results.insert(0, getattr(self, f"fpn_layer{k}")(inner))
         if self.top_blocks is not None:
             results.extend(self.top_blocks(maps[-1], results[-1]))
         return results
@@ -77,8 +79,8 @@ class LastLevelP6P7(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
-        self.p6 = nn.Conv2d(in_channels, out_channels, 3, 2, 1)
-        self.p7 = nn.Conv2d(out_channels, out_channels, 3, 2, 1)
+        self.p6 = Conv2d(in_channels, out_channels, 3, 2, 1)
+        self.p7 = Conv2d(out_channels, out_channels, 3, 2, 1)
         for conv in (self.p6, self.p7):
             nn.init.kaiming_uniform_(conv.weight, a=1)
             nn.init.zeros_(conv.bias)

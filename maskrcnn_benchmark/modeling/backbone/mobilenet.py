@@ -11,6 +11,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from maskrcnn_benchmark.layers.conv import Conv2d
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.backbone.body import (
     as_backbone,
@@ -42,7 +43,7 @@ OUTPUTS = {"res2": (3, 24, 4), "res3": (6, 32, 8), "res4": (13, 96, 16), "res5":
 
 def conv_norm(in_channels, out_channels, kernel_size, norm, stride=1, dilation=1, groups=1):
     padding = dilation * (kernel_size // 2)
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
+    conv = Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
     return [conv, norm(out_channels)]
 
 

@@ -9,13 +9,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskrcnn_benchmark.layers.conv import ConvSequential, conv_norm_act
+from maskrcnn_benchmark.layers.conv import Conv2d
 from maskrcnn_benchmark.layers.deform_conv import DFConv2d
-from maskrcnn_benchmark.layers.hooks import any_watched
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.backbone.body import (
@@ -46,16 +44,16 @@ class Stem(nn.Module):
 
     def __init__(self, channels: int, norm: Callable[[int], nn.Module]):
         super().__init__()
-        self.conv1 = nn.Conv2d(3, channels, 7, 2, 3, bias=False)
+        self.conv1 = Conv2d(3, channels, 7, 2, 3, bias=False)
         self.bn1 = norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(conv_norm_act(x, self.conv1, self.bn1, relu=True), 3, 2, 1)
+        return F.max_pool2d(F.relu_(self.bn1(self.conv1(x))), 3, 2, 1)
 
 
 def conv3x3(in_channels: int, out_channels: int, *, stride: int, dilation: int, groups: int) -> nn.Module:
-    """The ordinary middle convolution of a block; DFConv2d is called alike."""
-    return nn.Conv2d(in_channels, out_channels, 3, stride, dilation, dilation, groups, bias=False)
+    """Make the ordinary middle convolution of a block. DFConv2d takes the same arguments."""
+    return Conv2d(in_channels, out_channels, 3, stride, dilation, dilation, groups, bias=False)
 
 
 class Bottleneck(nn.Module):
@@ -71,8 +69,7 @@ class Bottleneck(nn.Module):
         norm: channels -> norm.
         conv: what makes the 3x3 convolution, called as `conv3x3` is.
 
-    Forward: (N, C, H, W) to (N, D, H / s, W / s). With `owns_input`, nobody else wants the input, so that without
-    gradients the result may take its memory.
+    Forward: (N, C, H, W) to (N, D, H / s, W / s).
     """
 
     norm_after = {"conv1": "bn1", "conv2": "bn2", "conv3": "bn3"}
@@ -92,38 +89,26 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.downsample = None
         if in_channels != out_channels:
-            self.downsample = ConvSequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), norm(out_channels)
+            self.downsample = nn.Sequential(
+                Conv2d(in_channels, out_channels, 1, stride, bias=False), norm(out_channels)
             )
         stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
-        self.conv1 = nn.Conv2d(in_channels, bottleneck_channels, 1, stride_1x1, bias=False)
+        self.conv1 = Conv2d(in_channels, bottleneck_channels, 1, stride_1x1, bias=False)
         self.bn1 = norm(bottleneck_channels)
         self.conv2 = conv(
             bottleneck_channels, bottleneck_channels, stride=stride_3x3, dilation=dilation, groups=num_groups
         )
         self.bn2 = norm(bottleneck_channels)
-        self.conv3 = nn.Conv2d(bottleneck_channels, out_channels, 1, bias=False)
+        self.conv3 = Conv2d(bottleneck_channels, out_channels, 1, bias=False)
         self.bn3 = norm(out_channels)
 
-    def forward(self, x: Tensor, owns_input: bool = False) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        mine = owns_input if self.downsample is None else not any_watched(self.downsample)
-        x = conv_norm_act(x, self.conv1, self.bn1, relu=True)
-        x = conv_norm_act(x, self.conv2, self.bn2, relu=True)
-        return conv_norm_act(x, self.conv3, self.bn3, relu=True, plus=shortcut, overwrite_plus=mine)
-
-
-class Stage(nn.Sequential):
-    """Bottleneck blocks, each of which takes the one before's map for itself where no hook was shown it."""
-
     def forward(self, x: Tensor) -> Tensor:
-        overwrites = x.device.type == "cpu" and not torch.is_grad_enabled()  # elsewhere owning it changes nothing
-        owned = False
-        for block in self:
-            free = overwrites and not any_watched(block)
-            x = block(x, owns_input=True) if owned and free else block(x)
-            owned = free
-        return x
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = F.relu_(self.bn1(self.conv1(x)))
+        x = F.relu_(self.bn2(self.conv2(x)))
+        x = self.bn3(self.conv3(x))
+        x += shortcut
+        return F.relu_(x)
 
 
 def make_stage(
@@ -139,11 +124,13 @@ def make_stage(
     num_groups: int = 1,
     stride_in_1x1: bool = True,
     conv: Callable[..., nn.Module] = conv3x3,
-) -> Stage:
-    """Bottleneck blocks, the first of which has the stride. A dilation of more than 1 takes the stride's place: the
-    map keeps its size. first_dilation, if given, is the first block's. The ordinary convolutions are kaiming uniform
-    with a = 1."""
-    stage = Stage()
+) -> nn.Sequential:
+    """Make a row of bottleneck blocks, the first of which has the stride.
+
+    A dilation of more than 1 takes the stride's place: the map keeps its size. `first_dilation`, if given, is the
+    first block's. The ordinary convolutions are kaiming uniform with a = 1.
+    """
+    stage = nn.Sequential()
     for block in range(blocks):
         block_stride = stride if block == 0 and dilation == 1 else 1
         block_dilation = first_dilation if block == 0 and first_dilation else dilation

@@ -8,6 +8,7 @@ import torch
 
 from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.modeling import registry
+from maskrcnn_benchmark.layers.conv import Conv2d
 from maskrcnn_benchmark.modeling.backbone import build_backbone
 from maskrcnn_benchmark.modeling.detector.generalized_rcnn import GeneralizedRCNN
 from maskrcnn_benchmark.modeling.detector.panoptic_fpn import PanopticFPN
@@ -120,5 +121,9 @@ def build_detection_model(cfg):
     name = cfg.MODEL.META_ARCHITECTURE
     if name not in META_ARCHITECTURES:
         raise ValueError(f"MODEL.META_ARCHITECTURE is {name!r}; known are {', '.join(META_ARCHITECTURES)}")
+    model = META_ARCHITECTURES[name](cfg)
+    for module in model.modules():
+        if isinstance(module, Conv2d):
+            module.winograd = cfg.WINOGRAD
     # Convolutions take the layout of their weights: channels_last is what CPUs and tensor cores compute fastest in.
-    return META_ARCHITECTURES[name](cfg).to(memory_format=torch.channels_last)
+    return model.to(memory_format=torch.channels_last)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from maskrcnn_benchmark.layers.conv import conv_norm_act
-from maskrcnn_benchmark.layers.winograd import shared_filters
+from maskrcnn_benchmark.layers.conv import Conv2d
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.box_coder import make_box_coder
 from maskrcnn_benchmark.modeling.rpn.anchor_generator import make_anchor_generator
@@ -34,9 +34,9 @@ class RPNHead(nn.Module):
 
     def __init__(self, in_channels: int, num_anchors: int):
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, in_channels, 3, padding=1)
-        self.cls_logits = nn.Conv2d(in_channels, num_anchors, 1)
-        self.bbox_pred = nn.Conv2d(in_channels, num_anchors * 4, 1)
+        self.conv = Conv2d(in_channels, in_channels, 3, padding=1)
+        self.cls_logits = Conv2d(in_channels, num_anchors, 1)
+        self.bbox_pred = Conv2d(in_channels, num_anchors * 4, 1)
         for layer in (self.conv, self.cls_logits, self.bbox_pred):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
@@ -44,9 +44,9 @@ class RPNHead(nn.Module):
     def forward(self, features):
         logits, codes = [], []
         for feature in features:
-            hidden = conv_norm_act(feature, self.conv, relu=True)
-            logits.append(conv_norm_act(hidden, self.cls_logits))
-            codes.append(conv_norm_act(hidden, self.bbox_pred))
+            hidden = F.relu(self.conv(feature))
+            logits.append(self.cls_logits(hidden))
+            codes.append(self.bbox_pred(hidden))
         return logits, codes
 
 
@@ -80,8 +80,7 @@ class RPNModule(nn.Module):
         self.rpn_only = rpn_only
 
     def forward(self, images, features, targets=None):
-        with shared_filters():
-            logits, codes = self.head(features)
+        logits, codes = self.head(features)
         anchors = self.anchor_generator.grid_anchors([feature.shape[-2:] for feature in features])
         if not self.training:
             return self.box_selector_test(anchors, logits, codes, images.image_sizes), {}

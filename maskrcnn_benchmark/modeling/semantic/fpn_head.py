@@ -10,12 +10,13 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskrcnn_benchmark.layers.conv import Conv2d
 from maskrcnn_benchmark.layers.norm import get_norm
 from maskrcnn_benchmark.modeling.make_layers import group_norm_options
 from maskrcnn_benchmark.modeling.semantic.maps import upsample
 
 
-class ConvNormReLU(nn.Conv2d):
+class ConvNormReLU(Conv2d):
     """3x3 convolution, norm and ReLU in one module, whose keys are those of a convolution with a child `norm`.
 
     Args:
@@ -65,7 +66,7 @@ class SemSegFPNHead(nn.Module):
                 if level:
                     steps.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
             self.add_module(f"p{level + 2}", nn.Sequential(*steps))
-        self.predictor = nn.Conv2d(conv_channels, num_classes, 1)
+        self.predictor = Conv2d(conv_channels, num_classes, 1)
         nn.init.kaiming_normal_(self.predictor.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(self.predictor.bias)
 

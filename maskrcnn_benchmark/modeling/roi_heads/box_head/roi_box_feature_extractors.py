@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from torch import nn
+from torch.nn import functional as F
 
-from maskrcnn_benchmark.layers.conv import ConvSequential, linear_act
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.backbone.body import build_norm
 from maskrcnn_benchmark.modeling.backbone.resnet import BLOCKS, make_stage
@@ -77,7 +77,8 @@ class FPN2MLPFeatureExtractor(nn.Module):
 
     def forward(self, features, proposals):
         x = self.pooler(features, proposals).flatten(start_dim=1)
-        return linear_act(linear_act(x, self.fc6, relu=True), self.fc7, relu=True)
+        x = F.relu(self.fc6(x))
+        return F.relu(self.fc7(x))
 
 
 @registry.ROI_BOX_FEATURE_EXTRACTORS.register("FPN2MLPFeatureExtractor")
@@ -118,7 +119,7 @@ class FPNXconv1fcFeatureExtractor(nn.Module):
     ):
         super().__init__()
         self.pooler = pooler
-        self.xconvs = ConvSequential()
+        self.xconvs = nn.Sequential()
         for _ in range(num_convs):
             # kept flat, as the forks' keys number convolution, norm and ReLU in one row
             self.xconvs.extend(
@@ -132,7 +133,7 @@ class FPNXconv1fcFeatureExtractor(nn.Module):
 
     def forward(self, features, proposals):
         x = self.xconvs(self.pooler(features, proposals))
-        return linear_act(x.flatten(start_dim=1), self.fc6, relu=True)
+        return F.relu(self.fc6(x.flatten(start_dim=1)))
 
 
 @registry.ROI_BOX_FEATURE_EXTRACTORS.register("FPNXconv1fcFeatureExtractor")

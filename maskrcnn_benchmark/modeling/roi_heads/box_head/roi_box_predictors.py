@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from torch import nn
 
-from maskrcnn_benchmark.layers.conv import linear_act
 from maskrcnn_benchmark.modeling import registry
 
 
@@ -35,7 +34,7 @@ class BoxPredictor(nn.Module):
     def forward(self, x):
         if x.dim() == 4:
             x = x.mean(dim=(2, 3))
-        return linear_act(x, self.cls_score), linear_act(x, self.bbox_pred)
+        return self.cls_score(x), self.bbox_pred(x)
 
 
 @registry.ROI_BOX_PREDICTOR.register("FastRCNNPredictor")

@@ -6,8 +6,8 @@ Shapes: N images, C channels of the maps, R regions of all images together, S bi
 from __future__ import annotations
 
 from torch import nn
+from torch.nn import functional as F
 
-from maskrcnn_benchmark.layers.conv import conv_norm_act
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.make_layers import group_norm_options, make_conv3x3
 from maskrcnn_benchmark.modeling.poolers import make_pooler
@@ -41,7 +41,7 @@ class MaskRCNNFPNFeatureExtractor(nn.Module):
     def forward(self, features, proposals):
         x = self.pooler(features, proposals)
         for name in self.names:
-            x = conv_norm_act(x, getattr(self, name), relu=True)
+            x = F.relu(getattr(self, name)(x))
         return x
 
 

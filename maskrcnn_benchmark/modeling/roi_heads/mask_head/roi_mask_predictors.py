@@ -6,9 +6,10 @@ Shapes: R regions, C channels, S pixels a side of the incoming map, K classes wi
 from __future__ import annotations
 
 from torch import nn
+from torch.nn import functional as F
 
 from maskrcnn_benchmark.config.convention import get_convention
-from maskrcnn_benchmark.layers.conv import conv_norm_act
+from maskrcnn_benchmark.layers.conv import Conv2d, ConvTranspose2d
 from maskrcnn_benchmark.modeling import registry
 
 
@@ -24,12 +25,12 @@ class MaskRCNNC4Predictor(nn.Module):
 
     def __init__(self, in_channels, conv_channels, num_classes, logits_std=0.0):
         super().__init__()
-        self.conv5_mask = nn.ConvTranspose2d(in_channels, conv_channels, 2, 2)
-        self.mask_fcn_logits = nn.Conv2d(conv_channels, num_classes, 1)
+        self.conv5_mask = ConvTranspose2d(in_channels, conv_channels, 2, 2)
+        self.mask_fcn_logits = Conv2d(conv_channels, num_classes, 1)
         _initialise(self, logits_std)
 
     def forward(self, x):
-        return conv_norm_act(conv_norm_act(x, self.conv5_mask, relu=True), self.mask_fcn_logits)
+        return self.mask_fcn_logits(F.relu(self.conv5_mask(x)))
 
 
 class MaskRCNNConv1x1Predictor(nn.Module):
@@ -37,7 +38,7 @@ class MaskRCNNConv1x1Predictor(nn.Module):
 
     def __init__(self, in_channels, num_classes, logits_std=0.0):
         super().__init__()
-        self.mask_fcn_logits = nn.Conv2d(in_channels, num_classes, 1)
+        self.mask_fcn_logits = Conv2d(in_channels, num_classes, 1)
         _initialise(self, logits_std)
 
     def forward(self, x):

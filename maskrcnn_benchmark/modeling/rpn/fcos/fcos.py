@@ -13,10 +13,9 @@ import torch
 from torch import nn
 
 from maskrcnn_benchmark.config.convention import get_convention
-from maskrcnn_benchmark.layers.conv import ConvSequential, conv_norm_act
+from maskrcnn_benchmark.layers.conv import Conv2d
 from maskrcnn_benchmark.layers.deform_conv import DFConv2d
 from maskrcnn_benchmark.layers.scale import Scale
-from maskrcnn_benchmark.layers.winograd import shared_filters
 from maskrcnn_benchmark.modeling.rpn.fcos.inference import FCOSPostProcessor
 from maskrcnn_benchmark.modeling.rpn.fcos.loss import FCOSLoss
 from maskrcnn_benchmark.modeling.rpn.fcos.targets import FCOSTargets, level_locations
@@ -65,9 +64,9 @@ class FCOSHead(nn.Module):
         self.normalize_distances = normalize_distances
         self.cls_tower = _tower(in_channels, tower_channels, num_convs, deformable_last)
         self.bbox_tower = _tower(in_channels, tower_channels, num_convs, deformable_last)
-        self.cls_logits = nn.Conv2d(tower_channels, num_classes, 3, padding=1)
-        self.bbox_pred = nn.Conv2d(tower_channels, 4, 3, padding=1)
-        self.centerness = nn.Conv2d(tower_channels, 1, 3, padding=1)
+        self.cls_logits = Conv2d(tower_channels, num_classes, 3, padding=1)
+        self.bbox_pred = Conv2d(tower_channels, 4, 3, padding=1)
+        self.centerness = Conv2d(tower_channels, 1, 3, padding=1)
         self.scales = nn.ModuleList(Scale(1.0) for _ in self.strides)
 
         for module in self.modules():
@@ -81,10 +80,10 @@ class FCOSHead(nn.Module):
         for feature, scale, stride in zip(features, self.scales, self.strides, strict=True):
             cls_tower = self.cls_tower(feature)
             bbox_tower = self.bbox_tower(feature)
-            logits.append(conv_norm_act(cls_tower, self.cls_logits))
-            centerness.append(conv_norm_act(bbox_tower if self.centerness_on_reg else cls_tower, self.centerness))
+            logits.append(self.cls_logits(cls_tower))
+            centerness.append(self.centerness(bbox_tower if self.centerness_on_reg else cls_tower))
             # float32: exp in half precision overflows at 11, distances of 65,504 pixels
-            raw = scale(conv_norm_act(bbox_tower, self.bbox_pred)).float()
+            raw = scale(self.bbox_pred(bbox_tower)).float()
             if not self.normalize_distances:
                 distances.append(raw.exp())
             else:
@@ -99,9 +98,9 @@ def _tower(in_channels, channels, num_convs, deformable_last):
         if deformable_last and i == num_convs - 1:
             layers += [DFConv2d(inputs, channels, bias=True)]
         else:
-            layers += [nn.Conv2d(inputs, channels, 3, padding=1)]
+            layers += [Conv2d(inputs, channels, 3, padding=1)]
         layers += [nn.GroupNorm(32, channels), nn.ReLU(inplace=True)]
-    return ConvSequential(*layers)
+    return nn.Sequential(*layers)
 
 
 class FCOSModule(nn.Module):
@@ -143,8 +142,7 @@ class FCOSModule(nn.Module):
             level_locations(*feature.shape[-2:], stride, feature.device)
             for feature, stride in zip(features, self.head.strides, strict=True)
         ]
-        with shared_filters():
-            return locations, *self.head(features)
+        return locations, *self.head(features)
 
 
 def make_fcos_loss_evaluator(cfg):

@@ -12,8 +12,7 @@ import math
 import torch
 from torch import nn
 
-from maskrcnn_benchmark.layers.conv import ConvSequential, conv_norm_act
-from maskrcnn_benchmark.layers.winograd import shared_filters
+from maskrcnn_benchmark.layers.conv import Conv2d
 from maskrcnn_benchmark.modeling.box_coder import make_box_coder
 from maskrcnn_benchmark.modeling.rpn.anchor_generator import make_anchor_generator_retinanet
 from maskrcnn_benchmark.modeling.rpn.retinanet.inference import make_retinanet_postprocessor
@@ -39,8 +38,8 @@ class RetinaNetHead(nn.Module):
         self.num_classes = num_classes
         self.cls_tower = _tower(in_channels, num_convs)
         self.bbox_tower = _tower(in_channels, num_convs)
-        self.cls_logits = nn.Conv2d(in_channels, num_anchors * num_classes, 3, padding=1)
-        self.bbox_pred = nn.Conv2d(in_channels, num_anchors * 4, 3, padding=1)
+        self.cls_logits = Conv2d(in_channels, num_anchors * num_classes, 3, padding=1)
+        self.bbox_pred = Conv2d(in_channels, num_anchors * 4, 3, padding=1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.01)
@@ -48,16 +47,16 @@ class RetinaNetHead(nn.Module):
         nn.init.constant_(self.cls_logits.bias, -math.log((1 - prior_prob) / prior_prob))
 
     def forward(self, features):
-        logits = [conv_norm_act(self.cls_tower(feature), self.cls_logits) for feature in features]
-        codes = [conv_norm_act(self.bbox_tower(feature), self.bbox_pred) for feature in features]
+        logits = [self.cls_logits(self.cls_tower(feature)) for feature in features]
+        codes = [self.bbox_pred(self.bbox_tower(feature)) for feature in features]
         return logits, codes
 
 
 def _tower(channels, num_convs):
     layers = []
     for _ in range(num_convs):
-        layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True)]
-    return ConvSequential(*layers)
+        layers += [Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
 
 
 class RetinaNetModule(nn.Module):
@@ -98,8 +97,7 @@ class RetinaNetModule(nn.Module):
 
     def _outputs(self, features):
         anchors = self.anchor_generator.grid_anchors([feature.shape[-2:] for feature in features])
-        with shared_filters():
-            return anchors, *self.head(features)
+        return anchors, *self.head(features)
 
 
 def build_retinanet(cfg, in_channels):

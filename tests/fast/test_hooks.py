@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from maskrcnn_benchmark.layers.hooks import any_watched, is_watched
+from maskrcnn_benchmark.fast.hooks import has_hooks_inside, has_hooks
 
 
 @pytest.mark.parametrize(
@@ -16,18 +16,18 @@ from maskrcnn_benchmark.layers.hooks import any_watched, is_watched
 )
 def test_every_kind_of_hook_counts_until_it_is_removed(register):
     module = nn.Sequential(nn.Linear(2, 2))
-    assert not is_watched(module[0])
+    assert not has_hooks(module[0])
     handle = getattr(module[0], register)(lambda *_: None)
-    assert is_watched(module[0]) and not is_watched(module) and any_watched(nn.Linear(1, 1), module)
+    assert has_hooks(module[0]) and not has_hooks(module) and has_hooks_inside(nn.Linear(1, 1), module)
     handle.remove()
-    assert not any_watched(module)
+    assert not has_hooks_inside(module)
 
 
 def test_hooks_of_all_modules_and_replaced_forwards_count():
     module = nn.Linear(2, 2)
     handle = torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
-    assert is_watched(module)
+    assert has_hooks(module)
     handle.remove()
-    assert not is_watched(module)
+    assert not has_hooks(module)
     module.forward = lambda x: x
-    assert is_watched(module)
+    assert has_hooks(module)

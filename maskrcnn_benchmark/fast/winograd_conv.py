@@ -1,0 +1,94 @@
+"""A 3x3 convolution of fixed weights that uses the Winograd algorithm, for inference on a CPU.
+
+Shapes: N images, C input channels, K output channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from maskrcnn_benchmark.layers.winograd import compute_dtype
+
+
+class WinogradConv2d(nn.Module):
+    """Compute relu(conv(x)) or conv(x) in float32, or in bfloat16 where autocast or x asks for it.
+
+    The transformed weights are a copy, 4 times as large as the convolution's. They stay float32 and on the CPU,
+    whatever the module around them is converted to.
+
+    Args:
+        conv: a convolution that `layers.winograd.suits`.
+        relu: apply a ReLU to the result.
+
+    Forward: (N, C, H, W) or (C, H, W) to (N, K, H', W') in channels_last.
+
+    Raises, in forward:
+        RuntimeError: x requires a gradient.
+        ValueError: x has another number of channels.
+        TypeError: x is neither float32, bfloat16 nor float16.
+    """
+
+    def __init__(self, conv: nn.Conv2d, relu: bool = False):
+        super().__init__()
+        self.in_channels, self.out_channels, self.padding = conv.in_channels, conv.out_channels, conv.padding[0]
+        self.relu = relu
+        weight = torch.ops.maskrcnn_benchmark.winograd_weight(conv.weight.detach(), False)
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", None if conv.bias is None else conv.bias.detach().clone().float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == 3:
+            return self(x[None])[0]
+        x, dtype = self.prepare(x)
+        return torch.ops.maskrcnn_benchmark.winograd_conv(x, self.weight, self.bias, self.padding, self.relu).to(dtype)
+
+    def prepare(self, x: Tensor) -> tuple[Tensor, torch.dtype]:
+        """Check x, and return it in a dtype that the op takes, with the dtype of the result. Raises as forward does."""
+        if torch.is_grad_enabled() and x.requires_grad:
+            raise RuntimeError(
+                "a model from for_inference computes its 3x3 convolutions without gradients, and the input requires "
+                "one; use the model itself, or for_inference(..., winograd=False), or torch.no_grad()"
+            )
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f"input is {tuple(x.shape)}; expected (N, {self.in_channels}, H, W)")
+        if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+            raise TypeError(
+                f"input is {x.dtype}; a model from for_inference takes float32, bfloat16 and float16, "
+                "any other dtype with for_inference(..., winograd=False)"
+            )
+        dtype = compute_dtype(x)
+        return x.to(torch.float32 if dtype == torch.float16 else dtype), dtype
+
+    def _apply(self, fn, recurse=True):
+        for name, buffer in list(self._buffers.items()):
+            if buffer is not None:
+                changed = fn(buffer)
+                if changed.device.type != "cpu":
+                    raise RuntimeError(
+                        f"a model from for_inference cannot move to {changed.device}; move the model itself and call "
+                        "for_inference there, or for_inference(..., winograd=False)"
+                    )
+                self._buffers[name] = changed if changed.dtype == buffer.dtype else buffer
+        return self
+
+    def extra_repr(self) -> str:
+        relu = ", relu" if self.relu else ""
+        return f"{self.in_channels}, {self.out_channels}, padding={self.padding}{relu}"
+
+
+def winograd_chain(x: Tensor, convs: Sequence[WinogradConv2d]) -> Tensor:
+    """Concatenate x and the result of each convolution and ReLU on the one before, without torch.cat's copies.
+
+    Args:
+        x: (N, C, H, W).
+        convs: C to K_1 channels, K_1 to K_2 and so on, all with padding 1.
+
+    Returns:
+        (N, C + K_1 + K_2 + ..., H, W).
+    """
+    x, dtype = convs[0].prepare(x)
+    biases = [conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias for conv in convs]
+    return torch.ops.maskrcnn_benchmark.winograd_chain(x, [conv.weight for conv in convs], biases).to(dtype)
