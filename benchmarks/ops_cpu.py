@@ -14,8 +14,8 @@ import timing
 import torch
 import torchvision
 
-from maskrcnn_benchmark.layers import batched_nms, roi_align, sigmoid_focal_loss
 from maskrcnn_benchmark.fast.winograd_conv import WinogradConv2d
+from maskrcnn_benchmark.layers import batched_nms, roi_align, sigmoid_focal_loss
 from maskrcnn_benchmark.structures.paste_masks import paste_rles
 
 

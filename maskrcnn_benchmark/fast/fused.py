@@ -52,11 +52,10 @@ class FusedConv2d(nn.Module):
             return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *options, act, [], "")
         act = "relu" if self.relu else None
         plus = plus.to(x.dtype).contiguous(memory_format=torch.channels_last)
+        add = ("add", 1.0, act, [], None)
         if overwrite:
-            return torch.ops.mkldnn._convolution_pointwise_.binary(
-                plus, x, weight, bias, *options, "add", 1.0, act, [], None
-            )
-        return torch.ops.mkldnn._convolution_pointwise.binary(x, plus, weight, bias, *options, "add", 1.0, act, [], None)
+            return torch.ops.mkldnn._convolution_pointwise_.binary(plus, x, weight, bias, *options, *add)
+        return torch.ops.mkldnn._convolution_pointwise.binary(x, plus, weight, bias, *options, *add)
 
     def extra_repr(self) -> str:
         return f"relu={self.relu}"

@@ -59,12 +59,20 @@ class FusedBottleneck(nn.Module):
         self.conv1 = substitute.conv(block.conv1, relu=True)
         self.conv2 = substitute.conv(block.conv2, relu=True)
         self.conv3 = FusedConv2d(block.conv3, relu=True)
-        self.owns_input = False
+
+    def forward(self, x: Tensor, owns_input: bool = False) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        owned = owns_input or self.downsample is not None
+        return self.conv3(self.conv2(self.conv1(x)), plus=shortcut, overwrite=owned)
+
+
+class FusedStage(nn.Sequential):
+    """FusedBottleneck blocks, each of which writes its result over the map of the block before."""
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        owned = self.owns_input or self.downsample is not None
-        return self.conv3(self.conv2(self.conv1(x)), plus=shortcut, overwrite=owned)
+        for i, block in enumerate(self):
+            x = block(x, owns_input=i > 0)
+        return x
 
 
 class FusedESE(nn.Module):
@@ -287,8 +295,8 @@ class Substitution:
         for name, child in module._modules.items():
             if child is not None:
                 module._modules[name] = self(child)
-        if isinstance(module, nn.Sequential):
-            _share_memory(module)
+        if type(module) is nn.Sequential and len(module) > 1 and all(type(part) is FusedBottleneck for part in module):
+            return FusedStage(*module)
         return module
 
     def _join_relus(self, layers: nn.Sequential) -> None:
@@ -328,11 +336,3 @@ def _convolutions_are_plain(module: nn.Module) -> bool:
 
 def _then_relu(module: nn.Module, relu: bool) -> nn.Module:
     return nn.Sequential(module, nn.ReLU()) if relu else module
-
-
-def _share_memory(blocks: nn.Sequential) -> None:
-    """Let each bottleneck block write its result over the map of the block before."""
-    parts = list(blocks)
-    for before, block in zip(parts, parts[1:], strict=False):
-        if isinstance(before, FusedBottleneck) and isinstance(block, FusedBottleneck):
-            block.owns_input = True

@@ -38,7 +38,7 @@ class Conv2d(nn.Conv2d):
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Convolve with a weight and a bias of the caller's, of the shapes of this module's own."""
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or is_traced():
             return self._conv_forward(x, weight, bias)
         if self._takes_winograd(x):
             return winograd.winograd_conv2d(x, weight, bias, self.padding[0])
@@ -52,7 +52,6 @@ class Conv2d(nn.Conv2d):
             and x.numel() > 0
             # oneDNN's bfloat16 gradients are as fast
             and winograd.compute_dtype(x) == torch.float32
-            and not is_traced()
             and winograd.suits(self)
             and self.padding[0] <= 2
         )
@@ -62,7 +61,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
     """nn.ConvTranspose2d whose bfloat16 training pads batches of small maps like Conv2d's."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or is_traced():
             return super().forward(x, output_size)
         return in_full_batches(lambda maps: super(ConvTranspose2d, self).forward(maps, output_size), x)
 

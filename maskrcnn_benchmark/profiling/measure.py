@@ -126,7 +126,7 @@ class Subject:
             DetectronCheckpointer(self.cfg, model).load(self.weights, use_latest=False)
         else:
             set_statistics(model, lambda: model(images))
-        model = for_inference(model, self.dtype)
+        model = for_inference(model, self.dtype, self.cfg.WINOGRAD)
         if not self.weights:
             with self._autocast():
                 set_score_thresholds(model, lambda: model(images), self.cfg.TEST.DETECTIONS_PER_IMG)

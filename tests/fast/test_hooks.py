@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from maskrcnn_benchmark.fast.hooks import has_hooks_inside, has_hooks
+from maskrcnn_benchmark.fast.hooks import has_hooks, has_hooks_inside
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from conftest import GOLDEN, ROOT
 from torch import nn
 
 from maskrcnn_benchmark.config import cfg as defaults
+from maskrcnn_benchmark.fast.winograd_conv import WinogradConv2d, winograd_chain
 from maskrcnn_benchmark.layers.deform_conv import DFConv2d
-from maskrcnn_benchmark.layers.winograd import WinogradConv2d, chain_into_one
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.native import library
 from maskrcnn_benchmark.profiling.flops import count_multiply_adds
@@ -45,7 +45,7 @@ def test_faster_convolutions_count_as_ordinary_ones():
     fast = [WinogradConv2d(conv) for conv in convs]
     counts = count_multiply_adds(fast[0], lambda: fast[0](x))
     assert counts[""] == 2 * 35 * 16 * 32 * 9
-    counts = count_multiply_adds(fast[0], lambda: chain_into_one(x, fast))
+    counts = count_multiply_adds(fast[0], lambda: winograd_chain(x, fast))
     assert counts[""] == 2 * 35 * (16 * 32 + 32 * 48) * 9
 
 

@@ -7,8 +7,8 @@ import math
 import torch
 
 from maskrcnn_benchmark.config.convention import get_convention
-from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.layers.conv import Conv2d
+from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.backbone import build_backbone
 from maskrcnn_benchmark.modeling.detector.generalized_rcnn import GeneralizedRCNN
 from maskrcnn_benchmark.modeling.detector.panoptic_fpn import PanopticFPN

@@ -12,7 +12,7 @@ from mmdetection_models import GOLDEN, GRADIENT, LOSS, MMDetectionModel
 
 from maskrcnn_benchmark.checkpoint.translation import convert_state_dict
 from maskrcnn_benchmark.config import cfg as defaults
-from maskrcnn_benchmark.layers import winograd
+from maskrcnn_benchmark.layers.conv import Conv2d
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import Masker, mask_pasting
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 
@@ -187,9 +187,11 @@ def test_losses_and_gradients_equal_the_originals(restored, batch_statistics):
         # over channels_last maps PyTorch sums a batch's variance in float32 on the CPU, value by value: 1e-3 off
         golden.model.to(memory_format=torch.contiguous_format)
     recorded = golden.golden["train_bn_batch_stats" if batch_statistics else "train_bn_eval"]
-    with winograd.enabled(not batch_statistics):  # its maps are channels_last, too
-        losses = golden.losses(golden.targets(), batch_statistics)
-        sum(losses.values()).backward()
+    for module in golden.model.modules():
+        if isinstance(module, Conv2d):
+            module.winograd = not batch_statistics  # its maps are channels_last, too
+    losses = golden.losses(golden.targets(), batch_statistics)
+    sum(losses.values()).backward()
     check_losses(golden, losses, recorded["losses"])
     gradients, _ = convert_state_dict({n: p.grad for n, p in golden.model.named_parameters()}, "mmdetection")
     for name, entry in recorded["grad"].items():
