@@ -72,8 +72,8 @@ def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int
 class _Taps:
     """The transformed taps of a weight, kept from its second use on for heads that see every level of a pyramid.
 
-    They are compared with the weight's values before they are used again: torch's fused optimizers and writes to `.data`
-    do not change `_version`. Comparing takes a tenth of the time of transforming.
+    They are compared with the weight's values before they are used again: fused optimizers and writes to `.data`
+    do not change its `_version`. Comparing takes a tenth of the time of transforming.
     """
 
     def __init__(self, weight: Tensor):
