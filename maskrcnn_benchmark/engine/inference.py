@@ -30,6 +30,7 @@ def inference(
     *,
     dtype: torch.dtype = torch.float32,
     mask_pasting: dict | None = None,
+    semantic_options: dict | None = None,
 ):
     """Predicts a data set with all processes together and evaluates it on rank 0.
 
@@ -40,6 +41,7 @@ def inference(
         output_folder: existing folder for predictions.pth and the evaluation's files; None or "" writes nothing.
         dtype: of mixed precision (torch.amp).
         mask_pasting: how the evaluation puts masks into pictures, see coco_evaluation.
+        semantic_options: boundary_iou and write_maps of semantic_evaluation.
 
     Returns what `evaluation.evaluate` returns on rank 0, None on the others.
     """
@@ -73,6 +75,7 @@ def inference(
         expected_results=expected_results,
         expected_results_sigma_tol=expected_results_sigma_tol,
         **({} if mask_pasting is None else {"mask_pasting": mask_pasting}),
+        **(semantic_options or {}),
     )
 
 

@@ -11,6 +11,7 @@ from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
 from maskrcnn_benchmark.data import make_data_loader
 from maskrcnn_benchmark.engine.bbox_aug import make_bbox_aug
 from maskrcnn_benchmark.engine.inference import inference
+from maskrcnn_benchmark.engine.semantic_views import make_semantic_views
 from maskrcnn_benchmark.evaluation import compare_with_expected
 from maskrcnn_benchmark.fast.compiled import compile_dense_part, forget_programs
 from maskrcnn_benchmark.fast.for_inference import for_inference
@@ -87,6 +88,8 @@ def run_test(cfg, model: torch.nn.Module, loaders: dict, check_expected: bool = 
         compile_dense_part(model)
     if cfg.TEST.BBOX_AUG.ENABLED:
         model = make_bbox_aug(cfg, model)
+    if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
+        model = make_semantic_views(cfg, model)
     outcome = TestOutcome()
     try:
         for name, loader in loaders.items():
@@ -121,6 +124,7 @@ def _test_on(name, loader, cfg, model, dtype, check_expected: bool, outcome: Tes
         output_folder=output_folder,
         dtype=dtype,
         mask_pasting=mask_pasting(cfg) if cfg.MODEL.MASK_ON else None,
+        semantic_options=_semantic_options(cfg),
     )
     if result is not None:  # rank 0
         results = result[0] if isinstance(result, tuple) else result  # COCO returns its result lists too
@@ -129,3 +133,9 @@ def _test_on(name, loader, cfg, model, dtype, check_expected: bool, outcome: Tes
         compared = compare_with_expected(results, expected, cfg.TEST.EXPECTED_RESULTS_SIGMA_TOL)
         outcome.as_expected &= all(passed for passed, _ in compared)
     synchronize()
+
+
+def _semantic_options(cfg) -> dict | None:
+    if cfg.MODEL.META_ARCHITECTURE != "SemanticSegmentor":
+        return None
+    return {"boundary_iou": cfg.TEST.SEMANTIC.BOUNDARY_IOU, "write_maps": cfg.TEST.SEMANTIC.WRITE_MAPS}

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from maskrcnn_benchmark.data.datasets import AbstractDataset, COCODataset, COCOPanopticDataset, PascalVOCDataset
+from maskrcnn_benchmark.data.datasets import (
+    AbstractDataset,
+    COCODataset,
+    COCOPanopticDataset,
+    COCOSemanticDataset,
+    PascalVOCDataset,
+    SemanticDataset,
+)
 from maskrcnn_benchmark.evaluation.coco import coco_evaluation
 from maskrcnn_benchmark.evaluation.coco_results import COCOResults, check_expected_results, compare_with_expected
 from maskrcnn_benchmark.evaluation.panoptic import panoptic_evaluation
-from maskrcnn_benchmark.evaluation.predictions import load_predictions, save_predictions
+from maskrcnn_benchmark.evaluation.predictions import load_predictions, numbered, save_predictions
+from maskrcnn_benchmark.evaluation.semantic_evaluation import semantic_evaluation
 from maskrcnn_benchmark.evaluation.voc import VOCResults, voc_evaluation
 
 __all__ = [
@@ -23,6 +31,8 @@ __all__ = [
 EVALUATIONS = (
     (COCODataset, coco_evaluation),
     (COCOPanopticDataset, panoptic_evaluation),
+    (SemanticDataset, semantic_evaluation),
+    (COCOSemanticDataset, semantic_evaluation),
     (PascalVOCDataset, voc_evaluation),
     (AbstractDataset, coco_evaluation),
 )
@@ -35,14 +45,17 @@ def evaluate(dataset, predictions, output_folder, **kwargs):
         dataset: a data set of a type in EVALUATIONS, or of a subclass.
         predictions: list of BoxList by data set index, in the size of the network input.
         output_folder: where result files go; None or "" writes none.
-        **kwargs: box_only, iou_types, expected_results, expected_results_sigma_tol, and for masks mask_pasting.
+        **kwargs: box_only, iou_types, expected_results, expected_results_sigma_tol, for masks mask_pasting, and for
+            semantic maps boundary_iou and write_maps.
 
-    Returns what that evaluation returns: see evaluation.coco.coco_evaluation, evaluation.panoptic.panoptic_evaluation
-    and evaluation.voc.voc_evaluation.
+    Returns what that evaluation returns: see evaluation.coco.coco_evaluation, evaluation.panoptic.panoptic_evaluation,
+    evaluation.semantic_evaluation.semantic_evaluation and evaluation.voc.voc_evaluation.
 
     Raises:
         NotImplementedError: no evaluation is known for this type.
     """
+    if isinstance(dataset, COCOPanopticDataset) and _only_semantic(predictions):
+        return semantic_evaluation(dataset, predictions, output_folder, **kwargs)
     for kind, evaluation in EVALUATIONS:
         if isinstance(dataset, kind):
             return evaluation(dataset, predictions, output_folder, **kwargs)
@@ -50,3 +63,9 @@ def evaluate(dataset, predictions, output_folder, **kwargs):
     raise NotImplementedError(
         f"Unsupported dataset type {type(dataset).__name__}. Known are {known} and classes derived from them."
     )
+
+
+def _only_semantic(predictions) -> bool:
+    """Whether these are of a SemanticSegmentor, which finds no segments."""
+    fields = [prediction.fields() for _, prediction in numbered(predictions)]
+    return bool(fields) and all("semantic" in names and "panoptic" not in names for names in fields)

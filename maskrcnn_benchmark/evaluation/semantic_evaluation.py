@@ -1,0 +1,159 @@
+"""Evaluation of semantic segmentation: mean IoU and what goes with it, files of what was found.
+
+Shapes: H x W pixels of an image, K classes.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+
+import numpy as np
+from PIL import Image
+
+from maskrcnn_benchmark.evaluation.boundary_iou import BoundaryIoU
+from maskrcnn_benchmark.evaluation.coco_results import NOT_COMPUTED, Results, check_expected_results
+from maskrcnn_benchmark.evaluation.predictions import Predictions, numbered
+from maskrcnn_benchmark.evaluation.semantic import SemanticConfusion
+from maskrcnn_benchmark.evaluation.tables import class_table
+from maskrcnn_benchmark.utils.atomic_write import atomic_write, write_json
+from maskrcnn_benchmark.visual.confusion import draw_confusion
+from maskrcnn_benchmark.visual.drawing import save_picture
+from maskrcnn_benchmark.visual.palette import voc_palette
+
+logger = logging.getLogger("maskrcnn_benchmark.inference")
+
+
+def semantic_evaluation(
+    dataset,
+    predictions: Predictions,
+    output_folder: str | None,
+    box_only: bool = False,
+    iou_types=(),
+    expected_results=(),
+    expected_results_sigma_tol: float = 4,
+    *,
+    boundary_iou: bool = False,
+    write_maps: bool = True,
+) -> Results:
+    """Evaluate semantic maps against the dataset.
+
+    Args:
+        dataset: has semantic_names, get_groundtruth(index) with the field "semantic", get_img_info and image_id.
+        predictions: by dataset index, BoxLists with the field "semantic" (PackedMap of classes) in the size of the
+            image. All labelled pixels of an image without one are missed.
+        output_folder: gets semantic_results.json, confusion.png and maps/; None or "" writes nothing.
+        box_only, iou_types: ignored.
+        expected_results, expected_results_sigma_tol: see compare_with_expected; the task is "semantic".
+        boundary_iou: measure it, too.
+        write_maps: write maps/NAME.png, see `write_map`.
+
+    Returns:
+        Results of the task "semantic". "mIoU" is VoVNet-DeepLabV3's: the mean over all K classes, of which those that
+        occur nowhere have 0. "mIoU_present" is the mean over the classes of the ground truth; see SemanticConfusion for
+        fwIoU, mACC and pACC. With boundary_iou, "boundary_mIoU" is a mean over the classes of the ground truth.
+
+    Raises:
+        ValueError: predictions have no semantic map, or one of another size or with unknown classes.
+    """
+    names = list(dataset.semantic_names)
+    confusion, boundaries = SemanticConfusion(len(names)), BoundaryIoU(len(names)) if boundary_iou else None
+    by_index = dict(numbered(predictions))
+    missing = len(dataset) - len(by_index)
+    if missing:
+        logger.warning(f"{missing} of {len(dataset)} images have no predictions; their pixels count as missed")
+    for index in range(len(dataset)):
+        truth = dataset.get_groundtruth(index).get_field("semantic").labels.numpy()
+        found = _classes(by_index[index], dataset, index) if index in by_index else None
+        confusion.add(truth, found)
+        if boundaries is not None:
+            boundaries.add(truth, found)
+        if output_folder and write_maps and found is not None:
+            write_map(found, map_path(output_folder, dataset, index), getattr(dataset, "values", None))
+
+    results = Results({"semantic": _figures(confusion, boundaries)})
+    rows = _rows(confusion, boundaries, names)
+    logger.info(results)
+    logger.info(f"\n{class_table('semantic', rows)}\n")
+    if output_folder:
+        record = {"images": len(dataset), "results": results.results, "per_class": rows}
+        record |= {"confusion": confusion.matrix.tolist()}
+        write_json(os.path.join(output_folder, "semantic_results.json"), record, indent=2)
+        save_picture(draw_confusion(confusion.matrix, names), os.path.join(output_folder, "confusion.png"))
+    check_expected_results(results, expected_results, expected_results_sigma_tol)
+    return results
+
+
+def map_path(output_folder: str, dataset, index: int) -> str:
+    """Return where the map of an image is written: maps/, its file name, .png."""
+    stem = os.path.splitext(dataset.get_img_info(index)["file_name"].replace("\\", "/"))[0]
+    # a file name may be absolute or climb out of its folder
+    parts = [part for part in stem.split("/") if part not in ("", ".", "..") and not part.endswith(":")]
+    return os.path.join(output_folder, "maps", *parts) + ".png"
+
+
+def write_map(classes: np.ndarray, path: str, values=None) -> None:
+    """Write a palette PNG in Pascal VOC's colours.
+
+    Args:
+        classes: (H, W) uint8.
+        values: pixel value of each class, K; None for the classes themselves. Where one is over 255 the PNG is a grey
+            one of 16 bits.
+    """
+    if values is not None:
+        table = np.zeros(256, dtype=np.uint16)
+        table[: len(values)] = values
+        classes = table[classes] if max(values) > 255 else table.astype(np.uint8)[classes]
+    image = Image.fromarray(classes)
+    if classes.dtype == np.uint8:
+        image.putpalette(voc_palette().reshape(-1).tolist())
+    with atomic_write(path) as file, io.BytesIO() as png:
+        image.save(png, format="PNG")
+        file.write(png.getvalue())
+
+
+def _classes(prediction, dataset, index: int) -> np.ndarray:
+    if not prediction.has_field("semantic"):
+        raise ValueError(
+            f"the prediction of image {dataset.image_id(index)} has no field 'semantic', only {prediction.fields()}: "
+            "expected a model of MODEL.META_ARCHITECTURE SemanticSegmentor or PanopticFPN"
+        )
+    classes = prediction.get_field("semantic").unpack()
+    info = dataset.get_img_info(index)
+    if classes.shape != (info["height"], info["width"]):
+        raise ValueError(
+            f"the semantic map of image {dataset.image_id(index)} has {classes.shape[1]} x {classes.shape[0]} pixels, "
+            f"the image {info['width']} x {info['height']}"
+        )
+    return classes
+
+
+def _figures(confusion: SemanticConfusion, boundaries: BoundaryIoU | None) -> dict[str, float]:
+    figures = confusion.figures()
+    present = figures.pop("mIoU")
+    if present == NOT_COMPUTED:
+        logger.warning("no pixel of the ground truth has a label: nothing is measured")
+    protocol = NOT_COMPUTED if present == NOT_COMPUTED else float(confusion.protocol_iou().mean())
+    figures = {"mIoU": protocol, **figures, "mIoU_present": present}
+    if boundaries is not None:
+        per_class = boundaries.class_iou()
+        known = ~np.isnan(per_class)
+        figures["boundary_mIoU"] = float(per_class[known].mean()) if known.any() else NOT_COMPUTED
+    return figures
+
+
+def _rows(confusion: SemanticConfusion, boundaries: BoundaryIoU | None, names: list[str]) -> list[dict]:
+    """A row a class that the ground truth or a prediction has."""
+    there, found = confusion.pixels(), confusion.matrix.sum(axis=0)
+    iou, right = confusion.protocol_iou(), confusion.matrix.diagonal()
+    rows = []
+    for k in np.flatnonzero(there + found):
+        recall = float(right[k] / there[k]) if there[k] else NOT_COMPUTED
+        precision = float(right[k] / found[k]) if found[k] else NOT_COMPUTED
+        row = {"class": names[k], "IoU": float(iou[k]), "recall": recall, "precision": precision}
+        if boundaries is not None:
+            value = float(boundaries.class_iou()[k])
+            row["boundary_IoU"] = NOT_COMPUTED if np.isnan(value) else value
+        rows.append({**row, "pixels": int(there[k])})
+    return rows
