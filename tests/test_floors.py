@@ -7,6 +7,7 @@ from conftest import ROOT
 
 PACKAGE = "maskrcnn_benchmark"
 FLOORS = (
+    ("forks",),
     ("utils",),
     ("config", "native"),
     ("layers",),
@@ -23,10 +24,13 @@ FACES = (
     "data.datasets.evaluation.coco.coco_eval",
     "modeling.compiled",
     "modeling.for_inference",
+    "modeling.rpn.utils",
+    "modeling.utils",
     "utils.build_ops",
     "utils.c2_model_loading",
     "utils.checkpoint",
     "utils.collect_env",
+    "utils.cv2_util",
     "utils.model_serialization",
     "utils.model_zoo",
 )

@@ -6,7 +6,7 @@ import bisect
 import sys
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
 from maskrcnn_benchmark.data import datasets as dataset_classes
@@ -14,7 +14,13 @@ from maskrcnn_benchmark.data.collate_batch import BatchCollator, BBoxAugCollator
 from maskrcnn_benchmark.data.datasets import ConcatDataset
 from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
 from maskrcnn_benchmark.data.datasets.image_settings import image_settings
-from maskrcnn_benchmark.data.samplers import GroupedBatchSampler, SampleKey, ShardSampler, TrainingBatchSampler
+from maskrcnn_benchmark.data.samplers import (
+    DistributedSampler,
+    GroupedBatchSampler,
+    SampleKey,
+    ShardSampler,
+    TrainingBatchSampler,
+)
 from maskrcnn_benchmark.data.seeding import LOADER, SAMPLE, seeded, stream_seeds
 from maskrcnn_benchmark.data.transforms import build_transforms
 from maskrcnn_benchmark.data.watched_loader import WatchedLoader
@@ -119,7 +125,9 @@ def aspect_groups(dataset) -> list[int]:
     return groups
 
 
-def make_data_loader(cfg, is_train: bool = True, is_distributed: bool = False, start_iter: int = 0):
+def make_data_loader(
+    cfg, is_train: bool = True, is_distributed: bool = False, start_iter: int = 0, is_for_period: bool = False
+):
     """Loaders of the configured data sets.
 
     Args:
@@ -127,6 +135,8 @@ def make_data_loader(cfg, is_train: bool = True, is_distributed: bool = False, s
         is_train: training data (one endless-looking loader), or test data (a list, one loader a set).
         is_distributed: share the data between the processes of the process group.
         start_iter: optimizer steps already done; the loader goes on behind them.
+        is_for_period: with is_train False, one loader for the losses of a test during training: the test images that
+            have annotations, of all test sets together, resized and normalised, as many batches on every process.
 
     Returns:
         Batches are (ImageList, tuple of BoxList, tuple of data set indices).
@@ -140,6 +150,8 @@ def make_data_loader(cfg, is_train: bool = True, is_distributed: bool = False, s
         ValueError: batch size and number of processes do not fit, or a data set cannot be used (see there).
     """
     rank, world_size = (comm.get_rank(), comm.get_world_size()) if is_distributed else (0, 1)
+    if is_for_period and not is_train:
+        return _validation_loader(cfg, rank, world_size)
     entries = cfg.DATASETS.TRAIN if is_train else cfg.DATASETS.TEST
     raw_pictures = not is_train and cfg.TEST.BBOX_AUG.ENABLED
     transforms = None if raw_pictures else build_transforms(cfg, is_train)
@@ -171,6 +183,18 @@ def _test_loader(cfg, dataset, rank: int, world_size: int) -> DataLoader:
     aug = cfg.TEST.BBOX_AUG.ENABLED
     collate = BBoxAugCollator() if aug else BatchCollator(cfg.DATALOADER.SIZE_DIVISIBILITY)
     return _loader(cfg, dataset, GroupedBatchSampler(shard, groups, images_per_batch), collate)
+
+
+def _validation_loader(cfg, rank: int, world_size: int) -> DataLoader:
+    if not cfg.DATASETS.TEST:
+        raise ValueError("DATASETS.TEST is empty: name at least one dataset to test on during training")
+    transforms, images = build_transforms(cfg, is_train=False), image_settings(cfg)
+    (dataset,) = build_dataset(cfg.DATASETS.TEST, transforms, DatasetCatalog, True, cfg.DATASETS.ROOT, images)
+    images_per_batch = max(1, cfg.TEST.IMS_PER_BATCH // world_size)
+    # filled up, so that no process waits for the losses of another one's last batch
+    share = DistributedSampler(dataset, world_size, rank, shuffle=False)
+    batches = BatchSampler(share, images_per_batch, drop_last=False)
+    return _loader(cfg, dataset, batches, BatchCollator(cfg.DATALOADER.SIZE_DIVISIBILITY))
 
 
 def _loader(cfg, dataset, batch_sampler, collate) -> DataLoader:

@@ -10,12 +10,15 @@ averaged as probabilities. Heat maps of keypoints are averaged as logits, as Det
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from maskrcnn_benchmark.config import cfg as default_cfg
+from maskrcnn_benchmark.data.collate_batch import BBoxAugCollator
 from maskrcnn_benchmark.data.transforms import View, build_test_views
 from maskrcnn_benchmark.structures.bounding_box import FLIP_LEFT_RIGHT, BoxList
 from maskrcnn_benchmark.structures.boxlist_ops import cat_boxlist
@@ -128,3 +131,62 @@ def _mirrored_heat_maps(heat_maps: Tensor) -> Tensor:
 def make_bbox_aug(cfg, model: nn.Module) -> BBoxAug:
     """The model with the views of TEST.BBOX_AUG."""
     return BBoxAug(model, build_test_views(cfg), cfg.DATALOADER.SIZE_DIVISIBILITY)
+
+
+def im_detect_bbox_aug(model: nn.Module, images, device) -> list[BoxList]:
+    """Detect objects in PIL images with the views of TEST.BBOX_AUG of the global cfg, as the forks' function does."""
+    return make_bbox_aug(default_cfg, getattr(model, "module", model).to(device))(images)
+
+
+def takes_bbox_aug(place: int):
+    """Let a function of (model, data_loader, ...) take upstream's argument `bbox_aug`.
+
+    Upstream has it by position `place`, where the older forks have another argument: there a bool is bbox_aug.
+
+    - True: test with the views of TEST.BBOX_AUG of the global cfg.
+    - None, the default: do so if that cfg enables them and the loader gives original images, as one made under such a
+      cfg does.
+    - False: never.
+
+    A model that is wrapped in BBoxAug is left as it is.
+
+    Raises:
+        ValueError: bbox_aug does not fit the loader's images or TEST.BBOX_AUG of the global cfg.
+    """
+
+    def decorate(run):
+        @functools.wraps(run)
+        def with_bbox_aug(model, data_loader, *args, bbox_aug: bool | None = None, **kwargs):
+            if len(args) > place - 2 and isinstance(args[place - 2], bool):
+                bbox_aug, args = args[place - 2], (*args[: place - 2], *args[place - 1 :])
+            return run(_augmented(model, data_loader, bbox_aug), data_loader, *args, **kwargs)
+
+        return with_bbox_aug
+
+    return decorate
+
+
+def _augmented(model: nn.Module, data_loader, bbox_aug: bool | None) -> nn.Module:
+    originals = isinstance(getattr(data_loader, "collate_fn", None), BBoxAugCollator)
+    enabled = default_cfg.TEST.BBOX_AUG.ENABLED
+    if isinstance(model, BBoxAug) or (bbox_aug is None and not (originals and enabled)):
+        return model
+    if bbox_aug is False:
+        if not originals:
+            return model
+        raise ValueError(
+            "bbox_aug is False, but the loader was made with TEST.BBOX_AUG.ENABLED True and gives the original images. "
+            "Pass bbox_aug=cfg.TEST.BBOX_AUG.ENABLED of the cfg that the loader was made with."
+        )
+    if not enabled:
+        raise ValueError(
+            "bbox_aug is True, but TEST.BBOX_AUG.ENABLED is False in maskrcnn_benchmark.config.cfg, where the views "
+            "come from. Merge your file into that cfg, or wrap the model yourself: "
+            "maskrcnn_benchmark.engine.bbox_aug.make_bbox_aug(cfg, model)."
+        )
+    if not originals:
+        raise ValueError(
+            "bbox_aug is True, but the loader gives images that are resized already. Make it by make_data_loader(cfg, "
+            "is_train=False) with TEST.BBOX_AUG.ENABLED True."
+        )
+    return make_bbox_aug(default_cfg, getattr(model, "module", model))

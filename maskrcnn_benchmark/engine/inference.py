@@ -8,6 +8,7 @@ import os
 
 import torch
 
+from maskrcnn_benchmark.engine.bbox_aug import takes_bbox_aug
 from maskrcnn_benchmark.engine.progress import ProgressBar
 from maskrcnn_benchmark.evaluation import evaluate, save_predictions
 from maskrcnn_benchmark.structures.bounding_box import BoxList
@@ -17,6 +18,7 @@ from maskrcnn_benchmark.utils.timer import Timer, get_time_str
 logger = logging.getLogger("maskrcnn_benchmark.inference")
 
 
+@takes_bbox_aug(place=5)
 def inference(
     model: torch.nn.Module,
     data_loader,
@@ -79,6 +81,7 @@ def inference(
     )
 
 
+@takes_bbox_aug(place=3)
 def compute_on_dataset(
     model: torch.nn.Module,
     data_loader,

@@ -19,6 +19,7 @@ import torch
 
 from maskrcnn_benchmark.checkpoint.checkpointer import write_checkpoint
 from maskrcnn_benchmark.engine import rng_state
+from maskrcnn_benchmark.engine.fork_calls import takes_forks_arguments
 from maskrcnn_benchmark.engine.metrics_file import MetricsFile
 from maskrcnn_benchmark.engine.nonfinite import stop_at_nonfinite_loss
 from maskrcnn_benchmark.engine.progress import ProgressBar
@@ -32,6 +33,7 @@ BEST_NAME = "model_best.pth"
 logger = logging.getLogger("maskrcnn_benchmark.trainer")
 
 
+@takes_forks_arguments
 def do_train(
     model: torch.nn.Module,
     data_loader,

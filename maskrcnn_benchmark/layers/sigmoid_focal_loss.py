@@ -50,6 +50,10 @@ def sigmoid_focal_loss(logits: Tensor, targets: Tensor, gamma: float, alpha: flo
     return loss.sum() if reduction == "sum" else loss.mean()
 
 
+# The forks' names of (logits, targets, gamma, alpha) -> (N, K), one for each device; this one takes both.
+sigmoid_focal_loss_cuda = sigmoid_focal_loss_cpu = sigmoid_focal_loss
+
+
 class SigmoidFocalLoss(nn.Module):
     """The forks' module: sum of `sigmoid_focal_loss` over all locations and classes."""
 

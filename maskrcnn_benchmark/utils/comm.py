@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 
+from maskrcnn_benchmark.forks import is_pytorch_1_1_0_or_later  # noqa: F401
+
 
 def _initialised() -> bool:
     return dist.is_available() and dist.is_initialized()

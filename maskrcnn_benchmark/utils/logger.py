@@ -7,29 +7,50 @@ import os
 import sys
 
 FORMAT = "%(asctime)s %(name)s %(levelname)s: %(message)s"
+# Other names of the package (see fcos_core), by which programs ask for its lines.
+ALIASES = {"fcos_core": "maskrcnn_benchmark"}
+
+
+class _UnderAlias(logging.Formatter):
+    """Write the name of the package's loggers as `alias` instead of `name`."""
+
+    def __init__(self, alias: str, name: str):
+        super().__init__(FORMAT)
+        self.alias = alias
+        self.name = name
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.name == self.name or record.name.startswith(f"{self.name}."):
+            record = logging.makeLogRecord({**record.__dict__, "name": self.alias + record.name[len(self.name) :]})
+        return super().format(record)
 
 
 def setup_logger(name: str, save_dir: str, distributed_rank: int, filename: str = "log.txt") -> logging.Logger:
-    """Sends the lines of logger `name` and its children to stdout and, given a `save_dir`, to a file in it (appended).
+    """Send the lines of logger `name` and its children to stdout and, given a `save_dir`, to a file in it (appended).
 
-    Only rank 0 gets handlers. A second call replaces the handlers of the first, so no line comes twice.
+    Only rank 0 gets handlers. A second call replaces the handlers of the first, so no line comes twice. An alias of
+    the package, "fcos_core", gets the package's lines under that name.
     """
     logger = logging.getLogger(name)
-    logger.setLevel(logging.DEBUG)
+    loggers = [logger, logging.getLogger(ALIASES[name])] if name in ALIASES else [logger]
+    for each in loggers:
+        each.setLevel(logging.DEBUG)
     if distributed_rank > 0:
         return logger
-    _replace_handler(logger, "stdout", logging.StreamHandler(stream=sys.stdout))
+    formatter = _UnderAlias(name, ALIASES[name]) if name in ALIASES else logging.Formatter(FORMAT)
+    _replace_handler(loggers, "stdout", logging.StreamHandler(stream=sys.stdout), formatter)
     if save_dir:
         os.makedirs(save_dir, exist_ok=True)
-        _replace_handler(logger, "file", logging.FileHandler(os.path.join(save_dir, filename)))
+        _replace_handler(loggers, "file", logging.FileHandler(os.path.join(save_dir, filename)), formatter)
     return logger
 
 
-def _replace_handler(logger: logging.Logger, name: str, handler: logging.Handler) -> None:
-    handler.set_name(f"{logger.name}.{name}")
+def _replace_handler(loggers: list[logging.Logger], kind: str, handler: logging.Handler, formatter) -> None:
+    handler.set_name(f"{loggers[-1].name}.{kind}")
     handler.setLevel(logging.DEBUG)
-    handler.setFormatter(logging.Formatter(FORMAT))
-    for old in [h for h in logger.handlers if h.get_name() == handler.get_name()]:
-        logger.removeHandler(old)
-        old.close()  # a StreamHandler leaves its stream open
-    logger.addHandler(handler)
+    handler.setFormatter(formatter)
+    for logger in loggers:
+        for old in [h for h in logger.handlers if h.get_name() == handler.get_name()]:
+            logger.removeHandler(old)
+            old.close()  # a StreamHandler leaves its stream open
+        logger.addHandler(handler)

@@ -10,6 +10,7 @@ from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
 from maskrcnn_benchmark.data.datasets.coco_annotations import load_json, read_coco
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
+from maskrcnn_benchmark.forks import has_valid_annotation  # noqa: F401
 
 
 class COCODataset(BoxDataset):

@@ -55,13 +55,17 @@ def cell_anchors(
     return torch.tensor(corners.tolist(), dtype=torch.float32)
 
 
-class CellAnchors(nn.Module):
-    """L tensors (A, 4) as buffers "0", "1", ...: checkpoints hold them, and loading one restores them."""
+class BufferList(nn.Module):
+    """A list of tensors as buffers "0", "1", ...: checkpoints hold them, and loading one restores them."""
 
-    def __init__(self, anchors: list[torch.Tensor]):
+    def __init__(self, buffers=None):
         super().__init__()
-        for level, boxes in enumerate(anchors):
-            self.register_buffer(str(level), boxes)
+        self.extend(buffers or ())
+
+    def extend(self, buffers) -> BufferList:
+        for buffer in buffers:
+            self.register_buffer(str(len(self)), buffer)
+        return self
 
     def __len__(self) -> int:
         return len(self._buffers)
@@ -108,7 +112,7 @@ class AnchorGenerator(nn.Module):
         self.strides = tuple(anchor_strides)
         self.box_offset = box_offset
         self.straddle_thresh = straddle_thresh
-        self.cell_anchors = CellAnchors(
+        self.cell_anchors = BufferList(
             [
                 cell_anchors(stride, np.atleast_1d(size), aspect_ratios, rounding, at_cell_center, box_offset)
                 for stride, size in zip(self.strides, sizes, strict=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from maskrcnn_benchmark.forks import keep_only_positive_boxes  # noqa: F401
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.host_waits import true_indices
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import make_roi_mask_post_processor
