@@ -2,13 +2,16 @@
 
 Keys and defaults are the union of maskrcnn-benchmark's (with its VoVNet branch) and FCOS's, so that their files
 merge without an edit. Keys of our own are marked "(new)". MODEL.FCOS_ON is False here, True in both FCOS forks.
-The type of a default is the type of its key; see loading.py for what is accepted in its place.
+The type of a default is the type of its key; see loading.py for what is accepted in its place, rules.py for the values
+that a key may have, and accepted_keys.py for keys without effect.
 """
 
 from __future__ import annotations
 
 import os
 
+from .accepted_keys import add_fbnet
+from .defaults_dense import FCOS, RETINANET
 from .loading import CfgNode as CN
 
 _C = CN()
@@ -118,85 +121,12 @@ _C.MODEL.VOVNET.STAGE_OUT_CHANNELS = []
 _C.MODEL.VOVNET.BLOCKS_PER_STAGE = []
 _C.MODEL.VOVNET.LAYERS_PER_BLOCK = 0
 
-# FBNet is not supported; its keys are here so that its files merge.
-_C.MODEL.FBNET = CN()
-_C.MODEL.FBNET.ARCH = "default"
-_C.MODEL.FBNET.ARCH_DEF = ""
-_C.MODEL.FBNET.BN_TYPE = "bn"
-_C.MODEL.FBNET.SCALE_FACTOR = 1.0
-_C.MODEL.FBNET.WIDTH_DIVISOR = 1
-_C.MODEL.FBNET.DW_CONV_SKIP_BN = True
-_C.MODEL.FBNET.DW_CONV_SKIP_RELU = True
-_C.MODEL.FBNET.DET_HEAD_LAST_SCALE = 1.0
-_C.MODEL.FBNET.DET_HEAD_BLOCKS = []
-_C.MODEL.FBNET.DET_HEAD_STRIDE = 0
-_C.MODEL.FBNET.KPTS_HEAD_LAST_SCALE = 0.0
-_C.MODEL.FBNET.KPTS_HEAD_BLOCKS = []
-_C.MODEL.FBNET.KPTS_HEAD_STRIDE = 0
-_C.MODEL.FBNET.MASK_HEAD_LAST_SCALE = 0.0
-_C.MODEL.FBNET.MASK_HEAD_BLOCKS = []
-_C.MODEL.FBNET.MASK_HEAD_STRIDE = 0
-_C.MODEL.FBNET.RPN_HEAD_BLOCKS = 0
-_C.MODEL.FBNET.RPN_BN_TYPE = ""
+# Keys that are there so that other projects' files merge, FBNet's 18 among them.
+add_fbnet(_C.MODEL)
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Dense heads. NUM_CLASSES counts the background; -1 = take it from the training data.
-# ---------------------------------------------------------------------------------------------------------------------
-_C.MODEL.FCOS = CN()
-_C.MODEL.FCOS.NUM_CLASSES = 81
-# Strides of P3..P7 in pixels of the network input.
-_C.MODEL.FCOS.FPN_STRIDES = [8, 16, 32, 64, 128]
-# Largest distance, in pixels of the network input, from a location to a side of its box where P3 ends and P4 begins,
-# P4 and P5, P5 and P6, P6 and P7 (new; the forks have these numbers in the code).
-_C.MODEL.FCOS.SIZES_OF_INTEREST = [64, 128, 256, 512]
-# Probability of every class before training, by the bias of the classifier.
-_C.MODEL.FCOS.PRIOR_PROB = 0.01
-# Class probability (before the product with centreness) below which a location is dropped.
-_C.MODEL.FCOS.INFERENCE_TH = 0.05
-# IoU above which a box is suppressed.
-_C.MODEL.FCOS.NMS_TH = 0.6
-# Candidates kept per level and picture before NMS.
-_C.MODEL.FCOS.PRE_NMS_TOP_N = 1000
-_C.MODEL.FCOS.LOSS_ALPHA = 0.25
-_C.MODEL.FCOS.LOSS_GAMMA = 2.0
-# 3x3 convolutions of each tower.
-_C.MODEL.FCOS.NUM_CONVS = 4
-# Their channels (new); 0 = those of FPN.
-_C.MODEL.FCOS.TOWER_CHANNELS = 0
-# Upstream's improvements. Radius in strides around the box centre inside which locations are positive; 0 = whole box.
-_C.MODEL.FCOS.CENTER_SAMPLING_RADIUS = 0.0
-# "iou" (-log), "linear_iou" or "giou".
-_C.MODEL.FCOS.IOU_LOSS_TYPE = "iou"
-# Regress distances in strides, through relu, instead of pixels through exp.
-_C.MODEL.FCOS.NORM_REG_TARGETS = False
-# Centreness branch on the regression tower instead of the classification tower.
-_C.MODEL.FCOS.CENTERNESS_ON_REG = False
-_C.MODEL.FCOS.USE_DCN_IN_TOWER = False
-# The class loss is divided by "positives_and_images" (VoVNet-FCOS) or by "positives" (upstream FCOS) (new).
-_C.MODEL.FCOS.LOSS_NORMALIZER = "positives_and_images"
-
-_C.MODEL.RETINANET = CN()
-_C.MODEL.RETINANET.NUM_CLASSES = 81
-# Sides (pixels of the network input) and strides of the anchors of P3..P7; SCALES_PER_OCTAVE sizes each.
-_C.MODEL.RETINANET.ANCHOR_SIZES = (32, 64, 128, 256, 512)
-_C.MODEL.RETINANET.ASPECT_RATIOS = (0.5, 1.0, 2.0)
-_C.MODEL.RETINANET.ANCHOR_STRIDES = (8, 16, 32, 64, 128)
-_C.MODEL.RETINANET.STRADDLE_THRESH = 0
-_C.MODEL.RETINANET.OCTAVE = 2.0
-_C.MODEL.RETINANET.SCALES_PER_OCTAVE = 3
-# P6 from C5, or from P5; read by FPN for FCOS as well.
-_C.MODEL.RETINANET.USE_C5 = True
-_C.MODEL.RETINANET.NUM_CONVS = 4
-_C.MODEL.RETINANET.BBOX_REG_WEIGHT = 4.0
-_C.MODEL.RETINANET.BBOX_REG_BETA = 0.11
-_C.MODEL.RETINANET.PRE_NMS_TOP_N = 1000
-_C.MODEL.RETINANET.FG_IOU_THRESHOLD = 0.5
-_C.MODEL.RETINANET.BG_IOU_THRESHOLD = 0.4
-_C.MODEL.RETINANET.LOSS_ALPHA = 0.25
-_C.MODEL.RETINANET.LOSS_GAMMA = 2.0
-_C.MODEL.RETINANET.PRIOR_PROB = 0.01
-_C.MODEL.RETINANET.INFERENCE_TH = 0.05
-_C.MODEL.RETINANET.NMS_TH = 0.4
+# The dense heads, one-stage detectors: defaults_dense.py.
+_C.MODEL.FCOS = FCOS
+_C.MODEL.RETINANET = RETINANET
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Region proposals
