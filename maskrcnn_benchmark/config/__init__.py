@@ -3,5 +3,6 @@
 from .checks import check_values
 from .defaults import _C as cfg
 from .loading import CfgNode
+from .notes import notes
 
-__all__ = ["cfg", "CfgNode", "check_values"]
+__all__ = ["cfg", "CfgNode", "check_values", "notes"]

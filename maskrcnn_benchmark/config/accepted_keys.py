@@ -29,7 +29,7 @@ FBNET = {
 WITHOUT_EFFECT = {
     "AMP_VERBOSE": "torch.amp, in place of apex, prints nothing",
     "PATHS_CATALOG": "catalogs in Python are never executed; any other value is refused when it is merged",
-    "MODEL.BACKBONE.USE_GN": "FCOS's code never read it; MODEL.BACKBONE.NORM, RESNETS.TRANS_FUNC and VOVNET.USE_GN decide",
+    "MODEL.BACKBONE.USE_GN": "FCOS's code never read it; BACKBONE.NORM, RESNETS.TRANS_FUNC and VOVNET.USE_GN decide",
     "MODEL.RETINANET.STRADDLE_THRESH": "as in the forks, RetinaNet trains all anchors, also those across the border",
     "MODEL.ROI_HEADS.USE_FPN": "the forks' code never read it; the POOLER_SCALES of the heads decide",
     "MODEL.ROI_KEYPOINT_HEAD.MLP_HEAD_DIM": "the head has convolutions only, see CONV_LAYERS",

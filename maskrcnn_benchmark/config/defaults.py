@@ -12,6 +12,7 @@ import os
 
 from .accepted_keys import add_fbnet
 from .defaults_dense import FCOS, RETINANET
+from .defaults_semantic import DEEPLAB, PANOPTIC_FPN, SEM_SEG_HEAD
 from .loading import CfgNode as CN
 
 _C = CN()
@@ -145,11 +146,12 @@ _C.MODEL.RPN.FG_IOU_THRESHOLD = 0.7
 _C.MODEL.RPN.BG_IOU_THRESHOLD = 0.3
 _C.MODEL.RPN.BATCH_SIZE_PER_IMAGE = 256
 _C.MODEL.RPN.POSITIVE_FRACTION = 0.5
-# Per level and picture, before and after NMS.
+# Per level and image, before and after NMS. Of all counts *_TOP_N* and DETECTIONS_PER_IMG, 0 and -1 mean no limit.
 _C.MODEL.RPN.PRE_NMS_TOP_N_TRAIN = 12000
 _C.MODEL.RPN.PRE_NMS_TOP_N_TEST = 6000
 _C.MODEL.RPN.POST_NMS_TOP_N_TRAIN = 2000
 _C.MODEL.RPN.POST_NMS_TOP_N_TEST = 1000
+# Of all NMS thresholds, 0 and less suppress nothing.
 _C.MODEL.RPN.NMS_THRESH = 0.7
 _C.MODEL.RPN.MIN_SIZE = 0
 # Over all levels together; in training per batch of a process, or per picture.
@@ -224,51 +226,10 @@ _C.MODEL.ROI_KEYPOINT_HEAD.RESOLUTION = 14
 _C.MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES = 17
 _C.MODEL.ROI_KEYPOINT_HEAD.SHARE_BOX_FEATURE_EXTRACTOR = True
 
-# Semantic maps, and what META_ARCHITECTURE PanopticFPN has besides them (new; names and defaults are detectron2's).
-_C.MODEL.SEM_SEG_HEAD = CN()
-# Classes of the semantic map; in a panoptic model class 0 is all things. -1 = take it from the training data.
-_C.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 54
-# Panoptic FPN: channels of its convolutions, and their norm: "GN", "BN", "SyncBN" or "" for none.
-_C.MODEL.SEM_SEG_HEAD.CONVS_DIM = 128
-_C.MODEL.SEM_SEG_HEAD.NORM = "GN"
-_C.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT = 1.0
-# SemanticSegmentor: "cross_entropy", "dice", "cross_entropy_dice" (their sum) or "hard_examples"; see semantic/loss.py.
-_C.MODEL.SEM_SEG_HEAD.LOSS = "cross_entropy"
-# A factor for every class in the cross entropy; () = 1 each.
-_C.MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS = ()
-# "hard_examples": pixels whose class has less than this probability count, and in any case this part of all.
-_C.MODEL.SEM_SEG_HEAD.HARD_PROBABILITY = 0.7
-_C.MODEL.SEM_SEG_HEAD.HARD_FRACTION = 0.0625
-
-# DeepLabV3's head, of META_ARCHITECTURE SemanticSegmentor (new). The body's stride is BACKBONE.OUTPUT_STRIDE.
-_C.MODEL.DEEPLAB = CN()
-# Channels of every branch of the spatial pyramid pooling, and dilations of its 3x3 convolutions: 6, 12, 18 at output
-# stride 16, twice that at 8.
-_C.MODEL.DEEPLAB.CHANNELS = 256
-_C.MODEL.DEEPLAB.RATES = (6, 12, 18)
-# Probability of dropping a value after it.
-_C.MODEL.DEEPLAB.DROPOUT = 0.0
-# "FrozenBN", "BN", "SyncBN" or "GN"; what it adds to the variance (not GN, see GROUP_NORM), weight of a batch's
-# statistics.
-_C.MODEL.DEEPLAB.NORM = "BN"
-_C.MODEL.DEEPLAB.NORM_EPS = 1e-5
-_C.MODEL.DEEPLAB.NORM_MOMENTUM = 0.1
-# Another 3x3 convolution, norm and ReLU before the classifier (torchvision's).
-_C.MODEL.DEEPLAB.EXTRA_CONV = False
-# Upsampling takes the corner points, not the corners of the outer points, for the corners of the image.
-_C.MODEL.DEEPLAB.ALIGN_CORNERS = True
-# DeepLabV3+: join the body's map of stride 4, reduced to so many channels, before the classifier.
-_C.MODEL.DEEPLAB.DECODER = False
-_C.MODEL.DEEPLAB.DECODER_LOW_LEVEL_CHANNELS = 48
-_C.MODEL.PANOPTIC_FPN = CN()
-# Factor of the losses of box and mask head.
-_C.MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT = 1.0
-# Left out, in the original picture: instances below this score, or of which surer ones cover more than OVERLAP_THRESH,
-# and stuff of fewer pixels.
-_C.MODEL.PANOPTIC_FPN.COMBINE = CN()
-_C.MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH = 0.5
-_C.MODEL.PANOPTIC_FPN.COMBINE.OVERLAP_THRESH = 0.5
-_C.MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT = 4096
+# Semantic maps: defaults_semantic.py.
+_C.MODEL.SEM_SEG_HEAD = SEM_SEG_HEAD
+_C.MODEL.DEEPLAB = DEEPLAB
+_C.MODEL.PANOPTIC_FPN = PANOPTIC_FPN
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Input. Sizes in pixels: the shorter side becomes MIN_SIZE unless the longer one would pass MAX_SIZE.

@@ -1,7 +1,7 @@
 """MODEL.FCOS and MODEL.RETINANET: the dense heads' part of the configuration tree.
 
-NUM_CLASSES counts the background; -1 = take it from the training data. In counts (*_TOP_N) 0 and -1 mean no limit; an NMS
-threshold of 0 or less suppresses nothing.
+NUM_CLASSES counts the background; -1 = take it from the training data. In counts (*_TOP_N) 0 and -1 mean no limit; an
+NMS threshold of 0 or less suppresses nothing.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from pathlib import PurePath
 import yacs.config
 
 from . import yaml_files
-from .errors import UnknownNameError, nearest
+from .errors import UnknownNameError, nearest, shorten
 from .foreign_catalog import inline_equivalent
 from .paths_catalog import check_entries
 from .values import Mismatch, convert, literal
@@ -23,8 +23,16 @@ _CATALOG = "PATHS_CATALOG"
 _OWN_CATALOGS = {(package, "config", "paths_catalog.py") for package in ("maskrcnn_benchmark", "fcos_core")}
 
 
+# What a key that is new in the tree may hold.
+_NEW_VALUES = (str, int, float, bool, list, tuple, type(None))
+
+
 class CfgNode(yacs.config.CfgNode):
-    """A section of the tree. Keys are attributes; `clone`, `freeze`, `defrost` and `str` are yacs's.
+    """A section of the tree. Keys are attributes; `clone`, `freeze` and `defrost` are yacs's.
+
+    Sections of a client's own are yacs's or these nodes, assigned to an attribute. `set_new_allowed(True)` lets files
+    and lists add keys, which have no type yet. `register_deprecated_key` names keys that are ignored, with a warning;
+    `register_renamed_key`, keys whose error says the new name. Both are called on the node that is merged into.
 
     Merging raises:
         UnknownNameError (a KeyError): a key that the tree does not have.
@@ -46,10 +54,11 @@ class CfgNode(yacs.config.CfgNode):
         cfg_list = list(cfg_list)
         if len(cfg_list) % 2:
             joined = [str(item) for item in cfg_list if "=" in str(item)]
-            hint = f" Write a space instead of '=' in {joined[0]!r}." if joined else ""
+            hint = f" Write a space instead of '=' in {shorten(joined[0], 200)!r}." if joined else ""
+            given = shorten(" ".join(map(str, cfg_list)))
             raise ValueError(
                 f"{source}: keys and values come in pairs, KEY VALUE KEY VALUE ..., but these are "
-                f"{len(cfg_list)}: {' '.join(map(str, cfg_list))}.{hint}"
+                f"{len(cfg_list)}: {given}.{hint}"
             )
         changes = {}
         for key, value in zip(cfg_list[0::2], cfg_list[1::2], strict=True):
@@ -63,6 +72,10 @@ class CfgNode(yacs.config.CfgNode):
     def dump(self, **kwargs) -> str:
         """The tree as YAML; merging it back gives the same tree. Keyword arguments are those of yaml.dump."""
         return yaml_files.dump(_plain(self), **kwargs)
+
+    def __str__(self) -> str:
+        """The tree as YAML, one key a line; merging it back gives the same tree."""
+        return yaml_files.dump(_plain(self), inline_lists=True, width=10**6, allow_unicode=True).rstrip("\n")
 
     @classmethod
     def _load_cfg_from_yaml_str(cls, str_obj):
@@ -83,15 +96,15 @@ class CfgNode(yacs.config.CfgNode):
         node = self
         for i, part in enumerate(path):
             if not isinstance(node, dict) or part not in node:
-                raise UnknownNameError(self._unknown(path[: i + 1], path, value, source))
+                return self._checked_missing(node, path, i + 1, value, source)
             node = node[part]
         key = ".".join(path)
-        if isinstance(node, CfgNode):
+        if isinstance(node, yacs.config.CfgNode):
             if isinstance(value, str):
                 value = literal(value)
             if not isinstance(value, dict):
-                keys = ", ".join(list(node)[:4])
-                raise ValueError(f"{source}: {key} is a section with keys ({keys}, ...), not {_shown(value)}.")
+                keys = f"with keys ({', '.join(list(node)[:4])}, ...)" if node else "without keys"
+                raise ValueError(f"{source}: {key} is a section {keys}, not {_shown(value)}.")
             return self._checked(value, source, tuple(path))
         if key in _DATASETS:
             value = check_entries(literal(value) if isinstance(value, str) else value, f"{source}: {key}")
@@ -100,9 +113,46 @@ class CfgNode(yacs.config.CfgNode):
                 value = convert(value, node, any_number=key in _ANY_NUMBER)
             except Mismatch as error:
                 raise ValueError(
-                    f"{source}: {key} should be {error}, but is {_shown(value)}. Its default is {node!r}."
+                    f"{source}: {key} should be {error}, but is {_shown(value)}. Its default is {_shown(node)}."
                 ) from None
         return {tuple(path): value}
+
+    def _checked_missing(self, node, path: list[str], found: int, value, source: str):
+        """The changes for a key that the tree lacks: none for a deprecated one, itself where new keys are allowed.
+
+        Args:
+            node: the deepest section (or value) of the path that there is.
+            found: the length of the path up to the first missing name.
+        """
+        for length in range(found, len(path) + 1):
+            key = ".".join(path[:length])
+            if self.key_is_deprecated(key):  # yacs logs it
+                return {}
+            if self.key_is_renamed(key):
+                raise UnknownNameError(shorten(f"{source}: {self._renamed(key)}"))
+        if isinstance(value, dict) and (self._old_names_below(path) or _is_open(node)):
+            changes = self._checked(value, source, tuple(path))
+            return changes or ({tuple(path): CfgNode(new_allowed=True)} if _is_open(node) else {})
+        if not _is_open(node):
+            raise UnknownNameError(shorten(self._unknown(path[:found], path, value, source)))
+        value = literal(value) if isinstance(value, str) else value
+        if not isinstance(value, _NEW_VALUES):
+            raise ValueError(
+                f"{source}: the new key {'.'.join(path)} is {_shown(value)}; it should be text, a number, True, False, "
+                "a list or nothing."
+            )
+        return {tuple(path): value}
+
+    def _old_names_below(self, path: list[str]) -> bool:
+        """Whether deprecated or renamed keys are registered in a section that the tree lacks."""
+        section = ".".join(path) + "."
+        names = self.__dict__[self.DEPRECATED_KEYS] | self.__dict__[self.RENAMED_KEYS].keys()
+        return any(name.startswith(section) for name in names)
+
+    def _renamed(self, key: str) -> str:
+        new = self.__dict__[self.RENAMED_KEYS][key]
+        new, note = new if isinstance(new, tuple) else (new, "")
+        return f"{key} was renamed to {new}; write that instead." + (f" {note}" if note else "")
 
     def _unknown(self, missing: list[str], path: list[str], value, source: str) -> str:
         known = list(_names(self))
@@ -128,8 +178,14 @@ class CfgNode(yacs.config.CfgNode):
         for path, value in changes.items():
             node = self
             for part in path[:-1]:
+                if not isinstance(node.get(part), yacs.config.CfgNode):
+                    node[part] = CfgNode(new_allowed=True)
                 node = node[part]
             node[path[-1]] = value
+
+
+def _is_open(node) -> bool:
+    return isinstance(node, yacs.config.CfgNode) and node.is_new_allowed()
 
 
 def _shown(value) -> str:
@@ -140,7 +196,7 @@ def _shown(value) -> str:
 def _names(node: dict, prefix: str = ""):
     for key, value in node.items():
         yield prefix + key
-        if isinstance(value, CfgNode):
+        if isinstance(value, yacs.config.CfgNode):
             yield from _names(value, f"{prefix}{key}.")
 
 

@@ -72,8 +72,12 @@ def _number(value, default, any_number):
             pass
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise Mismatch(wanted)
+    try:
+        as_float = float(value)
+    except OverflowError:
+        raise Mismatch(f"{wanted} of fewer digits") from None
     if not whole:
-        return float(value)
+        return as_float
     if value == value and abs(value) != float("inf") and int(value) == value:
         return int(value)
     if any_number:

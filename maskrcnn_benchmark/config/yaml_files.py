@@ -7,17 +7,47 @@ import re
 
 import yaml
 
-from .errors import nearest
+from .errors import nearest, shorten
 
 BASE_KEY = "_BASE_"
 
-# YAML 1.1 takes 1e-3 and 1.5e3 for strings: it wants a dot and a signed exponent.
-_EXPONENT = re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
+# Bounds on a file, far above any config: without them, a small file can keep the reader busy for hours.
+MAX_BYTES = 2**20
+MAX_NODES = 20_000  # keys, values and lists, what aliases repeat included; about three seconds
+MAX_DEPTH = 50
+MAX_DIGITS = 100  # characters of a number
+
+# YAML 1.1 takes 1e-3 and 1.5e3 for strings: it requires a dot and a signed exponent. No two parts of the pattern match
+# the same digits, so that the time is linear.
+_EXPONENT = re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
 _FLOAT_TAG = "tag:yaml.org,2002:float"
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, refusing a key that a mapping holds twice (YAML would let the last one win)."""
+    """The safe loader within the bounds above. It refuses a key that a mapping holds twice; YAML lets the last win."""
+
+    def __init__(self, stream):
+        super().__init__(stream)
+        self._nodes = self._depth = 0
+        self._sizes: dict[yaml.Node, int | None] = {}  # nodes that are finished, and None for those around this one
+
+    def compose_node(self, parent, index):
+        mark = self.peek_event().start_mark
+        if self._depth >= MAX_DEPTH:
+            raise yaml.composer.ComposerError(None, None, f"more than {MAX_DEPTH} levels of lists and keys", mark)
+        alias = self.check_event(yaml.AliasEvent)
+        self._depth += 1
+        before = self._nodes
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if alias and node not in self._sizes:
+            raise yaml.composer.ComposerError(None, None, "an alias stands inside what it repeats", mark)
+        self._nodes += self._sizes[node] if alias else 1
+        if self._nodes > MAX_NODES:
+            problem = f"more than {MAX_NODES} keys and values, what aliases (*name) repeat included"
+            raise yaml.composer.ComposerError(None, None, problem, mark)
+        self._sizes.setdefault(node, self._nodes - before)
+        return node
 
     def construct_mapping(self, node, deep=False):
         if isinstance(node, yaml.MappingNode):
@@ -29,6 +59,21 @@ class _Loader(yaml.SafeLoader):
                     raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
         return super().construct_mapping(node, deep)
 
+    def construct_number(self, node):
+        if len(node.value) > MAX_DIGITS:
+            problem = f"a number of {len(node.value)} characters; {MAX_DIGITS} is the most"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        is_float = node.tag == _FLOAT_TAG
+        try:
+            return self.construct_yaml_float(node) if is_float else self.construct_yaml_int(node)
+        except (ValueError, IndexError):
+            problem = f"{node.value!r} is not a number"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
+
+
+for _tag in (_FLOAT_TAG, "tag:yaml.org,2002:int"):
+    _Loader.add_constructor(_tag, _Loader.construct_number)
+
 
 class _Dumper(yaml.SafeDumper):
     """The safe dumper, quoting a string that the loader above would read as a number, and without &anchors."""
@@ -37,13 +82,20 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+class _InlineDumper(_Dumper):
+    """The same, with every list in one line."""
+
+    def represent_sequence(self, tag, sequence, flow_style=None):
+        return super().represent_sequence(tag, sequence, flow_style=True)
+
+
 _Loader.add_implicit_resolver(_FLOAT_TAG, _EXPONENT, list("-+.0123456789"))
 _Dumper.add_implicit_resolver(_FLOAT_TAG, _EXPONENT, list("-+.0123456789"))
 
 
-def dump(tree: dict, **kwargs) -> str:
+def dump(tree: dict, *, inline_lists: bool = False, **kwargs) -> str:
     """`tree` as YAML text that `parse` reads back to the same values (tuples come back as lists)."""
-    return yaml.dump(tree, Dumper=_Dumper, **kwargs)
+    return yaml.dump(tree, Dumper=_InlineDumper if inline_lists else _Dumper, **kwargs)
 
 
 def parse(text: str, source: str) -> dict:
@@ -53,19 +105,38 @@ def parse(text: str, source: str) -> dict:
         ValueError: malformed, empty, not a mapping, a key twice, or a tag that would build a Python object.
             `source` names the file in the message.
     """
+    if len(text) > MAX_BYTES:
+        raise ValueError(f"{source} has {len(text)} characters; a config has at most {MAX_BYTES}. Is it another file?")
     try:
         tree = yaml.load(text, Loader=_Loader)
-    except yaml.constructor.ConstructorError as error:
+    except (yaml.constructor.ConstructorError, yaml.composer.ComposerError) as error:
         where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         hint = ". Nothing in a config is executed: write plain values" if "tag" in str(error.problem) else ""
-        raise ValueError(f"{source}{where}: {error.problem}{hint}.") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{source} is not well-formed YAML: {error}") from None
+        raise ValueError(shorten(f"{source}{where}: {error.problem}{hint}.")) from None
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
+        tab = _line_with_tab(text, error)
+        if tab is not None:
+            raise ValueError(
+                f"{source}, line {tab + 1}: a tab; YAML allows spaces only, for indentation and after the colon of a "
+                "key. Replace it by spaces."
+            ) from None
+        raise ValueError(shorten(f"{source} is not well-formed YAML: {error}")) from None
     if tree is None:
         raise ValueError(f"{source} holds no keys (it is empty, or all of it is commented out).")
     if not isinstance(tree, dict):
         raise ValueError(f"{source} should hold KEY: VALUE lines, but is a {type(tree).__name__}: {str(tree)[:60]!r}.")
     return tree
+
+
+def _line_with_tab(text: str, error) -> int | None:
+    """The number of the line, from 0, whose tab made the parser give up."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return None
+    lines = text.splitlines()
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    indentation = line[: len(line) - len(line.lstrip())]
+    return mark.line if "'\\t'" in str(getattr(error, "problem", "")) or "\t" in indentation else None
 
 
 def read_chain(path: str | os.PathLike) -> list[tuple[str, dict]]:
@@ -116,6 +187,6 @@ def _read(path: str, named_by: str) -> str:
         raise ValueError(f"config file {path} is not a file{because}.")
     try:
         with open(path, encoding="utf-8") as file:
-            return file.read()
+            return file.read(MAX_BYTES + 1)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a text file in UTF-8: {error}.") from None

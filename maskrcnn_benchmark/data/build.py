@@ -8,6 +8,7 @@ import sys
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
+from maskrcnn_benchmark.config.checks import check_values
 from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
 from maskrcnn_benchmark.data import datasets as dataset_classes
 from maskrcnn_benchmark.data.collate_batch import BatchCollator, BBoxAugCollator
@@ -149,6 +150,7 @@ def make_data_loader(
     Raises:
         ValueError: batch size and number of processes do not fit, or a data set cannot be used (see there).
     """
+    check_values(cfg, is_train=is_train)
     rank, world_size = (comm.get_rank(), comm.get_world_size()) if is_distributed else (0, 1)
     if is_for_period and not is_train:
         return _validation_loader(cfg, rank, world_size)

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from maskrcnn_benchmark.config import cfg as default_cfg
-from maskrcnn_benchmark.config import check_values
+from maskrcnn_benchmark.config import check_values, notes
 from maskrcnn_benchmark.engine.rendezvous import fresh_store
 from maskrcnn_benchmark.native.collect_env import collect_env_info
 from maskrcnn_benchmark.utils.comm import get_rank, get_world_size, is_main_process
@@ -84,6 +84,8 @@ def start(cfg, args: argparse.Namespace, log_dir: str) -> logging.Logger:
     if args.config_file:
         with open(os.path.expanduser(args.config_file), encoding="utf-8") as f:
             logger.info("Loaded configuration file %s\n%s", args.config_file, f.read())
+    for note in notes(cfg, default_cfg):
+        logger.warning(note)
     logger.info("Running with config:\n%s", cfg)
     return logger
 

@@ -86,9 +86,7 @@ def test_every_file_of_the_forks_merges_to_its_recorded_values(tmp_path, style):
 
 # Ours -> the fork's file of that name.
 PUBLISHED = {source["path"] for entry in FILES for source in entry["sources"]}
-SHIPPED = sorted(
-    path for path in (ROOT / "configs").rglob("*.yaml") if path.relative_to(ROOT).as_posix() in PUBLISHED
-)
+SHIPPED = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.relative_to(ROOT).as_posix() in PUBLISHED)
 # Where the forks differ, the first of these that has the file counts.
 FORKS = (
     "vov-net/VoVNet-Detectron",

@@ -80,6 +80,22 @@ def test_dump_reloads_to_the_same_tree(tree, write):
     assert again.OUTPUT_DIR == "1e5"
 
 
+@pytest.mark.parametrize("form", [str, CfgNode.dump])
+def test_the_printed_config_merges_back_as_it_stands(tree, write, form):
+    tree.merge_from_list(
+        [
+            *("OUTPUT_DIR", "some folder/äöü: #1", "MODEL.WEIGHT", "'1e5'", "SOLVER.BASE_LR", "1e-5"),
+            *("DATASETS.TRAIN", [BLOCK, "coco_2014_train"], "SOLVER.STEPS", [1, 2]),
+            *("TEST.EXPECTED_RESULTS", [["bbox", "AP", [0.5, 0.01]]]),
+        ]
+    )
+    again = cfg.clone()
+    again.merge_from_file(write(form(tree)))
+    assert again == tree
+    assert "  TRAIN: [{ANNOTATIONS: bees/train.json, FORMAT: coco, " in str(tree)  # one key a line
+    assert "\n  STEPS: [1, 2]\n" in str(tree)
+
+
 # _BASE_
 
 
@@ -253,7 +269,9 @@ def test_a_refused_merge_changes_nothing(tree, write):
         ("", "holds no keys"),
         ("# MODEL:\n", "holds no keys"),
         ("MODEL: {DEVICE: cpu", "not well-formed"),
-        ("MODEL:\n\tDEVICE: cpu", "not well-formed"),
+        ("MODEL:\n\tDEVICE: cpu", "line 2: a tab; YAML allows spaces only"),
+        ("MODEL:\n  DEVICE: cpu\n\tMASK_ON: True", "line 3: a tab"),
+        ("MODEL:\n  DEVICE:\tcpu", "line 2: a tab"),
         ("- MODEL", "KEY: VALUE"),
         ("just words", "KEY: VALUE"),
         ("SEED: 1\nMODEL: {}\nSEED: 2", "line 3: key 'SEED' is already in line 1"),

@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from maskrcnn_benchmark.config.checks import check_values
 from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.layers.conv import Conv2d
 from maskrcnn_benchmark.modeling import registry
@@ -116,11 +117,12 @@ def build_detection_model(cfg):
     """The model that MODEL.META_ARCHITECTURE and the keys below it describe, on the CPU, freshly initialised.
 
     Raises:
-        ValueError: there is no such meta architecture, or a part of it cannot be built.
+        ValueError: there is no such meta architecture, a value is out of its key's range, or a part cannot be built.
     """
     name = cfg.MODEL.META_ARCHITECTURE
     if name not in META_ARCHITECTURES:
         raise ValueError(f"MODEL.META_ARCHITECTURE is {name!r}; known are {', '.join(META_ARCHITECTURES)}")
+    check_values(cfg)
     model = META_ARCHITECTURES[name](cfg)
     for module in model.modules():
         if isinstance(module, Conv2d):

@@ -1,0 +1,155 @@
+"""Keys that do not go together. Each check looks at the parts that the config uses and says what is wrong, or None."""
+
+from __future__ import annotations
+
+# Side of the predicted masks or heat maps per pooled bin, by extractor and predictor; others are not checked.
+_SCALES_OF_MAPS = {
+    ("MASK", "MaskRCNNFPNFeatureExtractor", "MaskRCNNC4Predictor"): 2,
+    ("MASK", "MaskRCNNFPNFeatureExtractor", "MaskRCNNConv1x1Predictor"): 1,
+    ("KEYPOINT", "KeypointRCNNFeatureExtractor", "KeypointRCNNPredictor"): 4,
+}
+COCO_KEYPOINTS = 17
+
+
+def dense_heads(cfg) -> str | None:
+    model = cfg.MODEL
+    if model.FCOS_ON and model.RETINANET_ON:
+        return "MODEL.FCOS_ON and MODEL.RETINANET_ON are both True; a model has one dense head. Set one to False."
+    if model.FCOS_ON and not model.RPN_ONLY:
+        return "MODEL.FCOS_ON is True and MODEL.RPN_ONLY False: FCOS has no second stage. Set RPN_ONLY True."
+    return None
+
+
+def heads_of_regions(cfg) -> str | None:
+    model = cfg.MODEL
+    dense = [key for key in ("RETINANET_ON", "FCOS_ON") if model[key]]
+    unused = [key for key in ("MASK_ON", "KEYPOINT_ON", "CASCADE_ON") if model[key]]
+    if dense and unused:
+        return (
+            f"MODEL.{unused[0]} is True and MODEL.{dense[0]} too: that model has no second stage, so no such head. Set "
+            "one of them to False."
+        )
+    if model.CASCADE_ON and model.KEYPOINT_ON:
+        return "MODEL.CASCADE_ON and MODEL.KEYPOINT_ON are True, but a cascade has no keypoint head; set one to False."
+    return None
+
+
+def anchors(cfg) -> str | None:
+    if cfg.MODEL.FCOS_ON:
+        return _lengths(cfg, "MODEL.FCOS.FPN_STRIDES", "MODEL.FCOS.SIZES_OF_INTEREST", "one size fewer than strides", 1)
+    if cfg.MODEL.RETINANET_ON:
+        return _lengths(cfg, "MODEL.RETINANET.ANCHOR_SIZES", "MODEL.RETINANET.ANCHOR_STRIDES", "one entry per level")
+    if cfg.MODEL.RPN.USE_FPN:
+        wanted = "with MODEL.RPN.USE_FPN, one entry per level"
+        return _lengths(cfg, "MODEL.RPN.ANCHOR_SIZES", "MODEL.RPN.ANCHOR_STRIDE", wanted)
+    if len(cfg.MODEL.RPN.ANCHOR_STRIDE) != 1:
+        return (
+            f"MODEL.RPN.ANCHOR_STRIDE is {tuple(cfg.MODEL.RPN.ANCHOR_STRIDE)}; without MODEL.RPN.USE_FPN there is one "
+            "map and one stride. Set USE_FPN True, or give one stride."
+        )
+    return None
+
+
+def _lengths(cfg, first: str, second: str, wanted: str, more: int = 0) -> str | None:
+    """The first list has to have `more` entries more than the second."""
+    one, other = (list(value_of(cfg, key)) for key in (first, second))
+    if len(one) == len(other) + more:
+        return None
+    return f"{first} is {one} and {second} {other}: {len(one)} and {len(other)} entries; wanted {wanted}. Set both."
+
+
+def thresholds(cfg) -> str | None:
+    model = cfg.MODEL
+    sections = ["RETINANET"] if model.RETINANET_ON else [] if model.FCOS_ON else ["RPN", "ROI_HEADS"]
+    for name in sections:
+        low, high = model[name].BG_IOU_THRESHOLD, model[name].FG_IOU_THRESHOLD
+        if low > high:
+            return (
+                f"MODEL.{name}.BG_IOU_THRESHOLD is {low} and FG_IOU_THRESHOLD {high}: what overlaps less than the "
+                "former is background, what overlaps as much as the latter foreground. Set BG_IOU_THRESHOLD to at most "
+                "FG_IOU_THRESHOLD."
+            )
+    return None
+
+
+def cascade(cfg) -> str | None:
+    node = cfg.MODEL.CASCADE
+    lengths = [len(node.IOU_THRESHOLDS), len(node.BBOX_REG_WEIGHTS), len(node.LOSS_WEIGHTS)]
+    if cfg.MODEL.CASCADE_ON and len(set(lengths)) > 1:
+        return (
+            f"MODEL.CASCADE has {lengths[0]} IOU_THRESHOLDS, {lengths[1]} BBOX_REG_WEIGHTS and {lengths[2]} "
+            "LOSS_WEIGHTS; wanted one of each per stage. Make them equally long."
+        )
+    return None
+
+
+def group_norm(cfg) -> str | None:
+    node = cfg.MODEL.GROUP_NORM
+    if (node.DIM_PER_GP == -1) == (node.NUM_GROUPS == -1):
+        return (
+            f"MODEL.GROUP_NORM.DIM_PER_GP is {node.DIM_PER_GP} and NUM_GROUPS {node.NUM_GROUPS}: one of them decides. "
+            "Set the other one to -1."
+        )
+    return None
+
+
+def sizes_of_maps(cfg) -> str | None:
+    model = cfg.MODEL
+    for name in ("MASK", "KEYPOINT"):
+        node = model[f"ROI_{name}_HEAD"]
+        scale = _SCALES_OF_MAPS.get((name, node.FEATURE_EXTRACTOR, node.PREDICTOR))
+        if not model[f"{name}_ON"] or scale is None or node.SHARE_BOX_FEATURE_EXTRACTOR:
+            continue
+        if node.RESOLUTION != scale * node.POOLER_RESOLUTION:
+            return (
+                f"MODEL.ROI_{name}_HEAD.RESOLUTION is {node.RESOLUTION}, but {node.FEATURE_EXTRACTOR} and "
+                f"{node.PREDICTOR} make maps of {scale} x POOLER_RESOLUTION {node.POOLER_RESOLUTION} points a side. "
+                f"Set RESOLUTION to {scale * node.POOLER_RESOLUTION}."
+            )
+    return None
+
+
+def test_time_augmentation(cfg) -> str | None:
+    aug, model = cfg.TEST.BBOX_AUG, cfg.MODEL
+    if not aug.ENABLED:
+        return None
+    if model.META_ARCHITECTURE != "GeneralizedRCNN":
+        return (
+            f"TEST.BBOX_AUG.ENABLED is True and MODEL.META_ARCHITECTURE {model.META_ARCHITECTURE!r}: detections of "
+            "several views are joined, maps of classes are not. Set ENABLED to False; a SemanticSegmentor has "
+            "TEST.SEMANTIC.SCALES and H_FLIP."
+        )
+    if model.RPN_ONLY and not (model.RETINANET_ON or model.FCOS_ON):
+        return (
+            "TEST.BBOX_AUG.ENABLED is True and MODEL.RPN_ONLY too: detections of several views are joined, proposals "
+            "are not. Set one of them to False."
+        )
+    mirrored = aug.H_FLIP or (aug.SCALE_H_FLIP and len(aug.SCALES) > 0)
+    points = model.ROI_KEYPOINT_HEAD.NUM_CLASSES
+    if mirrored and model.KEYPOINT_ON and points != COCO_KEYPOINTS:
+        return (
+            f"TEST.BBOX_AUG mirrors images, and MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES is {points}: which keypoints are "
+            f"opposite to each other is known of COCO's {COCO_KEYPOINTS} only. Set TEST.BBOX_AUG.H_FLIP and "
+            "SCALE_H_FLIP to False."
+        )
+    return None
+
+
+COMBINATIONS = (
+    dense_heads,
+    heads_of_regions,
+    anchors,
+    thresholds,
+    cascade,
+    group_norm,
+    test_time_augmentation,
+)
+# Of no effect in tests.
+OF_TRAINING = (sizes_of_maps,)
+
+
+def value_of(cfg, key: str):
+    """The value at a dotted key."""
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg

@@ -1,0 +1,60 @@
+"""Settings that a user gave and that have no effect together with the rest of the config."""
+
+from __future__ import annotations
+
+from .accepted_keys import WITHOUT_EFFECT
+from .combinations import value_of
+
+# Set by ordinary configs of the forks, where they had no effect either, or refused or logged elsewhere.
+_EXPECTED = ("PATHS_CATALOG", "AMP_VERBOSE", "MODEL.ROI_HEADS.USE_FPN", "MODEL.RETINANET.STRADDLE_THRESH")
+_ELSEWHERE = ("MODEL.VOVNET.OUT_CHANNELS",)
+
+# key -> (the key that decides, values of that key with which the first has an effect, values that need no note)
+_NEEDS = {
+    "SOLVER.MOMENTUM": ("SOLVER.OPTIMIZER", ("SGD",), ()),
+    "SOLVER.WEIGHT_DECAY_BIAS": ("SOLVER.OPTIMIZER", ("SGD",), ()),
+    "SOLVER.BIAS_LR_FACTOR": ("SOLVER.OPTIMIZER", ("SGD",), (1,)),
+    "SOLVER.WEIGHT_DECAY_NORM": ("SOLVER.OPTIMIZER", ("SGD",), (0,)),
+    "SOLVER.BETAS": ("SOLVER.OPTIMIZER", ("AdamW",), ()),
+    "SOLVER.GAMMA": ("SOLVER.LR_SCHEDULER", ("multistep",), ()),
+    "SOLVER.POLY_POWER": ("SOLVER.LR_SCHEDULER", ("poly",), ()),
+}
+
+
+def notes(cfg, defaults) -> list[str]:
+    """Sentences about settings without effect, for the log; usually none.
+
+    Args:
+        cfg: the config of a run.
+        defaults: the tree of defaults.
+    """
+    found = []
+    for key, reason in WITHOUT_EFFECT.items():
+        if key in _EXPECTED + _ELSEWHERE or key.startswith("MODEL.FBNET."):
+            continue
+        if value_of(cfg, key) != value_of(defaults, key):
+            found.append(f"{key} {value_of(cfg, key)!r} has no effect: {reason}.")
+    for key, (deciding, values, fine) in _NEEDS.items():
+        value, chosen = value_of(cfg, key), value_of(cfg, deciding)
+        if chosen not in values and value != value_of(defaults, key) and value not in fine:
+            found.append(f"{key} {value!r} has no effect with {deciding} {chosen!r}.")
+    for key in ("MASK_ON", "KEYPOINT_ON", "CASCADE_ON"):
+        if cfg.MODEL.RPN_ONLY and cfg.MODEL[key]:
+            found.append(f"MODEL.{key} True has no effect with MODEL.RPN_ONLY True.")
+    dense = cfg.MODEL.FCOS_ON or cfg.MODEL.RETINANET_ON
+    unread, read = "MODEL.ROI_HEADS.DETECTIONS_PER_IMG", "TEST.DETECTIONS_PER_IMG"
+    if not dense:
+        unread, read = read, unread
+    if value_of(cfg, unread) != value_of(defaults, unread) and value_of(cfg, read) != value_of(cfg, unread):
+        found.append(f"{unread} {value_of(cfg, unread)} has no effect: the model of this config takes {read}.")
+    smallest_train = max(cfg.INPUT.MIN_SIZE_TRAIN)
+    if tuple(cfg.INPUT.MIN_SIZE_RANGE_TRAIN) not in ((), (-1, -1)):
+        smallest_train = max(cfg.INPUT.MIN_SIZE_RANGE_TRAIN)
+    for kind, smallest in (("TRAIN", smallest_train), ("TEST", cfg.INPUT.MIN_SIZE_TEST)):
+        largest = cfg.INPUT[f"MAX_SIZE_{kind}"]
+        if largest < smallest:
+            found.append(
+                f"INPUT.MAX_SIZE_{kind} {largest} is smaller than the shorter side {smallest} that INPUT asks for: the "
+                "longer side decides the size of every image."
+            )
+    return found
