@@ -1,4 +1,4 @@
-"""Writes the weights of a checkpoint under the names of another program.
+"""Write the weights of a checkpoint under the names of another program.
 
     python tools/convert_checkpoint.py model_final.pth for_detectron2.pth --to detectron2
 
@@ -22,8 +22,11 @@ from maskrcnn_benchmark.checkpoint.safetensors_file import write_safetensors
 from maskrcnn_benchmark.checkpoint.translation import convert_state_dict, to_ours
 
 
-def convert(source: str, output: str, to: str) -> tuple[int, list[str], list[str]]:
-    """Writes `output`; returns how many tensors it has, the dialects of `source` and what was left out.
+def convert(source: str, output: str, to: str, aspect_ratios: int | None = None) -> tuple[int, list[str], list[str]]:
+    """Write `output`; return how many tensors it has, the dialects of `source` and what was left out.
+
+    Args:
+        aspect_ratios: see convert_state_dict.
 
     Raises:
         FileNotFoundError, ValueError: the file can't be read, or the dialect has no names for what is in it.
@@ -35,7 +38,7 @@ def convert(source: str, output: str, to: str) -> tuple[int, list[str], list[str
         state = convert_c2(state.get("blobs", state))
     tensors = tensors_of(state)
     try:
-        converted, left_out = convert_state_dict(tensors, to)
+        converted, left_out = convert_state_dict(tensors, to, aspect_ratios)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
     converted = {TARGETS[to].prefix + name: tensor for name, tensor in converted.items()}
@@ -44,7 +47,7 @@ def convert(source: str, output: str, to: str) -> tuple[int, list[str], list[str
     else:
         entry = TARGETS[to].entry
         write_checkpoint(output, {entry: converted} if entry else converted)
-    return len(converted), [dialect.name for dialect in to_ours(tensors).dialects], left_out
+    return len(converted), [dialect.name for dialect in to_ours(tensors, aspect_ratios=aspect_ratios).dialects], left_out
 
 
 def main() -> None:
@@ -52,9 +55,15 @@ def main() -> None:
     parser.add_argument("source", metavar="INPUT", help="checkpoint or weights in any dialect")
     parser.add_argument("output", metavar="OUTPUT", help="file to write: NAME.pth or NAME.safetensors")
     parser.add_argument("--to", required=True, choices=sorted(TARGETS), help="whose names to write")
+    parser.add_argument(
+        "--aspect-ratios",
+        type=int,
+        metavar="N",
+        help="aspect ratios of the anchors, where several sizes lie on one map; default: as the file's anchors say, else 3",
+    )
     args = parser.parse_args()
     try:
-        count, dialects, left_out = convert(args.source, args.output, args.to)
+        count, dialects, left_out = convert(args.source, args.output, args.to, args.aspect_ratios)
     except (OSError, ValueError, TypeError) as error:
         sys.exit(f"error: {error}")
     origin = ", ".join(dialects) or "maskrcnn_benchmark"

@@ -24,6 +24,7 @@ class Dialect:
         ours: regular expression for the other direction; the table applies to a model with a key in which it is found.
             "" for a table that is only read.
         class_rows: where the background's rows are, see class_rows.CLASS_ROWS.
+        sizes_outside: the anchors of a cell are numbered sizes outside, ratios inside, see anchor_rows.
         convention: MODEL.CONVENTION of models that these files were trained as, if only one.
     """
 
@@ -32,6 +33,7 @@ class Dialect:
     rows: tuple[Row, ...]
     ours: str = ""
     class_rows: str = "ours"
+    sizes_outside: bool = False
     convention: str | None = None
 
 
@@ -231,6 +233,7 @@ DETECTRON2_DETECTOR = Dialect(
     ),
     ours=r"^backbone\.",
     class_rows="background last",
+    sizes_outside=True,
     convention="detectron2",
 )
 
@@ -238,13 +241,29 @@ DETECTRON2_DETECTOR = Dialect(
 # this one has made layer4 of res5.)
 DETECTRON2_C4 = Dialect(
     "detectron2 C4 detector",
-    r"^backbone\.layer\d\.",
+    r"^backbone\.((layer|stage)\d|features)\.",
     (
-        ("backbone.stem.", "backbone.body.stem."),
-        ("backbone.layer{i}.", "backbone.body.layer{i}."),
+        ("^backbone.stem.", "backbone.body.stem."),
+        ("^backbone.layer{i}.", "backbone.body.layer{i}."),
+        ("^backbone.stage{i}.", "backbone.body.stage{i}."),
+        ("^backbone.features.", "backbone.body.features."),
         ("roi_heads.layer{i}.", "roi_heads.box.feature_extractor.head.layer{i}."),
     ),
-    ours=r"feature_extractor\.head\.layer4\.",
+    ours=r"feature_extractor\.head\.layer4\.|\A(?![\s\S]*^backbone\.fpn\.)[\s\S]*^rpn\.head\.",
+)
+
+DETECTRON2_RETINANET = Dialect(
+    "detectron2 RetinaNet",
+    r"^head\.(cls|bbox)_subnet\.",
+    (
+        ("^head.cls_subnet.", "rpn.head.cls_tower."),
+        ("^head.bbox_subnet.", "rpn.head.bbox_tower."),
+        ("^head.cls_score.", "rpn.head.cls_logits."),
+        ("^head.bbox_pred.", "rpn.head.bbox_pred."),
+    ),
+    ours=r"\A(?![\s\S]*^rpn\.head\.centerness\.)[\s\S]*^rpn\.head\.cls_tower\.",
+    sizes_outside=True,
+    convention="detectron2",
 )
 
 # AdelaiDet's and CenterMask2's FCOS, which stand where detectron2 has its RPN.
@@ -320,6 +339,7 @@ DIALECTS = (
     DETECTRON2_RESNET,
     DETECTRON2_DETECTOR,
     DETECTRON2_C4,
+    DETECTRON2_RETINANET,
     DETECTRON2_FCOS,
 )
 
@@ -349,7 +369,7 @@ class Target:
 TARGETS = {
     "maskrcnn_benchmark": Target(()),
     "detectron2": Target(
-        (DETECTRON2_RESNET, DETECTRON2_DETECTOR, DETECTRON2_C4, DETECTRON2_FCOS),
+        (DETECTRON2_RESNET, DETECTRON2_DETECTOR, DETECTRON2_C4, DETECTRON2_RETINANET, DETECTRON2_FCOS),
         extras=r"^sem_seg_head\.|^proposal_generator\.anchor_generator\.|^pixel_(mean|std)$"
         r"|^roi_heads\.(mask_head\.spatialAtt|maskiou_head)\.",  # CenterMask2
     ),

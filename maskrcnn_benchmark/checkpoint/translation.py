@@ -1,4 +1,4 @@
-"""From the names of another program to ours and back, for whole state dicts: the tables are in checkpoint_dialects."""
+"""From the names of another program to ours and back, for whole state dicts: the tables are in dialects."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from .anchor_rows import anchors_of, ratios_of, reorder
 from .class_rows import CLASS_ROWS
 from .dialects import DIALECTS, TARGETS, Dialect
 from .key_tables import rename
@@ -26,6 +28,11 @@ WITHOUT_USE = re.compile(
 OURS_ALONE = re.compile(r"^rpn\.anchor_generator\.|^roi_heads\.mask\.feature_extractor\.head\.")
 
 
+def is_plain(tensor: Tensor) -> bool:
+    """Whether rows of the tensor can be moved: dense real numbers, or a shape without numbers (meta)."""
+    return tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_complex())
+
+
 @dataclass
 class Translation:
     """A file's tensors under our names.
@@ -41,11 +48,18 @@ class Translation:
     dialects: tuple[Dialect, ...]
 
 
-def to_ours(file_state: Mapping[str, Tensor], model_keys=()) -> Translation:
-    """Translates what is not in our names; a dialect that the model itself speaks is left as it is."""
+def to_ours(
+    file_state: Mapping[str, Tensor], model_state: Mapping[str, Tensor] | None = None, aspect_ratios: int | None = None
+) -> Translation:
+    """Translate tensors that are not under our names; a dialect that the model itself speaks is left as it is.
+
+    Args:
+        model_state: the model's tensors, if the file is for a model.
+        aspect_ratios: how many of them the anchors have, where neither model nor file says it.
+    """
     names, tensors = {key: key for key in file_state}, dict(file_state)
-    model_text = "\n".join(model_keys)
-    dialects = []
+    model_text = "\n".join(model_state or ())
+    dialects, sizes_outside = [], []
     for dialect in DIALECTS:
         speaks = re.search(dialect.theirs, "\n".join(names.values()), re.M)
         if not speaks or re.search(dialect.theirs, model_text, re.M):
@@ -54,19 +68,32 @@ def to_ours(file_state: Mapping[str, Tensor], model_keys=()) -> Translation:
         for key, name in names.items():
             names[key] = rename(name, dialect.rows)
             if names[key] != name:
-                tensors[key] = CLASS_ROWS[dialect.class_rows].to_ours(names[key], tensors[key])
+                if is_plain(tensors[key]):
+                    tensors[key] = CLASS_ROWS[dialect.class_rows].to_ours(names[key], tensors[key])
+                if dialect.sizes_outside:
+                    sizes_outside.append(key)
     # A key that has our name already keeps it; one that would be renamed to the same stays unused.
     file_keys = {name: key for key, name in names.items() if name == key or names.get(name) != name}
-    return Translation({name: tensors[key] for name, key in file_keys.items()}, file_keys, tuple(dialects))
+    ours = {name: tensors[key] for name, key in file_keys.items()}
+    if sizes_outside:
+        anchors, ratios = anchors_of(ours), ratios_of(ours, model_state, aspect_ratios)
+        for key in sizes_outside:
+            name = names[key]
+            if file_keys.get(name) == key:
+                ours[name] = reorder(name, ours[name], anchors, ratios, to_ours=True)
+    return Translation(ours, file_keys, tuple(dialects))
 
 
-def convert_state_dict(file_state: Mapping[str, Tensor], to: str) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors of a file in any dialect under the names of another.
+def convert_state_dict(
+    file_state: Mapping[str, Tensor], to: str, aspect_ratios: int | None = None
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Put the tensors of a file in any dialect under the names of another.
 
     What has no name of ours (a classifier, say) keeps the file's in a file of ours, so that the way back is complete.
 
     Args:
-        to: a key of checkpoint_dialects.TARGETS.
+        to: a key of dialects.TARGETS.
+        aspect_ratios: how many of them the anchors have; default: as the file's cell anchors say, else three.
 
     Returns:
         the tensors by their new names, in the order of the file, and the names (the file's) of what was left out.
@@ -76,7 +103,7 @@ def convert_state_dict(file_state: Mapping[str, Tensor], to: str) -> tuple[dict[
     """
     if to not in TARGETS:
         raise ValueError(f"the dialect {to!r} is not known; known are {', '.join(map(repr, TARGETS))}")
-    target, source = TARGETS[to], to_ours(file_state)
+    target, source = TARGETS[to], to_ours(file_state, aspect_ratios=aspect_ratios)
     if not target.dialects:
         return source.tensors, [key for key in file_state if key not in set(source.file_keys.values())]
 
@@ -84,6 +111,9 @@ def convert_state_dict(file_state: Mapping[str, Tensor], to: str) -> tuple[dict[
     names = {name: target.alone + name.removeprefix("body.") if is_body else name for name in source.tensors}
     all_names = "\n".join(names.values())
     dialects = [d for d in reversed(target.dialects) if d.ours and re.search(d.ours, all_names, re.M)]
+    swaps_anchors = any(dialect.sizes_outside for dialect in dialects)
+    anchors = anchors_of(source.tensors) if swaps_anchors else None
+    ratios = ratios_of(source.tensors, given=aspect_ratios) if swaps_anchors else 1
     converted, left_out, unknown = {}, [], []
     for name, tensor in source.tensors.items():
         ours = names[name]
@@ -93,6 +123,8 @@ def convert_state_dict(file_state: Mapping[str, Tensor], to: str) -> tuple[dict[
             if renamed != theirs:
                 theirs = renamed
                 tensor = CLASS_ROWS[dialect.class_rows].from_ours(ours, tensor, source.tensors)
+                if dialect.sizes_outside:
+                    tensor = reorder(ours, tensor, anchors, ratios, to_ours=False)
         if target.extras and re.search(target.extras, name):
             converted[name] = tensor
         elif OURS_ALONE.search(name) or (WITHOUT_USE.search(name) and not COUNTER.search(name)):
@@ -106,6 +138,6 @@ def convert_state_dict(file_state: Mapping[str, Tensor], to: str) -> tuple[dict[
     if unknown or not dialects:
         raise ValueError(
             f"{to} has no names for {named(unknown or list(file_state))}: it has no such architecture, or its table in "
-            "maskrcnn_benchmark/utils/checkpoint_dialects.py lacks a row"
+            "maskrcnn_benchmark/checkpoint/dialects.py lacks a row"
         )
     return converted, left_out
