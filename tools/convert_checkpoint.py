@@ -47,7 +47,8 @@ def convert(source: str, output: str, to: str, aspect_ratios: int | None = None)
     else:
         entry = TARGETS[to].entry
         write_checkpoint(output, {entry: converted} if entry else converted)
-    return len(converted), [dialect.name for dialect in to_ours(tensors, aspect_ratios=aspect_ratios).dialects], left_out
+    dialects = to_ours(tensors, aspect_ratios=aspect_ratios).dialects
+    return len(converted), [dialect.name for dialect in dialects], left_out
 
 
 def main() -> None:
@@ -59,7 +60,7 @@ def main() -> None:
         "--aspect-ratios",
         type=int,
         metavar="N",
-        help="aspect ratios of the anchors, where several sizes lie on one map; default: as the file's anchors say, else 3",
+        help="aspect ratios of the anchors, if a map has several sizes; default: by the file's anchors, else 3",
     )
     args = parser.parse_args()
     try:

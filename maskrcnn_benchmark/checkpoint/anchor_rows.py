@@ -28,8 +28,8 @@ def _has_values(tensor) -> bool:
 def count_ratios(anchors: Tensor, *, sizes_outside: bool = False) -> int | None:
     """Count the aspect ratios R of a cell's anchors (A, 4), xyxy.
 
-    Sizes scale both sides of an anchor alike, so all anchors of a ratio have one quotient of height and width. The boxes
-    may be inclusive, and their corners rounded to whole pixels.
+    Sizes scale both sides of an anchor alike, so all anchors of a ratio have one quotient of height and width. The
+    boxes may be inclusive, and their corners rounded to whole pixels.
 
     Args:
         sizes_outside: the anchors are in detectron2's order, not in ours.
@@ -122,4 +122,3 @@ def reorder(key: str, tensor: Tensor, anchors: int | None, ratios: int, *, to_ou
         return tensor
     sizes, per_anchor = anchors // ratios, len(tensor) // anchors
     return _swap(tensor, sizes, ratios, per_anchor) if to_ours else _swap(tensor, ratios, sizes, per_anchor)
-

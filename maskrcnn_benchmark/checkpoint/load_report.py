@@ -19,9 +19,16 @@ class Mismatch(NamedTuple):
     file_shape: tuple[int, ...]
 
 
+def shortened(text: str, limit: int = 120) -> str:
+    """Cut the middle out of a text of more than `limit` characters; names in a file may be of any length."""
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit // 2]} ... {text[-limit // 4 :]}"
+
+
 def named(keys: Iterable[str], limit: int = 4) -> str:
-    """The first few of the keys as text, and how many more there are."""
-    keys = list(keys)
+    """Join the first few of the keys, and say how many more there are."""
+    keys = [shortened(key, 300) for key in keys]
     more = f", ... and {len(keys) - limit} more" if len(keys) > limit else ""
     return ", ".join(keys[:limit]) + more
 

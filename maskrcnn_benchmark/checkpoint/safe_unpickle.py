@@ -1,77 +1,35 @@
-"""Reading checkpoint files that may come from anywhere, without executing what is in them.
+"""Read checkpoint files that may come from anywhere, without executing what is in them.
 
-A pickle is a program: it may name any function of any module and call it. Two readers are used here, and both know a
+A pickle is a program: it may name any function of any module and call it. Two readers are used here, and both have a
 fixed list of names only: torch.load(weights_only=True) for files of torch.save, and an unpickler of our own for plain
 pickles (Caffe2, numpy). For numpy both get our own constructors instead of numpy's: those check dtypes and sizes, so
-that a hostile file can't hand object arrays or crafted dtypes to numpy's C code.
+that a hostile file can't hand object arrays or crafted dtypes to numpy's C code. Before either runs, pickle_bounds
+checks what reading would cost, and zip_check compares the checksums of the file.
 """
 
 from __future__ import annotations
 
 import collections
+import logging
+import mmap
 import os
 import pickle
 import re
-import zipfile
+import stat
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 
-_DTYPE = re.compile(r"[<>=|]?(\?|b1|[iu][1248]|f[248]|c8|c16|[SUa]\d+)")
+from .numpy_unpickle import Array, Dtype, array_from_buffer, reconstruct, scalar
+from .pickle_bounds import Scan, scan_pickle
+from .tensor_bounds import check_expansion, check_storages
+from .zip_check import NotACheckpoint, check_zip
+
+logger = logging.getLogger("maskrcnn_benchmark.utils.checkpoint")
+
 _LEGACY_TORCH_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+_LONGEST_REASON = 600
 _PROTOCOL_0 = re.compile(rb"\((d|l|t)|c[\w.]+\r?\n[\w.]+\r?\n|[}\]]")
-
-
-def _as_bytes(data) -> bytes:
-    # Python 2 wrote array contents as str; read with latin1 they arrive here as text.
-    return data.encode("latin1") if isinstance(data, str) else bytes(data)
-
-
-class _Dtype:
-    """Stands for numpy.dtype while reading: plain numbers and fixed-length strings only."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, spec, align=False, copy=False):
-        spec = spec.decode("ascii") if isinstance(spec, bytes) else spec
-        if not isinstance(spec, str) or not _DTYPE.fullmatch(spec):
-            raise pickle.UnpicklingError(f"numpy dtype {spec!r} is refused: only numbers, bools and strings are read")
-        self.value = np.dtype(spec)
-
-    def __setstate__(self, state):
-        byte_order, fields = state[1], state[2:5]
-        byte_order = byte_order.decode("ascii") if isinstance(byte_order, bytes) else byte_order
-        if byte_order not in ("<", ">", "=", "|") or any(fields):
-            raise pickle.UnpicklingError(f"numpy dtype state {state!r} is refused: structured dtypes are not read")
-        self.value = self.value.newbyteorder(byte_order)
-
-
-class _Array(np.ndarray):
-    """Stands for numpy.ndarray while reading; what is left after reading is an ordinary array of this subclass."""
-
-    def __new__(cls, *args):
-        return np.zeros(0, np.uint8).view(cls)
-
-    def __setstate__(self, state):
-        _, shape, dtype, is_fortran, data = state
-        if not isinstance(dtype, _Dtype):
-            raise pickle.UnpicklingError(f"an array with a dtype of type {type(dtype).__name__} is refused")
-        super().__setstate__((1, shape, dtype.value, is_fortran, _as_bytes(data)))
-
-
-def _reconstruct(subtype, shape, typecode):
-    if subtype is not _Array:
-        raise pickle.UnpicklingError(f"an array of type {subtype!r} is refused")
-    return _Array()
-
-
-def _array_from_buffer(data, dtype, shape, order):
-    return np.frombuffer(_as_bytes(data), dtype.value).reshape(shape, order=order).copy()
-
-
-def _scalar(dtype, data):
-    return np.frombuffer(_as_bytes(data), dtype.value, count=1)[0]
 
 
 def _encode(text, encoding="latin1"):
@@ -94,14 +52,14 @@ def _plain_dict(default_factory=None, *args):
 
 _ALLOWED = {
     "collections.defaultdict": _plain_dict,
-    "numpy.dtype": _Dtype,
-    "numpy.ndarray": _Array,
+    "numpy.dtype": Dtype,
+    "numpy.ndarray": Array,
     **{f"builtins.{kind.__name__}": kind for kind in (int, float, bool, str, list, tuple, dict, set, frozenset)},
 }
 for _package in ("numpy.core", "numpy._core"):
-    _ALLOWED[f"{_package}.multiarray._reconstruct"] = _reconstruct
-    _ALLOWED[f"{_package}.multiarray.scalar"] = _scalar
-    _ALLOWED[f"{_package}.numeric._frombuffer"] = _array_from_buffer
+    _ALLOWED[f"{_package}.multiarray._reconstruct"] = reconstruct
+    _ALLOWED[f"{_package}.multiarray.scalar"] = scalar
+    _ALLOWED[f"{_package}.numeric._frombuffer"] = array_from_buffer
 
 # torch's reader has its own entries for these.
 _ALLOWED_IN_PLAIN_PICKLES = {
@@ -167,21 +125,119 @@ def what_it_seems_to_be(head: bytes, size: int) -> str | None:
     return "neither a file of torch.save nor a pickle"
 
 
-def is_complete(path: str | os.PathLike) -> bool:
-    """Whether the file exists and, as far as its end can tell, was written to the end."""
+def check_regular(path: str | os.PathLike) -> str:
+    """Return `path` as text if it is an ordinary file; opening a named pipe would wait for a writer.
+
+    Raises:
+        FileNotFoundError, ValueError: it is missing, or is a folder, a pipe or a device.
+    """
+    path = os.fspath(path)
+    if isinstance(path, bytes):
+        path = os.fsdecode(path)
+    if "\0" in path:
+        raise ValueError(f"{path[:200]!r} is no name of a file: it has a zero byte")
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no file {path} (working directory {os.getcwd()})") from None
+    except OSError as error:
+        raise ValueError(f"{path} can't be read: {error.strerror}") from error
+    if stat.S_ISDIR(mode):
+        raise ValueError(f"{path} is a folder; give the checkpoint file inside it, such as {path}/model_final.pth")
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"{path} is no ordinary file but a pipe or a device; give a checkpoint file")
+    return path
+
+
+def _scan_legacy(data, start: int = 0) -> list[Scan]:
+    """Scan the pickles of torch's older format: magic number, protocol, system, object, keys of the storages."""
+    scans = []
+    for _ in range(5):
+        scans.append(scan_pickle(data, scans[-1].end if scans else start))
+    return scans
+
+
+def check_sound(path: str | os.PathLike) -> None:
+    """Read a checkpoint through and raise what is wrong with it.
+
+    Files of torch.save in zip format are compared with their checksums; others are read as `load_pickled` does.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is missing, damaged or no checkpoint.
+    """
+    path = check_regular(path)
     try:
         with open(path, "rb") as file:
-            head = file.read(512)
-        if head.startswith(b"PK\x03\x04"):  # the list of contents is the last thing in a zip file
-            zipfile.ZipFile(path).close()
-            return True
-        return what_it_seems_to_be(head, os.path.getsize(path)) is None
-    except (OSError, zipfile.BadZipFile):
+            is_zip = file.read(4) == b"PK\x03\x04"
+        if is_zip:
+            _read(path, _check_zip)
+        else:
+            load_pickled(path)
+    except OSError as error:
+        raise ValueError(f"{path} can't be read: {error.strerror or error}") from error
+
+
+def is_complete(path: str | os.PathLike) -> bool:
+    """Whether `check_sound` finds nothing wrong with the file."""
+    try:
+        check_sound(path)
+    except (OSError, ValueError):
         return False
+    return True
+
+
+def _check_zip(path: str):
+    facts = check_zip(path)
+    check_storages(scan_pickle(facts.pickled).persistent_ids, os.path.getsize(path) << 5, facts.sizes)
+    return facts
+
+
+def _read_torch(path: str, allowed: Mapping[str, object]):
+    """Read a file of torch.save in either format."""
+    with open(path, "rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"
+        has_checksums = is_zip and _check_zip(path).has_checksums
+        if not is_zip:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                scans = _scan_legacy(data)
+                check_storages(scans[3].persistent_ids, len(data))
+    if not has_checksums:
+        logger.info("%s has no checksums: damage to its numbers can't be noticed", path)
+    with torch.serialization.safe_globals([(kind, name) for name, kind in allowed.items()]):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _read_plain(path: str, allowed: Mapping[str, object]):
+    with open(path, "rb") as file:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            scan_pickle(data)
+        return _RestrictedUnpickler(file, {**allowed, **_ALLOWED_IN_PLAIN_PICKLES}).load()
+
+
+def _read(path: str, reader, *args):
+    """Return reader(path, *args); whatever goes wrong in it becomes a ValueError that names the file."""
+    try:
+        return reader(path, *args)
+    except NotACheckpoint as error:
+        raise ValueError(f"{path} is not a checkpoint but {error}") from error
+    except MemoryError as error:  # a damaged length looks like a request for memory
+        raise ValueError(f"{path} is damaged, or needs more memory than there is") from error
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if refused:
+            raise ValueError(
+                f"{path} asks to call or create {refused[1][:200]}, which a checkpoint has no need of, so it is "
+                "refused; nothing of the file was executed. If you trust its author, load it with the program that "
+                "wrote it and save its tensors alone."
+            ) from error
+        raise ValueError(f"{path} can't be read: {_reason(error)[:_LONGEST_REASON]}") from error
+    except Exception as error:  # a damaged file fails in as many ways as there are operations
+        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:_LONGEST_REASON]
+        raise ValueError(f"{path} is damaged or is not a checkpoint ({reason}): copy or download it again") from error
 
 
 def load_pickled(path: str | os.PathLike, allow: Mapping[tuple[str, str], type] | None = None):
-    """What is in a file of torch.save (zip or the older format) or in a plain pickle; tensors on the CPU.
+    """Read a file of torch.save (zip or the older format) or a plain pickle; tensors arrive on the CPU.
 
     Besides tensors and plain Python types, numpy arrays and scalars of numbers or strings are read, and nothing else.
 
@@ -192,41 +248,19 @@ def load_pickled(path: str | os.PathLike, allow: Mapping[tuple[str, str], type] 
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, is something else, or names a class or function that is not allowed.
+        ValueError: the file is damaged, is something else, names a class or function that is not allowed, or would cost
+            time or memory out of proportion to its size.
     """
-    path = os.fspath(path)
-    if os.path.isdir(path):
-        raise ValueError(f"{path} is a folder; give the checkpoint file inside it, such as {path}/model_final.pth")
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"there is no file {path} (working directory {os.getcwd()})")
+    path = check_regular(path)
     with open(path, "rb") as file:
         head = file.read(512)
     seems = what_it_seems_to_be(head, os.path.getsize(path))
     if seems:
         raise ValueError(f"{path} is not a checkpoint but {seems}")
-    if head.startswith(b"PK\x03\x04") and not is_complete(path):
-        raise ValueError(f"{path} is damaged or truncated (its end is missing): copy or download it again")
-
     allowed = dict(_ALLOWED)
     for (module, name), kind in (allow or {}).items():
         allowed[f"{module}.{name}"] = kind
-    try:
-        if head.startswith(b"PK\x03\x04") or head[2:].startswith(_LEGACY_TORCH_MAGIC):
-            with torch.serialization.safe_globals([(kind, name) for name, kind in allowed.items()]):
-                return torch.load(path, map_location="cpu", weights_only=True)
-        with open(path, "rb") as file:
-            return _RestrictedUnpickler(file, {**allowed, **_ALLOWED_IN_PLAIN_PICKLES}).load()
-    except MemoryError as error:  # a damaged length looks like a wish for memory
-        raise ValueError(f"{path} is damaged, or needs more memory than there is") from error
-    except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if refused:
-            raise ValueError(
-                f"{path} asks to call or create {refused[1]}, which a checkpoint has no need of, so it is refused; "
-                "nothing of the file was executed. If you trust its author, load it with the program that wrote it "
-                "and save its tensors alone."
-            ) from error
-        raise ValueError(f"{path} can't be read: {_reason(error)}") from error
-    except Exception as error:  # a damaged pickle fails in as many ways as there are operations
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ValueError(f"{path} is damaged or is not a checkpoint ({reason})") from error
+    of_torch = head.startswith(b"PK\x03\x04") or head[2:].startswith(_LEGACY_TORCH_MAGIC)
+    loaded = _read(path, _read_torch if of_torch else _read_plain, allowed)
+    _read(path, lambda _: check_expansion(loaded, os.path.getsize(path)))
+    return loaded
