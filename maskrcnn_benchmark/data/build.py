@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import sys
 
 import torch
@@ -21,6 +20,11 @@ from maskrcnn_benchmark.data.samplers import (
     SampleKey,
     ShardSampler,
     TrainingBatchSampler,
+)
+from maskrcnn_benchmark.data.samplers.build import (  # noqa: F401  # the forks' place of two of them
+    aspect_groups,
+    make_batch_data_sampler,
+    make_data_sampler,
 )
 from maskrcnn_benchmark.data.seeding import LOADER, SAMPLE, seeded, stream_seeds
 from maskrcnn_benchmark.data.transforms import build_transforms
@@ -115,15 +119,6 @@ def build_dataset(
     if not built:
         raise ValueError("DATASETS.TRAIN is empty: name at least one data set to train on")
     return [built[0] if len(built) == 1 else ConcatDataset(built)]
-
-
-def aspect_groups(dataset) -> list[int]:
-    """Group of every picture: 0 for wide ones, 1 for tall and square ones."""
-    groups = []
-    for index in range(len(dataset)):
-        info = dataset.get_img_info(index)
-        groups.append(bisect.bisect_right([1.0], float(info["height"]) / float(info["width"])))
-    return groups
 
 
 def make_data_loader(

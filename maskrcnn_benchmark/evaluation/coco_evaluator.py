@@ -239,3 +239,30 @@ def per_class_figures(coco_eval, ground_truth: dict, class_names: dict[int, str]
 def _mean_precision(precision: np.ndarray) -> float:
     computed = precision[precision > NOT_COMPUTED]
     return float(computed.mean()) if computed.size else NOT_COMPUTED
+
+
+def compute_thresholds_for_classes(coco_eval) -> tuple[list[float], list[float]]:
+    """Find the score of each class that gives the best F-measure at IoU 0.5, and print both as FCOS does.
+
+    Args:
+        coco_eval: what run_evaluator returned, or an accumulated COCOeval.
+
+    Returns:
+        Scores and F-measures, in the order of `coco_eval.params.catIds`. Both are -1 where a class has no ground truth.
+        A class without a detection has F-measure 0 and the score 0.
+    """
+    precision = coco_eval.eval["precision"][0, :, :, 0, -1]  # (R, K) at the first IoU threshold
+    scores = coco_eval.eval["scores"][0, :, :, 0, -1]
+    recall = np.asarray(coco_eval.params.recThrs)[:, None]
+    measures = 2 * precision * recall / np.maximum(precision + recall, 1e-6)
+    best = measures.argmax(axis=0)[None]
+    computed = precision.max(axis=0) > NOT_COMPUTED
+    measures, thresholds = (
+        np.where(computed, np.take_along_axis(values, best, axis=0)[0], NOT_COMPUTED).tolist()
+        for values in (measures, scores)
+    )
+    print("Maximum f-measures for classes:")
+    print(measures)
+    print("Score thresholds for classes (used in demos for visualization purposes):")
+    print(thresholds)
+    return thresholds, measures

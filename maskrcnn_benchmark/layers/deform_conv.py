@@ -22,6 +22,7 @@ def deform_conv(
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
     deformable_groups: int = 1,
+    im2col_step: int = 64,
 ) -> Tensor:
     """v1: a convolution whose k taps are each shifted by an offset of their own at every position.
 
@@ -30,6 +31,7 @@ def deform_conv(
         offset: (N, 2 D k, H', W') pixels of the input map: for every deformable group and tap, row by row of the
             kernel, dy then dx. The map is read bilinearly there, and is 0 outside.
         weight: (O, C / groups, kernel height, kernel width).
+        im2col_step: not used. The forks' kernel worked on so many images at a time.
 
     Returns:
         (N, O, H', W') of input's dtype. Half precisions are computed in float32: offsets are positions, and bfloat16

@@ -217,3 +217,20 @@ def test_workers_run_one_thread(loader_cfg, pets, monkeypatch):
     monkeypatch.setattr(COCODataset, "__getitem__", item)
     for _, targets, _ in make_data_loader(loader_cfg([pets], [], "DATALOADER.NUM_WORKERS", 1)):
         assert targets[0].get_field("threads").item() == 1
+
+
+def test_losses_of_tests_during_training_come_from_one_loader_of_equal_parts(loader_cfg, coco_folder, monkeypatch):
+    for image_id in range(7):
+        coco_folder.add_image(image_id, size=(60, 40))
+    for image_id in range(5):  # two images have no object
+        coco_folder.add_box(image_id, [5, 6, 20, 10], category_id=1)
+    cfg = loader_cfg([], [coco_folder.write()], "TEST.IMS_PER_BATCH", 4)
+    (loader,) = [make_data_loader(cfg, is_train=False, is_for_period=True)]
+    assert [indices for _, _, indices in loader] == [(0, 1, 2, 3), (4,)]
+    monkeypatch.setattr(build.comm, "get_world_size", lambda: 2)
+    parts = []
+    for rank in range(2):
+        monkeypatch.setattr(build.comm, "get_rank", lambda rank=rank: rank)
+        loader = make_data_loader(cfg, False, True, 0, True)
+        parts.append([indices for _, _, indices in loader])
+    assert parts == [[(0, 1), (2,)], [(3, 4), (0,)]]

@@ -8,6 +8,7 @@ import pytest
 from maskrcnn_benchmark.evaluation.coco_evaluator import (
     EVALUATORS,
     available_evaluator,
+    compute_thresholds_for_classes,
     load_ground_truth,
     per_class_figures,
     run_evaluator,
@@ -90,9 +91,7 @@ def test_crowd_swallows_detections_without_counting(evaluator):
     ground_truth = _content([(1, 1, [10, 10, 50, 50]), (1, 1, [100, 0, 90, 190])])
     ground_truth["annotations"][1]["iscrowd"] = 1
     in_crowd = [_detection(1, 1, [110, y, 20, 20], 0.9) for y in (0, 40, 80)]
-    coco_eval = run_evaluator(
-        ground_truth, [*in_crowd, _detection(1, 1, [10, 10, 50, 50], 0.5)], evaluator=evaluator
-    )
+    coco_eval = run_evaluator(ground_truth, [*in_crowd, _detection(1, 1, [10, 10, 50, 50], 0.5)], evaluator=evaluator)
     assert coco_eval.stats[0] == pytest.approx(1)
     assert per_class_figures(coco_eval, ground_truth, {1: "cell"})[0].boxes == 1
 
@@ -215,3 +214,36 @@ def test_missing_evaluators_say_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install faster-coco-eval"):
         available_evaluator()
+
+
+def test_score_thresholds_of_classes_balance_precision_and_recall(evaluator, capsys):
+    def box(x):
+        return [x, 0.0, 10.0, 10.0]
+
+    ground_truth = {
+        "info": {},
+        "licenses": [],
+        "images": [{"id": 1, "width": 200, "height": 200}],
+        "categories": [{"id": number, "name": str(number)} for number in (1, 2, 3)],
+        "annotations": [
+            {"id": n, "image_id": 1, "category_id": k, "bbox": box(x), "area": 100.0, "iscrowd": 0}
+            for n, (k, x) in enumerate([(1, 0.0), (1, 50.0), (2, 0.0)], start=1)
+        ],
+    }
+    detections = [
+        {"image_id": 1, "category_id": 1, "bbox": box(x), "score": score}
+        for x, score in ((0.0, 0.75), (100.0, 0.5), (50.0, 0.25), (150.0, 0.125))
+    ]
+    coco_eval = run_evaluator(ground_truth, detections, "bbox", evaluator)
+    capsys.readouterr()
+    thresholds, measures = compute_thresholds_for_classes(coco_eval)
+    # class 1: both objects are among the first three detections, precision 2/3, recall 1; class 2: no detection; class
+    # 3: no object
+    assert thresholds == pytest.approx([0.25, 0, -1])
+    assert measures == pytest.approx([0.8, 0, -1], abs=1e-4)
+    assert capsys.readouterr().out.splitlines() == [
+        "Maximum f-measures for classes:",
+        str(measures),
+        "Score thresholds for classes (used in demos for visualization purposes):",
+        str(thresholds),
+    ]

@@ -152,3 +152,10 @@ def test_no_candidate_gives_empty_detections(regions):
     for found in PostProcessor()((logits, torch.zeros(regions, 12)), boxes):
         assert len(found) == 0 and found.size == SIZE and found.bbox.shape == (0, 4)
         assert found.get_field("scores").shape == (0,) and found.get_field("labels").dtype == torch.int64
+
+
+def test_candidates_of_augmented_views_are_not_suppressed():
+    boxes = [BoxList([[10.0, 10, 30, 30], [11, 11, 30, 30]], SIZE)]
+    outputs = (torch.tensor([[0.0, 2.0], [0.0, 1.0]]), torch.zeros(2, 8))
+    (found,) = PostProcessor(0.05, 0.5, 100, None, False, True)(outputs, boxes)
+    assert found.bbox.tolist() == boxes[0].bbox.tolist() and found.get_field("labels").tolist() == [1, 1]

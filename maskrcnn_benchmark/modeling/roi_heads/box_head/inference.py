@@ -24,6 +24,7 @@ class PostProcessor(nn.Module):
         detections_per_img: detections kept per image. 0 or less keeps all.
         box_coder: BoxCoder.
         cls_agnostic_bbox_reg: all classes share one box correction.
+        bbox_aug_enabled: return all candidates, for a suppression together with those of other views.
         box_offset: see Convention.
         best_first: see Convention.detections_best_first.
 
@@ -40,6 +41,7 @@ class PostProcessor(nn.Module):
         detections_per_img=100,
         box_coder=None,
         cls_agnostic_bbox_reg=False,
+        bbox_aug_enabled=False,
         box_offset=1.0,
         best_first=False,
     ):
@@ -49,12 +51,16 @@ class PostProcessor(nn.Module):
         self.detections_per_img = detections_per_img
         self.box_coder = box_coder or BoxCoder((10.0, 10.0, 5.0, 5.0), box_offset=box_offset)
         self.cls_agnostic_bbox_reg = cls_agnostic_bbox_reg
+        self.bbox_aug_enabled = bbox_aug_enabled
         self.box_offset = box_offset
         self.best_first = best_first
 
     def forward(self, x, boxes: list[BoxList], output_sizes=None) -> list[BoxList]:
+        candidates = self.candidates(x, boxes)
+        if self.bbox_aug_enabled:
+            return candidates
         sizes = output_sizes or [None] * len(boxes)
-        return [self.select(*pair) for pair in zip(self.candidates(x, boxes), sizes, strict=True)]
+        return [self.select(*pair) for pair in zip(candidates, sizes, strict=True)]
 
     def candidates(self, x, boxes: list[BoxList]) -> list[BoxList]:
         """All (region, class) pairs above the threshold, as N BoxLists like forward's."""
@@ -113,6 +119,6 @@ def make_roi_box_post_processor(cfg) -> PostProcessor:
         node.DETECTIONS_PER_IMG,
         make_box_coder(cfg, node.BBOX_REG_WEIGHTS),
         cfg.MODEL.CLS_AGNOSTIC_BBOX_REG,
-        convention.box_offset,
-        convention.detections_best_first,
+        box_offset=convention.box_offset,
+        best_first=convention.detections_best_first,
     )

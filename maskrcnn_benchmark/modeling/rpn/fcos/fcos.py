@@ -12,13 +12,12 @@ import math
 import torch
 from torch import nn
 
-from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.layers.conv import Conv2d
 from maskrcnn_benchmark.layers.deform_conv import DFConv2d
 from maskrcnn_benchmark.layers.scale import Scale
-from maskrcnn_benchmark.modeling.rpn.fcos.inference import FCOSPostProcessor
-from maskrcnn_benchmark.modeling.rpn.fcos.loss import FCOSLoss
-from maskrcnn_benchmark.modeling.rpn.fcos.targets import FCOSTargets, level_locations
+from maskrcnn_benchmark.modeling.rpn.fcos.inference import make_fcos_postprocessor
+from maskrcnn_benchmark.modeling.rpn.fcos.loss import make_fcos_loss_evaluator
+from maskrcnn_benchmark.modeling.rpn.fcos.targets import level_locations
 
 
 class FCOSHead(nn.Module):
@@ -143,28 +142,6 @@ class FCOSModule(nn.Module):
             for feature, stride in zip(features, self.head.strides, strict=True)
         ]
         return locations, *self.head(features)
-
-
-def make_fcos_loss_evaluator(cfg):
-    fcos = cfg.MODEL.FCOS
-    assign = FCOSTargets(
-        strides=fcos.FPN_STRIDES,
-        size_bounds=fcos.SIZES_OF_INTEREST,
-        center_sampling_radius=fcos.CENTER_SAMPLING_RADIUS,
-        normalize_distances=fcos.NORM_REG_TARGETS,
-        box_offset=get_convention(cfg.MODEL.CONVENTION).box_offset,
-    )
-    return FCOSLoss(assign, fcos.LOSS_GAMMA, fcos.LOSS_ALPHA, fcos.IOU_LOSS_TYPE, fcos.LOSS_NORMALIZER)
-
-
-def make_fcos_postprocessor(cfg):
-    return FCOSPostProcessor(
-        score_thresh=cfg.MODEL.FCOS.INFERENCE_TH,
-        pre_nms_top_n=cfg.MODEL.FCOS.PRE_NMS_TOP_N,
-        nms_thresh=cfg.MODEL.FCOS.NMS_TH,
-        detections_per_img=cfg.TEST.DETECTIONS_PER_IMG,
-        box_offset=get_convention(cfg.MODEL.CONVENTION).box_offset,
-    )
 
 
 def build_fcos(cfg, in_channels):

@@ -10,6 +10,7 @@ import math
 import torch
 from torch import nn
 
+from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.modeling.rpn.detections import best_detections, join_levels
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 
@@ -77,3 +78,13 @@ class FCOSPostProcessor(nn.Module):
             boxes = torch.cat((point - distance[:, :2], point + distance[:, 2:]), dim=1)
             results.append((boxes, score.sqrt(), index % num_classes + 1))
         return results
+
+
+def make_fcos_postprocessor(cfg) -> FCOSPostProcessor:
+    return FCOSPostProcessor(
+        score_thresh=cfg.MODEL.FCOS.INFERENCE_TH,
+        pre_nms_top_n=cfg.MODEL.FCOS.PRE_NMS_TOP_N,
+        nms_thresh=cfg.MODEL.FCOS.NMS_TH,
+        detections_per_img=cfg.TEST.DETECTIONS_PER_IMG,
+        box_offset=get_convention(cfg.MODEL.CONVENTION).box_offset,
+    )

@@ -8,8 +8,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.layers.iou_loss import iou_loss
 from maskrcnn_benchmark.layers.sigmoid_focal_loss import sigmoid_focal_loss
+from maskrcnn_benchmark.modeling.rpn.fcos.targets import FCOSTargets
 from maskrcnn_benchmark.utils.comm import all_reduce_sum, get_world_size
 
 LOSS_NORMALIZERS = ("positives_and_images", "positives")
@@ -46,9 +48,7 @@ class FCOSLoss:
         self, assign, focal_gamma=2.0, focal_alpha=0.25, iou_loss_type="iou", normalizer="positives_and_images"
     ):
         if normalizer not in LOSS_NORMALIZERS:
-            raise ValueError(
-                f"MODEL.FCOS.LOSS_NORMALIZER is one of {', '.join(LOSS_NORMALIZERS)}, got {normalizer!r}"
-            )
+            raise ValueError(f"MODEL.FCOS.LOSS_NORMALIZER is one of {', '.join(LOSS_NORMALIZERS)}, got {normalizer!r}")
         self.assign = assign
         self.focal_gamma = focal_gamma
         self.focal_alpha = focal_alpha
@@ -93,3 +93,18 @@ class FCOSLoss:
             "loss_reg": box_sum * (world_size / sum_centerness.clamp(min=torch.finfo(torch.float32).tiny)),
             "loss_centerness": centerness_sum * (world_size / num_positives.clamp(min=1)),
         }
+
+
+FCOSLossComputation = FCOSLoss  # the forks' name
+
+
+def make_fcos_loss_evaluator(cfg) -> FCOSLoss:
+    fcos = cfg.MODEL.FCOS
+    assign = FCOSTargets(
+        strides=fcos.FPN_STRIDES,
+        size_bounds=fcos.SIZES_OF_INTEREST,
+        center_sampling_radius=fcos.CENTER_SAMPLING_RADIUS,
+        normalize_distances=fcos.NORM_REG_TARGETS,
+        box_offset=get_convention(cfg.MODEL.CONVENTION).box_offset,
+    )
+    return FCOSLoss(assign, fcos.LOSS_GAMMA, fcos.LOSS_ALPHA, fcos.IOU_LOSS_TYPE, fcos.LOSS_NORMALIZER)

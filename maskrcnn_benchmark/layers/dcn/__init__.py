@@ -1,0 +1,1 @@
+"""Keeps the forks' import paths; see layers.deform_conv."""

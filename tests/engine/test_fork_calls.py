@@ -1,0 +1,58 @@
+import pytest
+import torch
+import toy_training
+
+from maskrcnn_benchmark.config import cfg as defaults
+from maskrcnn_benchmark.engine.fork_calls import UPSTREAM_TRAIN, takes_forks_arguments, validation_losses
+
+
+@takes_forks_arguments
+def record(model, data_loader, optimizer, scheduler, checkpointer, device, checkpoint_period, arguments, **options):
+    return dict(locals())
+
+
+def upstream_arguments(*opts):
+    cfg = defaults.clone()
+    cfg.merge_from_list(list(opts))
+    return dict.fromkeys(UPSTREAM_TRAIN) | {
+        "cfg": cfg,
+        "device": "cpu",
+        "test_period": 0,
+        "arguments": {"iteration": 0},
+    }
+
+
+def test_eleven_arguments_bring_the_settings_of_their_cfg():
+    given = upstream_arguments(*("SOLVER.ACCUMULATION_STEPS", 3, "SOLVER.CLIP_GRADIENTS", 2.5, "DTYPE", "bfloat16"))
+    expected = {"accumulation_steps": 3, "clip_gradients": 2.5, "dtype": torch.bfloat16}
+    for call in (record(*given.values()), record(**given)):
+        assert call["options"] == expected
+        assert call["device"] == "cpu" and call["arguments"] == {"iteration": 0} and call["checkpoint_period"] is None
+
+
+def test_eight_arguments_take_the_accumulation_of_the_loader():
+    class Loader:
+        class batch_sampler:
+            accumulation_steps = 2
+
+    given = ("model", Loader, "optimizer", "scheduler", "checkpointer", "cpu", 10, {"iteration": 0})
+    assert record(*given)["options"] == {"accumulation_steps": 2}
+    assert record(*given, accumulation_steps=4)["options"] == {"accumulation_steps": 4}
+    assert record(given[0], [], *given[2:])["options"] == {}
+
+
+def test_wrong_number_of_arguments_names_both_orders():
+    with pytest.raises(TypeError, match="missing a required argument: 'arguments'; it takes .model, data_loader"):
+        record(*list(upstream_arguments().values())[:10])
+
+
+def test_validation_losses_leave_the_statistics_of_batch_norms_alone(rng_seed):
+    model = toy_training.ToyDetector().eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    batches = list(toy_training.ToyLoader(3))
+    meters = validation_losses(model, [batches[:1], batches[1:]], torch.device("cpu"))
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    with torch.no_grad():
+        losses = [sum(model(images, targets).values()).item() for images, targets, _ in batches]
+    assert meters.loss.count == 3 and meters.loss.global_avg == pytest.approx(sum(losses) / 3)
