@@ -78,8 +78,7 @@ class _WatchedIterator:
         except Exception as error:
             self.waiting = None
             # a connection breaks a little before its worker is known to be gone
-            of_dataset = isinstance(error, RuntimeError) and "Pin memory thread" not in str(error)
-            if not self.dead_workers(0 if of_dataset or "Caught" in str(error) else GRACE):
+            if "in DataLoader worker process" in str(error) or not self.dead_workers(GRACE, any_end=True):
                 raise
             raise WorkerError(self.describe()) from error
         finally:
@@ -89,20 +88,24 @@ class _WatchedIterator:
         """Say why the loader cannot go on, once workers are dead."""
         return self.reason or self._describe_dead()
 
-    def dead_workers(self, wait: float = 0) -> list[tuple[int, int, int]]:
-        """Return (worker, process id, exit code) of workers that ended with an error, within `wait` seconds."""
+    def dead_workers(self, wait: float = 0, any_end: bool = False) -> list[tuple[int, int, int]]:
+        """Return (worker, process id, exit code) of workers that have ended, waiting up to `wait` seconds for one.
+
+        Args:
+            any_end: exit status 0 counts too; torch's workers end so at SIGTERM.
+        """
         deadline = time.monotonic() + wait
         while True:
             codes = [(k, worker.pid, worker.exitcode) for k, worker in enumerate(self._workers())]
-            dead = [entry for entry in codes if entry[2] not in (None, 0)]
+            dead = [entry for entry in codes if entry[2] is not None and (entry[2] or any_end)]
             if dead or time.monotonic() >= deadline:
                 return dead
             time.sleep(0.05)
 
     def _describe_dead(self) -> str:
         parts = []
-        for k, pid, code in self.dead_workers():
-            how = f"ended with exit status {code}"
+        for k, pid, code in self.dead_workers(any_end=True):
+            how = f"ended with exit status {code}" + ("" if code else ", as at SIGTERM")
             if code < 0:
                 name = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
                 how = f"was killed by {name}{_CAUSES.get(name, '')}"
@@ -112,7 +115,8 @@ class _WatchedIterator:
     def end_stopped(self) -> None:
         """Kill the workers that are in the middle of an image; if none is, all. The waiting process then goes on."""
         workers, now = self._workers(), time.monotonic_ns()
-        busy = [(begun, k) for k, (place, begun) in enumerate(self.progress.tolist()) if place and k < len(workers)]
+        rows = enumerate(zip(workers, self.progress.tolist(), strict=True))
+        busy = [(begun, k) for k, (worker, (place, begun)) in rows if place or _is_stopped(worker.pid)]
         parts = []
         for begun, k in sorted(busy):
             stopped = ", which is stopped (SIGSTOP)," if _is_stopped(workers[k].pid) else ""

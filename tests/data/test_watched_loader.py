@@ -49,6 +49,7 @@ def test_batches_come_in_order(workers):
     [
         (lambda: os.kill(os.getpid(), signal.SIGKILL), "was killed by SIGKILL .*memory.*"),
         (lambda: os._exit(7), "ended with exit status 7 "),
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), ".* SIGTERM "),
     ],
 )
 def test_dead_worker_is_named_with_its_image_and_its_end(act, message):
