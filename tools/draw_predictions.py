@@ -1,13 +1,15 @@
-"""Draws a grid of test pictures: ground truth on the left, what the model found on the right.
+"""Draw a sheet of test images: ground truth on the left, predictions on the right.
 
     python tools/draw_predictions.py --config-file configs/quick/fcos_digits.yaml
 
-The predictions are those that testing left in OUTPUT_DIR/inference/NAME/predictions.pth.
+The predictions are those that testing left in OUTPUT_DIR/inference/NAME/predictions.pth. Those below a score are
+left out: by default the one that balances precision and recall on the test set (highest F1 at IoU 0.5).
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import random
 import sys
@@ -20,7 +22,7 @@ from maskrcnn_benchmark.data.build import build_dataset
 from maskrcnn_benchmark.data.datasets.image_settings import image_settings
 from maskrcnn_benchmark.engine.progress import ProgressBar
 from maskrcnn_benchmark.evaluation import load_predictions
-from maskrcnn_benchmark.evaluation.matching import count_matches
+from maskrcnn_benchmark.evaluation.matching import balancing_score, count_matches
 from maskrcnn_benchmark.evaluation.panoptic_quality import PanopticQuality
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
 from maskrcnn_benchmark.structures.paste_masks import paste_masks
@@ -30,18 +32,20 @@ from maskrcnn_benchmark.visual.drawing import (
     draw_segments,
     fit_width,
     grid,
-    save_picture,
+    save_image,
     side_by_side,
 )
 
-# Text can be read on pictures of these widths, and sixteen pairs still make a file that opens at once.
-WIDTHS = (320, 640)
+# Text can be read on images of these widths, and two pairs of them fit side by side on a screen.
+WIDTHS = (200, 400)
+# Where no prediction finds an object, no score balances anything.
+FALLBACK_SCORE = 0.3
 
 
-def draw_pair(dataset, predictions, index: int, score: float, pasting: dict) -> tuple[np.ndarray, str]:
-    """One picture of the grid and its caption."""
+def draw_pair(dataset, predictions, index: int, score: float, pasting: dict, font=None) -> tuple[np.ndarray, str]:
+    """Draw one image of the sheet, and say its caption."""
     if predictions[index] is not None and predictions[index].has_field("panoptic"):
-        return draw_panoptic_pair(dataset, predictions[index].get_field("panoptic"), index)
+        return draw_panoptic_pair(dataset, predictions[index].get_field("panoptic"), index, font)
     image, ground_truth, _ = dataset[index]
     detections = predictions[index]
     if detections is None:
@@ -51,13 +55,14 @@ def draw_pair(dataset, predictions, index: int, score: float, pasting: dict) -> 
         detections = detections[detections.get_field("scores") >= score]
         found = count_matches(ground_truth, detections)
         outcome = f"{found} of {len(ground_truth)} found, {len(detections) - found} false"
-    pictures = [_draw(np.asarray(image), boxes, dataset.class_names, pasting) for boxes in (ground_truth, detections)]
-    pair = side_by_side(*pictures)
+    both = (ground_truth, detections)
+    images = [_draw(np.asarray(image), boxes, dataset.class_names, pasting, font) for boxes in both]
+    pair = side_by_side(*images)
     return pair, f"image {dataset.image_id(index)}: {outcome}"
 
 
-def draw_panoptic_pair(dataset, found, index: int) -> tuple[np.ndarray, str]:
-    """The same for a picture's segments.
+def draw_panoptic_pair(dataset, found, index: int, font=None) -> tuple[np.ndarray, str]:
+    """The same for an image's segments.
 
     Args:
         dataset: a COCOPanopticDataset.
@@ -67,58 +72,97 @@ def draw_panoptic_pair(dataset, found, index: int) -> tuple[np.ndarray, str]:
     truth = dataset.panoptic(index)
     quality = PanopticQuality(len(dataset.class_names) + len(dataset.stuff_names))
     quality.add_maps(truth, found, len(dataset.class_names))
-    pictures = []
+    images = []
     for panoptic in (truth, found):
-        picture = fit_width(np.asarray(image), *WIDTHS)
+        image = fit_width(np.asarray(image), *WIDTHS)
         classes = panoptic.classes(len(dataset.class_names))
         names = [[*dataset.class_names, *dataset.stuff_names][k] for k in classes]
-        pictures.append(draw_segments(picture, panoptic.unpack(), names, classes + 1))
+        images.append(draw_segments(image, panoptic.unpack(), names, classes + 1, font=font))
     right, wrong, missed = quality.right.sum(), quality.wrong.sum(), quality.missed.sum()
     caption = f"image {dataset.image_id(index)}: {right} of {right + missed} segments found, {wrong} false"
-    return side_by_side(*pictures), caption
+    return side_by_side(*images), caption
 
 
-def _draw(image: np.ndarray, boxes, class_names, pasting) -> np.ndarray:
-    """The picture in a readable width with boxes, and with masks where there are any (ground truth or predicted)."""
+def _draw(image: np.ndarray, boxes, class_names, pasting, font) -> np.ndarray:
+    """The image in a readable width with boxes, and with masks where there are any (ground truth or predicted)."""
     height, width = image.shape[:2]
     if boxes.has_field("masks"):
         image = draw_masks(image, boxes.get_field("masks").convert("mask").instances.masks, boxes.get_field("labels"))
     elif boxes.has_field("mask"):
         pasted = paste_masks(boxes.get_field("mask"), boxes.bbox, (width, height), **pasting)
         image = draw_masks(image, pasted, boxes.get_field("labels"))
-    return draw_boxes(fit_width(image, *WIDTHS), boxes, class_names)
+    return draw_boxes(fit_width(image, *WIDTHS), boxes, class_names, font=font)
+
+
+def choose_score(dataset, predictions) -> tuple[float, str]:
+    """Choose the score that balances precision and recall over all test images; return it and how good it is."""
+
+    def pairs():
+        progress = ProgressBar(len(dataset), unit="image")
+        for index, prediction in enumerate(predictions):
+            truth = dataset.get_groundtruth(index)
+            if prediction is not None:
+                prediction = prediction.copy_with_fields(("labels", "scores")).resize(truth.size)
+            yield truth.copy_with_fields("labels"), prediction
+            progress.advance()
+        progress.close()
+
+    best = balancing_score(pairs())
+    if best is None:
+        return FALLBACK_SCORE, "no prediction finds an object at IoU 0.5"
+    # rounded down, so that the printed number keeps the same predictions
+    score = math.floor(best.score * 1000) / 1000
+    return score, (
+        f"balances precision {best.precision:.2f} and recall {best.recall:.2f} on these {len(dataset):,} images, F1 "
+        f"{best.f1:.2f} at IoU 0.5"
+    )
+
+
+def check_predictions(dataset, predictions) -> None:
+    """Raise ValueError if the predictions are not of this dataset."""
+    if len(predictions) != len(dataset):
+        raise ValueError(
+            f"there are predictions of {len(predictions)} images, but the dataset has {len(dataset)}; test again"
+        )
 
 
 def draw_predictions(
-    dataset, predictions, count: int, score: float, seed: int, columns: int = 2, pasting: dict | None = None
+    dataset,
+    predictions,
+    count: int,
+    score: float,
+    seed: int,
+    columns: int = 2,
+    pasting: dict | None = None,
+    title: str | None = None,
+    font: str | None = None,
 ) -> np.ndarray:
-    """The grid, (H, W, 3) uint8 RGB.
+    """Draw the sheet, (H, W, 3) uint8 RGB.
 
     Args:
         dataset: without transforms.
-        predictions: list of BoxList by data set index.
-        count: how many pictures to draw; which ones is decided by seed.
+        predictions: list of BoxList by dataset index.
+        count: how many images to draw; which ones is decided by seed.
         score: detections below it are left out.
         pasting: padding and aligned of structures.paste_masks; None is maskrcnn-benchmark's way.
+        title: above all images.
+        font: font file; None takes one that has the letters of the class names.
 
     Raises:
-        ValueError: the predictions are not of this data set.
+        ValueError: the predictions are not of this dataset.
     """
-    if len(predictions) != len(dataset):
-        raise ValueError(
-            f"there are predictions of {len(predictions)} pictures, but the data set has {len(dataset)}; test again"
-        )
+    check_predictions(dataset, predictions)
     indices = list(range(len(dataset)))
     chosen = sorted(random.Random(seed).sample(indices, min(count, len(indices))))
-    pictures, captions = [], []
-    progress = ProgressBar(len(chosen), unit="picture")
+    images, captions = [], []
+    progress = ProgressBar(len(chosen), unit="image")
     for index in chosen:
-        picture, caption = draw_pair(dataset, predictions, index, score, pasting or {})
-        pictures.append(picture)
+        image, caption = draw_pair(dataset, predictions, index, score, pasting or {}, font)
+        images.append(image)
         captions.append(caption)
         progress.advance()
     progress.close()
-    return grid(pictures, columns, captions)
+    return grid(images, columns, captions, title=title, font=font)
 
 
 def _entry(config, name: str | None):
@@ -126,7 +170,7 @@ def _entry(config, name: str | None):
     entries = {DatasetCatalog.name(entry): entry for entry in config.DATASETS.TEST}
     if name is None:
         if not entries:
-            raise ValueError("DATASETS.TEST is empty: name a data set with --dataset or in the configuration")
+            raise ValueError("DATASETS.TEST is empty: name a dataset with --dataset or in the configuration")
         return next(iter(entries.values()))
     return entries.get(name, name)
 
@@ -134,15 +178,18 @@ def _entry(config, name: str | None):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", default="", metavar="FILE", help="configuration that was tested")
-    parser.add_argument("--dataset", metavar="NAME", help="test data set (default: the first of DATASETS.TEST)")
+    parser.add_argument("--dataset", metavar="NAME", help="test dataset (default: the first of DATASETS.TEST)")
     parser.add_argument(
         "--predictions", metavar="FILE", help="default: OUTPUT_DIR/inference/NAME/predictions.pth, as testing wrote it"
     )
-    parser.add_argument("--output", metavar="FILE", help="picture to write (default: predictions.png beside them)")
-    parser.add_argument("--count", type=int, default=16, help="number of pictures (default: %(default)s)")
-    parser.add_argument("--score", type=float, default=0.3, help="lowest score that is drawn (default: %(default)s)")
+    parser.add_argument("--output", metavar="FILE", help="image to write (default: predictions.png beside them)")
+    parser.add_argument("--count", type=int, default=12, help="number of images (default: %(default)s)")
+    parser.add_argument(
+        "--score", type=float, help="lowest score that is drawn (default: the one with the highest F1 on the dataset)"
+    )
+    parser.add_argument("--font", metavar="FILE", help="font for class names (default: one that has their letters)")
     parser.add_argument("--columns", type=int, default=2, help="pairs in a row (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="decides which pictures (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="decides which images (default: %(default)s)")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that change the configuration")
     args = parser.parse_args()
     if args.count < 1 or args.columns < 1:
@@ -163,12 +210,21 @@ def main() -> None:
             [entry], None, DatasetCatalog, is_train=False, root=config.DATASETS.ROOT, images=image_settings(config)
         )
         pasting = mask_pasting(config)
-        picture = draw_predictions(dataset, predictions, args.count, args.score, args.seed, args.columns, pasting)
+        check_predictions(dataset, predictions)
+        score, title = args.score, f"{DatasetCatalog.name(entry)}: ground truth (left) and predictions (right)"
+        if not any(each is not None and each.has_field("panoptic") for each in predictions):
+            why = "chosen by --score"
+            if score is None:
+                score, why = choose_score(dataset, predictions)
+            title += f" with a score of at least {score:g} ({why})"
+        sheet = draw_predictions(
+            dataset, predictions, args.count, score or 0.0, args.seed, args.columns, pasting, title, args.font
+        )
         output = args.output or os.path.join(os.path.dirname(path), "predictions.png")
-        save_picture(picture, output)
+        save_image(sheet, output)
     except (OSError, ValueError, KeyError) as error:
         sys.exit(f"error: {error}")
-    print(f"{output}: ground truth (left) and predictions with a score of at least {args.score:g} (right)")
+    print(f"{output}: {title}")
 
 
 if __name__ == "__main__":

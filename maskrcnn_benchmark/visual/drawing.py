@@ -1,6 +1,6 @@
-"""Pictures with boxes, masks and segments drawn on them, side by side and in grids.
+"""Images with boxes, masks and segments drawn on them, side by side and in grids.
 
-Pictures are (H, W, 3) uint8 RGB numpy arrays. Nothing given is changed.
+Images are (H, W, 3) uint8 RGB numpy arrays. Nothing given is changed.
 """
 
 from __future__ import annotations
@@ -9,18 +9,21 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from maskrcnn_benchmark.utils.atomic_write import atomic_write
+from maskrcnn_benchmark.visual.fonts import font_for
 
 # Multipliers of maskrcnn-benchmark's demo, for blue, green and red.
 PALETTE = (2**25 - 1, 2**15 - 1, 2**21 - 1)
 INK = (20, 20, 20)
 PAPER = (255, 255, 255)
 
-# How much of a mask's colour is mixed in: the picture under it stays recognisable.
+# How much of a mask's colour is mixed in: the image under it stays recognisable.
 MASK_OPACITY = 0.45
 SEGMENT_OPACITY = 0.6
+# Part of the image that tags may cover before they are shortened.
+CROWDED = 0.2
 
 
 def label_colors(labels) -> np.ndarray:
@@ -35,17 +38,21 @@ def draw_boxes(
     class_names: Sequence[str] | None = None,
     score_threshold: float = 0.0,
     font_size: int = 13,
+    font: str | os.PathLike | None = None,
 ) -> np.ndarray:
-    """A copy of the picture with boxes and a tag on each: class name and score, as far as the boxes have them.
+    """A copy of the image with boxes and a tag on each: class name and score, as far as the boxes have them.
+
+    In a crowded image a class is named once, at its surest box; the other tags have the score only.
 
     Boxes are drawn by rising score, so that the surest are on top, with a rim in contrast that shows on any background.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        boxes: BoxList; resized to the picture when its size is another.
+        boxes: BoxList; resized to the image when its size is another.
         class_names: name of label k is class_names[k - 1]; without it tags show the label.
         score_threshold: boxes with a lower score are left out; boxes without scores are all drawn.
         font_size: height of the text in pixels.
+        font: font file; None takes one that has the letters of the class names.
     """
     height, width = image.shape[:2]
     boxes = boxes.copy_with_fields(("labels", "scores"), skip_missing=True).convert("xyxy").to("cpu")
@@ -64,21 +71,28 @@ def draw_boxes(
         x1, y1, x2, y2 = corners[i]
         draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=_contrast(colors[i]), width=4)
         draw.rectangle((x1, y1, x2, y2), outline=tuple(colors[i]), width=2)
-    font = ImageFont.load_default(font_size)
+    type_face = font_for([*(class_names or ()), "0123456789."], font_size, font)
     taken: list[tuple[float, float, float, float]] = []
-    for i in reversed(shown):
-        text = _tag_text(labels[i], scores[i], class_names)
+    texts = {i: _tag_text(labels[i], scores[i], class_names) for i in reversed(shown)}
+    if _tags_area(draw, texts.values(), type_face) > CROWDED * width * height:
+        seen: set[int] = set()
+        for i in texts:
+            if labels[i] in seen:
+                texts[i] = _tag_text(0, scores[i], None)
+            seen.add(labels[i])
+    for i, text in texts.items():
         if text:
-            taken.append(_draw_tag(draw, text, corners[i], tuple(colors[i]), font, (width, height), taken))
+            tag = _draw_tag(draw, text, corners[i], tuple(colors[i]), type_face, (width, height), taken)
+            taken += [] if tag is None else [tag]
     return np.asarray(canvas).copy()
 
 
 def draw_masks(image: np.ndarray, masks, labels) -> np.ndarray:
-    """A copy of the picture in which masks are tinted in the colour of their label, with an outline in full colour.
+    """A copy of the image in which masks are tinted in the colour of their label, with an outline in full colour.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        masks: (N, H', W') tensor or array, non-zero inside; stretched to the picture when their size is another. Later
+        masks: (N, H', W') tensor or array, non-zero inside; stretched to the image when their size is another. Later
             ones are drawn over earlier ones.
         labels: (N,).
     """
@@ -94,17 +108,23 @@ def draw_masks(image: np.ndarray, masks, labels) -> np.ndarray:
 
 
 def draw_segments(
-    image: np.ndarray, numbers: np.ndarray, names: Sequence[str], labels: Sequence[int], font_size: int = 13
+    image: np.ndarray,
+    numbers: np.ndarray,
+    names: Sequence[str],
+    labels: Sequence[int],
+    font_size: int = 13,
+    font: str | os.PathLike | None = None,
 ) -> np.ndarray:
-    """A copy of the picture in which segments are tinted in the colour of their label, parted by lines, and named.
+    """A copy of the image in which segments are tinted in the colour of their label, parted by lines, and named.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        numbers: (H', W') uint8 or int32, k + 1 where segment k is and 0 where none is; stretched to the picture when
+        numbers: (H', W') uint8 or int32, k + 1 where segment k is and 0 where none is; stretched to the image when
             its size is another.
         names: S texts; each stands where its segment is widest, if there is room for half of its height.
         labels: S numbers, which decide colours only.
         font_size: height of the text in pixels.
+        font: font file; None takes one that has the letters of the names.
     """
     import cv2  # a second to import, and nothing else here needs it
 
@@ -120,16 +140,16 @@ def draw_segments(
 
     canvas = Image.fromarray(drawn)
     draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(font_size)
+    type_face = font_for(names, font_size, font)
     for number, name in enumerate(names, start=1):
-        inside = np.pad(numbers == number, 1).astype(np.uint8)  # the picture's border is one of the segment, too
+        inside = np.pad(numbers == number, 1).astype(np.uint8)  # the image's border is one of the segment, too
         depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
         y, x = np.unravel_index(depth.argmax(), depth.shape)
         if depth[y, x] < font_size / 2:
             continue
-        room = draw.textbbox((0, 0), name, font=font, anchor="mm", stroke_width=2)
+        room = draw.textbbox((0, 0), name, font=type_face, anchor="mm", stroke_width=2)
         x = min(max(x, -room[0]), max(image.shape[1] - room[2], -room[0]))
-        draw.text((x, y), name, fill=PAPER, font=font, anchor="mm", stroke_width=2, stroke_fill=INK)
+        draw.text((x, y), name, fill=PAPER, font=type_face, anchor="mm", stroke_width=2, stroke_fill=INK)
     return np.asarray(canvas).copy()
 
 
@@ -147,8 +167,18 @@ def _tag_text(label: int, score: float | None, class_names: Sequence[str] | None
     return name if score is None else f"{name} {score:.2f}".strip()
 
 
-def _draw_tag(draw, text, box, color, font, size, taken) -> tuple[float, float, float, float]:
-    """Draws text on a filled tag where it covers the fewest other tags; returns the tag's rectangle."""
+def _tags_area(draw, texts, font) -> float:
+    """Return the area of all tags together, in square pixels."""
+    rectangles = [draw.textbbox((0, 0), text, font=font) for text in texts if text]
+    return sum((right - left + 6) * (bottom - top + 5) for left, top, right, bottom in rectangles)
+
+
+def _draw_tag(draw, text, box, color, font, size, taken) -> tuple[float, float, float, float] | None:
+    """Draw text on a filled tag where it covers the fewest other tags.
+
+    Returns:
+        The tag's rectangle, or None: it would hide half of its own area of other tags, and is not drawn.
+    """
     x1, y1, x2, y2 = box
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     tag_width, tag_height = right - left + 6, bottom - top + 5
@@ -158,7 +188,9 @@ def _draw_tag(draw, text, box, color, font, size, taken) -> tuple[float, float, 
         x = min(max(x, 0), max(size[0] - tag_width, 0))
         y = min(max(y, 0), max(size[1] - tag_height, 0))
         candidates.append((x, y, x + tag_width, y + tag_height))
-    tag = min(candidates, key=lambda place: sum(overlap(place, other) for other in taken))
+    hidden, tag = min((sum(overlap(place, other) for other in taken), place) for place in candidates)
+    if hidden > tag_width * tag_height / 2:
+        return None
     draw.rectangle(tag, fill=color, outline=INK)
     draw.text((tag[0] + 3 - left, tag[1] + 2 - top), text, fill=_contrast(color), font=font)
     return tag
@@ -176,7 +208,7 @@ def overlap(a, b) -> float:
 
 
 def fit_width(image: np.ndarray, min_width: int, max_width: int) -> np.ndarray:
-    """The picture at a width that text on it can be read at.
+    """The image at a width that text on it can be read at.
 
     Narrower than min_width: enlarged by a whole number, so that pixels stay squares. Wider than max_width: reduced.
     """
@@ -189,56 +221,76 @@ def fit_width(image: np.ndarray, min_width: int, max_width: int) -> np.ndarray:
 
 
 def side_by_side(left: np.ndarray, right: np.ndarray, gap: int = 4) -> np.ndarray:
-    """Two pictures in one, tops aligned, on white."""
+    """Two images in one, tops aligned, on white."""
     return grid([left, right], columns=2, gap=gap, border=0)
 
 
 def grid(
-    pictures: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     columns: int,
     captions: Sequence[str] | None = None,
     gap: int = 12,
     border: int | None = None,
     font_size: int = 15,
+    title: str | None = None,
+    font: str | os.PathLike | None = None,
 ) -> np.ndarray:
-    """Pictures row by row on white, each with its caption above it.
+    """Arrange images row by row on white, each with its caption above it.
 
     Args:
-        pictures: may differ in size; a row is as high as its highest picture, a column as wide as its widest.
-        captions: one a picture; cut where wider than the picture's column.
-        gap: pixels between pictures.
+        images: may differ in size; a row is as high as its highest image, a column as wide as its widest.
+        captions: one an image; cut where wider than the image's column.
+        gap: pixels between images.
         border: pixels around them all; None is gap.
+        font_size: height of captions in pixels.
+        title: above them all, in lines as long as the sheet is wide.
+        font: font file; None takes one that has the letters of the captions.
 
     Raises:
-        ValueError: no pictures, or not one caption a picture.
+        ValueError: no images, or not one caption an image.
     """
-    if not pictures:
-        raise ValueError("grid wants at least one picture")
-    if captions is not None and len(captions) != len(pictures):
-        raise ValueError(f"grid got {len(pictures)} pictures and {len(captions)} captions")
+    if not images:
+        raise ValueError("grid requires at least one image")
+    if captions is not None and len(captions) != len(images):
+        raise ValueError(f"grid got {len(images)} images and {len(captions)} captions")
     border = gap if border is None else border
-    columns = min(columns, len(pictures))
+    columns = min(columns, len(images))
     caption_height = 0 if captions is None else font_size + 6
-    rows = [range(start, min(start + columns, len(pictures))) for start in range(0, len(pictures), columns)]
-    widths = [max(picture.shape[1] for picture in pictures[k::columns]) for k in range(columns)]
-    heights = [max(pictures[i].shape[0] for i in row) + caption_height for row in rows]
-    canvas = Image.new(
-        "RGB",
-        (2 * border + sum(widths) + gap * (columns - 1), 2 * border + sum(heights) + gap * (len(rows) - 1)),
-        PAPER,
-    )
+    rows = [range(start, min(start + columns, len(images))) for start in range(0, len(images), columns)]
+    widths = [max(image.shape[1] for image in images[k::columns]) for k in range(columns)]
+    heights = [max(images[i].shape[0] for i in row) + caption_height for row in rows]
+    type_face = font_for([*(captions or ()), title or ""], font_size, font)
+    title_face = font_for([title or ""], font_size + 3, font)
+    width = 2 * border + sum(widths) + gap * (columns - 1)
+    lines = _wrapped(title, width - 2 * border, title_face) if title else []
+    line_height = font_size + 9
+    height = 2 * border + sum(heights) + gap * (len(rows) - 1) + len(lines) * line_height
+    canvas = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(font_size)
     y = border
+    for line in lines:
+        draw.text((border, y), line, fill=INK, font=title_face)
+        y += line_height
     for row, height in zip(rows, heights, strict=True):
         x = border
         for column, i in enumerate(row):
             if captions is not None:
-                draw.text((x, y), _cut(captions[i], widths[column], font), fill=INK, font=font)
-            canvas.paste(Image.fromarray(pictures[i]), (x, y + caption_height))
+                draw.text((x, y), _cut(captions[i], widths[column], type_face), fill=INK, font=type_face)
+            canvas.paste(Image.fromarray(images[i]), (x, y + caption_height))
             x += widths[column] + gap
         y += height + gap
     return np.asarray(canvas).copy()
+
+
+def _wrapped(text: str, width: int, font) -> list[str]:
+    """Break a text into lines of at most that width; a single word may be longer."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
 
 
 def _cut(text: str, width: int, font) -> str:
@@ -249,15 +301,15 @@ def _cut(text: str, width: int, font) -> str:
     return text + "..."
 
 
-def save_picture(image: np.ndarray, path: str | os.PathLike) -> None:
-    """Writes the picture, complete or not at all, in the format of the file's extension (.png, .jpg, ...).
+def save_image(image: np.ndarray, path: str | os.PathLike) -> None:
+    """Writes the image, complete or not at all, in the format of the file's extension (.png, .jpg, ...).
 
     Raises:
-        ValueError: the extension is of no picture format that can be written.
+        ValueError: the extension is of no image format that can be written.
     """
     extension = os.path.splitext(os.fspath(path))[1].lower()
     format_name = Image.registered_extensions().get(extension)
     if format_name not in Image.SAVE:
-        raise ValueError(f"can't write a picture to {path}: extension {extension!r} is unknown; use .png or .jpg")
+        raise ValueError(f"can't write an image to {path}: extension {extension!r} is unknown; use .png or .jpg")
     with atomic_write(path) as file:
         Image.fromarray(image).save(file, format=format_name, quality=92)

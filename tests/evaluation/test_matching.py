@@ -1,4 +1,6 @@
-from maskrcnn_benchmark.evaluation.matching import count_matches
+import pytest
+
+from maskrcnn_benchmark.evaluation.matching import ScoreThreshold, balancing_score, count_matches
 
 
 def test_an_object_is_found_once_and_only_by_its_label(boxlist):
@@ -26,3 +28,17 @@ def test_overlap_has_to_reach_the_threshold(boxlist):
 def test_nothing_against_nothing(boxlist):
     empty, one = boxlist((100, 100), []), boxlist((100, 100), [((0, 0, 9, 9), 1, 1.0)])
     assert count_matches(empty, one) == count_matches(one, empty) == count_matches(empty, empty) == 0
+
+
+def test_balancing_score_is_the_one_of_the_highest_f1(boxlist):
+    def boxes(*entries):
+        return boxlist((100, 100), [((x, y, x + 9, y + 9), 1, score) for x, y, score in entries])
+
+    truth = boxes((0, 0, 1.0), (20, 0, 1.0), (40, 0, 1.0))
+    found = boxes((0, 0, 0.9), (20, 0, 0.7), (60, 0, 0.4), (40, 0, 0.2))
+    noise = boxes((0, 20, 0.3), (0, 40, 0.2))
+    best = balancing_score([(truth, found), (boxes(), noise), (boxes(), None)])
+    assert best == ScoreThreshold(score=pytest.approx(0.7), precision=1.0, recall=2 / 3, f1=0.8)
+    # predictions of one score are kept or left out together
+    assert balancing_score([(truth, boxes((0, 0, 0.5), (60, 0, 0.5)))]).precision == 0.5
+    assert balancing_score([(truth, boxes((60, 0, 0.9)))]) is None

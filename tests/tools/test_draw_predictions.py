@@ -53,8 +53,10 @@ def test_grid_is_written_beside_the_predictions(run, tmp_path):
     output = tmp_path / "inference" / "cells" / "predictions.png"
     assert str(output) in process.stdout
     picture = np.asarray(Image.open(output))
-    # two columns of pairs, each picture enlarged from 200 to 400 pixels
-    assert picture.shape == (12 + 2 * (21 + 200) + 12 + 12, 12 + 2 * (2 * 400 + 4) + 12 + 12, 3)
+    # two lines of title, two columns of pairs
+    assert picture.shape == (12 + 2 * 24 + 2 * (21 + 100) + 12 + 12, 12 + 2 * (2 * 200 + 4) + 12 + 12, 3)
+    # one of three objects is found by the only prediction
+    assert "score of at least 0.899 (balances precision 1.00 and recall 0.33 on these 3 images" in process.stdout
 
 
 def test_missing_predictions_say_what_to_run(run, tmp_path):
@@ -66,4 +68,4 @@ def test_missing_predictions_say_what_to_run(run, tmp_path):
 def test_predictions_of_another_data_set_are_refused(run, tmp_path):
     save_predictions([], tmp_path / "other.pth")
     process = run("--predictions", str(tmp_path / "other.pth"))
-    assert process.returncode != 0 and "predictions of 0 pictures, but the data set has 3" in process.stderr
+    assert process.returncode != 0 and "predictions of 0 images, but the dataset has 3" in process.stderr

@@ -55,8 +55,8 @@ def test_a_training_ends_with_segments_that_are_evaluated_and_drawn(project, tmp
     drawn = project.run("draw_predictions.py")
     assert drawn.returncode == 0, drawn.stderr[-3000:]
     picture = np.asarray(Image.open(results / "predictions.png"))
-    # pairs of two pictures of 60 x 40, enlarged six times, in two columns
-    assert picture.shape == (12 + 2 * (21 + 240) + 12 + 12, 12 + 2 * (2 * 360 + 4) + 12 + 12, 3)
+    # a title, and pairs of two images of 60 x 40, enlarged four times, in two columns
+    assert picture.shape == (12 + 24 + 2 * (21 + 160) + 12 + 12, 12 + 2 * (2 * 240 + 4) + 12 + 12, 3)
 
     data.write(categories=[dict(each, name=each["name"].replace("sky", "sea")) for each in CATEGORIES])
     renamed = project.run("test_net.py")

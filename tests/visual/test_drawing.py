@@ -11,7 +11,7 @@ from maskrcnn_benchmark.visual.drawing import (
     fit_width,
     grid,
     label_colors,
-    save_picture,
+    save_image,
     side_by_side,
 )
 
@@ -115,10 +115,30 @@ def test_captions_are_above_their_pictures_and_cut_to_fit():
     canvas = grid(pictures, columns=2, captions=["short", "much longer than sixty pixels can hold"])
     assert canvas.shape[0] == plain.shape[0] + 21 and canvas.shape[1] == plain.shape[1]
     assert (canvas[:, -12:] == 255).all()  # nothing runs into the border
-    with pytest.raises(ValueError, match="2 pictures and 1 captions"):
+    with pytest.raises(ValueError, match="2 images and 1 captions"):
         grid(pictures, columns=2, captions=["one"])
     with pytest.raises(ValueError, match="at least one"):
         grid([], columns=2)
+
+
+def test_tags_of_a_crowded_image_are_scores_and_hide_little():
+    image = np.full((240, 320, 3), 200, np.uint8)
+    corners = [[x, y, x + 30, y + 30] for x in range(0, 300, 40) for y in range(20, 220, 40)]
+    boxes = _boxes(corners, (320, 240), [1] * len(corners), [0.5] * len(corners))
+    bare = draw_boxes(image, _boxes(corners, (320, 240), None, None), None)
+    tagged = draw_boxes(image, boxes, ["a class with quite a long name"])
+    assert (tagged[:, :, 0] != bare[:, :, 0]).mean() < 0.5
+    few = _boxes(corners[:1], (320, 240), [1], [0.5])
+    named = draw_boxes(image, few, ["a class with quite a long name"])
+    assert (named[:, 100:] != image[:, 100:]).any()  # the name is written where there is room
+
+
+def test_title_is_broken_into_lines_above_all_images():
+    images = [np.zeros((10, 90, 3), np.uint8)] * 2
+    plain, canvas = (grid(images, columns=2, title=title) for title in (None, "a title that needs two lines here"))
+    lines = (canvas.shape[0] - plain.shape[0]) / 24
+    assert lines == 2 and canvas.shape[1] == plain.shape[1]
+    assert (canvas[12:60] != 255).any() and (canvas[:, -12:] == 255).all()
 
 
 def test_width_is_fitted():
@@ -131,12 +151,12 @@ def test_width_is_fitted():
 
 def test_saving_by_extension(tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
-    save_picture(image, tmp_path / "new" / "folder" / "a.png")
+    save_image(image, tmp_path / "new" / "folder" / "a.png")
     assert (np.asarray(Image.open(tmp_path / "new" / "folder" / "a.png")) == image).all()
-    save_picture(image, tmp_path / "a.JPG")
+    save_image(image, tmp_path / "a.JPG")
     assert Image.open(tmp_path / "a.JPG").format == "JPEG"
     with pytest.raises(ValueError, match=r"'\.txt' is unknown; use \.png"):
-        save_picture(image, tmp_path / "a.txt")
+        save_image(image, tmp_path / "a.txt")
 
 
 def test_segments_are_tinted_parted_and_named():
