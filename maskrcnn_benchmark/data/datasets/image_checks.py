@@ -183,7 +183,7 @@ class _Check:
             turned = upright_size | others
             what = f"images rotated as EXIF says, because the {self.source} has the rotated size"
             self.note("repaired", what, upright_size)
-            what = "images rotated as EXIF says, because sizes or boxes of the dataset show it (DATASETS.EXIF_ROTATION: auto)"
+            what = "images rotated as EXIF says, as sizes or boxes of the dataset show (DATASETS.EXIF_ROTATION: auto)"
             self.note("repaired", what, others)
         what = f"images with an EXIF rotation, used as stored (DATASETS.EXIF_ROTATION: {setting})"
         self.note("noted", what, rotated & ~turned)
