@@ -19,7 +19,7 @@ from maskrcnn_benchmark.evaluation.semantic import SemanticConfusion
 from maskrcnn_benchmark.evaluation.tables import class_table
 from maskrcnn_benchmark.utils.atomic_write import atomic_write, write_json
 from maskrcnn_benchmark.visual.confusion import draw_confusion
-from maskrcnn_benchmark.visual.drawing import save_picture
+from maskrcnn_benchmark.visual.drawing import save_image
 from maskrcnn_benchmark.visual.palette import voc_palette
 
 logger = logging.getLogger("maskrcnn_benchmark.inference")
@@ -80,7 +80,7 @@ def semantic_evaluation(
         record = {"images": len(dataset), "results": results.results, "per_class": rows}
         record |= {"confusion": confusion.matrix.tolist()}
         write_json(os.path.join(output_folder, "semantic_results.json"), record, indent=2)
-        save_picture(draw_confusion(confusion.matrix, names), os.path.join(output_folder, "confusion.png"))
+        save_image(draw_confusion(confusion.matrix, names), os.path.join(output_folder, "confusion.png"))
     check_expected_results(results, expected_results, expected_results_sigma_tol)
     return results
 
