@@ -13,7 +13,7 @@ import numpy as np
 from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
 from maskrcnn_benchmark.data.datasets.mask_table import read_masks
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
-from maskrcnn_benchmark.utils.text_file import did_you_mean, read_text
+from maskrcnn_benchmark.utils.text_file import NotAFileError, did_you_mean, read_text
 
 # Pixels. Farther out than any picture reaches, and far from where float32 overflows.
 FAR = 1e9
@@ -70,8 +70,8 @@ def load_json(ann_file: str) -> dict:
             f"annotation file {ann_file} does not exist.{did_you_mean(ann_file)} Is the data folder right "
             "(DATASETS.ROOT, or $MB_DATASETS)?"
         ) from None
-    except ValueError as error:
-        raise ValueError(f"annotation file {error}") from None
+    except (NotAFileError, ValueError) as error:
+        raise type(error)(f"annotation file (ANNOTATIONS) {error}") from None
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from maskrcnn_benchmark.utils.text_file import open_regular
+
 READERS = 8
 MAX_VALUE = 65535
 # Lossless formats. JPEG blends the values of neighbouring classes.
@@ -48,7 +50,7 @@ def read_index_map(path: str) -> np.ndarray:
 
 def _read(path: str) -> tuple[np.ndarray, bool]:
     """The pixel values, and whether they are stored as RGB."""
-    with _one_kind_of_error(path), Image.open(path) as image:
+    with _one_kind_of_error(path), open_regular(path) as file, Image.open(file) as image:
         image.load()
         mode, values = image.mode, np.asarray(image)
     if mode == "1":

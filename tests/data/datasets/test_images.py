@@ -100,3 +100,9 @@ def test_values_that_use_a_part_of_the_range_are_a_warning(coco_folder, caplog, 
     )
     assert ("INPUT.VALUE_RANGE: (0, 4095) maps them" in caplog.text) == warned
     assert "mapped to 0..255 (INPUT.VALUE_RANGE)" in str(dataset.report)
+
+
+def test_named_pipe_as_annotations_is_refused_at_once_by_its_key(tmp_path):
+    os.mkfifo(tmp_path / "boxes.json")
+    with pytest.raises(OSError, match=r"annotation file \(ANNOTATIONS\) .*boxes.json is a named pipe"):
+        COCODataset(str(tmp_path / "boxes.json"), str(tmp_path), False)
