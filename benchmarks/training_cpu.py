@@ -14,7 +14,7 @@ import torch
 from detectors import CLASSES, PAIRS, config, ours, settle, theirs
 from torch import Tensor
 
-from maskrcnn_benchmark.engine.trainer import TrainingStep
+from maskrcnn_benchmark.engine.training_step import TrainingStep
 from maskrcnn_benchmark.solver import make_optimizer
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import to_image_list

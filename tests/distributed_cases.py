@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+
+import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
-from toy_training import ToyDetector, ToyLoader, train, without_batch_statistics
+from toy_training import ToyDetector, ToyLoader, signal_self_at, train, without_batch_statistics
 
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.engine.inference import compute_on_dataset, gather_predictions
-from maskrcnn_benchmark.engine.trainer import TrainingStep
+from maskrcnn_benchmark.engine.stopping import Stopped
+from maskrcnn_benchmark.engine.training_step import TrainingStep
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.modeling.rpn.rpn import build_rpn
 from maskrcnn_benchmark.modeling.semantic import segmentation_losses as segmentation
@@ -47,6 +51,24 @@ def train_toy(folder, options):
     except FloatingPointError as error:
         return str(error)
     return model.state_dict()
+
+
+def train_toy_until_stopped(folder, rank, call, options):
+    """Exit status and iteration of a training in which one process gets SIGTERM at one forward pass."""
+    arguments = {"after_forward": signal_self_at(call, signal.SIGTERM)} if comm.get_rank() == rank else {}
+    with pytest.raises(Stopped) as stopped:
+        train(folder, build=without_batch_statistics, wrap=DistributedDataParallel, **arguments, **options)
+    return stopped.value.code
+
+
+def predict_toy_until_stopped(rank):
+    """Exit status of a test in which one process gets Ctrl-C at its first batch."""
+    model = ToyDetector()
+    if comm.get_rank() == rank:
+        model.register_forward_hook(signal_self_at(1, signal.SIGINT))
+    with pytest.raises(Stopped) as stopped:
+        compute_on_dataset(model, ToyLoader(4), "cpu")
+    return stopped.value.code
 
 
 def predict_toy(skip):

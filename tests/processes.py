@@ -9,7 +9,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from maskrcnn_benchmark.engine.launch import end_process, leave_processes
+from maskrcnn_benchmark.engine import process
+from maskrcnn_benchmark.engine.launch import leave_processes
 
 
 def run(count: int, function, *args) -> list:
@@ -29,4 +30,4 @@ def _work(rank, count, folder, function, args):
     dist.barrier()
     leave_processes()
     torch.save(result, os.path.join(folder, f"{rank}.pth"))
-    end_process()
+    process.end()

@@ -16,6 +16,7 @@ from torch import nn
 from maskrcnn_benchmark.checkpoint.checkpointer import Checkpointer
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.engine.trainer import do_train
+from maskrcnn_benchmark.engine.training_options import TrainingOptions
 from maskrcnn_benchmark.solver import WarmupMultiStepLR, make_optimizer
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import to_image_list
@@ -141,23 +142,22 @@ def train(
         "cpu",
         period,
         arguments,
-        accumulation_steps=accumulation_steps,
-        **options,
+        options=TrainingOptions(accumulation_steps=accumulation_steps, **options),
     )
     return model
 
 
-def kill_self_at(call: int):
-    """A forward hook that ends the process, without any clean-up, at its call number `call`."""
+def signal_self_at(call: int, number: int):
+    """Return a forward hook that sends the process a signal at its call number `call`."""
     calls = itertools.count(1)
 
     def count(_module, _inputs, _output):
         if next(calls) == call:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
 
     return count
 
 
 if __name__ == "__main__":
     settings = json.loads(sys.argv[2])
-    train(sys.argv[1], after_forward=kill_self_at(settings.pop("kill_at")), **settings)
+    train(sys.argv[1], after_forward=signal_self_at(settings.pop("kill_at"), signal.SIGKILL), **settings)

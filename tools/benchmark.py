@@ -21,7 +21,7 @@ import sys
 import torch
 
 from maskrcnn_benchmark.checkpoint.checkpointer import Checkpointer
-from maskrcnn_benchmark.engine import launch
+from maskrcnn_benchmark.engine import launch, process
 from maskrcnn_benchmark.engine.testing import choose_weights
 from maskrcnn_benchmark.profiling.measure import measure
 from maskrcnn_benchmark.profiling.plot import save_plot
@@ -67,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    launch.choose_threads(logging.getLogger("maskrcnn_benchmark"))
+    process.choose_threads(logging.getLogger("maskrcnn_benchmark"))
     configs = [launch.load_config(file, arguments.opts) for file in arguments.config_file]
     if all(cfg.KEEP_FREED_MEMORY for cfg in configs):
         keep_freed_memory()

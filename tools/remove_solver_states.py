@@ -14,7 +14,16 @@ import sys
 from maskrcnn_benchmark.checkpoint.checkpointer import write_checkpoint
 from maskrcnn_benchmark.checkpoint.safe_unpickle import load_pickled
 
-SOLVER_ENTRIES = ("optimizer", "scheduler", "iteration", "scaler", "rng_state", "best_score")
+SOLVER_ENTRIES = (
+    "optimizer",
+    "scheduler",
+    "iteration",
+    "scaler",
+    "rng_state",
+    "best_score",
+    "by_the_clock",
+    "tested_at",
+)
 
 
 def remove_solver_states(path: str) -> str:

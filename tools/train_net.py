@@ -3,8 +3,9 @@
     python tools/train_net.py --config-file FILE [--skip-test] [KEY VALUE ...]
     torchrun --nproc_per_node=2 tools/train_net.py --config-file FILE ...
 
-A training that was stopped goes on from the last checkpoint in OUTPUT_DIR when the same command is given again.
-Otherwise MODEL.WEIGHT gives the initial weights, and only the weights, whatever else that file holds.
+SIGTERM and Ctrl-C write a checkpoint and stop the training; a second Ctrl-C ends it at once. A run that was stopped
+goes on from the last checkpoint in OUTPUT_DIR when the same command is given again. Otherwise MODEL.WEIGHT gives the
+initial weights, and only the weights, whatever else that file holds.
 """
 
 # First, because importing it runs the user's own set-up code, if there is any.
@@ -29,6 +30,7 @@ from maskrcnn_benchmark.engine import launch
 from maskrcnn_benchmark.engine.rng_state import seed_everything
 from maskrcnn_benchmark.engine.testing import make_test_loaders, run_test
 from maskrcnn_benchmark.engine.trainer import do_train
+from maskrcnn_benchmark.engine.training_options import TrainingOptions
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.solver import make_lr_scheduler, make_optimizer
 from maskrcnn_benchmark.utils.comm import get_rank, get_world_size, is_main_process
@@ -84,21 +86,16 @@ def train(cfg, test_loaders, logger):
         outcomes[iteration] = run_test(cfg, model, test_loaders, check_expected=is_last)
         return outcomes[iteration].figures
 
-    do_train(
-        trained,
-        train_loader,
-        optimizer,
-        scheduler,
-        checkpointer,
-        device,
-        cfg.SOLVER.CHECKPOINT_PERIOD,
-        arguments,
+    options = TrainingOptions(
         dtype=compute_dtype(cfg.DTYPE, device),
         accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
         clip_gradients=cfg.SOLVER.CLIP_GRADIENTS,
+        checkpoint_minutes=cfg.SOLVER.CHECKPOINT_MINUTES,
         evaluate=evaluate if test_loaders else None,
         test_period=cfg.SOLVER.TEST_PERIOD,
     )
+    period = cfg.SOLVER.CHECKPOINT_PERIOD
+    do_train(trained, train_loader, optimizer, scheduler, checkpointer, device, period, arguments, options=options)
     return model, outcomes.get(cfg.SOLVER.MAX_ITER)
 
 
@@ -127,4 +124,4 @@ def main():
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    launch.run(main, continues=True)

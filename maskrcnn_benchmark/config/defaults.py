@@ -337,6 +337,8 @@ _C.SOLVER.CLIP_GRADIENTS = 0.0
 _C.SOLVER.IMS_PER_BATCH = 16
 _C.SOLVER.ACCUMULATION_STEPS = 1
 _C.SOLVER.CHECKPOINT_PERIOD = 2500
+# Also after so many minutes without a checkpoint (new); only the two newest of these stay. 0 = none by the clock.
+_C.SOLVER.CHECKPOINT_MINUTES = 5.0
 # Evaluate on DATASETS.TEST every so many iterations; 0 = only at the end.
 _C.SOLVER.TEST_PERIOD = 0
 

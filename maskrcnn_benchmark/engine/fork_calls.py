@@ -14,6 +14,7 @@ import time
 import torch
 
 from maskrcnn_benchmark.engine.testing import make_test_loaders, run_test
+from maskrcnn_benchmark.engine.training_options import TrainingOptions
 from maskrcnn_benchmark.utils.comm import all_gather
 from maskrcnn_benchmark.utils.compute_dtype import compute_dtype
 from maskrcnn_benchmark.utils.metric_logger import MetricLogger
@@ -40,9 +41,9 @@ logger = logging.getLogger("maskrcnn_benchmark.trainer")
 def takes_forks_arguments(train):
     """Let `do_train` take upstream's eleven arguments, too.
 
-    They are recognised by their number (nine or more by position) or by the name `cfg`. DTYPE,
-    SOLVER.ACCUMULATION_STEPS and SOLVER.CLIP_GRADIENTS then come from that cfg, and every `test_period` iterations
-    the model is tested as `tests_during_training` says.
+    They are recognised by their number (nine or more by position) or by the name `cfg`. DTYPE and
+    SOLVER's ACCUMULATION_STEPS, CLIP_GRADIENTS and CHECKPOINT_MINUTES come from that cfg, and every `test_period`
+    iterations the model is tested as `tests_during_training` says.
 
     With the older eight arguments no cfg is at hand. The loader says how many micro-batches make an iteration.
     """
@@ -53,7 +54,7 @@ def takes_forks_arguments(train):
             call = inspect.signature(train).bind_partial(*args, **kwargs).arguments
             parts = getattr(getattr(call.get("data_loader"), "batch_sampler", None), "accumulation_steps", 1)
             if parts > 1:
-                kwargs.setdefault("accumulation_steps", parts)
+                kwargs.setdefault("options", TrainingOptions(accumulation_steps=parts))
             return train(*args, **kwargs)
         given = _by_name(UPSTREAM_TRAIN, args, kwargs)
         cfg, loader_val, test_period = (given.pop(name) for name in ("cfg", "data_loader_val", "test_period"))
@@ -61,12 +62,13 @@ def takes_forks_arguments(train):
             "dtype": compute_dtype(cfg.DTYPE, torch.device(given["device"])),
             "accumulation_steps": cfg.SOLVER.ACCUMULATION_STEPS,
             "clip_gradients": cfg.SOLVER.CLIP_GRADIENTS,
+            "checkpoint_minutes": cfg.SOLVER.CHECKPOINT_MINUTES,
         }
         if loader_val is not None and test_period > 0:
             start = given["arguments"]["iteration"]
             evaluate = tests_during_training(cfg, given["model"], loader_val, given["optimizer"], start)
             options |= {"evaluate": evaluate, "test_period": test_period}
-        return train(**given, **options)
+        return train(**given, options=TrainingOptions(**options))
 
     return do_train
 

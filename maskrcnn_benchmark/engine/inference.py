@@ -8,6 +8,7 @@ import os
 
 import torch
 
+from maskrcnn_benchmark.engine import stopping
 from maskrcnn_benchmark.engine.bbox_aug import takes_bbox_aug
 from maskrcnn_benchmark.engine.progress import ProgressBar
 from maskrcnn_benchmark.evaluation import evaluate, save_predictions
@@ -90,32 +91,43 @@ def compute_on_dataset(
     *,
     dtype: torch.dtype = torch.float32,
 ) -> dict[int, BoxList]:
-    """Predictions by data set index, on the CPU, in pixels of the network input. Puts the model into eval mode.
+    """Predict a dataset, with the model in eval mode.
 
     Args:
         timer: adds up the time in the model, copies from and to the device included.
+
+    Returns:
+        Predictions of this process by dataset index, on the CPU, in pixels of the network input.
+
+    Raises:
+        Stopped: SIGTERM or Ctrl-C, on this process or another.
     """
     device = torch.device(device)
     model.eval()
     autocast = contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
     progress = ProgressBar(len(data_loader), enabled=is_main_process(), unit="batch")
     predictions = {}
-    for images, _, indices in data_loader:
-        if timer is not None:
-            timer.tic()
-        if hasattr(images, "to"):  # PIL pictures of test-time augmentation go to the model as they are
-            images = images.to(device, non_blocking=True)
-        with torch.inference_mode(), autocast:
-            outputs = model(images, **_output_sizes(model, data_loader.dataset, indices))
-            outputs = [output.to("cpu") for output in outputs]
-        # Copied to the CPU, so the device is done. A tensor made in inference mode may not be changed in place outside
-        # of it; what indexing gives may.
-        outputs = [output[torch.arange(len(output))] for output in outputs]
-        if timer is not None:
-            timer.toc()
-        predictions.update(zip(indices, outputs, strict=True))
-        progress.advance()
-    progress.close()
+    with stopping.deferred("this batch") as stop:
+        for images, _, indices in data_loader:
+            if stop:
+                break
+            if timer is not None:
+                timer.tic()
+            if hasattr(images, "to"):  # PIL images of test-time augmentation go to the model as they are
+                images = images.to(device, non_blocking=True)
+            with torch.inference_mode(), autocast:
+                outputs = model(images, **_output_sizes(model, data_loader.dataset, indices))
+                outputs = [output.to("cpu") for output in outputs]
+            # Copied to the CPU, so the device is done. A tensor made in inference mode may not be changed in place
+            # outside of it; what indexing gives may.
+            outputs = [output[torch.arange(len(output))] for output in outputs]
+            if timer is not None:
+                timer.toc()
+            predictions.update(zip(indices, outputs, strict=True))
+            progress.advance()
+        progress.close()
+        if stop.on_any_process():
+            stop.honour()
     return predictions
 
 

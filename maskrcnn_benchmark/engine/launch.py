@@ -1,4 +1,4 @@
-"""What every script in tools/ does first: arguments, configuration, processes, device, threads, log."""
+"""Start and end a script of tools/: arguments, configuration, processes, device, log, exit status."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 
@@ -14,14 +15,12 @@ import torch.distributed as dist
 
 from maskrcnn_benchmark.config import cfg as default_cfg
 from maskrcnn_benchmark.config import check_values, notes
+from maskrcnn_benchmark.engine import process, stopping
 from maskrcnn_benchmark.engine.rendezvous import fresh_store
 from maskrcnn_benchmark.native.collect_env import collect_env_info
 from maskrcnn_benchmark.utils.comm import get_rank, get_world_size, is_main_process
-from maskrcnn_benchmark.utils.kept_memory import keep_freed_memory
 from maskrcnn_benchmark.utils.logger import setup_logger
 from maskrcnn_benchmark.utils.miscellaneous import mkdir
-
-THREADS_VARIABLE = "MB_NUM_THREADS"
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -70,9 +69,7 @@ def start(cfg, args: argparse.Namespace, log_dir: str) -> logging.Logger:
         logger.info("Using %d GPUs", get_world_size())
     else:
         logger.info("Using %d CPU processes", get_world_size())
-        choose_threads(logger)
-        if cfg.KEEP_FREED_MEMORY:
-            keep_freed_memory()
+    process.prepare(logger, on_cpu=cfg.MODEL.DEVICE == "cpu", keep_memory=cfg.KEEP_FREED_MEMORY)
     if device_missing and is_main_process():
         logger.warning("MODEL.DEVICE is 'cuda' but torch finds no GPU: going on with the CPU (MODEL.DEVICE cpu)")
     if cfg.MODEL.USE_SYNCBN and get_world_size() > 1 and cfg.MODEL.DEVICE == "cpu":
@@ -94,7 +91,7 @@ def join_processes(device: str, local_rank: int) -> None:
     """Makes the process group that torchrun (or torch.distributed.launch) has prepared, if it started several."""
     if device.startswith("cuda"):
         torch.cuda.set_device(torch.device(device).index or local_rank)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if several_processes():
         # Pickled objects and flags go over gloo also where gradients go over NCCL.
         backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
         store, rank, world_size = fresh_store()
@@ -106,54 +103,35 @@ def leave_processes() -> None:
         dist.destroy_process_group()
 
 
-def run(main: Callable[[], None]) -> None:
-    """Runs a script's `main`; one of several processes that has done its work then ends without delay.
+def run(main: Callable[[], None], continues: bool = False) -> None:
+    """Run a script's `main`, and end the process as a shell expects it.
 
-    DistributedDataParallel never lets go of its process group, so that gloo's threads live on while the interpreter is
-    taken down, and now and then abort it ("terminate called without an active exception", torch 2.15). torchrun would
-    take that for a failure, and start everything again.
+    SIGTERM and Ctrl-C end with one line and the status 143 or 130; a training has written a checkpoint then.
+
+    Args:
+        continues: the same command continues a run that was stopped, which the line then says.
     """
-    main()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        end_process()
+    status = 0
+    try:
+        with stopping.immediate():
+            main()
+    except stopping.Stopped as stopped:
+        status = stopped.code
+        if is_main_process():
+            print(_farewell(stopped, continues), file=sys.stderr)
+    if several_processes():
+        process.end(status)
+    sys.exit(status)
 
 
-def end_process() -> None:
-    """Ends the process with status 0 and without taking the interpreter down; everything has to be closed."""
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+def _farewell(stopped: stopping.Stopped, continues: bool) -> str:
+    text = f"Stopped by {stopped.signal_name}."
+    if continues:
+        command = "the same torchrun command" if several_processes() else shlex.join(sys.orig_argv)
+        text += f" To go on from the last checkpoint in OUTPUT_DIR: {command}"
+    return text
 
 
-def choose_threads(logger: logging.Logger) -> None:
-    """Sets the number of CPU threads of this process and says it.
-
-    MB_NUM_THREADS counts if set. torchrun sets OMP_NUM_THREADS=1 when it starts several processes and the user has not
-    set it, which would leave most cores idle; that 1 is replaced by an equal share of the cores. It cannot be told from
-    a 1 that the user set: for one thread set MB_NUM_THREADS=1.
-    """
-    chosen = os.environ.get(THREADS_VARIABLE)
-    reason = f"{THREADS_VARIABLE} is set"
-    if chosen is None:
-        reason = "torch's choice"
-        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        if processes > 1 and os.environ.get("OMP_NUM_THREADS") == "1":
-            chosen = max(1, usable_cores() // processes)
-            reason = "an equal share of the cores in place of torchrun's OMP_NUM_THREADS=1"
-    if chosen is not None:
-        if not str(chosen).isdigit() or int(chosen) == 0:
-            raise ValueError(f"{THREADS_VARIABLE} is {chosen!r}: want a number of threads, 1 or more")
-        torch.set_num_threads(int(chosen))
-    logger.info(
-        "Using %d CPU threads per process on %d cores (%s; %s=N changes it)",
-        torch.get_num_threads(),
-        usable_cores(),
-        reason,
-        THREADS_VARIABLE,
-    )
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def several_processes() -> bool:
+    """Return whether torchrun has started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1

@@ -9,11 +9,12 @@ import torch
 
 from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
 from maskrcnn_benchmark.data import make_data_loader
+from maskrcnn_benchmark.engine import process
 from maskrcnn_benchmark.engine.bbox_aug import make_bbox_aug
 from maskrcnn_benchmark.engine.inference import inference
 from maskrcnn_benchmark.engine.semantic_views import make_semantic_views
 from maskrcnn_benchmark.evaluation import compare_with_expected
-from maskrcnn_benchmark.fast.compiled import compile_dense_part, forget_programs
+from maskrcnn_benchmark.fast.compiled import compile_dense_part
 from maskrcnn_benchmark.fast.for_inference import for_inference
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
 from maskrcnn_benchmark.utils.comm import broadcast_buffers, get_world_size, synchronize
@@ -96,7 +97,7 @@ def run_test(cfg, model: torch.nn.Module, loaders: dict, check_expected: bool = 
             _test_on(name, loader, cfg, model, dtype, check_expected, outcome)
     finally:
         if cfg.TEST.COMPILE:
-            forget_programs()  # a training that tests now and then would collect those of every test
+            process.forget_programs()
     return outcome
 
 

@@ -15,7 +15,7 @@ import torch
 from maskrcnn_benchmark.checkpoint.checkpointer import DetectronCheckpointer
 from maskrcnn_benchmark.data.collate_batch import BatchCollator
 from maskrcnn_benchmark.data.transforms import build_transforms
-from maskrcnn_benchmark.engine.trainer import TrainingStep
+from maskrcnn_benchmark.engine.training_step import TrainingStep
 from maskrcnn_benchmark.fast.compiled import compile_dense_part
 from maskrcnn_benchmark.fast.for_inference import for_inference
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d

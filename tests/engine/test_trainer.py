@@ -13,12 +13,14 @@ import toy_training
 from toy_training import ToyDetector, train, without_batch_statistics
 
 from maskrcnn_benchmark.engine.metrics_file import read_metrics
-from maskrcnn_benchmark.engine.trainer import TrainingStep, peak_memory
+from maskrcnn_benchmark.engine.training_log import peak_memory
+from maskrcnn_benchmark.engine.training_step import TrainingStep
 
 LINE = re.compile(
     r"eta: (\d+ days?, )?\d+:\d\d:\d\d  iter: (?P<iter>\d+)  loss: \d+\.\d{4} \(\d+\.\d{4}\)"
     r"  loss_b: \d+\.\d{4} \(\d+\.\d{4}\)  loss_a: \d+\.\d{4} \(\d+\.\d{4}\)"
     r"  time: \d+\.\d{4} \(\d+\.\d{4}\)  data: \d+\.\d{4} \(\d+\.\d{4}\)  lr: \d\.\d{6}  max mem: \d+"
+    r"  done: (?P=iter)/45"
 )
 
 
@@ -42,7 +44,7 @@ def test_log_has_the_forks_lines(tmp_path, caplog):
     train(tmp_path, 45)
     lines = [r.message for r in caplog.records if r.name == "maskrcnn_benchmark.trainer"]
     assert lines[0] == "Start training"
-    assert [LINE.fullmatch(line)["iter"] for line in lines[1:-1]] == ["20", "40", "45"]
+    assert [LINE.fullmatch(line)["iter"] for line in lines[1:-1]] == ["1", "20", "40", "45"]
     assert re.fullmatch(r"Total training time: 0:00:\d\d\.\d{6} \(0\.\d{4} s / it\)", lines[-1])
 
 
