@@ -10,6 +10,9 @@ up. KEY VALUE pairs change every config: MODEL.DEVICE cpu, DTYPE bfloat16, INPUT
 
 # First, because importing it runs the user's own set-up code, if there is any.
 import maskrcnn_benchmark.utils.env  # noqa: F401  # isort: skip
+from maskrcnn_benchmark.engine import process  # isort: skip
+
+process.before_torch()
 
 import argparse
 import contextlib
@@ -21,7 +24,7 @@ import sys
 import torch
 
 from maskrcnn_benchmark.checkpoint.checkpointer import Checkpointer
-from maskrcnn_benchmark.engine import launch, process
+from maskrcnn_benchmark.engine import launch, script
 from maskrcnn_benchmark.engine.testing import choose_weights
 from maskrcnn_benchmark.profiling.measure import measure
 from maskrcnn_benchmark.profiling.plot import save_plot
@@ -33,7 +36,7 @@ from maskrcnn_benchmark.visual.figure_file import check_figure_file
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.make_parser(__doc__)
     parser.add_argument("--config-file", nargs="+", required=True, metavar="FILE", help="one or several YAML files")
     parser.add_argument("--weights", action="store_true", help="the weights that tools/test_net.py would test")
     parser.add_argument("--data", action="store_true", help="pictures of DATASETS.TEST")
@@ -99,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

@@ -10,7 +10,6 @@ printed.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 
@@ -20,6 +19,7 @@ from maskrcnn_benchmark.checkpoint.dialects import TARGETS
 from maskrcnn_benchmark.checkpoint.matching import tensors_of
 from maskrcnn_benchmark.checkpoint.safetensors_file import write_safetensors
 from maskrcnn_benchmark.checkpoint.translation import convert_state_dict, to_ours
+from maskrcnn_benchmark.engine import script
 
 
 def convert(source: str, output: str, to: str, aspect_ratios: int | None = None) -> tuple[int, list[str], list[str]]:
@@ -52,7 +52,7 @@ def convert(source: str, output: str, to: str, aspect_ratios: int | None = None)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.make_parser(__doc__)
     parser.add_argument("source", metavar="INPUT", help="checkpoint or weights in any dialect")
     parser.add_argument("output", metavar="OUTPUT", help="file to write: NAME.pth or NAME.safetensors")
     parser.add_argument("--to", required=True, choices=sorted(TARGETS), help="whose names to write")
@@ -74,4 +74,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

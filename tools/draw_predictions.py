@@ -20,6 +20,7 @@ from maskrcnn_benchmark.config import cfg
 from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
 from maskrcnn_benchmark.data.build import build_dataset
 from maskrcnn_benchmark.data.datasets.image_settings import image_settings
+from maskrcnn_benchmark.engine import script
 from maskrcnn_benchmark.engine.progress import ProgressBar
 from maskrcnn_benchmark.evaluation import load_predictions
 from maskrcnn_benchmark.evaluation.matching import balancing_score, count_matches
@@ -176,7 +177,7 @@ def _entry(config, name: str | None):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.make_parser(__doc__)
     parser.add_argument("--config-file", default="", metavar="FILE", help="configuration that was tested")
     parser.add_argument("--dataset", metavar="NAME", help="test dataset (default: the first of DATASETS.TEST)")
     parser.add_argument(
@@ -228,4 +229,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

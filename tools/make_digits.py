@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 from maskrcnn_benchmark.data.digits import make_digits
+from maskrcnn_benchmark.engine import script
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = script.make_parser(__doc__)
     parser.add_argument("--output", default="datasets/digits", help="folder to make (default: %(default)s)")
     parser.add_argument("--train", type=int, default=2000, help="training scenes (default: %(default)s)")
     parser.add_argument("--test", type=int, default=200, help="test scenes (default: %(default)s)")
@@ -32,4 +32,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script.run(main)

@@ -8,10 +8,9 @@ less than 50 points is drawn with dots. Needs matplotlib.
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 
+from maskrcnn_benchmark.engine import script
 from maskrcnn_benchmark.engine.metrics_file import FILE_NAME, read_metrics
 from maskrcnn_benchmark.visual.figure_file import check_figure_file, new_figure, save_figure
 
@@ -33,7 +32,7 @@ def curve(folder: str, metric: str) -> list[tuple[int, float]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.make_parser(__doc__)
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="OUTPUT_DIRs of trainings")
     parser.add_argument("--metric", default="loss", help="figure to draw (default: %(default)s)")
     parser.add_argument("--labels", nargs="+", metavar="TEXT", help="names of the curves (default: the folders)")
@@ -60,4 +59,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script.run(main)

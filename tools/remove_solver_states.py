@@ -7,12 +7,12 @@ Weights, class names and configuration stay. The copy is smaller and starts a tr
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 
 from maskrcnn_benchmark.checkpoint.checkpointer import write_checkpoint
 from maskrcnn_benchmark.checkpoint.safe_unpickle import load_pickled
+from maskrcnn_benchmark.engine import script
 
 SOLVER_ENTRIES = (
     "optimizer",
@@ -47,7 +47,7 @@ def remove_solver_states(path: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.make_parser(__doc__)
     parser.add_argument("model", metavar="MODEL", help="checkpoint written by tools/train_net.py or by a fork")
     try:
         path = remove_solver_states(parser.parse_args().model)
@@ -57,4 +57,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

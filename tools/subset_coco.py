@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
+
+from maskrcnn_benchmark.engine import script
 
 
 def subset(data: dict, first: int) -> dict:
@@ -16,7 +16,7 @@ def subset(data: dict, first: int) -> dict:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = script.make_parser(__doc__)
     parser.add_argument("annotations", help="COCO json to take from")
     parser.add_argument("--first", type=int, required=True, metavar="N", help="take the first N pictures by id")
     parser.add_argument("--output", required=True, help="COCO json to write")
@@ -35,4 +35,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script.run(main)

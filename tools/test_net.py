@@ -9,12 +9,15 @@ MODEL.WEIGHT of the config file. The log names the file.
 
 # First, because importing it runs the user's own set-up code, if there is any.
 import maskrcnn_benchmark.utils.env  # noqa: F401  # isort: skip
+from maskrcnn_benchmark.engine import process  # isort: skip
+
+process.before_torch()
 
 import sys
 
 from maskrcnn_benchmark.checkpoint.checkpointer import DetectronCheckpointer
 from maskrcnn_benchmark.data import check_label_names, label_names, resolve_num_classes
-from maskrcnn_benchmark.engine import launch
+from maskrcnn_benchmark.engine import launch, script
 from maskrcnn_benchmark.engine.testing import choose_weights, make_test_loaders, run_test
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.utils.comm import is_main_process
@@ -51,4 +54,4 @@ def main():
 
 
 if __name__ == "__main__":
-    launch.run(main)
+    script.run(main)

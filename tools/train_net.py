@@ -10,6 +10,9 @@ initial weights, and only the weights, whatever else that file holds.
 
 # First, because importing it runs the user's own set-up code, if there is any.
 import maskrcnn_benchmark.utils.env  # noqa: F401  # isort: skip
+from maskrcnn_benchmark.engine import process  # isort: skip
+
+process.before_torch()
 
 import os
 import sys
@@ -26,7 +29,7 @@ from maskrcnn_benchmark.data import (
     resolve_num_classes,
 )
 from maskrcnn_benchmark.data.label_space import describe_classes
-from maskrcnn_benchmark.engine import launch
+from maskrcnn_benchmark.engine import launch, script
 from maskrcnn_benchmark.engine.rng_state import seed_everything
 from maskrcnn_benchmark.engine.testing import make_test_loaders, run_test
 from maskrcnn_benchmark.engine.trainer import do_train
@@ -112,7 +115,7 @@ def main():
     parser.add_argument("--skip-test", action="store_true", help="do not test the final model")
     args = parser.parse_args()
     cfg = launch.load_config(args.config_file, args.opts)
-    logger = launch.start(cfg, args, log_dir=cfg.OUTPUT_DIR)
+    logger = launch.start(cfg, args, log_dir=cfg.OUTPUT_DIR, lock=True)
     # Made before training, so that a mistake in them shows now and not after it.
     test_loaders = make_test_loaders(cfg) if not args.skip_test or cfg.SOLVER.TEST_PERIOD > 0 else {}
     model, outcome = train(cfg, test_loaders, logger)
@@ -124,4 +127,4 @@ def main():
 
 
 if __name__ == "__main__":
-    launch.run(main, continues=True)
+    script.run(main, continues=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
@@ -29,6 +27,7 @@ from maskrcnn_benchmark.data.samplers.build import (  # noqa: F401  # the forks'
 from maskrcnn_benchmark.data.seeding import LOADER, SAMPLE, seeded, stream_seeds
 from maskrcnn_benchmark.data.transforms import build_transforms
 from maskrcnn_benchmark.data.watched_loader import WatchedLoader
+from maskrcnn_benchmark.data.worker_process import start_worker
 from maskrcnn_benchmark.utils import comm
 
 
@@ -204,13 +203,6 @@ def _loader(cfg, dataset, batch_sampler, collate) -> DataLoader:
         timeout=cfg.DATALOADER.TIMEOUT,
         collate_fn=collate,
         pin_memory=cfg.MODEL.DEVICE.startswith("cuda") and torch.cuda.is_available(),
-        worker_init_fn=_one_thread,
+        worker_init_fn=start_worker,
         generator=generator,
     )
-
-
-def _one_thread(worker_id: int) -> None:
-    """A worker is one thread: more would take the cores from the training and from the other workers."""
-    torch.set_num_threads(1)
-    if "cv2" in sys.modules:
-        sys.modules["cv2"].setNumThreads(0)

@@ -6,26 +6,24 @@ import argparse
 import logging
 import os
 import re
-import shlex
-import sys
-from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
 
 from maskrcnn_benchmark.config import cfg as default_cfg
 from maskrcnn_benchmark.config import check_values, notes
-from maskrcnn_benchmark.engine import process, stopping
+from maskrcnn_benchmark.engine import process, script
 from maskrcnn_benchmark.engine.rendezvous import fresh_store
+from maskrcnn_benchmark.engine.run_lock import RunLock
 from maskrcnn_benchmark.native.collect_env import collect_env_info
-from maskrcnn_benchmark.utils.comm import get_rank, get_world_size, is_main_process
-from maskrcnn_benchmark.utils.logger import setup_logger
+from maskrcnn_benchmark.utils.comm import all_gather, get_rank, get_world_size, is_main_process
+from maskrcnn_benchmark.utils.logger import FILE_ONLY, setup_logger
 from maskrcnn_benchmark.utils.miscellaneous import mkdir
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
-    """The arguments that all scripts share."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Return a parser with the arguments of the scripts that read a config."""
+    parser = script.make_parser(description)
     parser.add_argument("--config-file", default="", metavar="FILE", help="path to a YAML config file")
     parser.add_argument(
         "--local_rank",
@@ -50,12 +48,18 @@ def load_config(config_file: str, opts: list[str]):
     return cfg
 
 
-def start(cfg, args: argparse.Namespace, log_dir: str) -> logging.Logger:
-    """Joins the other processes, chooses the device and the ways to compute, and opens the log.
+def start(cfg, args: argparse.Namespace, log_dir: str, lock: bool = False) -> logging.Logger:
+    """Join the other processes, choose the device, set up the process, and open the log.
+
+    stdout gets a few lines; environment and full config go to log.txt only.
 
     Args:
         cfg: MODEL.DEVICE becomes "cpu" where torch finds no GPU.
         log_dir: folder of log.txt; "" for stdout only.
+        lock: refuse to run if another training writes to `log_dir`; the lock is held until `script.run` ends.
+
+    Raises:
+        ValueError: MODEL.DEVICE is none, or another training uses the folder.
     """
     if not re.fullmatch(r"cpu|cuda(:\d+)?", cfg.MODEL.DEVICE):
         raise ValueError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; it should be 'cpu', 'cuda' or 'cuda:N'")
@@ -63,7 +67,12 @@ def start(cfg, args: argparse.Namespace, log_dir: str) -> logging.Logger:
     if device_missing:
         cfg.MODEL.DEVICE = "cpu"
     join_processes(cfg.MODEL.DEVICE, int(os.environ.get("LOCAL_RANK", args.local_rank)))
+    if os.path.isfile(log_dir):
+        raise ValueError(f"OUTPUT_DIR {log_dir!r} is a file; it should be a folder, which is made if it is missing")
     mkdir(log_dir)
+    setup_logger("maskrcnn_benchmark", "", get_rank())
+    if lock and log_dir:
+        hold_lock(log_dir)
     logger = setup_logger("maskrcnn_benchmark", log_dir, get_rank())
     if cfg.MODEL.DEVICE.startswith("cuda"):
         logger.info("Using %d GPUs", get_world_size())
@@ -73,25 +82,55 @@ def start(cfg, args: argparse.Namespace, log_dir: str) -> logging.Logger:
     if device_missing and is_main_process():
         logger.warning("MODEL.DEVICE is 'cuda' but torch finds no GPU: going on with the CPU (MODEL.DEVICE cpu)")
     if cfg.MODEL.USE_SYNCBN and get_world_size() > 1 and cfg.MODEL.DEVICE == "cpu":
-        logger.warning("MODEL.USE_SYNCBN has no effect on the CPU: batch norms see the pictures of their own process")
-    logger.info(args)
+        logger.warning("MODEL.USE_SYNCBN has no effect on the CPU: batch norms see the images of their own process")
     if is_main_process():
-        logger.info("Collecting env info (might take some time)")
-        logger.info("\n%s", collect_env_info())
+        log_settings(cfg, args, logger)
+        if log_dir:
+            logger.info("Environment and full config: %s", os.path.join(log_dir, "log.txt"))
+    return logger
+
+
+def log_settings(cfg, args: argparse.Namespace, logger: logging.Logger) -> None:
+    """Log arguments, environment, config file and config: in full to the log file, in a few lines to stdout."""
+    logger.info(args, extra=FILE_ONLY)
+    logger.info("Collecting env info (might take some time)", extra=FILE_ONLY)
+    environment = collect_env_info()
+    logger.info("\n%s", environment, extra=FILE_ONLY)
+    shown = [
+        line for line in environment.splitlines() if line.startswith(("maskrcnn_benchmark:", "torch:", "compiled"))
+    ]
+    logger.info("; ".join(shown))
     if args.config_file:
+        logger.info("Loaded configuration file %s", args.config_file)
         with open(os.path.expanduser(args.config_file), encoding="utf-8") as f:
-            logger.info("Loaded configuration file %s\n%s", args.config_file, f.read())
+            logger.info("Its text:\n%s", f.read(), extra=FILE_ONLY)
     for note in notes(cfg, default_cfg):
         logger.warning(note)
-    logger.info("Running with config:\n%s", cfg)
-    return logger
+    logger.info("Running with config:\n%s", cfg, extra=FILE_ONLY)
+
+
+def hold_lock(folder: str) -> None:
+    """Lock the folder for this training, until `script.run` ends; every process has to call it.
+
+    Raises:
+        ValueError, OSError: another training uses the folder, or it cannot be written; only rank 0 says so, the other
+            processes exit with status 1.
+    """
+    error = None
+    if is_main_process():
+        try:
+            script.AT_END.enter_context(RunLock(folder))
+        except (ValueError, OSError) as caught:
+            error = caught
+    if any(all_gather(error is not None)):
+        raise error if error is not None else SystemExit(1)
 
 
 def join_processes(device: str, local_rank: int) -> None:
     """Makes the process group that torchrun (or torch.distributed.launch) has prepared, if it started several."""
     if device.startswith("cuda"):
         torch.cuda.set_device(torch.device(device).index or local_rank)
-    if several_processes():
+    if script.several_processes():
         # Pickled objects and flags go over gloo also where gradients go over NCCL.
         backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
         store, rank, world_size = fresh_store()
@@ -101,37 +140,3 @@ def join_processes(device: str, local_rank: int) -> None:
 def leave_processes() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def run(main: Callable[[], None], continues: bool = False) -> None:
-    """Run a script's `main`, and end the process as a shell expects it.
-
-    SIGTERM and Ctrl-C end with one line and the status 143 or 130; a training has written a checkpoint then.
-
-    Args:
-        continues: the same command continues a run that was stopped, which the line then says.
-    """
-    status = 0
-    try:
-        with stopping.immediate():
-            main()
-    except stopping.Stopped as stopped:
-        status = stopped.code
-        if is_main_process():
-            print(_farewell(stopped, continues), file=sys.stderr)
-    if several_processes():
-        process.end(status)
-    sys.exit(status)
-
-
-def _farewell(stopped: stopping.Stopped, continues: bool) -> str:
-    text = f"Stopped by {stopped.signal_name}."
-    if continues:
-        command = "the same torchrun command" if several_processes() else shlex.join(sys.orig_argv)
-        text += f" To go on from the last checkpoint in OUTPUT_DIR: {command}"
-    return text
-
-
-def several_processes() -> bool:
-    """Return whether torchrun has started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1

@@ -1,14 +1,15 @@
 """What a run changes in its process, all of it, with the reason and the way to undo it.
 
-Importing the package or building a model changes none of this; tests/engine/test_process.py compares. `launch.start`
-calls `prepare`; the other functions are called where their docstring says.
+Importing the package or building a model changes none of this; tests/engine/test_process.py compares. The scripts of
+tools/ call `before_torch`, `launch.start` calls `prepare`, and the other functions are called where they say.
 
 | what | why | undone by |
 | --- | --- | --- |
+| OpenMP's threads do not spin while they wait | two trainings on one machine block each other | GOMP_SPINCOUNT or OMP_WAIT_POLICY in the environment |
 | number of threads | torchrun sets one thread a process | torch.set_num_threads(N) |
 | freed memory stays in the process | large maps reuse pages instead of new zeroed ones | only by another process |
-| SIGTERM and Ctrl-C | a run ends with one line and the shell's status | the end of `launch.run` |
-"""
+| SIGTERM and Ctrl-C (engine/stopping.py) | a run ends with one line and the shell's status | the end of `script.run` |
+"""  # noqa: E501  # a table
 
 from __future__ import annotations
 
@@ -18,11 +19,23 @@ import os
 import sys
 import warnings
 
-import torch
+# torch is imported in functions, so that before_torch can come before it.
 
-from maskrcnn_benchmark.utils.kept_memory import keep_freed_memory
-
+SPIN_VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+SPINS = "1000"
 THREADS_VARIABLE = "MB_NUM_THREADS"
+
+
+def before_torch() -> None:
+    """Let OpenMP's threads sleep soon while they wait for each other; without effect once torch is imported.
+
+    libgomp's threads spin for some milliseconds at the end of every loop. With more threads than cores, two trainings
+    of two threads on two cores for example, a thread then spins through the time in which the one it waits for could
+    run: 50 times slower, see benchmarks/two_trainings.py. 1000 spins are some microseconds, which cover the short gaps
+    between loops: without any, a training that is alone is up to a fifth slower.
+    """
+    if not any(name in os.environ for name in SPIN_VARIABLES):
+        os.environ["GOMP_SPINCOUNT"] = SPINS
 
 
 def prepare(logger: logging.Logger, *, on_cpu: bool, keep_memory: bool) -> None:
@@ -36,6 +49,8 @@ def prepare(logger: logging.Logger, *, on_cpu: bool, keep_memory: bool) -> None:
     if on_cpu:
         choose_threads(logger)
         if keep_memory:
+            from maskrcnn_benchmark.utils.kept_memory import keep_freed_memory
+
             keep_freed_memory()
 
 
@@ -46,6 +61,8 @@ def choose_threads(logger: logging.Logger) -> None:
     set it, which would leave most cores idle; that 1 is replaced by an equal share of the cores. A 1 that the user set
     looks the same: for one thread set MB_NUM_THREADS=1.
     """
+    import torch
+
     chosen = os.environ.get(THREADS_VARIABLE)
     reason = f"{THREADS_VARIABLE} is set"
     if chosen is None:
@@ -73,8 +90,11 @@ def usable_cores() -> int:
 
 
 @contextlib.contextmanager
-def quiet_about_skipped_steps(scaler: torch.amp.GradScaler):
+def quiet_about_skipped_steps(scaler):
     """Silence torch's warning about the order of optimizer and scheduler in a float16 training.
+
+    Args:
+        scaler: torch.amp.GradScaler; without an enabled one nothing is silenced.
 
     torch mistakes an update that the scaler skips, usually the first, for a wrong order of calls. The filters return
     at the end of the block.

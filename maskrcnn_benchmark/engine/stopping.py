@@ -13,8 +13,6 @@ import signal
 import threading
 from typing import NoReturn
 
-from maskrcnn_benchmark.utils.comm import all_gather, is_main_process
-
 logger = logging.getLogger("maskrcnn_benchmark.stopping")
 
 NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
@@ -53,6 +51,8 @@ class StopRequest:
         Args:
             outcome: if given, logged: "Stopped by Ctrl-C " and the outcome, for example "at iteration 7 of 10; ...".
         """
+        from maskrcnn_benchmark.utils.comm import all_gather  # not at the top: it imports torch, which is slow
+
         self.honoured = True
         stopped = Stopped(max(all_gather(self.number)))
         if outcome:
@@ -61,6 +61,8 @@ class StopRequest:
 
     def on_any_process(self) -> bool:
         """Return whether any process has received a signal; all of them have to call it."""
+        from maskrcnn_benchmark.utils.comm import all_gather
+
         return any(all_gather(bool(self)))
 
 
@@ -91,7 +93,7 @@ def deferred(what: str = "this iteration"):
             end_at_once(number)
         request.number = number
         _ignore_dead_children()
-        if is_main_process():
+        if os.environ.get("RANK", "0") == "0":
             # Not by print or logging: the signal may have interrupted either.
             os.write(2, f"\n{NAMES[number]}: stopping after {what}; a second one ends at once\n".encode())
 

@@ -6,6 +6,8 @@ import logging
 import os
 import sys
 
+# logger.info(..., extra=FILE_ONLY) goes to the log file and not to stdout.
+FILE_ONLY = {"file_only": True}
 FORMAT = "%(asctime)s %(name)s %(levelname)s: %(message)s"
 # Other names of the package (see fcos_core), by which programs ask for its lines.
 ALIASES = {"fcos_core": "maskrcnn_benchmark"}
@@ -26,7 +28,7 @@ class _UnderAlias(logging.Formatter):
 
 
 def setup_logger(name: str, save_dir: str, distributed_rank: int, filename: str = "log.txt") -> logging.Logger:
-    """Send the lines of logger `name` and its children to stdout and, given a `save_dir`, to a file in it (appended).
+    """Send the lines of logger `name` and its children to stdout and, given a `save_dir`, append them to a file in it.
 
     Only rank 0 gets handlers. A second call replaces the handlers of the first, so no line comes twice. An alias of
     the package, "fcos_core", gets the package's lines under that name.
@@ -38,7 +40,9 @@ def setup_logger(name: str, save_dir: str, distributed_rank: int, filename: str 
     if distributed_rank > 0:
         return logger
     formatter = _UnderAlias(name, ALIASES[name]) if name in ALIASES else logging.Formatter(FORMAT)
-    _replace_handler(loggers, "stdout", logging.StreamHandler(stream=sys.stdout), formatter)
+    stdout = logging.StreamHandler(stream=sys.stdout)
+    stdout.addFilter(lambda record: not getattr(record, "file_only", False))
+    _replace_handler(loggers, "stdout", stdout, formatter)
     if save_dir:
         os.makedirs(save_dir, exist_ok=True)
         _replace_handler(loggers, "file", logging.FileHandler(os.path.join(save_dir, filename)), formatter)

@@ -25,3 +25,10 @@ def test_config_is_the_defaults_then_the_file_then_the_command_line(tmp_path):
 def test_a_device_that_is_none_is_named():
     with pytest.raises(ValueError, match="MODEL.DEVICE is 'tpu'"):
         launch.start(launch.load_config("", ["MODEL.DEVICE", "tpu"]), args=None, log_dir="")
+
+
+def test_an_output_folder_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "out").write_text("")
+    cfg = launch.load_config("", ["MODEL.DEVICE", "cpu"])
+    with pytest.raises(ValueError, match="OUTPUT_DIR '.*out' is a file; it should be a folder"):
+        launch.start(cfg, launch.make_parser("").parse_args([]), log_dir=str(tmp_path / "out"))

@@ -12,7 +12,7 @@ from maskrcnn_benchmark.engine import stopping
 def run(code: str) -> subprocess.CompletedProcess:
     """Run code in a process of its own, with `me(signal)` to send itself a signal."""
     prelude = (
-        "import os, signal\nfrom maskrcnn_benchmark.engine import launch, stopping\n"
+        "import os, signal\nfrom maskrcnn_benchmark.engine import script, stopping\n"
         "def me(number):\n    os.kill(os.getpid(), number)\n"
     )
     return subprocess.run(
@@ -64,12 +64,12 @@ def test_second_signal_ends_the_process_at_once():
 
 @pytest.mark.parametrize("number", stopping.NAMES)
 def test_signal_outside_of_a_loop_ends_a_script_with_one_line(number):
-    done = run(f"launch.run(lambda: me({int(number)}))")
+    done = run(f"script.run(lambda: me({int(number)}))")
     assert done.returncode == 128 + number
     assert done.stdout == ""
     assert done.stderr == f"Stopped by {stopping.NAMES[number]}.\n"
 
 
 def test_script_that_can_continue_names_its_command():
-    done = run("launch.run(lambda: me(signal.SIGTERM), continues=True)")
+    done = run("script.run(lambda: me(signal.SIGTERM), continues=True)")
     assert f"To go on from the last checkpoint in OUTPUT_DIR: {sys.executable} -c" in done.stderr

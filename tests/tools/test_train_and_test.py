@@ -1,6 +1,7 @@
 """tools/train_net.py and tools/test_net.py as a user starts them: each test runs processes of its own."""
 
 import json
+import os
 import random
 import re
 import signal
@@ -105,6 +106,66 @@ def test_training_killed_at_any_moment_ends_bit_identical(project):
     assert_succeeded(project.run(*arguments, "whole"))
     assert_identical(project.folder / "killed/model_final.pth", project.folder / "whole/model_final.pth")
     assert [line["iteration"] for line in read_metrics(project.folder / "killed/metrics.json")] == [20, 24]
+
+
+def test_ctrl_c_to_the_process_group_ends_with_a_checkpoint_and_a_second_training_is_refused(project):
+    project.config["SOLVER"] |= {"MAX_ITER": 2000, "CHECKPOINT_PERIOD": 2500}
+    project.config["DATALOADER"]["NUM_WORKERS"] = 1
+    arguments = ("train_net.py", "OUTPUT_DIR", "out")
+    first = subprocess.Popen(
+        project.command(*arguments),
+        cwd=project.folder,
+        env=project.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    before_training = 0
+    while "Start training" not in (line := first.stdout.readline()):
+        before_training += 1
+        assert line
+    assert before_training < 25
+    assert "iter: 1 " in first.stdout.readline()
+
+    second = project.run(*arguments)
+    assert (second.returncode, second.stdout) == (1, "")
+    assert f"is in use by another training: process {first.pid} on {socket.gethostname()}, since" in second.stderr
+    assert "Traceback" not in second.stderr
+
+    os.killpg(first.pid, signal.SIGINT)  # as a terminal does: to the loader's worker, too
+    stdout, stderr = first.communicate()
+    assert first.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    assert re.search(r"tools/train_net.py --config-file \S+config.yaml OUTPUT_DIR out$", stderr.strip())
+    stopped = re.search(
+        r"Stopped by Ctrl-C at iteration (\d+) of 2000; the checkpoint to go on from is (\S+)$", stdout.strip()
+    )
+    assert stopped[2] == f"out/model_{int(stopped[1]):07d}.pth"
+    assert (project.folder / "out/last_checkpoint").read_text() == stopped[2]
+    assert not (project.folder / "out/training.lock").exists()
+
+
+@pytest.mark.slow
+def test_sigterm_to_torchrun_stops_all_processes_with_a_checkpoint(project):
+    project.config["SOLVER"] |= {"MAX_ITER": 2000, "CHECKPOINT_PERIOD": 2500}
+    project.config["DATALOADER"]["NUM_WORKERS"] = 1
+    agent = subprocess.Popen(
+        project.command("train_net.py", "OUTPUT_DIR", "out", launcher=TORCHRUN),
+        cwd=project.folder,
+        env=project.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    while "iter: 1 " not in (line := agent.stdout.readline()):
+        assert line
+    agent.terminate()
+    stdout, _ = agent.communicate()
+    stopped = re.search(r"Stopped by SIGTERM at iteration (\d+) of 2000", stdout)
+    checkpoint = torch.load(project.folder / f"out/model_{int(stopped[1]):07d}.pth", weights_only=True)
+    assert len(checkpoint["rng_state"]) == 2
+    assert not (project.folder / "out/training.lock").exists()
 
 
 def test_two_processes_have_the_losses_and_figures_of_one(project):

@@ -16,7 +16,6 @@ left out, as by maskrcnn-benchmark's converter; so are groups, which Cityscapes 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -32,6 +31,7 @@ from maskrcnn_benchmark.data.datasets.cityscapes_annotations import (
     objects_in,
     read_ids,
 )
+from maskrcnn_benchmark.engine import script
 from maskrcnn_benchmark.utils.atomic_write import atomic_write
 
 # Image and annotation ids count through all of them, in this order.
@@ -105,7 +105,7 @@ def convert(data_dir: str, out_dir: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.make_parser(__doc__)
     parser.add_argument("--dataset", help=f"{DATASET} is the only one")
     parser.add_argument("--datadir", help="folder that holds gtFine_trainvaltest or gtFine")
     parser.add_argument("--outdir", help="folder for the json files")
@@ -124,4 +124,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main)

@@ -247,6 +247,9 @@ class VoVNet(nn.Module):
         return maps
 
 
+DEFAULT_OUT_CHANNELS = 256  # of MODEL.VOVNET.OUT_CHANNELS: most likely nobody has set it
+
+
 def build_vovnet(cfg, variant: str) -> VoVNet:
     """The body of MODEL.BACKBONE.CONV_BODY, or of `variant` where that key names no VoVNet.
 
@@ -273,7 +276,7 @@ def build_vovnet(cfg, variant: str) -> VoVNet:
     if node.LAYERS_PER_BLOCK:
         changes["layers"] = node.LAYERS_PER_BLOCK
     spec = replace(VARIANTS[variant], **changes)
-    if node.OUT_CHANNELS != spec.out_channels[0]:
+    if node.OUT_CHANNELS not in (spec.out_channels[0], DEFAULT_OUT_CHANNELS):
         logging.getLogger(__name__).info(
             "MODEL.VOVNET.OUT_CHANNELS is %d, the first stage of this body has %d channels; the key decides nothing",
             node.OUT_CHANNELS,

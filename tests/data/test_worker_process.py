@@ -1,0 +1,34 @@
+import signal
+import subprocess
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from maskrcnn_benchmark.data.worker_process import start_worker
+
+
+class Numbers(torch.utils.data.Dataset):
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        return index, torch.get_num_threads()
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="this system cannot say who sent a signal")
+def test_worker_survives_signals_to_its_group_and_ends_when_the_training_says_so():
+    loader = DataLoader(Numbers(), batch_size=1, num_workers=1, prefetch_factor=1, worker_init_fn=start_worker)
+    batches = iter(loader)
+    assert next(batches) == [torch.tensor([0]), torch.tensor([1])]
+    (worker,) = batches._workers
+    for name in ("INT", "TERM"):  # not sent by this process, as those of a terminal or of torchrun
+        subprocess.run(["sh", "-c", f"kill -{name} {worker.pid}"], check=True)
+    assert [int(index) for index, _ in batches] == list(range(1, 20))
+
+    batches = iter(loader)
+    next(batches)
+    (worker,) = batches._workers
+    worker.terminate()
+    worker.join(10)
+    assert worker.exitcode == 0
