@@ -96,10 +96,8 @@ def log_settings(cfg, args: argparse.Namespace, logger: logging.Logger) -> None:
     logger.info("Collecting env info (might take some time)", extra=FILE_ONLY)
     environment = collect_env_info()
     logger.info("\n%s", environment, extra=FILE_ONLY)
-    shown = [
-        line for line in environment.splitlines() if line.startswith(("maskrcnn_benchmark:", "torch:", "compiled"))
-    ]
-    logger.info("; ".join(shown))
+    shown = ("maskrcnn_benchmark: ", "torch: ", "CPU: ", "GPU: ", "CPU kernels: ")
+    logger.info("; ".join(line for line in environment.splitlines() if line.startswith(shown)))
     if args.config_file:
         logger.info("Loaded configuration file %s", args.config_file)
         with open(os.path.expanduser(args.config_file), encoding="utf-8") as f:
