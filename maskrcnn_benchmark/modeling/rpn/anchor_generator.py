@@ -5,6 +5,8 @@ Shapes: N images, L levels, A anchors of a cell, H_l x W_l the map of level l, P
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import nn
@@ -174,6 +176,39 @@ class AnchorGenerator(nn.Module):
         return anchors
 
 
+class PointGenerator(nn.Module):
+    """Place one point in every cell of each level's map, at cell * stride + stride // 2 (FCOS, section 3.1).
+
+    Args:
+        strides: stride of each level in pixels of the network input.
+    """
+
+    def __init__(self, strides: Sequence[int]):
+        super().__init__()
+        self.strides = tuple(strides)
+        self.register_buffer("_device", torch.empty(0), persistent=False)
+
+    def grid_anchors(self, grid_sizes) -> list[torch.Tensor]:
+        """Return L tensors (P_l, 2) of (x, y) for L maps of sizes (H_l, W_l), row by row.
+
+        Raises:
+            ValueError: the number of maps is not L.
+        """
+        if len(grid_sizes) != len(self.strides):
+            raise ValueError(
+                f"MODEL.FCOS.FPN_STRIDES {self.strides} has one entry per map of the backbone, which gave "
+                f"{len(grid_sizes)} maps"
+            )
+        return [self._grid(*size, stride) for size, stride in zip(grid_sizes, self.strides, strict=True)]
+
+    def _grid(self, height: int, width: int, stride: int) -> torch.Tensor:
+        device = self._device.device
+        x = torch.arange(0, width * stride, stride, dtype=torch.float32, device=device) + stride // 2
+        y = torch.arange(0, height * stride, stride, dtype=torch.float32, device=device) + stride // 2
+        y, x = torch.meshgrid(y, x, indexing="ij")
+        return torch.stack((x.reshape(-1), y.reshape(-1)), dim=1)
+
+
 def _convention_options(cfg):
     convention = get_convention(cfg.MODEL.CONVENTION)
     return {
@@ -209,9 +244,7 @@ def make_anchor_generator_retinanet(cfg) -> AnchorGenerator:
             f"MODEL.RETINANET.ANCHOR_STRIDES is {tuple(retinanet.ANCHOR_STRIDES)} and MODEL.RETINANET.ANCHOR_SIZES "
             f"{tuple(retinanet.ANCHOR_SIZES)}; each has one entry per level"
         )
-    factors = [
-        retinanet.OCTAVE ** (step / retinanet.SCALES_PER_OCTAVE) for step in range(retinanet.SCALES_PER_OCTAVE)
-    ]
+    factors = [retinanet.OCTAVE ** (step / retinanet.SCALES_PER_OCTAVE) for step in range(retinanet.SCALES_PER_OCTAVE)]
     return AnchorGenerator(
         tuple(tuple(size * factor for factor in factors) for size in retinanet.ANCHOR_SIZES),
         retinanet.ASPECT_RATIOS,

@@ -10,10 +10,14 @@ from golden_models import GOLDEN, GoldenModel, check_detections, check_losses, c
 
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.modeling.detector import build_detection_model
-from maskrcnn_benchmark.modeling.rpn.fcos.fcos import FCOSHead, FCOSModule
-from maskrcnn_benchmark.modeling.rpn.fcos.inference import FCOSPostProcessor
-from maskrcnn_benchmark.modeling.rpn.fcos.loss import FCOSLoss, centerness_of, flatten_levels
-from maskrcnn_benchmark.modeling.rpn.fcos.targets import FCOSTargets, level_locations
+from maskrcnn_benchmark.modeling.rpn.anchor_generator import PointGenerator
+from maskrcnn_benchmark.modeling.rpn.dense_detector import DenseDetector
+from maskrcnn_benchmark.modeling.rpn.dense_post_process import DensePostProcessor
+from maskrcnn_benchmark.modeling.rpn.fcos.fcos import FCOSHead
+from maskrcnn_benchmark.modeling.rpn.fcos.inference import boxes_from_distances
+from maskrcnn_benchmark.modeling.rpn.fcos.loss import FCOSLoss, centerness_of
+from maskrcnn_benchmark.modeling.rpn.fcos.targets import FCOSTargets
+from maskrcnn_benchmark.modeling.rpn.flatten import flatten_levels
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import to_image_list
 
@@ -75,7 +79,7 @@ def test_assignment_equals_the_originals(file, case, options, max_pairs, monkeyp
     monkeypatch.setattr("maskrcnn_benchmark.modeling.rpn.fcos.targets.MAX_PAIRS", max_pairs)
     recorded = json.loads((GOLDEN / f"{file}.json").read_text())
     height, width = recorded["padded_input_hw"]
-    locations = [level_locations(-(-height // s), -(-width // s), s) for s in STRIDES]
+    locations = PointGenerator(STRIDES).grid_anchors([(-(-height // s), -(-width // s)) for s in STRIDES])
     labels, distances = FCOSTargets(STRIDES, BOUNDS, **options)(locations, golden_targets())
     sizes = [len(points) for points in locations]
     for level, wanted in enumerate(recorded[case]):
@@ -94,7 +98,18 @@ def test_assignment_equals_the_originals(file, case, options, max_pairs, monkeyp
 def small_model(num_classes=4, normalizer="positives_and_images", **options):
     head = FCOSHead(32, num_classes, STRIDES, num_convs=1, tower_channels=64, **options)
     assign = FCOSTargets(STRIDES, BOUNDS)
-    return FCOSModule(head, FCOSLoss(assign, normalizer=normalizer), FCOSPostProcessor(0.05, 1000, 0.6, 100))
+    loss = FCOSLoss(assign, normalizer=normalizer)
+    return DenseDetector(PointGenerator(STRIDES), head, loss, post_processor(num_classes))
+
+
+def post_processor(num_classes=1, score_thresh=0.05, pre_nms_top_n=1000, nms_thresh=0.6, detections_per_img=100):
+    return DensePostProcessor(
+        boxes_from_distances, num_classes, score_thresh, pre_nms_top_n, nms_thresh, detections_per_img
+    )
+
+
+def level_locations(height, width, stride):
+    return PointGenerator([stride]).grid_anchors([(height, width)])[0]
 
 
 def maps_for(images, requires_grad=False):
@@ -147,8 +162,8 @@ def test_losses_are_finite_and_reach_every_parameter(targets, normalizer, rng_se
 @pytest.mark.parametrize("loss_type", ["iou", "linear_iou", "giou"])
 def test_loss_falls_when_boxes_come_closer(loss_type, rng_seed):
     loss = FCOSLoss(FCOSTargets(STRIDES, BOUNDS), iou_loss_type=loss_type)
-    locations = [level_locations(16 * 8 // s, 16 * 8 // s, s) for s in STRIDES]
     shapes = [(16 * 8 // s, 16 * 8 // s) for s in STRIDES]
+    locations = PointGenerator(STRIDES).grid_anchors(shapes)
     targets = [target([[20.0, 24, 70, 80]], [1], (128, 128))]
     _, distances = loss.assign(locations, targets)
     exact = [
@@ -165,7 +180,7 @@ def test_loss_falls_when_boxes_come_closer(loss_type, rng_seed):
 
 def test_flat_order_is_level_then_row():
     maps = [torch.arange(12.0).reshape(1, 2, 2, 3), torch.tensor([[[[100.0]], [[200.0]]]])]
-    assert flatten_levels(maps)[0].tolist() == [[0, 6], [1, 7], [2, 8], [3, 9], [4, 10], [5, 11], [100, 200]]
+    assert flatten_levels(maps, 2)[0].tolist() == [[0, 6], [1, 7], [2, 8], [3, 9], [4, 10], [5, 11], [100, 200]]
 
 
 def test_no_candidate_gives_empty_detections(rng_seed):
@@ -195,30 +210,32 @@ def test_a_picture_of_one_pixel_passes(rng_seed):
 
 
 def test_all_that_tie_with_the_last_detection_stay():
-    post = FCOSPostProcessor(0.05, 1000, 0.6, detections_per_img=3)
+    post = post_processor(detections_per_img=3)
     locations = level_locations(1, 6, 100)
     logits = torch.zeros(1, 1, 1, 6)
+    distances, centerness = [torch.full((1, 4, 1, 6), 5.0)], [torch.zeros(1, 1, 1, 6)]
     logits[..., 0] = 2.0
-    found = post([locations], [logits], [torch.full((1, 4, 1, 6), 5.0)], [torch.zeros(1, 1, 1, 6)], [(100, 700)])[0]
+    found = post([locations], ([logits], distances, centerness), [(100, 700)])[0]
     assert len(found) == 6
     logits[..., 1:3] = 1.0
-    found = post([locations], [logits], [torch.full((1, 4, 1, 6), 5.0)], [torch.zeros(1, 1, 1, 6)], [(100, 700)])[0]
+    found = post([locations], ([logits], distances, centerness), [(100, 700)])[0]
     assert len(found) == 3
 
 
 @pytest.mark.parametrize("off", [0, -1])
 def test_limits_of_zero_and_less_are_switched_off(off):
-    level = [level_locations(1, 6, 10)], [torch.zeros(1, 1, 1, 6)], [torch.full((1, 4, 1, 6), 30.0)]
-    rest = [torch.zeros(1, 1, 1, 6)], [(100, 700)]
-    assert len(FCOSPostProcessor(0.05, 1000, 0.3, 100)(*level, *rest)[0]) < 6
-    assert len(FCOSPostProcessor(0.05, off, off, off)(*level, *rest)[0]) == 6
+    outputs = [torch.zeros(1, 1, 1, 6)], [torch.full((1, 4, 1, 6), 30.0)], [torch.zeros(1, 1, 1, 6)]
+    given = [level_locations(1, 6, 10)], outputs, [(100, 700)]
+    assert len(post_processor(nms_thresh=0.3)(*given)[0]) < 6
+    assert len(post_processor(1, 0.05, off, off, off)(*given)[0]) == 6
 
 
 def test_threshold_is_on_the_class_probability_before_centerness():
-    post = FCOSPostProcessor(0.5, 1000, 0.6, 100)
+    post = post_processor(score_thresh=0.5)
     logits = torch.tensor([[[[0.1, -0.1]]]])
     centerness = torch.full((1, 1, 1, 2), -5.0)
-    found = post([level_locations(1, 2, 100)], [logits], [torch.full((1, 4, 1, 2), 5.0)], [centerness], [(100, 300)])[0]
+    outputs = [logits], [torch.full((1, 4, 1, 2), 5.0)], [centerness]
+    found = post([level_locations(1, 2, 100)], outputs, [(100, 300)])[0]
     assert len(found) == 1
     expected = (torch.tensor(0.1).sigmoid() * torch.tensor(-5.0).sigmoid()).sqrt()
     assert found.get_field("scores").item() == pytest.approx(expected.item(), rel=1e-6)

@@ -7,7 +7,7 @@ from golden_models import GoldenModel, check_detections, check_losses, check_ten
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.modeling.backbone import build_backbone
 from maskrcnn_benchmark.modeling.box_coder import BoxCoder
-from maskrcnn_benchmark.modeling.rpn.retinanet.inference import RetinaNetPostProcessor
+from maskrcnn_benchmark.modeling.rpn.dense_post_process import DensePostProcessor
 from maskrcnn_benchmark.modeling.rpn.retinanet.retinanet import RetinaNetHead
 from maskrcnn_benchmark.modeling.rpn.rpn import build_rpn
 from maskrcnn_benchmark.structures.bounding_box import BoxList
@@ -92,13 +92,13 @@ def test_no_candidate_gives_empty_detections(rng_seed):
 
 def post_processor(**options):
     options = {"score_thresh": 0.05, "pre_nms_top_n": 1000, "nms_thresh": 0.4, "detections_per_img": 100} | options
-    return RetinaNetPostProcessor(num_classes=2, box_coder=BoxCoder((1.0, 1.0, 1.0, 1.0)), **options)
+    return DensePostProcessor(BoxCoder((1.0, 1.0, 1.0, 1.0)).decode, num_classes=2, **options)
 
 
 def scene(logits):
     """One level of three anchors side by side, two classes: logits (3, 2)."""
     anchors = torch.tensor([[0.0, 0, 9, 9], [20.0, 0, 29, 9], [21.0, 0, 30, 9]])
-    return [anchors], [torch.tensor(logits).T.reshape(1, 2, 1, 3)], [torch.zeros(1, 4, 1, 3)], [(10, 40)]
+    return [anchors], ([torch.tensor(logits).T.reshape(1, 2, 1, 3)], [torch.zeros(1, 4, 1, 3)]), [(10, 40)]
 
 
 def test_labels_start_at_one_and_classes_do_not_suppress_each_other():

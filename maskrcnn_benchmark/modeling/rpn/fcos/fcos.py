@@ -2,22 +2,22 @@
 
 Shapes: N images, L levels, C channels of every FPN level, K foreground classes, P_l locations of a level.
 
-Read on in targets.py (which location answers for which box), loss.py and inference.py.
+Read on in targets.py (assignment), loss.py, ../dense_detector.py and ../dense_post_process.py.
 """
 
 from __future__ import annotations
 
 import math
 
-import torch
 from torch import nn
 
 from maskrcnn_benchmark.layers.conv import Conv2d
 from maskrcnn_benchmark.layers.deform_conv import DFConv2d
 from maskrcnn_benchmark.layers.scale import Scale
+from maskrcnn_benchmark.modeling.rpn.anchor_generator import PointGenerator
+from maskrcnn_benchmark.modeling.rpn.dense_detector import DenseDetector
 from maskrcnn_benchmark.modeling.rpn.fcos.inference import make_fcos_postprocessor
 from maskrcnn_benchmark.modeling.rpn.fcos.loss import make_fcos_loss_evaluator
-from maskrcnn_benchmark.modeling.rpn.fcos.targets import level_locations
 
 
 class FCOSHead(nn.Module):
@@ -102,50 +102,8 @@ def _tower(in_channels, channels, num_convs, deformable_last):
     return nn.Sequential(*layers)
 
 
-class FCOSModule(nn.Module):
-    """Head, losses and post-processing; stands where a two-stage model has its RPN.
-
-    Args:
-        head: FCOSHead.
-        loss: FCOSLoss.
-        post_process: FCOSPostProcessor.
-
-    Forward takes an ImageList, L feature maps (N, C, H_l, W_l) and, in training, N BoxLists with
-    field "labels". It returns (detections, losses): N BoxLists and {} in evaluation; in training None
-    and a dict of the scalars loss_cls, loss_reg, loss_centerness. `candidates` and `select` are the two
-    halves of evaluation, for those who join candidates of several views of an image in between.
-    """
-
-    def __init__(self, head, loss, post_process):
-        super().__init__()
-        self.head = head
-        self.loss = loss
-        self.post_process = post_process
-
-    def forward(self, images, features, targets=None):
-        outputs = self._outputs(features)
-        if self.training:
-            return None, self.loss(*outputs, targets)
-        with torch.no_grad():
-            return self.post_process(*outputs, images.image_sizes), {}
-
-    @torch.no_grad()
-    def candidates(self, images, features):
-        return self.post_process.candidates(*self._outputs(features), images.image_sizes)
-
-    def select(self, candidates):
-        return self.post_process.select(candidates)
-
-    def _outputs(self, features):
-        locations = [
-            level_locations(*feature.shape[-2:], stride, feature.device)
-            for feature, stride in zip(features, self.head.strides, strict=True)
-        ]
-        return locations, *self.head(features)
-
-
 def build_fcos(cfg, in_channels):
-    """FCOSModule of a config; in_channels are the FPN's."""
+    """Build the FCOS of a config; in_channels are the FPN's."""
     fcos = cfg.MODEL.FCOS
     if fcos.NUM_CLASSES < 2:
         raise ValueError(
@@ -163,4 +121,5 @@ def build_fcos(cfg, in_channels):
         normalize_distances=fcos.NORM_REG_TARGETS,
         deformable_last=fcos.USE_DCN_IN_TOWER,
     )
-    return FCOSModule(head, make_fcos_loss_evaluator(cfg), make_fcos_postprocessor(cfg))
+    points = PointGenerator(fcos.FPN_STRIDES)
+    return DenseDetector(points, head, make_fcos_loss_evaluator(cfg), make_fcos_postprocessor(cfg))

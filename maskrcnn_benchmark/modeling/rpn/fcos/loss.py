@@ -12,14 +12,10 @@ from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.layers.iou_loss import iou_loss
 from maskrcnn_benchmark.layers.sigmoid_focal_loss import sigmoid_focal_loss
 from maskrcnn_benchmark.modeling.rpn.fcos.targets import FCOSTargets
+from maskrcnn_benchmark.modeling.rpn.flatten import flatten_levels
 from maskrcnn_benchmark.utils.comm import all_reduce_sum, get_world_size
 
 LOSS_NORMALIZERS = ("positives_and_images", "positives")
-
-
-def flatten_levels(maps: list[torch.Tensor]) -> torch.Tensor:
-    """L maps (N, C, H_l, W_l) as one (N, P, C): level by level, each row by row."""
-    return torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in maps], dim=1)
 
 
 def centerness_of(distances: torch.Tensor) -> torch.Tensor:
@@ -64,9 +60,9 @@ class FCOSLoss:
             targets: N BoxLists with field "labels" in 1..K.
         """
         labels, target_distances = self.assign(locations, targets)
-        logits = flatten_levels(logits).float().flatten(0, 1)
-        distances = flatten_levels(distances).float().flatten(0, 1)
-        centerness = flatten_levels(centerness).float().flatten()
+        logits = flatten_levels(logits, logits[0].shape[1]).flatten(0, 1)
+        distances = flatten_levels(distances, 4).flatten(0, 1)
+        centerness = flatten_levels(centerness, 1).flatten()
         labels, target_distances = labels.flatten(), target_distances.flatten(0, 1)
 
         # All locations go through the losses and negatives weigh nothing: picking out the positives

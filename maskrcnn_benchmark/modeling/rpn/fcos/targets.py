@@ -17,14 +17,6 @@ INFINITY = 1e8
 MAX_PAIRS = 2**21
 
 
-def level_locations(height: int, width: int, stride: int, device=None) -> torch.Tensor:
-    """Picture coordinates (P_l, 2) as (x, y) of a map's cells, row by row: cell * stride + stride // 2."""
-    x = torch.arange(0, width * stride, stride, dtype=torch.float32, device=device) + stride // 2
-    y = torch.arange(0, height * stride, stride, dtype=torch.float32, device=device) + stride // 2
-    y, x = torch.meshgrid(y, x, indexing="ij")
-    return torch.stack((x.reshape(-1), y.reshape(-1)), dim=1)
-
-
 class FCOSTargets:
     """Assigns to every location the smallest ground-truth box that it may answer for.
 

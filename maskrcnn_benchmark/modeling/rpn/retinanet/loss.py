@@ -45,11 +45,12 @@ class RetinaNetLoss:
         """The scalars loss_retina_cls and loss_retina_reg, attached to every output even where no anchor is positive.
 
         Args:
-            anchors: (P, 4).
+            anchors: L tensors (P_l, 4).
             logits, codes: L maps (N, A K, H_l, W_l) and (N, 4 A, H_l, W_l).
             targets: N BoxLists with field "labels" in 1..K.
         """
-        labels, target_codes = zip(*(self.assign(anchors, target) for target in targets), strict=True)
+        joined = torch.cat(anchors)
+        labels, target_codes = zip(*(self.assign(joined, target) for target in targets), strict=True)
         labels, target_codes = torch.cat(labels), torch.cat(target_codes)
         logits = flatten_levels(logits, self.num_classes).flatten(0, 1)
         codes = flatten_levels(codes, 4).flatten(0, 1)

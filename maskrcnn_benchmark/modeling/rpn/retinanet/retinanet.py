@@ -2,19 +2,20 @@
 
 Shapes: N images, L levels, C channels of every FPN level, A anchors of a cell, K foreground classes.
 
-Read on in ../anchor_generator.py, ../anchor_targets.py (which anchor answers for which box), loss.py and inference.py.
+Read on in ../anchor_generator.py, ../anchor_targets.py (assignment), loss.py, ../dense_detector.py and
+../dense_post_process.py.
 """
 
 from __future__ import annotations
 
 import math
 
-import torch
 from torch import nn
 
 from maskrcnn_benchmark.layers.conv import Conv2d
 from maskrcnn_benchmark.modeling.box_coder import make_box_coder
 from maskrcnn_benchmark.modeling.rpn.anchor_generator import make_anchor_generator_retinanet
+from maskrcnn_benchmark.modeling.rpn.dense_detector import DenseDetector
 from maskrcnn_benchmark.modeling.rpn.retinanet.inference import make_retinanet_postprocessor
 from maskrcnn_benchmark.modeling.rpn.retinanet.loss import make_retinanet_loss_evaluator
 
@@ -59,49 +60,8 @@ def _tower(channels, num_convs):
     return nn.Sequential(*layers)
 
 
-class RetinaNetModule(nn.Module):
-    """Anchors, head, losses and detections; stands where a two-stage model has its RPN.
-
-    Args:
-        anchor_generator: AnchorGenerator.
-        head: RetinaNetHead.
-        loss: RetinaNetLoss.
-        post_process: RetinaNetPostProcessor.
-
-    Forward takes an ImageList, L feature maps (N, C, H_l, W_l) and, in training, N BoxLists with field "labels". It
-    returns (detections, losses): N BoxLists and {} in evaluation; in training None and the dict of RetinaNetLoss.
-    `candidates` and `select` are the two halves of evaluation, for those who join candidates of several views of an
-    image in between.
-    """
-
-    def __init__(self, anchor_generator, head, loss, post_process):
-        super().__init__()
-        self.anchor_generator = anchor_generator
-        self.head = head
-        self.loss = loss
-        self.post_process = post_process
-
-    def forward(self, images, features, targets=None):
-        anchors, logits, codes = self._outputs(features)
-        if self.training:
-            return None, self.loss(torch.cat(anchors), logits, codes, targets)
-        with torch.no_grad():
-            return self.post_process(anchors, logits, codes, images.image_sizes), {}
-
-    @torch.no_grad()
-    def candidates(self, images, features):
-        return self.post_process.candidates(*self._outputs(features), images.image_sizes)
-
-    def select(self, candidates):
-        return self.post_process.select(candidates)
-
-    def _outputs(self, features):
-        anchors = self.anchor_generator.grid_anchors([feature.shape[-2:] for feature in features])
-        return anchors, *self.head(features)
-
-
 def build_retinanet(cfg, in_channels):
-    """RetinaNetModule of a config; in_channels are the FPN's."""
+    """Build the RetinaNet of a config; in_channels are the FPN's."""
     retinanet = cfg.MODEL.RETINANET
     if retinanet.NUM_CLASSES < 2:
         raise ValueError(
@@ -117,7 +77,7 @@ def build_retinanet(cfg, in_channels):
         num_convs=retinanet.NUM_CONVS,
         prior_prob=retinanet.PRIOR_PROB,
     )
-    return RetinaNetModule(
+    return DenseDetector(
         anchor_generator,
         head,
         make_retinanet_loss_evaluator(cfg, box_coder),

@@ -1,0 +1,57 @@
+"""A one-stage detector behind a backbone: FCOS and RetinaNet differ in what they plug in here.
+
+Shapes: N images, L levels, C channels, P_l anchors of level l (boxes, or points).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+
+
+class DenseDetector(nn.Module):
+    """Anchors, head, losses and post-processing; stands where a two-stage model has its RPN.
+
+    Args:
+        anchor_generator: `grid_anchors` maps L sizes (H_l, W_l) to L tensors (P_l, ...): AnchorGenerator for boxes,
+            PointGenerator for points.
+        head: maps L feature maps to a tuple of outputs, each a list of L maps.
+        loss: (anchors, *outputs, targets) -> dict of scalars.
+        post_process: DensePostProcessor.
+
+    Forward takes an ImageList, L feature maps (N, C, H_l, W_l) and, in training, N BoxLists with the field "labels".
+
+    Returns:
+        In training, None and the dict of losses. In evaluation, N BoxLists and {}.
+
+    `candidates` and `select` are the two halves of evaluation, for test-time augmentation, which joins the candidates
+    of several views of an image in between.
+    """
+
+    def __init__(self, anchor_generator: nn.Module, head: nn.Module, loss: Callable, post_process: nn.Module):
+        super().__init__()
+        self.anchor_generator = anchor_generator
+        self.head = head
+        self.loss = loss
+        self.post_process = post_process
+
+    def forward(self, images, features, targets=None):
+        anchors, outputs = self._outputs(features)
+        if self.training:
+            return None, self.loss(anchors, *outputs, targets)
+        with torch.no_grad():
+            return self.post_process(anchors, outputs, images.image_sizes), {}
+
+    @torch.no_grad()
+    def candidates(self, images, features) -> list[BoxList]:
+        return self.post_process.candidates(*self._outputs(features), images.image_sizes)
+
+    def select(self, candidates: BoxList) -> BoxList:
+        return self.post_process.select(candidates)
+
+    def _outputs(self, features):
+        return self.anchor_generator.grid_anchors([feature.shape[-2:] for feature in features]), self.head(features)

@@ -1,0 +1,138 @@
+"""Turn the outputs of a one-stage head into detections.
+
+Shapes: N images, L levels, P_l anchors of level l (boxes, or points), K foreground classes, D detections of an image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from maskrcnn_benchmark.layers.nms import batched_nms
+from maskrcnn_benchmark.modeling.rpn.flatten import flatten_level
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.boxes import clip_boxes
+
+
+class DensePostProcessor(nn.Module):
+    """Threshold the scores, decode the boxes and suppress duplicates.
+
+    Args:
+        decode: (codes (c, 4), anchors (c, ...)) -> boxes (c, 4) in pixels of the network input.
+        num_classes: foreground classes K.
+        score_thresh: an (anchor, class) pair is a candidate when its class probability exceeds this.
+        pre_nms_top_n: candidates kept per level and image, by score. 0 or less keeps all.
+        nms_thresh: a box is suppressed by a better one of its class at IoU above this; 0 or less suppresses nothing.
+        detections_per_img: detections kept per image; all that tie with the last one stay. 0 or less keeps all.
+        box_offset: see Convention.
+
+    Forward takes
+        anchors: L tensors (P_l, ...).
+        outputs: the head's, each a list of L maps: logits (N, A K, H_l, W_l), codes (N, 4 A, H_l, W_l) and optionally
+            a quality logit (N, A, H_l, W_l), whose sigmoid multiplies the class probability after the threshold.
+        image_sizes: N pairs (height, width) of the images before padding.
+
+    Returns:
+        N BoxLists in pixels of the network input, best first, with the fields "labels" (D,) int64 in 1..K and
+        "scores" (D,): the class probability, or with a quality the root of the product.
+    """
+
+    def __init__(
+        self,
+        decode: Callable[[Tensor, Tensor], Tensor],
+        num_classes: int,
+        score_thresh: float,
+        pre_nms_top_n: int,
+        nms_thresh: float,
+        detections_per_img: int,
+        box_offset: float = 1.0,
+    ):
+        super().__init__()
+        self.decode = decode
+        self.num_classes = num_classes
+        self.score_thresh = score_thresh
+        self.pre_nms_top_n = pre_nms_top_n
+        self.nms_thresh = nms_thresh
+        self.detections_per_img = detections_per_img
+        self.box_offset = box_offset
+
+    def forward(self, anchors, outputs, image_sizes) -> list[BoxList]:
+        return [self.select(boxes) for boxes in self.candidates(anchors, outputs, image_sizes)]
+
+    def candidates(self, anchors, outputs, image_sizes) -> list[BoxList]:
+        """Return the best (anchor, class) pairs above the threshold, as N BoxLists like forward's, in no order."""
+        levels = [self._level_candidates(*level) for level in zip(anchors, *outputs, strict=True)]
+        return join_levels(levels, image_sizes, self.box_offset)
+
+    def select(self, candidates: BoxList) -> BoxList:
+        """Return one image's detections: the best of its candidates after suppression, class by class."""
+        return best_detections(candidates, self.nms_thresh, self.detections_per_img)
+
+    def _level_candidates(self, anchors, logits, codes, quality=None) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Return per image the boxes (c, 4), scores (c,) and labels (c,) of one level, c at most pre_nms_top_n."""
+        logits = flatten_level(logits, self.num_classes).flatten(1)
+        codes = flatten_level(codes, 4).float()
+        if quality is not None:
+            quality = flatten_level(quality, 1).squeeze(2).float().sigmoid()
+        # Thresholding logits finds the few that need a sigmoid; the margin leaves the decision to the sigmoid.
+        threshold = self.score_thresh
+        bound = math.log(threshold / (1 - threshold)) - 1e-2 if 0 < threshold < 1 else -math.inf
+        results = []
+        for image, image_logits in enumerate(logits):
+            index = (image_logits > bound).nonzero().squeeze(1)
+            scores = image_logits[index].float().sigmoid()
+            passed = scores > threshold
+            index, scores = index[passed], scores[passed]
+            if quality is not None:
+                scores = scores * quality[image][index // self.num_classes]
+            if 0 < self.pre_nms_top_n < len(scores):
+                scores, best = scores.topk(self.pre_nms_top_n, sorted=False)
+                index = index[best]
+            anchor = index // self.num_classes
+            boxes = self.decode(codes[image][anchor], anchors[anchor])
+            results.append((boxes, scores if quality is None else scores.sqrt(), index % self.num_classes + 1))
+        return results
+
+
+def join_levels(
+    levels: Sequence[Sequence[tuple[Tensor, Tensor, Tensor]]],
+    image_sizes: Sequence[tuple[int, int]],
+    box_offset: float,
+) -> list[BoxList]:
+    """Join the candidates of all levels into N BoxLists, clipped, with fields "labels" (C,) and "scores" (C,).
+
+    Args:
+        levels: L lists of N triples: boxes (c, 4) in pixels of the network input, scores (c,), labels (c,) int64.
+        image_sizes: N pairs (height, width) of the images before padding.
+        box_offset: see Convention.
+    """
+    candidates = []
+    for i, (height, width) in enumerate(image_sizes):
+        boxes, scores, labels = (torch.cat(parts) for parts in zip(*(level[i] for level in levels), strict=True))
+        size = (int(width), int(height))
+        joined = BoxList(clip_boxes(boxes, size, box_offset), size, box_offset=box_offset)
+        joined.add_field("labels", labels)
+        joined.add_field("scores", scores)
+        candidates.append(joined)
+    return candidates
+
+
+def best_detections(candidates: BoxList, nms_thresh: float, detections_per_img: int) -> BoxList:
+    """Suppress an image's candidates class by class and return the best D boxes with their fields, best first.
+
+    Args:
+        candidates: C boxes (xyxy) with fields "labels" and "scores".
+        nms_thresh: a box is suppressed by a better one of its class at IoU above this; 0 or less suppresses nothing.
+        detections_per_img: detections kept; all that tie with the last one stay. 0 or less keeps all.
+    """
+    scores = candidates.get_field("scores")
+    inclusive = candidates.box_offset == 1
+    threshold = nms_thresh if nms_thresh > 0 else math.inf
+    keep = batched_nms(candidates.bbox, scores, candidates.get_field("labels"), threshold, inclusive=inclusive)
+    if 0 < detections_per_img < len(keep):
+        last_score = scores[keep[detections_per_img - 1]]
+        keep = keep[scores[keep] >= last_score]
+    return candidates[keep]
