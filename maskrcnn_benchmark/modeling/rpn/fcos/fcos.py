@@ -102,6 +102,9 @@ def _tower(in_channels, channels, num_convs, deformable_last):
     return nn.Sequential(*layers)
 
 
+FCOSModule = DenseDetector  # the forks' name
+
+
 def build_fcos(cfg, in_channels):
     """Build the FCOS of a config; in_channels are the FPN's."""
     fcos = cfg.MODEL.FCOS

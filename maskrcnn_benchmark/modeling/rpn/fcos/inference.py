@@ -16,6 +16,9 @@ def boxes_from_distances(distances: torch.Tensor, points: torch.Tensor) -> torch
     return torch.cat((points - distances[:, :2], points + distances[:, 2:]), dim=1)
 
 
+FCOSPostProcessor = DensePostProcessor  # the forks' name
+
+
 def make_fcos_postprocessor(cfg) -> DensePostProcessor:
     return DensePostProcessor(
         boxes_from_distances,
