@@ -6,6 +6,9 @@ from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.modeling.rpn.dense_post_process import DensePostProcessor
 
 
+RetinaNetPostProcessor = DensePostProcessor  # the forks' name
+
+
 def make_retinanet_postprocessor(cfg, rpn_box_coder, is_train: bool) -> DensePostProcessor:
     """is_train changes nothing: RetinaNet makes no boxes in training."""
     retinanet = cfg.MODEL.RETINANET

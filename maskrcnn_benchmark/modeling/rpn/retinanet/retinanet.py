@@ -60,6 +60,9 @@ def _tower(channels, num_convs):
     return nn.Sequential(*layers)
 
 
+RetinaNetModule = DenseDetector  # the forks' name
+
+
 def build_retinanet(cfg, in_channels):
     """Build the RetinaNet of a config; in_channels are the FPN's."""
     retinanet = cfg.MODEL.RETINANET
