@@ -5,7 +5,6 @@ from __future__ import annotations
 from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.modeling.rpn.dense_post_process import DensePostProcessor
 
-
 RetinaNetPostProcessor = DensePostProcessor  # the forks' name
 
 
