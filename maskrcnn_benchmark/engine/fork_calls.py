@@ -109,7 +109,7 @@ def tests_during_training(cfg, model, loader_val, optimizer, start: int):
     def evaluate(iteration: int) -> dict[str, float]:
         figures = run_test(without_files, model, tests).figures
         meters = validation_losses(model, loaders, device, compute_dtype(cfg.DTYPE, device))
-        seconds = (time.perf_counter() - started) / (iteration - start) * (cfg.SOLVER.MAX_ITER - iteration)
+        seconds = (time.perf_counter() - started) / max(iteration - start, 1) * (cfg.SOLVER.MAX_ITER - iteration)
         fields = [
             f"eta: {datetime.timedelta(seconds=int(seconds))}",
             f"iter: {iteration}",

@@ -4,10 +4,11 @@ import toy_training
 
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.engine.fork_calls import UPSTREAM_TRAIN, takes_forks_arguments, validation_losses
+from maskrcnn_benchmark.engine.training_options import TrainingOptions
 
 
 @takes_forks_arguments
-def record(model, data_loader, optimizer, scheduler, checkpointer, device, checkpoint_period, arguments, **options):
+def record(model, data_loader, optimizer, scheduler, checkpointer, device, checkpoint_period, arguments, options=None):
     return dict(locals())
 
 
@@ -23,8 +24,9 @@ def upstream_arguments(*opts):
 
 
 def test_eleven_arguments_bring_the_settings_of_their_cfg():
-    given = upstream_arguments(*("SOLVER.ACCUMULATION_STEPS", 3, "SOLVER.CLIP_GRADIENTS", 2.5, "DTYPE", "bfloat16"))
-    expected = {"accumulation_steps": 3, "clip_gradients": 2.5, "dtype": torch.bfloat16}
+    settings = ("SOLVER.ACCUMULATION_STEPS", 3, "SOLVER.CLIP_GRADIENTS", 2.5, "SOLVER.CHECKPOINT_MINUTES", 7.0)
+    given = upstream_arguments(*settings, "DTYPE", "bfloat16")
+    expected = TrainingOptions(torch.bfloat16, accumulation_steps=3, clip_gradients=2.5, checkpoint_minutes=7.0)
     for call in (record(*given.values()), record(**given)):
         assert call["options"] == expected
         assert call["device"] == "cpu" and call["arguments"] == {"iteration": 0} and call["checkpoint_period"] is None
@@ -36,9 +38,10 @@ def test_eight_arguments_take_the_accumulation_of_the_loader():
             accumulation_steps = 2
 
     given = ("model", Loader, "optimizer", "scheduler", "checkpointer", "cpu", 10, {"iteration": 0})
-    assert record(*given)["options"] == {"accumulation_steps": 2}
-    assert record(*given, accumulation_steps=4)["options"] == {"accumulation_steps": 4}
-    assert record(given[0], [], *given[2:])["options"] == {}
+    assert record(*given)["options"] == TrainingOptions(accumulation_steps=2)
+    own = TrainingOptions(accumulation_steps=4)
+    assert record(*given, options=own)["options"] is own
+    assert record(given[0], [], *given[2:])["options"] is None
 
 
 def test_wrong_number_of_arguments_names_both_orders():
