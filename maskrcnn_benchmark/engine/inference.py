@@ -46,7 +46,8 @@ def inference(
         mask_pasting: how the evaluation puts masks into pictures, see coco_evaluation.
         semantic_options: boundary_iou and write_maps of semantic_evaluation.
 
-    Returns what `evaluation.evaluate` returns on rank 0, None on the others.
+    Returns:
+        What `evaluation.evaluate` returns on rank 0, None on the others.
     """
     device = torch.device(device)
     devices = get_world_size()

@@ -13,7 +13,6 @@ from maskrcnn_benchmark.engine import process
 from maskrcnn_benchmark.engine.bbox_aug import make_bbox_aug
 from maskrcnn_benchmark.engine.inference import inference
 from maskrcnn_benchmark.engine.semantic_views import make_semantic_views
-from maskrcnn_benchmark.evaluation import compare_with_expected
 from maskrcnn_benchmark.fast.compiled import compile_dense_part
 from maskrcnn_benchmark.fast.for_inference import for_inference
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
@@ -108,31 +107,28 @@ def _test_on(name, loader, cfg, model, dtype, check_expected: bool, outcome: Tes
         iou_types += ("segm",)
     if cfg.MODEL.KEYPOINT_ON:
         iou_types += ("keypoints",)
-    expected = cfg.TEST.EXPECTED_RESULTS if check_expected else ()
     output_folder = ""
     if cfg.OUTPUT_DIR:
         output_folder = os.path.join(cfg.OUTPUT_DIR, "inference", name)
         mkdir(output_folder)
-    result = inference(
+    results = inference(
         model,
         loader,
         name,
         iou_types=iou_types,
         box_only=cfg.MODEL.RPN_ONLY and not (cfg.MODEL.FCOS_ON or cfg.MODEL.RETINANET_ON),
         device=cfg.MODEL.DEVICE,
-        expected_results=expected,
+        expected_results=cfg.TEST.EXPECTED_RESULTS if check_expected else (),
         expected_results_sigma_tol=cfg.TEST.EXPECTED_RESULTS_SIGMA_TOL,
         output_folder=output_folder,
         dtype=dtype,
         mask_pasting=mask_pasting(cfg) if cfg.MODEL.MASK_ON else None,
         semantic_options=_semantic_options(cfg),
     )
-    if result is not None:  # rank 0
-        results = result[0] if isinstance(result, tuple) else result  # COCO returns its result lists too
+    if results is not None:  # rank 0
         for task, metrics in results.results.items():
             outcome.figures |= {f"{name}/{task}/{metric}": value for metric, value in metrics.items()}
-        compared = compare_with_expected(results, expected, cfg.TEST.EXPECTED_RESULTS_SIGMA_TOL)
-        outcome.as_expected &= all(passed for passed, _ in compared)
+        outcome.as_expected &= results.as_expected
     synchronize()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from maskrcnn_benchmark.data.datasets import (
     AbstractDataset,
     COCODataset,
@@ -11,7 +13,12 @@ from maskrcnn_benchmark.data.datasets import (
     SemanticDataset,
 )
 from maskrcnn_benchmark.evaluation.coco import coco_evaluation
-from maskrcnn_benchmark.evaluation.coco_results import COCOResults, check_expected_results, compare_with_expected
+from maskrcnn_benchmark.evaluation.coco_results import (
+    COCOResults,
+    Results,
+    check_expected_results,
+    compare_with_expected,
+)
 from maskrcnn_benchmark.evaluation.panoptic import panoptic_evaluation
 from maskrcnn_benchmark.evaluation.predictions import load_predictions, numbered, save_predictions
 from maskrcnn_benchmark.evaluation.semantic_evaluation import semantic_evaluation
@@ -19,6 +26,7 @@ from maskrcnn_benchmark.evaluation.voc import VOCResults, voc_evaluation
 
 __all__ = [
     "COCOResults",
+    "Results",
     "VOCResults",
     "check_expected_results",
     "compare_with_expected",
@@ -38,27 +46,37 @@ EVALUATIONS = (
 )
 
 
-def evaluate(dataset, predictions, output_folder, **kwargs):
-    """Evaluates predictions in the way of the data set's type.
+def evaluate(
+    dataset, predictions, output_folder, *, expected_results=(), expected_results_sigma_tol: float = 4, **kwargs
+) -> Results:
+    """Evaluate predictions in the way of the dataset's type, and compare the figures with expected ones.
 
     Args:
-        dataset: a data set of a type in EVALUATIONS, or of a subclass.
-        predictions: list of BoxList by data set index, in the size of the network input.
+        dataset: of a type in EVALUATIONS, or of a subclass.
+        predictions: list of BoxList by dataset index, in the size of the network input.
         output_folder: where result files go; None or "" writes none.
-        **kwargs: box_only, iou_types, expected_results, expected_results_sigma_tol, for masks mask_pasting, and for
-            semantic maps boundary_iou and write_maps.
+        expected_results, expected_results_sigma_tol: see compare_with_expected; the outcome is logged.
+        **kwargs: box_only, iou_types, for masks mask_pasting, and for semantic maps boundary_iou and write_maps: see
+            evaluation.coco.coco_evaluation, evaluation.panoptic.panoptic_evaluation,
+            evaluation.semantic_evaluation.semantic_evaluation and evaluation.voc.voc_evaluation.
 
-    Returns what that evaluation returns: see evaluation.coco.coco_evaluation, evaluation.panoptic.panoptic_evaluation,
-    evaluation.semantic_evaluation.semantic_evaluation and evaluation.voc.voc_evaluation.
+    Returns:
+        The figures, and in `as_expected` whether they are the expected ones.
 
     Raises:
         NotImplementedError: no evaluation is known for this type.
     """
+    results = _evaluation_of(dataset, predictions)(dataset, predictions, output_folder, **kwargs)
+    results.as_expected = check_expected_results(results, expected_results, expected_results_sigma_tol)
+    return results
+
+
+def _evaluation_of(dataset, predictions) -> Callable[..., Results]:
     if isinstance(dataset, COCOPanopticDataset) and _only_semantic(predictions):
-        return semantic_evaluation(dataset, predictions, output_folder, **kwargs)
+        return semantic_evaluation
     for kind, evaluation in EVALUATIONS:
         if isinstance(dataset, kind):
-            return evaluation(dataset, predictions, output_folder, **kwargs)
+            return evaluation
     known = ", ".join(kind.__name__ for kind, _ in EVALUATIONS)
     raise NotImplementedError(
         f"Unsupported dataset type {type(dataset).__name__}. Known are {known} and classes derived from them."

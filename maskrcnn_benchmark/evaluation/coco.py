@@ -19,7 +19,7 @@ from maskrcnn_benchmark.evaluation.coco_evaluator import (
     per_class_figures,
     run_evaluator,
 )
-from maskrcnn_benchmark.evaluation.coco_results import COCOResults, check_expected_results
+from maskrcnn_benchmark.evaluation.coco_results import COCOResults
 from maskrcnn_benchmark.evaluation.coco_shapes import with_shapes
 from maskrcnn_benchmark.evaluation.ground_truth import ground_truth_of, source_of
 from maskrcnn_benchmark.evaluation.predictions import Predictions, numbered
@@ -39,10 +39,8 @@ def coco_evaluation(
     output_folder: str | None,
     box_only: bool = False,
     iou_types=("bbox",),
-    expected_results=(),
-    expected_results_sigma_tol: float = 4,
     mask_pasting: dict | None = None,
-) -> tuple[COCOResults, dict[str, list[dict]]]:
+) -> COCOResults:
     """Evaluates detections against the data set's ground truth.
 
     Args:
@@ -54,10 +52,10 @@ def coco_evaluation(
             box_proposals.pth and box_proposals.json); None or "" writes nothing.
         box_only: the predictions are proposals without classes; their recall is evaluated.
         iou_types: keys of PREPARE; "segm" needs the field "mask", "keypoints" the field "keypoints".
-        expected_results, expected_results_sigma_tol: see compare_with_expected; the outcome is logged.
         mask_pasting: padding and aligned of structures.paste_masks; None is maskrcnn-benchmark's way.
 
-    Returns (figures, result list by iou type); there are no result lists for box_only.
+    Returns:
+        The figures, with the result lists by iou type as `detections`; there are none for box_only.
 
     Raises:
         ValueError: an iou type is unknown, a prediction has a label that the data set has not, or the
@@ -74,8 +72,7 @@ def coco_evaluation(
         results = COCOResults("box_proposal")
         results.results["box_proposal"].update(proposal_recall(predictions, dataset, ground_truth))
         _report(results, "", output_folder, "box_proposals", {"results": results.results})
-        check_expected_results(results, expected_results, expected_results_sigma_tol)
-        return results, {}
+        return results
 
     logger.info("Preparing results for COCO format")
     detections = {}
@@ -108,8 +105,8 @@ def coco_evaluation(
         "per_class": {iou_type: [asdict(entry) for entry in figures] for iou_type, figures in per_class.items()},
     }
     _report(results, tables, output_folder, "coco_results", record)
-    check_expected_results(results, expected_results, expected_results_sigma_tol)
-    return results, detections
+    results.detections = detections
+    return results
 
 
 def in_original_size(predictions: Predictions, dataset, fields) -> Iterator[tuple[int, BoxList]]:

@@ -11,14 +11,26 @@ NOT_COMPUTED = -1.0
 
 
 class Results:
-    """Figures of an evaluation by task and metric, fractions between 0 and 1, NOT_COMPUTED where not computed.
+    """What every evaluation returns.
 
     Args:
-        results: {task: {metric: figure}}, kept as `results`.
+        results: {task: {metric: figure}}, fractions between 0 and 1, NOT_COMPUTED where not computed.
+
+    Attributes:
+        results: the figures.
+        detections: COCO's result lists by iou type, of the evaluations that make them.
+        as_expected: False if a figure misses the expected one, see `evaluate`.
     """
+
+    detections: dict[str, list[dict]] = {}
+    as_expected = True
 
     def __init__(self, results: dict[str, dict[str, float]]):
         self.results = OrderedDict(results)
+
+    def __getstate__(self) -> dict:
+        """Pickle the figures alone."""
+        return {"results": self.results}
 
     def __repr__(self) -> str:
         lines = [""]
@@ -33,7 +45,8 @@ class COCOResults(Results):
     Args:
         iou_types: tasks out of METRICS.
 
-    Files named coco_results.pth and box_proposals.pth hold objects of this class.
+    Files named coco_results.pth and box_proposals.pth hold objects of this class. The forks' evaluations return a pair,
+    so it unpacks into one: `results, detections = coco_evaluation(...)`.
 
     Raises:
         ValueError: a task is unknown.
@@ -53,6 +66,12 @@ class COCOResults(Results):
         super().__init__(
             {task: OrderedDict((metric, NOT_COMPUTED) for metric in self.METRICS[task]) for task in iou_types}
         )
+
+    def __iter__(self):
+        return iter((self, self.detections))
+
+    def __getitem__(self, place: int):
+        return (self, self.detections)[place]
 
     def update(self, coco_eval) -> None:
         """Takes the figures of a summarized COCO evaluator (`.params.iouType`, `.stats`); None changes nothing."""

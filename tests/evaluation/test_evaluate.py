@@ -1,10 +1,13 @@
 import json
+import pickle
 
+import numpy as np
 import pytest
 import torch
+from tiny_data import write_pictures
 
 from maskrcnn_benchmark.data.datasets import COCODataset
-from maskrcnn_benchmark.evaluation import COCOResults, evaluate
+from maskrcnn_benchmark.evaluation import COCOResults, Results, VOCResults, evaluate
 
 
 def _ground_truth_as_predictions(dataset, input_scale):
@@ -41,3 +44,25 @@ def test_import_paths_of_the_forks():
 def test_unsupported_data_set_is_named():
     with pytest.raises(NotImplementedError, match="Unsupported dataset type dict.*COCODataset"):
         evaluate({}, [], None)
+
+
+def test_every_evaluation_returns_results_compared_once(tmp_path, caplog):
+    folder = write_pictures(tmp_path)
+    dataset = COCODataset(folder["ANNOTATIONS"], folder["IMAGES"], False)
+    perfect = _ground_truth_as_predictions(dataset, 2)
+    with caplog.at_level("INFO"):
+        results = evaluate(dataset, perfect, None, expected_results=[["bbox", "AP", [0.5, 0.01]]])
+    assert isinstance(results, Results) and not results.as_expected
+    assert sum("sanity check" in record.getMessage() for record in caplog.records) == 1
+    assert evaluate(dataset, perfect, None).as_expected
+    figures, detections = results  # as the forks' programs take it
+    assert figures is results and detections is results.detections and len(detections["bbox"]) > 0
+    assert results[0].results["bbox"]["AP"] == pytest.approx(1)
+    restored = pickle.loads(pickle.dumps(results))
+    assert (restored.results, restored.detections) == (results.results, {})
+
+
+def test_figures_of_voc_are_results_and_the_forks_dict():
+    results = VOCResults(np.array([np.nan, 1.0]), np.array([np.nan, 0.5]))
+    assert isinstance(results, Results)
+    assert (results["map"], results.results) == (1.0, {"voc": {"mAP": 1.0, "mAP_area": 0.5}})
