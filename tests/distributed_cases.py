@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 
 import pytest
@@ -11,6 +12,8 @@ from toy_training import ToyDetector, ToyLoader, signal_self_at, train, without_
 
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.engine.inference import compute_on_dataset, gather_predictions
+from maskrcnn_benchmark.engine.launch import hold_lock
+from maskrcnn_benchmark.engine.run_lock import FolderInUse, RunLock
 from maskrcnn_benchmark.engine.stopping import Stopped
 from maskrcnn_benchmark.engine.training_step import TrainingStep
 from maskrcnn_benchmark.modeling.detector import build_detection_model
@@ -59,6 +62,15 @@ def train_toy_until_stopped(folder, rank, call, options):
     with pytest.raises(Stopped) as stopped:
         train(folder, build=without_batch_statistics, wrap=DistributedDataParallel, **arguments, **options)
     return stopped.value.code
+
+
+def start_in_a_folder_in_use(folder):
+    """What each process raises when another training holds the lock of the folder."""
+    held = RunLock(folder) if comm.is_main_process() else contextlib.nullcontext()
+    comm.synchronize()
+    with held, pytest.raises((FolderInUse, SystemExit)) as refused:
+        hold_lock(folder)
+    return type(refused.value).__name__
 
 
 def predict_toy_until_stopped(rank):

@@ -79,6 +79,7 @@ def do_train(
                 break
             micro_batches = _take(batches, options.accumulation_steps, iteration, max_iter)
             log.loaded()
+            # Requests of this process travel with the losses, so that all processes act on them at the same iteration.
             losses = step.accumulate(micro_batches, {".stop": bool(stop), ".save": checkpoints.due_by_the_clock()})
             if not all(math.isfinite(value) for value in losses.values()):
                 dataset = getattr(data_loader, "dataset", None)

@@ -1,3 +1,5 @@
+import distributed_cases
+import processes
 import pytest
 
 from maskrcnn_benchmark.engine import launch
@@ -32,3 +34,8 @@ def test_an_output_folder_that_is_a_file_is_named(tmp_path):
     cfg = launch.load_config("", ["MODEL.DEVICE", "cpu"])
     with pytest.raises(ValueError, match="OUTPUT_DIR '.*out' is a file; it should be a folder"):
         launch.start(cfg, launch.make_parser("").parse_args([]), log_dir=str(tmp_path / "out"))
+
+
+def test_of_several_processes_one_says_that_the_folder_is_in_use(tmp_path):
+    raised = processes.run(2, distributed_cases.start_in_a_folder_in_use, str(tmp_path))
+    assert raised == ["FolderInUse", "SystemExit"]

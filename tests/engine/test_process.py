@@ -126,3 +126,34 @@ def test_warning_about_skipped_steps_is_silent_only_in_the_block(recwarn):
     with process.quiet_about_skipped_steps(torch.amp.GradScaler("cpu", enabled=False)):
         warnings.warn(text, stacklevel=1)
     assert len(recwarn) == 1
+
+
+@pytest.mark.parametrize(
+    "user, wanted", [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)]
+)
+def test_threads_sleep_soon_unless_the_user_has_chosen(monkeypatch, user, wanted):
+    for name in process.SPIN_VARIABLES:
+        monkeypatch.setenv(name, "")  # so that it is restored afterwards
+        monkeypatch.delenv(name)
+    for name, value in user.items():
+        monkeypatch.setenv(name, value)
+    process.before_torch()
+    assert os.environ.get("GOMP_SPINCOUNT") == wanted
+
+
+def test_what_comes_before_torch_does_not_import_it():
+    code = (
+        "import sys, maskrcnn_benchmark.utils.env\n"
+        "from maskrcnn_benchmark.engine import process, script\n"
+        "process.before_torch()\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+
+
+@pytest.mark.parametrize("tool", ["benchmark", "test_net", "train_net"])
+def test_tools_set_it_before_they_import_torch(tool):
+    lines = (ROOT / "tools" / f"{tool}.py").read_text().splitlines()
+    before = lines[: lines.index("process.before_torch()")]
+    imports = [line.split()[1] for line in before if line.startswith(("import ", "from "))]
+    assert imports == ["maskrcnn_benchmark.utils.env", "maskrcnn_benchmark.engine"]
