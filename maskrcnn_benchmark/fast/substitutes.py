@@ -119,7 +119,7 @@ class FusedOSABlock(nn.Module):
 
 def _is_winograd_relu(layer: nn.Sequential) -> bool:
     convs = [part for part in layer if type(part) is not nn.Identity]
-    return len(convs) == 1 and isinstance(convs[0], WinogradConv2d) and convs[0].relu
+    return len(convs) == 1 and isinstance(convs[0], WinogradConv2d) and convs[0].relu and convs[0].dilation == 1
 
 
 class FusedFPN(nn.Module):

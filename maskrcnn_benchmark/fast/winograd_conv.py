@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from maskrcnn_benchmark.layers.winograd import compute_dtype
+from maskrcnn_benchmark.layers.winograd import compute_dtype, join_grids, split_grids
 
 
 class WinogradConv2d(nn.Module):
@@ -33,7 +33,8 @@ class WinogradConv2d(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, relu: bool = False):
         super().__init__()
-        self.in_channels, self.out_channels, self.padding = conv.in_channels, conv.out_channels, conv.padding[0]
+        self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
+        self.padding, self.dilation = conv.padding[0], conv.dilation[0]
         self.relu = relu
         weight = torch.ops.maskrcnn_benchmark.winograd_weight(conv.weight.detach(), False)
         self.register_buffer("weight", weight)
@@ -43,7 +44,14 @@ class WinogradConv2d(nn.Module):
         if x.dim() == 3:
             return self(x[None])[0]
         x, dtype = self.prepare(x)
-        return torch.ops.maskrcnn_benchmark.winograd_conv(x, self.weight, self.bias, self.padding, self.relu).to(dtype)
+        if self.dilation == 1:
+            return self._convolve(x, self.padding).to(dtype)
+        height, width = (side + 2 * (self.padding - self.dilation) for side in x.shape[-2:])
+        grids = self._convolve(split_grids(x, self.dilation), self.padding // self.dilation)
+        return join_grids(grids, self.dilation, height, width).to(dtype)
+
+    def _convolve(self, x: Tensor, padding: int) -> Tensor:
+        return torch.ops.maskrcnn_benchmark.winograd_conv(x, self.weight, self.bias, padding, self.relu)
 
     def prepare(self, x: Tensor) -> tuple[Tensor, torch.dtype]:
         """Check x, and return it in a dtype that the op takes, with the dtype of the result. Raises as forward does."""
@@ -76,7 +84,8 @@ class WinogradConv2d(nn.Module):
 
     def extra_repr(self) -> str:
         relu = ", relu" if self.relu else ""
-        return f"{self.in_channels}, {self.out_channels}, padding={self.padding}{relu}"
+        dilation = f", dilation={self.dilation}" if self.dilation > 1 else ""
+        return f"{self.in_channels}, {self.out_channels}, padding={self.padding}{dilation}{relu}"
 
 
 def winograd_chain(x: Tensor, convs: Sequence[WinogradConv2d]) -> Tensor:
@@ -84,7 +93,7 @@ def winograd_chain(x: Tensor, convs: Sequence[WinogradConv2d]) -> Tensor:
 
     Args:
         x: (N, C, H, W).
-        convs: C to K_1 channels, K_1 to K_2 and so on, all with padding 1.
+        convs: C to K_1 channels, K_1 to K_2 and so on, all with padding 1 and without dilation.
 
     Returns:
         (N, C + K_1 + K_2 + ..., H, W).

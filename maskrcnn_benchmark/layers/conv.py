@@ -41,7 +41,7 @@ class Conv2d(nn.Conv2d):
         if not torch.is_grad_enabled() or is_traced():
             return self._conv_forward(x, weight, bias)
         if self._takes_winograd(x):
-            return winograd.winograd_conv2d(x, weight, bias, self.padding[0])
+            return winograd.winograd_conv2d(x, weight, bias, self.padding[0], self.dilation[0])
         return in_full_batches(lambda maps: self._conv_forward(maps, weight, bias), x)
 
     def _takes_winograd(self, x: Tensor) -> bool:
@@ -53,7 +53,9 @@ class Conv2d(nn.Conv2d):
             # oneDNN's bfloat16 gradients are as fast
             and winograd.compute_dtype(x) == torch.float32
             and winograd.suits(self)
-            and self.padding[0] <= 2
+            and self.padding[0] <= 2 * self.dilation[0]
+            # a map must hold the filter, or torch's error is due
+            and all(side + 2 * self.padding[0] > 2 * self.dilation[0] for side in x.shape[-2:])
         )
 
 

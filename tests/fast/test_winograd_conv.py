@@ -54,6 +54,21 @@ def test_equals_the_convolution(rng_seed, shape, filters, padding, bias, relu):
     assert rounding_error(half, reference(conv, x.bfloat16(), relu)) < 0.05
 
 
+@pytest.mark.parametrize(
+    "size, dilation, padding", [((33, 33), 2, 2), ((12, 16), 4, 4), ((5, 3), 4, 4), ((17, 20), 3, 0), ((6, 7), 2, 4)]
+)
+@torch.no_grad()
+def test_dilated_convolutions(rng_seed, size, dilation, padding):
+    conv = nn.Conv2d(16, 32, 3, padding=padding, dilation=dilation)
+    x = torch.randn(2, 16, *size)
+    expected = nn.functional.conv2d(
+        x.double(), conv.weight.double(), conv.bias.double(), padding=padding, dilation=dilation
+    ).relu()
+    result = WinogradConv2d(conv, relu=True)(x)
+    assert result.shape == expected.shape and result.is_contiguous(memory_format=torch.channels_last)
+    assert rounding_error(result, expected) < 5e-5
+
+
 @torch.no_grad()
 def test_results_do_not_depend_on_the_number_of_threads(rng_seed):
     fast = WinogradConv2d(nn.Conv2d(48, 64, 3, padding=1))

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from maskrcnn_benchmark.layers import winograd
+from maskrcnn_benchmark.layers.conv import Conv2d
 from maskrcnn_benchmark.layers.winograd import suits, winograd_conv2d
 from maskrcnn_benchmark.native import library
 
@@ -50,6 +51,40 @@ def test_gradients_are_those_of_the_convolution(rng_seed, shape, filters, paddin
         assert one.dtype == torch.float32 and rounding_error(one, other) < 1e-4
 
 
+@pytest.mark.parametrize("size, dilation, padding", [((9, 13), 2, 2), ((17, 14), 4, 4), ((11, 12), 3, 0)])
+def test_gradients_of_dilated_convolutions(rng_seed, size, dilation, padding, monkeypatch):
+    monkeypatch.setattr(winograd, "GRADIENT_TILES", 0)
+    x = torch.randn(2, 16, *size, requires_grad=True)
+    conv = Conv2d(16, 32, 3, padding=padding, dilation=dilation)
+    exact = [tensor.detach().double().requires_grad_() for tensor in (x, conv.weight, conv.bias)]
+    wanted = nn.functional.conv2d(*exact, padding=padding, dilation=dilation)
+    result = conv(x)
+    assert any("WinogradConv" in name for name in ancestors(result))
+    assert result.shape == wanted.shape and rounding_error(result, wanted) < 5e-5
+    grad = torch.randn_like(result)
+    found = torch.autograd.grad(result, (x, conv.weight, conv.bias), grad)
+    for one, other in zip(found, torch.autograd.grad(wanted, exact, grad.double()), strict=True):
+        assert rounding_error(one, other) < 1e-4
+
+
+def ancestors(tensor):
+    """Names of the nodes of autograd's graph."""
+    nodes, names = [tensor.grad_fn], []
+    while nodes:
+        node = nodes.pop()
+        if node is not None:
+            names.append(type(node).__name__)
+            nodes += [parent for parent, _ in node.next_functions]
+    return names
+
+
+@pytest.mark.parametrize(
+    "dilation, padding, taken", [(1, 1, True), (2, 2, True), (4, 4, True), (6, 6, False), (2, 1, False)]
+)
+def test_dilations_that_are_faster(dilation, padding, taken):
+    assert suits(nn.Conv2d(16, 16, 3, padding=padding, dilation=dilation)) == taken
+
+
 def test_gradients_in_bfloat16_and_of_small_maps(rng_seed):
     weight, bias = torch.randn(32, 16, 3, 3, requires_grad=True), torch.zeros(32, requires_grad=True)
     for side in (8, 120):  # below and above GRADIENT_TILES
@@ -90,7 +125,7 @@ def test_only_plain_convolutions_suit(monkeypatch):
     assert suits(nn.Conv2d(16, 32, 3, padding=1))
     others = [
         nn.Conv2d(16, 32, 3, stride=2),
-        nn.Conv2d(16, 32, 3, dilation=2),
+        nn.Conv2d(16, 32, 3, padding=(2, 4), dilation=(2, 4)),
         nn.Conv2d(16, 32, 3, groups=2),
         nn.Conv2d(16, 32, 1),
         nn.Conv2d(3, 32, 3),

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskrcnn_benchmark.layers.conv import Conv2d
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.backbone.body import (
     as_backbone,
@@ -65,9 +66,9 @@ class DenseLayer(nn.Module):
     def __init__(self, in_channels: int, growth: int, norm: Callable[[int], nn.Module], dilation: int = 1):
         super().__init__()
         self.norm1 = norm(in_channels)
-        self.conv1 = nn.Conv2d(in_channels, BOTTLENECK * growth, 1, bias=False)
+        self.conv1 = Conv2d(in_channels, BOTTLENECK * growth, 1, bias=False)
         self.norm2 = norm(BOTTLENECK * growth)
-        self.conv2 = nn.Conv2d(BOTTLENECK * growth, growth, 3, padding=dilation, dilation=dilation, bias=False)
+        self.conv2 = Conv2d(BOTTLENECK * growth, growth, 3, padding=dilation, dilation=dilation, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(F.relu(self.norm1(x)))
@@ -95,7 +96,7 @@ class Transition(nn.Module):
     def __init__(self, in_channels: int, norm: Callable[[int], nn.Module], pools: bool = True):
         super().__init__()
         self.norm = norm(in_channels)
-        self.conv = nn.Conv2d(in_channels, in_channels // 2, 1, bias=False)
+        self.conv = Conv2d(in_channels, in_channels // 2, 1, bias=False)
         self.pools = pools
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,7 +140,7 @@ class DenseNet(nn.Module):
         all_channels, all_strides = [], []
         self.features = nn.Sequential(
             OrderedDict(
-                conv0=nn.Conv2d(3, channels, 7, 2, 3, bias=False),
+                conv0=Conv2d(3, channels, 7, 2, 3, bias=False),
                 norm0=norm(channels),
                 relu0=nn.ReLU(inplace=True),
                 pool0=nn.MaxPool2d(3, 2, 1),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskrcnn_benchmark.layers.conv import Conv2d
 from maskrcnn_benchmark.layers.norm import get_norm
 from maskrcnn_benchmark.modeling.make_layers import group_norm_options
 from maskrcnn_benchmark.modeling.semantic.maps import upsample
@@ -58,23 +59,23 @@ class DeepLabHead(nn.Module):
         super().__init__()
         if len(rates) != 3 or min(rates) < 1:
             raise ValueError(f"rates are {tuple(rates)}; give three dilations of 1 or more (MODEL.DEEPLAB.RATES)")
-        self.aspp1 = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.aspp1 = Conv2d(in_channels, channels, 1, bias=False)
         self.aspp2 = conv3x3(in_channels, channels, rates[0])
         self.aspp3 = conv3x3(in_channels, channels, rates[1])
         self.aspp4 = conv3x3(in_channels, channels, rates[2])
-        self.aspp5 = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.aspp5 = Conv2d(in_channels, channels, 1, bias=False)
         self.aspp1_bn = norm(channels)
         self.aspp2_bn = norm(channels)
         self.aspp3_bn = norm(channels)
         self.aspp4_bn = norm(channels)
         self.aspp5_bn = norm(channels)
-        self.conv2 = nn.Conv2d(5 * channels, channels, 1, bias=False)
+        self.conv2 = Conv2d(5 * channels, channels, 1, bias=False)
         self.bn2 = norm(channels)
         self.dropout = nn.Dropout(dropout)
         self.extra_conv = conv3x3(channels, channels) if extra_conv else None
         self.extra_bn = norm(channels) if extra_conv else None
         self.decoder = decoder
-        self.conv3 = nn.Conv2d(channels, num_classes, 1)
+        self.conv3 = Conv2d(channels, num_classes, 1)
         initialise(self)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
@@ -91,7 +92,7 @@ class DeepLabHead(nn.Module):
             F.relu(self.aspp2_bn(self.aspp2(x))),
             F.relu(self.aspp3_bn(self.aspp3(x))),
             F.relu(self.aspp4_bn(self.aspp4(x))),
-            F.relu(self.aspp5_bn(self.aspp5(mean))).expand(-1, -1, *x.shape[-2:]),
+            upsample(F.relu(self.aspp5_bn(self.aspp5(mean))), x.shape[-2:]),
         )
         x = F.relu(self.bn2(self.conv2(torch.cat(branches, dim=1))))
         x = self.dropout(x)
@@ -126,7 +127,7 @@ class DeepLabDecoder(nn.Module):
         align_corners: bool = True,
     ):
         super().__init__()
-        self.reduce = nn.Conv2d(low_level_channels, reduced_channels, 1, bias=False)
+        self.reduce = Conv2d(low_level_channels, reduced_channels, 1, bias=False)
         self.reduce_bn = norm(reduced_channels)
         self.conv1 = conv3x3(channels + reduced_channels, channels)
         self.bn1 = norm(channels)
@@ -141,8 +142,8 @@ class DeepLabDecoder(nn.Module):
         return F.relu(self.bn2(self.conv2(x)))
 
 
-def conv3x3(in_channels: int, out_channels: int, dilation: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, 3, padding=dilation, dilation=dilation, bias=False)
+def conv3x3(in_channels: int, out_channels: int, dilation: int = 1) -> Conv2d:
+    return Conv2d(in_channels, out_channels, 3, padding=dilation, dilation=dilation, bias=False)
 
 
 def initialise(module: nn.Module) -> None:

@@ -18,6 +18,9 @@ def upsample(maps: Tensor, size: tuple[int, int], align_corners: bool = False) -
     """
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
+    if maps.shape[-2:] == (1, 1):
+        # torch would return contiguous maps, and torch.cat keeps channels_last only where all parts have it
+        return maps.expand(-1, -1, *size).contiguous(memory_format=torch.channels_last)
     return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=align_corners)
 
 

@@ -13,6 +13,7 @@ from maskrcnn_benchmark.checkpoint.body_check import check_body
 from maskrcnn_benchmark.checkpoint.matching import load_state_dict, match_state_dicts, tensors_of
 from maskrcnn_benchmark.checkpoint.translation import convert_state_dict
 from maskrcnn_benchmark.config import cfg as defaults
+from maskrcnn_benchmark.fast.for_inference import for_inference
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import to_image_list
@@ -305,3 +306,17 @@ def test_trained_checkpoint_is_not_taken_for_the_originals():
     with torch.device("meta"):
         state = build(opts=TINY).state_dict()
     assert match_state_dicts(state, state).dialects == ()
+
+
+@pytest.mark.parametrize("stride", [8, 16])
+def test_fast_copy_gives_the_same_logits(stride, rng_seed):
+    model = build(opts=[*TINY, "MODEL.BACKBONE.OUTPUT_STRIDE", stride, "MODEL.DEEPLAB.DECODER", True]).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 2)
+    image = torch.randn(2, 3, 75, 97)
+    with torch.inference_mode():
+        expected, found = model.logits(image), for_inference(model).logits(image)
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in for_inference(model).modules())
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
