@@ -18,7 +18,7 @@ import numpy as np
 
 from maskrcnn_benchmark.config import cfg
 from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
-from maskrcnn_benchmark.data.build import build_dataset
+from maskrcnn_benchmark.data.build import build_dataset, reading_of
 from maskrcnn_benchmark.data.datasets.image_settings import image_settings
 from maskrcnn_benchmark.engine import script
 from maskrcnn_benchmark.engine.progress import ProgressBar
@@ -208,7 +208,13 @@ def main() -> None:
             raise FileNotFoundError(f"there is no {path}; run tools/test_net.py with the same configuration first")
         predictions = load_predictions(path)
         (dataset,) = build_dataset(
-            [entry], None, DatasetCatalog, is_train=False, root=config.DATASETS.ROOT, images=image_settings(config)
+            [entry],
+            None,
+            DatasetCatalog,
+            is_train=False,
+            root=config.DATASETS.ROOT,
+            images=image_settings(config),
+            reading=reading_of(config),
         )
         pasting = mask_pasting(config)
         check_predictions(dataset, predictions)

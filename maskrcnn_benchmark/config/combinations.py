@@ -8,7 +8,6 @@ _SCALES_OF_MAPS = {
     ("MASK", "MaskRCNNFPNFeatureExtractor", "MaskRCNNConv1x1Predictor"): 1,
     ("KEYPOINT", "KeypointRCNNFeatureExtractor", "KeypointRCNNPredictor"): 4,
 }
-COCO_KEYPOINTS = 17
 
 
 def dense_heads(cfg) -> str | None:
@@ -123,14 +122,6 @@ def test_time_augmentation(cfg) -> str | None:
         return (
             "TEST.BBOX_AUG.ENABLED is True and MODEL.RPN_ONLY too: detections of several views are joined, proposals "
             "are not. Set one of them to False."
-        )
-    mirrored = aug.H_FLIP or (aug.SCALE_H_FLIP and len(aug.SCALES) > 0)
-    points = model.ROI_KEYPOINT_HEAD.NUM_CLASSES
-    if mirrored and model.KEYPOINT_ON and points != COCO_KEYPOINTS:
-        return (
-            f"TEST.BBOX_AUG mirrors images, and MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES is {points}: which keypoints are "
-            f"opposite to each other is known of COCO's {COCO_KEYPOINTS} only. Set TEST.BBOX_AUG.H_FLIP and "
-            "SCALE_H_FLIP to False."
         )
     return None
 

@@ -257,6 +257,9 @@ _C.INPUT.HUE = 0.0
 # Probabilities.
 _C.INPUT.HORIZONTAL_FLIP_PROB_TRAIN = 0.5
 _C.INPUT.VERTICAL_FLIP_PROB_TRAIN = 0.0
+# Keypoints that change places in a mirrored image (new): pairs of names or of numbers from 0, [] for none. None takes
+# those whose names differ by "left" and "right"; training asks for the pairs where the names do not have these words.
+_C.INPUT.KEYPOINT_FLIP_PAIRS = None
 
 # META_ARCHITECTURE SemanticSegmentor, in place of MIN_SIZE and MAX_SIZE (new). Its images are tested in their own size.
 _C.INPUT.SEMANTIC = CN()
@@ -283,6 +286,18 @@ _C.DATASETS.TRAIN = ()
 _C.DATASETS.TEST = ()
 # Folder that catalog names and relative paths of blocks are looked up in (new); "" = $MB_DATASETS, else "datasets".
 _C.DATASETS.ROOT = ""
+# Train on images without any annotation as well (new).
+_C.DATASETS.KEEP_EMPTY_IMAGES = False
+# Take annotations with iscrowd 1 for ordinary objects, in training and evaluation (new); CVAT writes brush masks so.
+_C.DATASETS.CROWD_AS_OBJECTS = False
+# Keep unused categories that name the project (Roboflow's category 0) or the background (new).
+_C.DATASETS.KEEP_PLACEHOLDER_CATEGORIES = False
+# Visible keypoints that an image needs to be trained on by a model with keypoints (new). 0 = no limit; -1 = 10 for the
+# catalog's keypoints_coco_* as in the forks, no limit for others.
+_C.DATASETS.MIN_VISIBLE_KEYPOINTS = -1
+# Standard deviations of annotators by keypoint for the evaluation (object keypoint similarity), relative to the
+# object's size, or one for all (new). () = COCO's for the 17 of a person; other keypoints need them.
+_C.DATASETS.KEYPOINT_SIGMAS = ()
 
 # Rotations and mirrorings that EXIF asks for (new). "stored": ignored; "upright": applied; "auto": applied where the
 # annotations have the rotated size. Square images, half turns and images without a size go with the others of their

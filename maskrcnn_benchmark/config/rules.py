@@ -103,6 +103,15 @@ def expected_results(value) -> str | None:
     return None
 
 
+def pairs_or_none(value) -> str | None:
+    """None, or a list of pairs of names or numbers."""
+    good = value is None or isinstance(value, (list, tuple))
+    for pair in value or ():
+        good = good and isinstance(pair, (list, tuple)) and len(pair) == 2
+        good = good and all(isinstance(each, (str, int)) and not isinstance(each, bool) for each in pair)
+    return None if good else "a list of pairs of names or numbers from 0, such as [[left_eye, right_eye]], or []"
+
+
 # Counts: 0 and -1 mean no limit. Thresholds of NMS: 0 and less suppress nothing.
 TOP_N = whole(-1)
 NMS = number(most=1)
@@ -268,6 +277,7 @@ _SECTIONS = {
         "HUE": number(0, 0.5),
         "HORIZONTAL_FLIP_PROB_TRAIN": FRACTION,
         "VERTICAL_FLIP_PROB_TRAIN": FRACTION,
+        "KEYPOINT_FLIP_PAIRS": pairs_or_none,
         "VALUE_RANGE": entries(number(), length=2, or_empty=True, ascending=True),
     },
     "INPUT.SEMANTIC": {
@@ -275,6 +285,7 @@ _SECTIONS = {
         "CROP_SIZE_TRAIN": entries(COUNT, length=2, or_empty=True),
         "CROP_MAX_CLASS_SHARE": number(most=1, above=0),
     },
+    "DATASETS": {"MIN_VISIBLE_KEYPOINTS": whole(-1), "KEYPOINT_SIGMAS": entries(POSITIVE, or_empty=True)},
     "DATALOADER": {"NUM_WORKERS": COUNT_OR_0, "SIZE_DIVISIBILITY": COUNT_OR_0, "TIMEOUT": AT_LEAST_0},
     "SOLVER": {
         "MAX_ITER": COUNT,

@@ -1,10 +1,18 @@
 """Data sets, transforms, samplers, and the loaders made of them."""
 
 from .build import make_data_loader
-from .label_space import check_annotations, check_label_names, check_label_spaces, label_names, resolve_num_classes
+from .label_space import (
+    check_annotations,
+    check_evaluation,
+    check_label_names,
+    check_label_spaces,
+    label_names,
+    resolve_num_classes,
+)
 
 __all__ = [
     "check_annotations",
+    "check_evaluation",
     "check_label_names",
     "check_label_spaces",
     "label_names",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
@@ -12,6 +14,7 @@ from maskrcnn_benchmark.data.collate_batch import BatchCollator, BBoxAugCollator
 from maskrcnn_benchmark.data.datasets import ConcatDataset
 from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
 from maskrcnn_benchmark.data.datasets.image_settings import image_settings
+from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.samplers import (
     DistributedSampler,
     GroupedBatchSampler,
@@ -29,6 +32,9 @@ from maskrcnn_benchmark.data.transforms import build_transforms
 from maskrcnn_benchmark.data.watched_loader import WatchedLoader
 from maskrcnn_benchmark.data.worker_process import start_worker
 from maskrcnn_benchmark.utils import comm
+
+# Of an image of COCO's person keypoints, to be trained on; the forks' number.
+COCO_VISIBLE_KEYPOINTS = 10
 
 
 class SeededDataset(Dataset):
@@ -76,8 +82,26 @@ class SeededDataset(Dataset):
         return self.dataset.get_img_info(index)
 
 
+def reading_of(cfg) -> Reading:
+    """The choices about annotations of a configuration."""
+    return Reading(
+        keep_empty_images=cfg.DATASETS.KEEP_EMPTY_IMAGES,
+        crowd_as_objects=cfg.DATASETS.CROWD_AS_OBJECTS,
+        keep_placeholder_categories=cfg.DATASETS.KEEP_PLACEHOLDER_CATEGORIES,
+        min_visible_keypoints=cfg.DATASETS.MIN_VISIBLE_KEYPOINTS,
+        keypoint_flip_pairs=cfg.INPUT.KEYPOINT_FLIP_PAIRS,
+        keep_keypoints=cfg.MODEL.KEYPOINT_ON,
+    )
+
+
 def build_dataset(
-    dataset_list, transforms, dataset_catalog=DatasetCatalog, is_train: bool = True, root: str = "", images=None
+    dataset_list,
+    transforms,
+    dataset_catalog=DatasetCatalog,
+    is_train: bool = True,
+    root: str = "",
+    images=None,
+    reading: Reading | None = None,
 ):
     """The data sets behind catalog names and inline blocks.
 
@@ -88,6 +112,7 @@ def build_dataset(
         is_train: pictures without usable annotations are left out, and several sets are joined into one.
         root: the data folder; "" = $MB_DATASETS, else "datasets".
         images: ImageSettings of all of them, see `image_settings(cfg)`; None is the default.
+        reading: choices about annotations, see `reading_of`; None takes its defaults.
 
     Returns:
         A list: one data set for training, one an entry for testing.
@@ -106,18 +131,29 @@ def build_dataset(
                 f"data set {entry!r} needs a {factory}, which is not available; there are: "
                 f"{', '.join(dataset_classes.__all__)}. COCO json is read from an inline block too."
             )
-        if issubclass(getattr(dataset_classes, factory), BoxDataset):
+        kind = getattr(dataset_classes, factory)
+        if issubclass(kind, BoxDataset):
             args["remove_images_without_annotations"] = is_train
             args["name"] = dataset_catalog.name(entry)
             args["images"] = images
+            if not issubclass(kind, dataset_classes.SemanticDataset):  # index maps leave nothing to choose
+                args["reading"] = _for_entry(reading or Reading(), entry)
         if factory == "PascalVOCDataset":
             args["use_difficult"] = not is_train
-        built.append(getattr(dataset_classes, factory)(transforms=transforms, **args))
+        built.append(kind(transforms=transforms, **args))
     if not is_train:
         return built
     if not built:
         raise ValueError("DATASETS.TRAIN is empty: name at least one data set to train on")
     return [built[0] if len(built) == 1 else ConcatDataset(built)]
+
+
+def _for_entry(reading: Reading, entry) -> Reading:
+    """A limit of visible keypoints of -1 is the forks': COCO's own person keypoints need 10 an image, others none."""
+    if reading.min_visible_keypoints >= 0:
+        return reading
+    of_coco = isinstance(entry, str) and entry.startswith("keypoints_coco_")
+    return replace(reading, min_visible_keypoints=COCO_VISIBLE_KEYPOINTS if of_coco else 0)
 
 
 def make_data_loader(
@@ -151,7 +187,9 @@ def make_data_loader(
     entries = cfg.DATASETS.TRAIN if is_train else cfg.DATASETS.TEST
     raw_pictures = not is_train and cfg.TEST.BBOX_AUG.ENABLED
     transforms = None if raw_pictures else build_transforms(cfg, is_train)
-    built = build_dataset(entries, transforms, DatasetCatalog, is_train, cfg.DATASETS.ROOT, image_settings(cfg))
+    built = build_dataset(
+        entries, transforms, DatasetCatalog, is_train, cfg.DATASETS.ROOT, image_settings(cfg), reading_of(cfg)
+    )
     if not is_train:
         return [_test_loader(cfg, dataset, rank, world_size) for dataset in built]
 
@@ -185,7 +223,9 @@ def _validation_loader(cfg, rank: int, world_size: int) -> DataLoader:
     if not cfg.DATASETS.TEST:
         raise ValueError("DATASETS.TEST is empty: name at least one dataset to test on during training")
     transforms, images = build_transforms(cfg, is_train=False), image_settings(cfg)
-    (dataset,) = build_dataset(cfg.DATASETS.TEST, transforms, DatasetCatalog, True, cfg.DATASETS.ROOT, images)
+    (dataset,) = build_dataset(
+        cfg.DATASETS.TEST, transforms, DatasetCatalog, True, cfg.DATASETS.ROOT, images, reading_of(cfg)
+    )
     images_per_batch = max(1, cfg.TEST.IMS_PER_BATCH // world_size)
     # filled up, so that no process waits for the losses of another one's last batch
     share = DistributedSampler(dataset, world_size, rank, shuffle=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
+from maskrcnn_benchmark.structures.keypoint import keypoint_sigmas_problem
 
 # so many classes are spelled out in a message
 SPELLED_OUT = 20
@@ -104,7 +105,8 @@ def check_annotations(cfg, dataset) -> None:
         dataset: its `parts` are data sets with name, has_masks and num_keypoints.
 
     Raises:
-        ValueError: a part has none, or objects have another number of keypoints than the model.
+        ValueError: a part has none, objects have another number of keypoints than the model, or images are mirrored
+            and it is not known which keypoints change places.
     """
     model = cfg.MODEL
     if model.RPN_ONLY or model.RETINANET_ON or not (model.MASK_ON or model.KEYPOINT_ON):
@@ -119,12 +121,73 @@ def check_annotations(cfg, dataset) -> None:
                     f"MODEL.{key} is True, but the annotations of the training set {part.name} have no {what}. "
                     f"Set it to False, or train on data that have them."
                 )
-        if model.KEYPOINT_ON and part.num_keypoints != model.ROI_KEYPOINT_HEAD.NUM_CLASSES:
-            raise ValueError(
-                f"the training set {part.name} has {part.num_keypoints} keypoints an object, but "
-                f"MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES is {model.ROI_KEYPOINT_HEAD.NUM_CLASSES}. "
-                f"Set it to {part.num_keypoints}."
-            )
+        if model.KEYPOINT_ON:
+            _check_keypoints(cfg, f"the training set {part.name}", part)
+
+
+def _check_keypoints(cfg, source: str, part) -> None:
+    """Check the number of keypoints, and that the configured mirroring of training images is possible with them."""
+    number, names = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES, getattr(part, "keypoint_names", None)
+    if part.num_keypoints != number:
+        raise ValueError(
+            f"{source} has {part.num_keypoints} keypoints an object, but MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES is "
+            f"{number}. Set it to {part.num_keypoints}."
+        )
+    if cfg.INPUT.HORIZONTAL_FLIP_PROB_TRAIN > 0:
+        _require_flip_inds(part, source, "INPUT.HORIZONTAL_FLIP_PROB_TRAIN to 0", names)
+    if cfg.INPUT.VERTICAL_FLIP_PROB_TRAIN > 0:
+        raise ValueError(
+            f"INPUT.VERTICAL_FLIP_PROB_TRAIN is {cfg.INPUT.VERTICAL_FLIP_PROB_TRAIN:g}, but keypoints can only be "
+            "mirrored from left to right. Set it to 0."
+        )
+
+
+def _require_flip_inds(part, source: str, otherwise: str, names) -> None:
+    if not hasattr(part, "keypoint_flip_inds") or part.keypoint_flip_inds is not None:
+        return
+    called = f"called {', '.join(names)}" if names else "without names"
+    raise ValueError(
+        f"{source} has {part.num_keypoints} keypoints an object, {called}: which of them change places in a mirrored "
+        f"image? Set INPUT.KEYPOINT_FLIP_PAIRS to the pairs, as in [[{names[0] if names else 0}, "
+        f"{names[-1] if names else 1}]], to [] where none do, or {otherwise}."
+    )
+
+
+def check_evaluation(cfg, name: str, dataset) -> None:
+    """Check that a test set can be evaluated by what the model predicts, before anything is computed.
+
+    Args:
+        name: of the set in DATASETS.TEST.
+        dataset: with num_keypoints, keypoint_flip_inds and get_groundtruth where it has keypoints.
+
+    Raises:
+        ValueError: its keypoints cannot be evaluated, or mirrored by TEST.BBOX_AUG.
+    """
+    model, aug = cfg.MODEL, cfg.TEST.BBOX_AUG
+    if not model.KEYPOINT_ON or model.RPN_ONLY or model.RETINANET_ON or model.FCOS_ON:
+        return
+    if not hasattr(dataset, "num_keypoints") or not getattr(dataset, "evaluates_keypoints", True):
+        return  # Pascal VOC, or a dataset of one's own, which may know better
+    source, number = f"the test set {name}", model.ROI_KEYPOINT_HEAD.NUM_CLASSES
+    if dataset.num_keypoints == 0:
+        if dataset.report.totals["boxes"] == 0:
+            return  # a test set whose ground truth is not public
+        raise ValueError(
+            f"MODEL.KEYPOINT_ON is True, but the annotations of {source} have no keypoints to evaluate. Test on data "
+            "that have them."
+        )
+    if dataset.num_keypoints != number:
+        raise ValueError(
+            f"{source} has {dataset.num_keypoints} keypoints an object, but MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES is "
+            f"{number}. Training and test data need the same keypoints."
+        )
+    problem = keypoint_sigmas_problem(cfg.DATASETS.KEYPOINT_SIGMAS, number)
+    if problem:
+        raise ValueError(f"{source} cannot be evaluated: {problem} --skip-test trains without evaluation.")
+    if aug.ENABLED and (aug.H_FLIP or aug.SCALE_H_FLIP):
+        names = getattr(dataset, "keypoint_names", None)
+        _require_flip_inds(dataset, source, "TEST.BBOX_AUG.H_FLIP and SCALE_H_FLIP to False", names)
+
 
 
 def check_label_spaces(

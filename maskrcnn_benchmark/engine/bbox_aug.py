@@ -48,17 +48,25 @@ class BBoxAug(nn.Module):
             `candidates` and `select`.
         views: at least one; detections have the size of the first view.
         size_divisible: views are padded to a multiple of it; 0 = to the largest of the batch.
+        keypoint_flip_inds: the keypoint that takes each one's place in a mirrored image; None takes that of COCO's 17.
 
     Forward takes N RGB PIL pictures and returns N BoxLists as the model's evaluation does, on the model's device. The
     feature maps of all views are kept until the end if there are masks or keypoints to predict.
 
     Raises:
-        ValueError: there is a mirrored view, and the model predicts keypoints other than COCO's 17, of which it is not
-            known which are opposite to each other.
+        ValueError: there is a mirrored view, and the model predicts another number of keypoints than there are in
+            keypoint_flip_inds.
     """
 
-    def __init__(self, model: nn.Module, views: Sequence[View], size_divisible: int = 0):
+    def __init__(
+        self,
+        model: nn.Module,
+        views: Sequence[View],
+        size_divisible: int = 0,
+        keypoint_flip_inds: Sequence[int] | None = None,
+    ):
         super().__init__()
+        self.keypoint_flip_inds = keypoint_flip_inds
         self.model = model
         self.views = list(views)
         self.size_divisible = size_divisible
@@ -102,7 +110,7 @@ class BBoxAug(nn.Module):
         total = 0
         for look in looks:
             heat_maps = head.heat_maps(look.features, _in_view(detections, look))
-            total = total + (_mirrored_heat_maps(heat_maps) if look.mirrored else heat_maps)
+            total = total + (_mirrored_heat_maps(heat_maps, self.keypoint_flip_inds) if look.mirrored else heat_maps)
         return head.attach(total / len(looks), detections)
 
 
@@ -116,14 +124,14 @@ def _unmirrored(boxlist: BoxList, look: Look) -> BoxList:
     return boxlist.transpose(FLIP_LEFT_RIGHT) if look.mirrored else boxlist
 
 
-def _mirrored_heat_maps(heat_maps: Tensor) -> Tensor:
-    """(R, K, M, M) of mirrored persons, whose left is their right."""
-    opposite = PersonKeypoints.FLIP_INDS
+def _mirrored_heat_maps(heat_maps: Tensor, flip_inds: Sequence[int] | None) -> Tensor:
+    """(R, K, M, M) of mirrored objects, whose left is their right."""
+    opposite = PersonKeypoints.FLIP_INDS if flip_inds is None else flip_inds
     if heat_maps.shape[1] != len(opposite):
         raise ValueError(
-            f"the model predicts {heat_maps.shape[1]} keypoints, and which of them are opposite to each other in a "
-            f"mirrored picture is known of COCO's {len(opposite)} only: set TEST.BBOX_AUG.H_FLIP and SCALE_H_FLIP to "
-            "False"
+            f"the model predicts {heat_maps.shape[1]} keypoints, and it is known of {len(opposite)} which of them "
+            "change places in a mirrored image: set INPUT.KEYPOINT_FLIP_PAIRS, or TEST.BBOX_AUG.H_FLIP and "
+            "SCALE_H_FLIP to False"
         )
     return heat_maps.flip(3)[:, list(opposite)]
 

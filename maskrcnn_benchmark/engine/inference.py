@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Sequence
 
 import torch
 
@@ -34,6 +35,7 @@ def inference(
     dtype: torch.dtype = torch.float32,
     mask_pasting: dict | None = None,
     semantic_options: dict | None = None,
+    keypoint_sigmas: Sequence[float] | None = None,
 ):
     """Predicts a data set with all processes together and evaluates it on rank 0.
 
@@ -45,6 +47,7 @@ def inference(
         dtype: of mixed precision (torch.amp).
         mask_pasting: how the evaluation puts masks into pictures, see coco_evaluation.
         semantic_options: boundary_iou and write_maps of semantic_evaluation.
+        keypoint_sigmas: of the evaluation of keypoints, see coco_evaluation.
 
     Returns:
         What `evaluation.evaluate` returns on rank 0, None on the others.
@@ -80,6 +83,7 @@ def inference(
         expected_results_sigma_tol=expected_results_sigma_tol,
         **({} if mask_pasting is None else {"mask_pasting": mask_pasting}),
         **(semantic_options or {}),
+        **({"keypoint_sigmas": keypoint_sigmas} if keypoint_sigmas else {}),
     )
 
 

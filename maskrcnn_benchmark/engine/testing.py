@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 
 from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
-from maskrcnn_benchmark.data import make_data_loader
+from maskrcnn_benchmark.data import check_evaluation, make_data_loader
 from maskrcnn_benchmark.engine import process
-from maskrcnn_benchmark.engine.bbox_aug import make_bbox_aug
+from maskrcnn_benchmark.engine.bbox_aug import BBoxAug, make_bbox_aug
 from maskrcnn_benchmark.engine.inference import inference
 from maskrcnn_benchmark.engine.semantic_views import make_semantic_views
 from maskrcnn_benchmark.fast.compiled import compile_dense_part
@@ -38,12 +38,15 @@ def make_test_loaders(cfg) -> dict:
     """Loaders by data set name.
 
     Raises:
-        ValueError: two sets of DATASETS.TEST go by one name, and would overwrite each other's results.
+        ValueError: two sets of DATASETS.TEST go by one name, and would overwrite each other's results; or one of them
+            cannot be evaluated, see `check_evaluation`.
     """
     names = [DatasetCatalog.name(entry) for entry in cfg.DATASETS.TEST]
     if len(set(names)) < len(names):
         raise ValueError(f"DATASETS.TEST has two sets of one name ({', '.join(names)}): give each block a NAME")
     loaders = make_data_loader(cfg, is_train=False, is_distributed=get_world_size() > 1)
+    for name, loader in zip(names, loaders, strict=True):
+        check_evaluation(cfg, name, loader.dataset)
     return dict(zip(names, loaders, strict=True))
 
 
@@ -111,6 +114,8 @@ def _test_on(name, loader, cfg, model, dtype, check_expected: bool, outcome: Tes
     if cfg.OUTPUT_DIR:
         output_folder = os.path.join(cfg.OUTPUT_DIR, "inference", name)
         mkdir(output_folder)
+    if isinstance(model, BBoxAug):
+        model.keypoint_flip_inds = getattr(loader.dataset, "keypoint_flip_inds", None)
     results = inference(
         model,
         loader,
@@ -124,6 +129,7 @@ def _test_on(name, loader, cfg, model, dtype, check_expected: bool, outcome: Tes
         dtype=dtype,
         mask_pasting=mask_pasting(cfg) if cfg.MODEL.MASK_ON else None,
         semantic_options=_semantic_options(cfg),
+        keypoint_sigmas=cfg.DATASETS.KEYPOINT_SIGMAS if cfg.MODEL.KEYPOINT_ON else None,
     )
     if results is not None:  # rank 0
         for task, metrics in results.results.items():

@@ -56,8 +56,8 @@ def evaluate(
         predictions: list of BoxList by dataset index, in the size of the network input.
         output_folder: where result files go; None or "" writes none.
         expected_results, expected_results_sigma_tol: see compare_with_expected; the outcome is logged.
-        **kwargs: box_only, iou_types, for masks mask_pasting, and for semantic maps boundary_iou and write_maps: see
-            evaluation.coco.coco_evaluation, evaluation.panoptic.panoptic_evaluation,
+        **kwargs: box_only, iou_types, for masks mask_pasting, for keypoints keypoint_sigmas, and for semantic maps
+            boundary_iou and write_maps: see evaluation.coco.coco_evaluation, evaluation.panoptic.panoptic_evaluation,
             evaluation.semantic_evaluation.semantic_evaluation and evaluation.voc.voc_evaluation.
 
     Returns:

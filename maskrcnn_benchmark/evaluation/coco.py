@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 
 import torch
@@ -20,12 +20,11 @@ from maskrcnn_benchmark.evaluation.coco_evaluator import (
     run_evaluator,
 )
 from maskrcnn_benchmark.evaluation.coco_results import COCOResults
-from maskrcnn_benchmark.evaluation.coco_shapes import with_shapes
 from maskrcnn_benchmark.evaluation.ground_truth import ground_truth_of, source_of
 from maskrcnn_benchmark.evaluation.predictions import Predictions, numbered
 from maskrcnn_benchmark.evaluation.tables import per_class_table
 from maskrcnn_benchmark.structures.bounding_box import BoxList
-from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
+from maskrcnn_benchmark.structures.keypoint import keypoint_sigmas_problem
 from maskrcnn_benchmark.structures.paste_masks import paste_rles
 from maskrcnn_benchmark.structures.rle import encode_window
 from maskrcnn_benchmark.utils.atomic_write import atomic_write, write_json
@@ -40,6 +39,7 @@ def coco_evaluation(
     box_only: bool = False,
     iou_types=("bbox",),
     mask_pasting: dict | None = None,
+    keypoint_sigmas: Sequence[float] | None = None,
 ) -> COCOResults:
     """Evaluates detections against the data set's ground truth.
 
@@ -53,6 +53,7 @@ def coco_evaluation(
         box_only: the predictions are proposals without classes; their recall is evaluated.
         iou_types: keys of PREPARE; "segm" needs the field "mask", "keypoints" the field "keypoints".
         mask_pasting: padding and aligned of structures.paste_masks; None is maskrcnn-benchmark's way.
+        keypoint_sigmas: by keypoint, relative to the object's size; None takes COCO's for the 17 of a person.
 
     Returns:
         The figures, with the result lists by iou type as `detections`; there are none for box_only.
@@ -64,7 +65,9 @@ def coco_evaluation(
     unknown = [iou_type for iou_type in iou_types if iou_type not in PREPARE]
     if unknown and not box_only:
         raise ValueError(f"iou_types has {unknown}; COCO evaluation here knows {list(PREPARE)}")
-    ground_truth = ground_truth_of(dataset)
+    ground_truth = ground_truth_of(dataset, ("bbox",) if box_only else iou_types)
+    if "keypoints" in iou_types and not box_only:
+        keypoint_sigmas = _sigmas_for(ground_truth, keypoint_sigmas, dataset)
     _warn_of_missing(predictions, dataset, ground_truth)
 
     if box_only:
@@ -89,10 +92,8 @@ def coco_evaluation(
         json_id: dataset.class_names[label - 1] for label, json_id in dataset.contiguous_category_id_to_json_id.items()
     }
     per_class = {}
-    infos = ((dataset.image_id(index), dataset.get_img_info(index)) for index in range(len(dataset)))
-    sizes = {image_id: (info["width"], info["height"]) for image_id, info in infos}
     for iou_type in iou_types:
-        coco_eval = run_evaluator(with_shapes(ground_truth, iou_type, sizes), detections[iou_type], iou_type)
+        coco_eval = run_evaluator(ground_truth, detections[iou_type], iou_type, sigmas=keypoint_sigmas)
         results.update(coco_eval)
         per_class[iou_type] = per_class_figures(coco_eval, ground_truth, names)
     tables = "\n\n".join(per_class_table(iou_type, figures) for iou_type, figures in per_class.items())
@@ -107,6 +108,24 @@ def coco_evaluation(
     _report(results, tables, output_folder, "coco_results", record)
     results.detections = detections
     return results
+
+
+def _sigmas_for(ground_truth: dict, sigmas: Sequence[float] | None, dataset) -> list[float] | None:
+    """One number a keypoint of the ground truth; None for COCO's 17.
+
+    Raises:
+        ValueError: they are none of 17 keypoints, or of another number than the ground truth has.
+    """
+    counts = {len(annotation["keypoints"]) // 3 for annotation in ground_truth["annotations"]} - {0}
+    if not counts:
+        return None
+    (count,) = counts
+    problem = keypoint_sigmas_problem(sigmas or (), count)
+    if problem:
+        raise ValueError(f"{source_of(dataset)}: {problem}")
+    for annotation in ground_truth["annotations"]:
+        annotation["keypoints"] = annotation["keypoints"] or [0.0] * 3 * count
+    return [*sigmas] * (count if len(sigmas) == 1 else 1) if sigmas else None
 
 
 def in_original_size(predictions: Predictions, dataset, fields) -> Iterator[tuple[int, BoxList]]:
@@ -209,21 +228,20 @@ def _run_lengths(boxlist: BoxList, padding: int, aligned: bool) -> list[dict]:
 
 
 def prepare_for_coco_keypoint(predictions: Predictions, dataset) -> list[dict]:
-    """Keypoints (field keypoints, a PersonKeypoints) in COCO's result form: flat x, y, visibility.
+    """Keypoints (field keypoints, a Keypoints) in COCO's result form: flat x, y, visibility.
+
+    Detections without a visible keypoint say nothing about keypoints and are left out.
 
     Raises:
-        ValueError: a label is not in the data set, a field is missing, or there are not 17 keypoints.
+        ValueError: a label is not in the dataset, or a field is missing.
     """
     results = []
     for boxlist, entries in _finite_detections(predictions, dataset, ("keypoints",)):
         points = boxlist.get_field("keypoints").keypoints
-        if points.shape[1] != len(PersonKeypoints.NAMES):
-            raise ValueError(
-                f"COCO's keypoint evaluation is defined for the {len(PersonKeypoints.NAMES)} keypoints of a person, "
-                f"the model predicts {points.shape[1]}"
-            )
-        for entry, numbers in zip(entries, points.flatten(start_dim=1).tolist(), strict=True):
-            results.append(entry | {"keypoints": numbers})
+        seen = (points[:, :, 2] > 0).any(dim=1).tolist()
+        for entry, numbers, visible in zip(entries, points.flatten(start_dim=1).tolist(), seen, strict=True):
+            if visible:
+                results.append(entry | {"keypoints": numbers})
     return results
 
 

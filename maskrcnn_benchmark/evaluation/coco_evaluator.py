@@ -1,4 +1,4 @@
-"""COCO average precision: reading the annotation file, and running the evaluator.
+"""COCO average precision: running the evaluator.
 
 faster-coco-eval (C++) is used, or pycocotools where there is no such package for a platform; their figures are equal,
 and benchmarks/evaluation.py times them.
@@ -13,9 +13,8 @@ import gc
 import importlib
 import importlib.util
 import io
-import json
 import logging
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,53 +24,6 @@ from maskrcnn_benchmark.evaluation.coco_results import NOT_COMPUTED
 logger = logging.getLogger("maskrcnn_benchmark.inference")
 
 EVALUATORS = ("faster_coco_eval", "pycocotools")
-
-
-def load_ground_truth(ann_file) -> dict:
-    """The content of a COCO instances file, made fit for every evaluator; the file itself is not changed.
-
-    Filled in: "info" and "licenses"; `iscrowd` (0) and `area` (width * height) of an annotation. Annotation
-    ids are numbered anew from 1: nothing that is reported depends on them, and the evaluators take a match
-    with id 0 for no match. Annotations without four finite box numbers are left out and counted in a warning.
-
-    Raises:
-        ValueError: the file is no COCO instances file.
-    """
-    with open(ann_file, encoding="utf-8") as file:
-        content = json.load(file)
-    missing = [key for key in ("images", "categories") if not isinstance(content, dict) or key not in content]
-    if missing:
-        raise ValueError(
-            f"{ann_file} has no {' and no '.join(repr(key) for key in missing)}; "
-            "evaluation wants a COCO instances file with 'images', 'annotations' and 'categories'"
-        )
-    if "annotations" not in content:
-        logger.warning(f"{ann_file} has no 'annotations': every figure will be {NOT_COMPUTED:g} (not computed)")
-    annotations = []
-    unusable = flat = 0
-    for original in content.get("annotations", []):
-        box = original.get("bbox")
-        if not _is_box(box):
-            unusable += 1
-            continue
-        flat += box[2] <= 0 or box[3] <= 0
-        annotation = dict(original, id=len(annotations) + 1)
-        annotation.setdefault("iscrowd", 0)
-        annotation.setdefault("area", box[2] * box[3])
-        annotations.append(annotation)
-    if unusable:
-        logger.warning(f"{ann_file}: {unusable} annotations without four finite box numbers are not evaluated")
-    if flat:
-        logger.warning(f"{ann_file}: {flat} boxes have no area; no detection can match them, they count as missed")
-    return {"info": {}, "licenses": [], **content, "annotations": annotations}
-
-
-def _is_box(box) -> bool:
-    return (
-        isinstance(box, (list, tuple))
-        and len(box) == 4
-        and all(isinstance(number, (int, float)) and math.isfinite(number) for number in box)
-    )
 
 
 def available_evaluator() -> str:
@@ -86,16 +38,22 @@ def available_evaluator() -> str:
     raise ImportError("COCO evaluation needs pycocotools or faster-coco-eval; run: pip install faster-coco-eval")
 
 
-def run_evaluator(ground_truth: dict, detections: list[dict], iou_type: str = "bbox", evaluator: str | None = None):
+def run_evaluator(
+    ground_truth: dict,
+    detections: list[dict],
+    iou_type: str = "bbox",
+    evaluator: str | None = None,
+    sigmas: Sequence[float] | None = None,
+):
     """Evaluates detections in COCO's result form and prints COCO's summary lines on stdout.
 
     Args:
-        ground_truth: as load_ground_truth returns it, for masks and keypoints put through coco_shapes.with_shapes;
-            not changed. Image ids may be text.
+        ground_truth: as ground_truth.ground_truth_of returns it; not changed. Image ids may be text.
         detections: {"image_id", "category_id", "score"} and "bbox": [x, y, width, height], "segmentation": RLE or
-            "keypoints": 51 numbers; not changed. May be empty.
+            "keypoints": 3 numbers a keypoint; not changed. May be empty.
         iou_type: "bbox", "segm" or "keypoints".
         evaluator: one of EVALUATORS; None takes the first that is installed.
+        sigmas: standard deviation of each keypoint relative to the object's size; None takes COCO's 17.
 
     Returns the evaluator's object, with `params.iouType`, `params.catIds`, `stats` (12 figures, 10 for keypoints)
     and `eval["precision"]` (T, R, K, A, M).
@@ -105,7 +63,7 @@ def run_evaluator(ground_truth: dict, detections: list[dict], iou_type: str = "b
     """
     evaluator = evaluator or available_evaluator()
     with _no_garbage_collection():
-        coco_eval, summary = _run(ground_truth, detections, iou_type, evaluator)
+        coco_eval, summary = _run(ground_truth, detections, iou_type, evaluator, sigmas)
     print(summary, end="", flush=True)
     return coco_eval
 
@@ -122,7 +80,7 @@ def _no_garbage_collection():
             gc.enable()
 
 
-def _run(ground_truth: dict, detections: list[dict], iou_type: str, evaluator: str):
+def _run(ground_truth: dict, detections: list[dict], iou_type: str, evaluator: str, sigmas):
     """(the evaluator's object, its summary lines)."""
     # evaluators write into what they are given: masks to RLE, areas and ids into detections
     ground_truth = {**ground_truth, "annotations": [dict(annotation) for annotation in ground_truth["annotations"]]}
@@ -133,13 +91,13 @@ def _run(ground_truth: dict, detections: list[dict], iou_type: str, evaluator: s
         raise ValueError(f"{len(unknown)} pictures with detections are not in the ground truth: {some}")
     _number_images(ground_truth, detections)
     run = _run_faster_coco_eval if evaluator == "faster_coco_eval" else _run_pycocotools
-    return run(ground_truth, detections, iou_type)
+    return run(ground_truth, detections, iou_type, sigmas)
 
 
 def _number_images(ground_truth: dict, detections: list[dict]) -> None:
-    """Numbers the pictures where an id is text, which evaluators do not take; ground_truth gets a new list of them."""
+    """Number the images where an id is text or too large for the evaluators; ground_truth gets a new list of them."""
     images = ground_truth["images"]
-    if all(isinstance(image["id"], int) for image in images):
+    if all(isinstance(image["id"], int) and 0 <= image["id"] < 2**31 for image in images):
         return
     numbers = {image["id"]: number for number, image in enumerate(images, start=1)}
     ground_truth["images"] = [{**image, "id": numbers[image["id"]]} for image in images]
@@ -148,7 +106,7 @@ def _number_images(ground_truth: dict, detections: list[dict]) -> None:
         entry["image_id"] = numbers.get(entry["image_id"], 0)
 
 
-def _run_pycocotools(ground_truth, detections, iou_type):
+def _run_pycocotools(ground_truth, detections, iou_type, sigmas):
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -158,6 +116,8 @@ def _run_pycocotools(ground_truth, detections, iou_type):
         coco_gt.createIndex()
         coco_dt = coco_gt.loadRes(detections) if detections else COCO()
         coco_eval = COCOeval(coco_gt, coco_dt, iou_type)
+        if sigmas is not None:
+            coco_eval.params.kpt_oks_sigmas = np.array(sigmas, dtype=np.float64)
         coco_eval.evaluate()
         coco_eval.accumulate()
     with contextlib.redirect_stdout(io.StringIO()) as summary:
@@ -165,7 +125,7 @@ def _run_pycocotools(ground_truth, detections, iou_type):
     return coco_eval, summary.getvalue()
 
 
-def _run_faster_coco_eval(ground_truth, detections, iou_type):
+def _run_faster_coco_eval(ground_truth, detections, iou_type, sigmas):
     from faster_coco_eval import COCO, COCOeval_faster
 
     lines: list[str] = []
@@ -178,6 +138,8 @@ def _run_faster_coco_eval(ground_truth, detections, iou_type):
     else:
         coco_dt = coco_gt.loadRes(detections)
     coco_eval = COCOeval_faster(coco_gt, coco_dt, iou_type, print_function=lines.append)
+    if sigmas is not None:
+        coco_eval.params.kpt_oks_sigmas = np.array(sigmas, dtype=np.float64)
     coco_eval.rle_iou_max_workers = 1  # handing a few masks to a thread takes longer than comparing them
     coco_eval.evaluate()
     coco_eval.accumulate()

@@ -30,6 +30,7 @@ def panoptic_evaluation(
     box_only: bool = False,
     iou_types=("bbox",),
     mask_pasting: dict | None = None,
+    keypoint_sigmas=None,
 ) -> Results:
     """Evaluates segments, and what else the predictions have, against the data set.
 
@@ -41,7 +42,7 @@ def panoptic_evaluation(
         output_folder: gets panoptic.json, the pictures of segments in panoptic/, and panoptic_results.json; None or ""
             writes nothing.
         box_only: not known here; ignored.
-        iou_types, mask_pasting: for coco_evaluation, where the data set has an instances file.
+        iou_types, mask_pasting, keypoint_sigmas: for coco_evaluation, where the data set has an instances file.
 
     Returns:
         Results of the tasks "panoptic" (PQ, SQ, RQ, and the same with _th for things and _st for stuff), "semantic"
@@ -68,7 +69,12 @@ def panoptic_evaluation(
         per_class["semantic"] = _semantic_rows(confusion, dataset.semantic_names)
     if dataset.ann_file and not box_only:
         instances = coco_evaluation(
-            dataset, predictions, output_folder, iou_types=iou_types, mask_pasting=mask_pasting
+            dataset,
+            predictions,
+            output_folder,
+            iou_types=iou_types,
+            mask_pasting=mask_pasting,
+            keypoint_sigmas=keypoint_sigmas,
         )
         results.results.update(instances.results)
         results.detections = instances.detections

@@ -62,6 +62,8 @@ def voc_evaluation(
     output_folder: str | None,
     box_only: bool = False,
     iou_types=("bbox",),
+    mask_pasting: dict | None = None,
+    keypoint_sigmas=None,
 ) -> VOCResults:
     """Evaluates detections against the data set's ground truth.
 
@@ -70,7 +72,7 @@ def voc_evaluation(
         predictions: by data set index, in the size of the network input. Pictures without one count as pictures in
             which nothing was found.
         output_folder: gets result.txt and voc_results.json; None or "" writes nothing.
-        box_only, iou_types: VOC knows detections only; others are ignored.
+        box_only, iou_types, mask_pasting, keypoint_sigmas: ignored; VOC evaluates detections only.
 
     Returns:
         Results of the task "voc", its metrics "mAP" (11 points, VOC 2007) and "mAP_area" (VOC 2010 and later).

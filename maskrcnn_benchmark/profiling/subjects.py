@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import Subset
 
-from maskrcnn_benchmark.data.build import build_dataset
+from maskrcnn_benchmark.data.build import build_dataset, reading_of
 from maskrcnn_benchmark.data.datasets.image_settings import image_settings
 from maskrcnn_benchmark.data.label_space import label_names, num_classes_keys, resolve_num_classes
 
@@ -43,9 +43,9 @@ def subject_of(
         if own_data:
             if not cfg.DATASETS.TEST:
                 raise ValueError(f"{name}: DATASETS.TEST is empty; name a data set, or measure with synthetic pictures")
-            images = image_settings(cfg)
+            images, reading = image_settings(cfg), reading_of(cfg)
             (dataset,) = build_dataset(
-                [cfg.DATASETS.TEST[0]], None, is_train=False, root=cfg.DATASETS.ROOT, images=images
+                [cfg.DATASETS.TEST[0]], None, is_train=False, root=cfg.DATASETS.ROOT, images=images, reading=reading
             )
             resolve_num_classes(cfg, dataset.class_names, semantic_names=label_names(dataset).get("semantic_names"))
         else:

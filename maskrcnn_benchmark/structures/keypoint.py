@@ -5,6 +5,7 @@ Shapes: N objects, K keypoints of each.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -73,8 +74,9 @@ class Keypoints:
             raise NotImplementedError(f"Keypoints.transpose knows FLIP_LEFT_RIGHT (0), got {method!r}")
         if self.flip_inds is None or len(self.flip_inds) != self.keypoints.shape[1]:
             raise ValueError(
-                f"{self.keypoints.shape[1]} keypoints cannot be mirrored without knowing which of them are opposite to "
-                "each other: give flip_inds, or name them with 'left' and 'right' in the data set's categories"
+                f"{self.keypoints.shape[1]} keypoints cannot be mirrored without knowing which of them change places: "
+                "give flip_inds (INPUT.KEYPOINT_FLIP_PAIRS), or name them with 'left' and 'right' in the dataset's "
+                "categories"
             )
         mirrored = self.keypoints[:, list(self.flip_inds)]
         mirrored[..., 0] = self.size[0] - mirrored[..., 0] - box_offset
@@ -145,6 +147,74 @@ def flip_inds_of(names: Sequence[str], flip_map: dict[str, str] | None = None) -
     opposite.update({right: left for left, right in opposite.items()})
     names = list(names)
     return tuple(names.index(opposite.get(name, name)) for name in names)
+
+
+def flip_inds_from_names(names: Sequence[str]) -> tuple[int, ...] | None:
+    """The place of each keypoint's opposite by "left" and "right" in the names, in any case.
+
+    Returns None where that is a guess: no name has these words, or one with "left" has no partner with "right".
+    """
+    lower = [name.lower() for name in names]
+    sided = [name for name in lower if "left" in name or "right" in name]
+    partner = {name: name.replace("left", "\0").replace("right", "left").replace("\0", "right") for name in sided}
+    if not sided or len(set(lower)) < len(lower) or any(other not in partner for other in partner.values()):
+        return None
+    return tuple(lower.index(partner.get(name, name)) for name in lower)
+
+
+def flip_inds_from_pairs(pairs: Sequence, count: int, names: Sequence[str] | None = None) -> tuple[int, ...]:
+    """The place of each of `count` keypoints' opposite; those in no pair keep their own.
+
+    Args:
+        pairs: of names, or of indices from 0.
+        names: of the keypoints; None where they have none.
+
+    Raises:
+        ValueError: a pair is no pair, names an unknown keypoint, or one keypoint is in two pairs.
+    """
+    if not isinstance(pairs, (list, tuple)):
+        raise ValueError(f"{pairs!r} is no list of pairs")
+    places = list(range(count))
+    taken: set[int] = set()
+    for pair in pairs:
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+            raise ValueError(f"{pair!r} is no pair of keypoints")
+        found = []
+        for keypoint in pair:
+            if names is not None and keypoint in names:
+                found.append(list(names).index(keypoint))
+            elif isinstance(keypoint, int) and 0 <= keypoint < count:
+                found.append(keypoint)
+            else:
+                known = f"{', '.join(names)}, or " if names else ""
+                raise ValueError(f"keypoint {keypoint!r} is unknown; there are {known}the numbers 0 to {count - 1}")
+        left, right = found
+        if left in taken or right in taken:
+            raise ValueError(f"a keypoint of {pair!r} is in another pair too")
+        taken |= {left, right}
+        places[left], places[right] = right, left
+    return tuple(places)
+
+
+def keypoint_sigmas_problem(sigmas: Sequence[float], count: int) -> str:
+    """What keeps `count` keypoints from being evaluated with these sigmas; "" where nothing does.
+
+    Args:
+        sigmas: standard deviations by keypoint, relative to the object's size; one serves all, none stands for COCO's.
+    """
+    if not sigmas and count == len(PersonKeypoints.NAMES):
+        return ""
+    if not sigmas:
+        return (
+            f"objects have {count} keypoints, and COCO's evaluation has standard deviations for a person's "
+            f"{len(PersonKeypoints.NAMES)} only. Set DATASETS.KEYPOINT_SIGMAS to {count} numbers, or to one for all, "
+            "such as [0.05]."
+        )
+    if len(sigmas) not in (1, count):
+        return f"objects have {count} keypoints, DATASETS.KEYPOINT_SIGMAS {len(sigmas)} numbers. Give {count}, or one."
+    if not all(isinstance(sigma, (int, float)) and 0 < sigma < math.inf for sigma in sigmas):
+        return f"DATASETS.KEYPOINT_SIGMAS is {tuple(sigmas)}. Give numbers above 0."
+    return ""
 
 
 def kp_connections(names: Sequence[str]) -> list[list[int]]:

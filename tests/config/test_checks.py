@@ -221,11 +221,6 @@ KEYPOINTS = ("MODEL.KEYPOINT_ON", True, "MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES", 5
         (["MODEL.GROUP_NORM.NUM_GROUPS", -1], "DIM_PER_GP is -1 and NUM_GROUPS -1"),
         ([*TTA, "MODEL.RPN_ONLY", True], "RPN_ONLY"),
         ([*TTA, "MODEL.META_ARCHITECTURE", "PanopticFPN"], "META_ARCHITECTURE 'PanopticFPN'"),
-        ([*TTA, *KEYPOINTS, "TEST.BBOX_AUG.H_FLIP", True], "NUM_CLASSES is 5: which keypoints are opposite"),
-        (
-            [*TTA, *KEYPOINTS, "TEST.BBOX_AUG.SCALE_H_FLIP", True, "TEST.BBOX_AUG.SCALES", [400]],
-            "Set TEST.BBOX_AUG.H_FLIP and SCALE_H_FLIP to False",
-        ),
     ],
 )
 def test_keys_that_do_not_go_together_are_named(opts, message):

@@ -3,6 +3,7 @@ import pytest
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.data import (
     check_annotations,
+    check_evaluation,
     check_label_names,
     check_label_spaces,
     label_names,
@@ -99,6 +100,17 @@ BOTH = ["MODEL.MASK_ON", True, "MODEL.KEYPOINT_ON", True]
         ([{}], ["MODEL.MASK_ON", True], "MASK_ON is True, .* bees0 have no masks"),
         ([OUTLINE, {}], ["MODEL.MASK_ON", True], "MASK_ON is True, .* bees1 have no masks"),
         ([OUTLINE], ["MODEL.KEYPOINT_ON", True], "KEYPOINT_ON is True, .* bees0 have no keypoints"),
+        (
+            [POINTS],
+            ["MODEL.KEYPOINT_ON", True, "MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES", 15],
+            "bees0 has 15 keypoints an object, without names: .*INPUT.KEYPOINT_FLIP_PAIRS",
+        ),
+        (
+            [POINTS],
+            ["MODEL.KEYPOINT_ON", True, "MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES", 15, "INPUT.KEYPOINT_FLIP_PAIRS", []]
+            + ["INPUT.VERTICAL_FLIP_PROB_TRAIN", 0.5],
+            "INPUT.VERTICAL_FLIP_PROB_TRAIN is 0.5",
+        ),
         ([POINTS], ["MODEL.KEYPOINT_ON", True], "bees0 has 15 keypoints an object, .*NUM_CLASSES is 5. Set it to 15"),
     ],
 )
@@ -114,12 +126,101 @@ def test_annotations_that_a_head_lacks_stop_before_training(loader_cfg, make_coc
         ([{}], []),
         ([{}], ["MODEL.MASK_ON", True, "MODEL.RPN_ONLY", True]),
         ([OUTLINE, OUTLINE], ["MODEL.MASK_ON", True]),
-        ([OUTLINE | POINTS], [*BOTH, "MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES", 15]),
+        ([OUTLINE | POINTS], [*BOTH, "MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES", 15, "INPUT.KEYPOINT_FLIP_PAIRS", []]),
+        (
+            [POINTS],
+            ["MODEL.KEYPOINT_ON", True, "MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES", 15]
+            + ["INPUT.HORIZONTAL_FLIP_PROB_TRAIN", 0.0],
+        ),
     ],
 )
 def test_annotations_that_fit_pass(loader_cfg, make_coco_folder, sets, overrides):
     cfg, loader = loader_with(loader_cfg, make_coco_folder, sets, *overrides)
     check_annotations(cfg, loader.dataset)
+
+
+CUSTOM = {"keypoints": [10, 10, 2] * 4}
+POSE = ["MODEL.KEYPOINT_ON", True, "MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES", 4]
+MIRRORED = ["TEST.BBOX_AUG.ENABLED", True, "TEST.BBOX_AUG.H_FLIP", True]
+
+
+@pytest.fixture
+def pose_set(loader_cfg, make_coco_folder):
+    """pose_set(keys of its one annotation, names of the keypoints, *overrides): cfg and test set."""
+
+    def make(keys, names, *overrides):
+        folder = make_coco_folder("test")
+        folder.add_image(1)
+        if keys is not None:
+            folder.add_box(1, [5, 6, 20, 20], **keys)
+        if names:
+            folder.categories[0]["keypoints"] = names
+        cfg = loader_cfg((), [folder.write()], *POSE, *overrides)
+        (loader,) = make_data_loader(cfg, is_train=False)
+        return cfg, loader.dataset
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "keys, names, overrides, message",
+    [
+        (CUSTOM, None, [], "the test set zoo cannot be evaluated: .*DATASETS.KEYPOINT_SIGMAS to 4 .*--skip-test"),
+        (CUSTOM, None, ["DATASETS.KEYPOINT_SIGMAS", [0.1, 0.1]], "KEYPOINT_SIGMAS 2 numbers. Give 4, or one"),
+        ({}, None, [], "the annotations of the test set zoo have no keypoints"),
+        ({"keypoints": [1, 1, 2] * 5}, None, [], "has 5 keypoints an object, but .*NUM_CLASSES is 4"),
+        (
+            CUSTOM,
+            list("LRNT"),
+            [*MIRRORED, "DATASETS.KEYPOINT_SIGMAS", [0.1]],
+            "called L, R, N, T.*KEYPOINT_FLIP_PAIRS",
+        ),
+    ],
+)
+def test_keypoints_that_cannot_be_evaluated_stop_before_training(pose_set, keys, names, overrides, message):
+    cfg, dataset = pose_set(keys, names, *overrides)
+    with pytest.raises(ValueError, match=message):
+        check_evaluation(cfg, "zoo", dataset)
+
+
+@pytest.mark.parametrize(
+    "keys, names, overrides",
+    [
+        (CUSTOM, None, ["DATASETS.KEYPOINT_SIGMAS", [0.1]]),
+        (CUSTOM, ["left", "right", "a", "b"], ["DATASETS.KEYPOINT_SIGMAS", [0.1], *MIRRORED]),
+        (
+            CUSTOM,
+            list("LRNT"),
+            ["DATASETS.KEYPOINT_SIGMAS", [0.1], *MIRRORED, "INPUT.KEYPOINT_FLIP_PAIRS", [["L", "R"]]],
+        ),
+        (CUSTOM, None, ["MODEL.KEYPOINT_ON", False]),
+        (None, None, []),
+    ],
+)
+def test_keypoints_that_can_be_evaluated_pass(pose_set, keys, names, overrides):
+    cfg, dataset = pose_set(keys, names, *overrides)
+    check_evaluation(cfg, "zoo", dataset)
+
+
+def test_a_model_without_keypoints_mirrors_images_of_any_keypoints(loader_cfg, make_coco_folder):
+    cfg, loader = loader_with(loader_cfg, make_coco_folder, [CUSTOM], "INPUT.HORIZONTAL_FLIP_PROB_TRAIN", 1.0)
+    check_annotations(cfg, loader.dataset)
+    _, targets, _ = next(iter(loader))
+    assert not targets[0].has_field("keypoints")
+
+
+def test_pairs_of_a_config_mirror_keypoints_and_wrong_ones_name_the_key(loader_cfg, make_coco_folder):
+    pairs = ["INPUT.KEYPOINT_FLIP_PAIRS", [[0, 3]], "INPUT.HORIZONTAL_FLIP_PROB_TRAIN", 1.0]
+    keys = {"keypoints": [6, 10, 2, 7, 10, 2, 8, 10, 2, 20, 10, 2]}
+    cfg, loader = loader_with(loader_cfg, make_coco_folder, [keys], *POSE, *pairs)
+    check_annotations(cfg, loader.dataset)
+    _, targets, _ = next(iter(loader))
+    x = targets[0].get_field("keypoints").keypoints[0, :, 0]
+    assert x[0] < x[2] < x[1] < x[3]
+    with pytest.raises(ValueError, match="INPUT.KEYPOINT_FLIP_PAIRS does not fit the data set .*keypoint 9 is unknown"):
+        (part,) = loader.dataset.parts
+        files = {"root": part.root, "ann_file": part.ann_file}
+        make_data_loader(loader_cfg([files], (), *POSE, "INPUT.KEYPOINT_FLIP_PAIRS", [[0, 9]]))
 
 
 STUFF = ["things", "comb", "sky"]

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from maskrcnn_benchmark.evaluation.box_proposals import greedy_overlaps, proposal_recall
-from maskrcnn_benchmark.evaluation.coco_evaluator import load_ground_truth
+from maskrcnn_benchmark.evaluation.ground_truth import load_ground_truth
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 
 

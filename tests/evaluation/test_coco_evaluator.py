@@ -9,10 +9,10 @@ from maskrcnn_benchmark.evaluation.coco_evaluator import (
     EVALUATORS,
     available_evaluator,
     compute_thresholds_for_classes,
-    load_ground_truth,
     per_class_figures,
     run_evaluator,
 )
+from maskrcnn_benchmark.evaluation.ground_truth import load_ground_truth
 
 
 @pytest.fixture(params=EVALUATORS)
@@ -162,7 +162,7 @@ def test_missing_keys_are_filled_in_and_ids_are_numbered_anew(tmp_path, evaluato
     path = tmp_path / "bare.json"
     bare = {"image_id": 4, "category_id": 1, "bbox": [10, 10, 40, 50]}
     content = {
-        "images": [{"id": 4, "width": 99, "height": 99}],
+        "images": [{"id": 4, "file_name": "4.jpg", "width": 99, "height": 99}],
         "annotations": [bare, {**bare, "id": 0, "bbox": [60, 10, 30, 30]}],
         "categories": [{"id": 1, "name": "cell"}],
     }
@@ -192,21 +192,25 @@ def test_detections_of_other_pictures_are_named(evaluator, random_scenes, rng_se
         run_evaluator(ground_truth, detections, evaluator=evaluator)
 
 
-def test_unusable_and_flat_boxes_are_counted(tmp_path, caplog):
+CELLS = [{"id": 1, "name": "cell"}]
+
+
+def test_unusable_and_flat_boxes_are_not_evaluated_and_counted(tmp_path, caplog):
     path = tmp_path / "bad.json"
     boxes = [[1, 1, 5, 5], [1, 1, float("nan"), 5], None, [1, 2, 3], "box", [4, 4, 0, 9]]
     annotations = [{"id": k, "image_id": 1, "category_id": 1, "bbox": box} for k, box in enumerate(boxes)]
-    path.write_text(json.dumps({"images": [{"id": 1}], "annotations": annotations, "categories": [{"id": 1}]}))
+    content = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": annotations, "categories": CELLS}
+    path.write_text(json.dumps(content))
     with caplog.at_level(logging.WARNING):
         ground_truth = load_ground_truth(path)
-    assert [annotation["bbox"] for annotation in ground_truth["annotations"]] == [[1, 1, 5, 5], [4, 4, 0, 9]]
-    assert "4 annotations without four finite" in caplog.text and "1 boxes have no area" in caplog.text
+    assert [annotation["bbox"] for annotation in ground_truth["annotations"]] == [[1, 1, 5, 5]]
+    assert "4 boxes that are missing, not four numbers" in caplog.text and "1 boxes without area" in caplog.text
 
 
 def test_a_file_that_is_no_coco_file_is_named(tmp_path):
     path = tmp_path / "other.json"
     path.write_text("[]")
-    with pytest.raises(ValueError, match=r"other\.json has no 'images' and no 'categories'"):
+    with pytest.raises(ValueError, match=r"other\.json holds a list; wanted a COCO instances file"):
         load_ground_truth(path)
 
 

@@ -10,7 +10,10 @@ from maskrcnn_benchmark.structures.bounding_box import FLIP_LEFT_RIGHT, BoxList
 from maskrcnn_benchmark.structures.keypoint import (
     Keypoints,
     PersonKeypoints,
+    flip_inds_from_names,
+    flip_inds_from_pairs,
     flip_inds_of,
+    keypoint_sigmas_problem,
     keypoints_to_heat_map,
     kp_connections,
 )
@@ -124,3 +127,45 @@ def test_wrong_shapes_are_value_errors():
 def test_the_skeleton_has_fifteen_lines():
     assert len(PersonKeypoints.CONNECTIONS) == 15
     assert PersonKeypoints.CONNECTIONS == kp_connections(PersonKeypoints.NAMES)
+
+
+def test_places_in_a_mirrored_object_come_from_left_and_right():
+    assert flip_inds_from_names(["nose", "left_ear", "right_ear"]) == (0, 2, 1)
+    assert flip_inds_from_names(["LeftEar", "RIGHTEAR", "Tail"]) == (1, 0, 2)
+    assert flip_inds_from_names(PersonKeypoints.NAMES) == PersonKeypoints.FLIP_INDS
+
+
+@pytest.mark.parametrize(
+    "names", [["p0", "p1"], ["L_0", "R_0"], ["left_ear", "tail"], ["cleft", "nose"], ["left", "Left", "right"], []]
+)
+def test_names_that_leave_the_places_open_give_none(names):
+    assert flip_inds_from_names(names) is None
+
+
+def test_places_in_a_mirrored_object_come_from_pairs():
+    assert flip_inds_from_pairs([["L", "R"]], 3, ["R", "tail", "L"]) == (2, 1, 0)
+    assert flip_inds_from_pairs([(0, 2)], 3) == (2, 1, 0)
+    assert flip_inds_from_pairs([], 3) == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "pairs, message",
+    [
+        ("left", "no list of pairs"),
+        ([["a"]], "is no pair"),
+        ([["a", "x"]], "keypoint 'x' is unknown; there are a, b, or the numbers 0 to 1"),
+        ([[0, 2]], "keypoint 2 is unknown"),
+        ([["a", "b"], [0, 1]], "is in another pair too"),
+    ],
+)
+def test_pairs_that_do_not_fit_are_named(pairs, message):
+    with pytest.raises(ValueError, match=message):
+        flip_inds_from_pairs(pairs, 2, ["a", "b"])
+
+
+def test_sigmas_fit_the_number_of_keypoints():
+    assert keypoint_sigmas_problem((), 17) == "" == keypoint_sigmas_problem([0.05], 4)
+    assert keypoint_sigmas_problem([0.05] * 4, 4) == ""
+    assert "Set DATASETS.KEYPOINT_SIGMAS to 4 numbers" in keypoint_sigmas_problem((), 4)
+    assert "Give 4, or one" in keypoint_sigmas_problem([0.05] * 5, 4)
+    assert "above 0" in keypoint_sigmas_problem([0.0], 4)

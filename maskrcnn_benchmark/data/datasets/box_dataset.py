@@ -18,12 +18,21 @@ from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
 from maskrcnn_benchmark.data.datasets.image_checks import check_images
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.images import read_image
+from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.data.datasets.string_table import StringTable
 from maskrcnn_benchmark.structures.bounding_box import BoxList
-from maskrcnn_benchmark.structures.keypoint import Keypoints, PersonKeypoints, flip_inds_of
+from maskrcnn_benchmark.structures.keypoint import (
+    Keypoints,
+    PersonKeypoints,
+    flip_inds_from_names,
+    flip_inds_from_pairs,
+)
 
 logger = logging.getLogger(__name__)
+
+# Of all objects of a file. COCO has about one crowd region in a hundred.
+MANY_CROWD = 0.05
 
 
 class BoxDataset(Dataset):
@@ -38,6 +47,7 @@ class BoxDataset(Dataset):
         remove_images_without_annotations: leave out pictures that have no usable box (for training).
         transforms: called (image, target) -> (image, target); None gives PIL images.
         images: how image files are read; None is ImageSettings().
+        reading: choices of the configuration about annotations; None takes its defaults.
 
     An item is (image, BoxList, index): a PIL RGB picture, inclusive boxes in its pixels with the field "labels"
     (int64, 1..K), as far as the annotations have them "masks", "keypoints" and "difficult" (uint8), and the index
@@ -66,7 +76,9 @@ class BoxDataset(Dataset):
         remove_images_without_annotations: bool,
         transforms=None,
         images: ImageSettings | None = None,
+        reading: Reading | None = None,
     ):
+        self.reading = reading or Reading()
         self.root = root
         self.name = report.name
         self.annotations = annotations
@@ -75,22 +87,17 @@ class BoxDataset(Dataset):
         self._transforms = transforms
         self.image_settings = images or ImageSettings()
 
+        if not self.reading.keep_keypoints:
+            table.keypoints = table.keypoint_names = None
         if remove_images_without_annotations:
             self._leave_out_pictures(table)  # so that the pictures of these need not be there
         checked = check_images(table, root, annotations, source, report, self.image_settings)
         table.file_names = checked.file_names
-        if checked.factors is not None:
-            table.scale(checked.factors, checked.sizes, report)
-        table.clip(checked.sizes, report)
+        table.fit(checked.sizes, report, checked.factors)
         if remove_images_without_annotations:
-            checked = checked.select(table.pictures_to_train_on())
-            self._leave_out_pictures(table)
+            checked = checked.select(self._leave_out_pictures(table))
         sizes = checked.sizes
-        report.add("dropped", "crowd regions", table.ids_of(table.crowd))
-        table.select_boxes(~table.crowd)
-        if table.masks is not None:
-            other = table.ids_of(table.masks.of_other_size(sizes[table.picture]))
-            report.add("repaired", "RLE masks of another size than their picture, cut or padded", other)
+        self._leave_out_crowd(table)
         self._check_maps(table, sizes)
 
         self.ids = table.image_ids
@@ -111,10 +118,14 @@ class BoxDataset(Dataset):
         self._masks = table.masks
         self._keypoints = table.keypoints
         self._keypoint_names = table.keypoint_names
+        self._keypoint_flip_inds = self._flip_inds()
         self._difficult = table.difficult
         self._segments = table.segments
         self._offsets = np.searchsorted(table.picture, np.arange(len(self.ids) + 1))
 
+        if remove_images_without_annotations:
+            empty = [self.ids[i] for i in np.flatnonzero(np.diff(self._offsets) == 0)]
+            report.add("noted", "images without objects, trained on", empty, "image ids")
         report.totals = self._totals()
         logger.info("%s", report)
         if remove_images_without_annotations and not len(self._boxes):
@@ -180,7 +191,8 @@ class BoxDataset(Dataset):
             yield "masks", self._masks.masks(rows.start, rows.stop, size)
         if self._keypoints is not None:
             keypoints = torch.from_numpy(self._keypoints[rows].copy())
-            yield "keypoints", _make_keypoints(keypoints, size, self._keypoint_names)
+            kind = PersonKeypoints if self._of_a_person() else Keypoints
+            yield "keypoints", kind(keypoints, size, flip_inds=self._keypoint_flip_inds)
         if self._difficult is not None:
             yield "difficult", torch.from_numpy(self._difficult[rows].astype(np.uint8))
 
@@ -215,11 +227,78 @@ class BoxDataset(Dataset):
         """Counts that begin the report."""
         return {"pictures": len(self.ids), "boxes": len(self._boxes), "classes": len(self.class_names)}
 
-    def _leave_out_pictures(self, table: AnnotationTable) -> None:
-        keep = table.pictures_to_train_on()
-        left_out = [table.image_ids[i] for i in np.flatnonzero(~keep)]
-        self.report.add("dropped", "pictures without usable annotations", left_out, "image ids")
+    def _leave_out_pictures(self, table: AnnotationTable) -> np.ndarray:
+        """Select the images to train on; returns (I,) bool of those that stay."""
+        keep = table.has_boxes()
+        left_out = ~keep
+        hint = ""
+        if table.annotated is not None:
+            empty = left_out & ~table.annotated
+            if self.reading.keep_empty_images:
+                keep, left_out = keep | empty, left_out & ~empty
+            elif empty.any():
+                hint = "DATASETS.KEEP_EMPTY_IMAGES True trains on those without any annotation"
+        left_out = self._ids_of(table, left_out)
+        self.report.add("dropped", "images without usable annotations", left_out, "image ids", hint)
+        least = self.reading.min_visible_keypoints
+        if table.keypoints is not None and least > 0:
+            few = keep & table.has_boxes() & (table.visible_keypoints() < least)
+            hint = "DATASETS.MIN_VISIBLE_KEYPOINTS sets the limit"
+            what = f"images with fewer than {least} visible keypoints"
+            self.report.add("dropped", what, self._ids_of(table, few), "image ids", hint)
+            keep &= ~few
         table.select_pictures(keep)
+        return keep
+        table.select_pictures(keep)
+        return keep
+
+    @staticmethod
+    def _ids_of(table: AnnotationTable, where: np.ndarray) -> list:
+        return [table.image_ids[i] for i in np.flatnonzero(where)]
+
+    def _leave_out_crowd(self, table: AnnotationTable) -> None:
+        crowd = table.crowd
+        if crowd.any():
+            single = table.crowd_like_single_objects()
+            if crowd.mean() >= MANY_CROWD and 2 * single.sum() > crowd.sum():
+                logger.warning(
+                    f"data set {self.name}: {single.sum()} of {crowd.sum()} crowd regions (iscrowd 1) look like single "
+                    "objects, as CVAT exports brush masks. Crowd regions are neither trained on nor evaluated; set "
+                    "DATASETS.CROWD_AS_OBJECTS to True if they are objects."
+                )
+        hint = "DATASETS.CROWD_AS_OBJECTS True takes them for objects"
+        self.report.add("dropped", "crowd regions", table.ids_of(crowd), hint=hint)
+        table.select_boxes(~crowd)
+
+    def _of_a_person(self) -> bool:
+        """Whether the keypoints are COCO's 17 of a person; so are 17 without names."""
+        names = self._keypoint_names
+        return names == PersonKeypoints.NAMES or (names is None and self.num_keypoints == len(PersonKeypoints.NAMES))
+
+    def _flip_inds(self) -> tuple[int, ...] | None:
+        if self._keypoints is None:
+            return None
+        if self._keypoint_names is None and self._of_a_person():
+            self.report.add(
+                "noted", "sets of 17 keypoints without names, taken for COCO's of a person", [self.name], ""
+            )
+        pairs = self.reading.keypoint_flip_pairs
+        if pairs is None:
+            names = PersonKeypoints.NAMES if self._of_a_person() else self._keypoint_names
+            return None if names is None else flip_inds_from_names(names)
+        try:
+            return flip_inds_from_pairs(pairs, self.num_keypoints, self._keypoint_names)
+        except ValueError as error:
+            raise ValueError(f"INPUT.KEYPOINT_FLIP_PAIRS does not fit the data set {self.name}: {error}") from None
+
+    @property
+    def keypoint_flip_inds(self) -> tuple[int, ...] | None:
+        """The keypoint that takes each one's place in a mirrored image; None where that is not known."""
+        return self._keypoint_flip_inds
+
+    @property
+    def keypoint_names(self) -> list[str] | None:
+        return self._keypoint_names
 
     def _check_maps(self, table: AnnotationTable, sizes: np.ndarray) -> None:
         """For data sets that have further files a picture: called once the table is final, before it is reported.
@@ -227,9 +306,3 @@ class BoxDataset(Dataset):
         Args:
             sizes: (I, 2) width and height of the pictures.
         """
-
-
-def _make_keypoints(keypoints: torch.Tensor, size: tuple[int, int], names: list[str] | None) -> Keypoints:
-    if names is None and keypoints.shape[1] == len(PersonKeypoints.NAMES) or names == PersonKeypoints.NAMES:
-        return PersonKeypoints(keypoints, size)
-    return Keypoints(keypoints, size, flip_inds=names and flip_inds_of(names))

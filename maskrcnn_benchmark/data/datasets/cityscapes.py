@@ -10,6 +10,7 @@ from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
 from maskrcnn_benchmark.data.datasets.cityscapes_annotations import BENCHMARK_CLASSES, LABEL_IDS, read_cityscapes
 from maskrcnn_benchmark.data.datasets.coco_annotations import table_of
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
+from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 
 
@@ -28,6 +29,7 @@ class CityScapesDataset(BoxDataset, AbstractDataset):
         remove_images_without_annotations: leave out pictures that have no usable box (for training).
         name: what messages call the data set.
         images: how image files are read; None is ImageSettings().
+        reading: choices of the configuration, of which `keep_empty_images` counts here; None takes its defaults.
 
     Items are as BoxDataset has them, with the field "masks". `ids` are the file names up to "_leftImg8bit.png".
 
@@ -50,6 +52,7 @@ class CityScapesDataset(BoxDataset, AbstractDataset):
         remove_images_without_annotations: bool = False,
         name: str | None = None,
         images: ImageSettings | None = None,
+        reading: Reading | None = None,
     ):
         self.split, self.mode = split, mode
         if class_names is None:
@@ -69,4 +72,5 @@ class CityScapesDataset(BoxDataset, AbstractDataset):
             remove_images_without_annotations,
             transforms,
             images,
+            reading,
         )

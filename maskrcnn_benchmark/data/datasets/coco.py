@@ -8,7 +8,9 @@ import os
 
 from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
 from maskrcnn_benchmark.data.datasets.coco_annotations import load_json, read_coco
+from maskrcnn_benchmark.data.datasets.coco_values import flag, real_number
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
+from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.forks import has_valid_annotation  # noqa: F401
 
@@ -23,6 +25,7 @@ class COCODataset(BoxDataset):
         transforms: called (image, target) -> (image, target); None gives PIL pictures.
         name: what messages call the data set; default: the json's file name without its ending.
         images: how image files are read; None is ImageSettings().
+        reading: choices of the configuration; None takes its defaults.
 
     Items are as BoxDataset has them. Where the file has segmentations there is the field "masks" (SegmentationMask;
     an object without a usable one gets its box), and where it has keypoints the field "keypoints" (PersonKeypoints;
@@ -46,13 +49,22 @@ class COCODataset(BoxDataset):
         *,
         name: str | None = None,
         images: ImageSettings | None = None,
+        reading: Reading | None = None,
     ):
         self.ann_file = os.fspath(ann_file)
         self._coco = None
         report = DatasetReport(name or os.path.splitext(os.path.basename(self.ann_file))[0])
-        table = read_coco(self.ann_file, report)
+        table = read_coco(self.ann_file, report, reading)
         super().__init__(
-            table, os.fspath(root), self.ann_file, "json", report, remove_images_without_annotations, transforms, images
+            table,
+            os.fspath(root),
+            self.ann_file,
+            "json",
+            report,
+            remove_images_without_annotations,
+            transforms,
+            images,
+            reading,
         )
         self.json_category_id_to_contiguous_id = {number: k for k, number in enumerate(self.categories, start=1)}
         self.contiguous_category_id_to_json_id = dict(enumerate(self.categories, start=1))
@@ -69,18 +81,26 @@ class COCODataset(BoxDataset):
 
 
 def load_pycocotools(ann_file: str):
-    """pycocotools.coco.COCO of a file, without its prints, with "area", "iscrowd" and "info" filled in if missing."""
+    """pycocotools.coco.COCO of a file, without its prints.
+
+    "area", "iscrowd" and "info" are filled in if missing, and made numbers where they are text or null.
+    """
     from pycocotools.coco import COCO
 
     coco = COCO()
     coco.dataset = load_json(ann_file)
     coco.dataset.setdefault("info", {})
-    for number, annotation in enumerate(coco.dataset.setdefault("annotations", []), start=1):
+    if coco.dataset.get("annotations") is None:
+        coco.dataset["annotations"] = []
+    for number, annotation in enumerate(coco.dataset["annotations"], start=1):
         annotation.setdefault("id", number)
-        annotation.setdefault("iscrowd", 0)
-        sides = annotation["bbox"][2:] if isinstance(annotation.get("bbox"), list) else []
-        usable = len(sides) == 2 and all(isinstance(side, (int, float)) for side in sides)
-        annotation.setdefault("area", sides[0] * sides[1] if usable else 0)
+        annotation["iscrowd"] = int(bool(flag(annotation.get("iscrowd"))))
+        area = annotation.get("area")
+        if not isinstance(area, (int, float)) and not real_number(area) > 0:
+            sides = annotation["bbox"][2:] if isinstance(annotation.get("bbox"), list) else []
+            numbers = [real_number(side) for side in sides]
+            area = numbers[0] * numbers[1] if len(numbers) == 2 and min(numbers) >= 0 else 0
+        annotation["area"] = real_number(area) if isinstance(area, str) else area
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
     return coco

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
 from maskrcnn_benchmark.data.datasets.image_checks import ROUNDING
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.images import read_headers
-from maskrcnn_benchmark.data.datasets.panoptic_annotations import read_panoptic
+from maskrcnn_benchmark.data.datasets.panoptic_annotations import ALL_CATEGORIES, read_panoptic
+from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
 from maskrcnn_benchmark.data.datasets.segment_checks import check_map_sizes, check_segment_ids, same_proportions
 from maskrcnn_benchmark.data.datasets.string_table import StringTable
@@ -38,6 +40,7 @@ class COCOPanopticDataset(BoxDataset):
         instances_file: COCO instances json to take boxes and masks of things from; default: the segments.
         name: what messages call the data set; default: the json's file name without its ending.
         images: how image files are read; None is ImageSettings().
+        reading: choices of the configuration, of which `keep_empty_images` counts here; None takes its defaults.
 
     Items are as BoxDataset has them: boxes, "labels" 1..K and "masks" of the K things. The field "semantic"
     (SemanticMap) has 0 where a thing is, 1..T where stuff is, and IGNORE_LABEL where nothing is labelled.
@@ -64,6 +67,7 @@ class COCOPanopticDataset(BoxDataset):
         instances_file: str | None = None,
         name: str | None = None,
         images: ImageSettings | None = None,
+        reading: Reading | None = None,
     ):
         self.panoptic_file = os.fspath(panoptic_file)
         self.segments_dir = os.fspath(segments_dir or os.path.splitext(self.panoptic_file)[0])
@@ -80,6 +84,7 @@ class COCOPanopticDataset(BoxDataset):
             remove_images_without_annotations,
             transforms,
             images,
+            replace(ALL_CATEGORIES, keep_empty_images=reading is not None and reading.keep_empty_images),
         )
         things = segments.num_things
         self.semantic_names = ["things", *segments.names[things:]]
@@ -158,6 +163,10 @@ class COCOPanopticDataset(BoxDataset):
         if self._segments is not None:
             masks = numbers[None] == self._segments[rows, None, None]
             yield "masks", SegmentationMask(torch.from_numpy(masks.astype(np.uint8)), size, mode="mask")
+
+    def _leave_out_crowd(self, table: AnnotationTable) -> None:
+        self.report.add("dropped", "crowd regions", table.ids_of(table.crowd))
+        table.select_boxes(~table.crowd)
 
     def _check_maps(self, table: AnnotationTable, sizes: np.ndarray) -> None:
         if table.image_ids and not os.path.isdir(self.segments_dir):

@@ -10,9 +10,11 @@ import os
 import numpy as np
 import torch
 
+from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
 from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
 from maskrcnn_benchmark.data.datasets.coco_annotations import read_coco
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
+from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.semantic_map import IGNORE_LABEL, SemanticMap
@@ -22,7 +24,7 @@ class COCOSemanticDataset(BoxDataset):
     """The images of a COCO instances json; class 0 is the background, class k the k-th category.
 
     Args:
-        ann_file, root, remove_images_without_annotations, transforms, name, images: see COCODataset.
+        ann_file, root, remove_images_without_annotations, transforms, name, images, reading: see COCODataset.
 
     An item is (image, BoxList, index) as in SemanticDataset: no boxes, and the field "semantic". Objects are drawn by
     falling area, so that a small one is never hidden by a large one. A crowd region is IGNORE_LABEL where no object
@@ -44,10 +46,11 @@ class COCOSemanticDataset(BoxDataset):
         *,
         name: str | None = None,
         images: ImageSettings | None = None,
+        reading: Reading | None = None,
     ):
         self.ann_file = os.fspath(ann_file)
         report = DatasetReport(name or os.path.splitext(os.path.basename(self.ann_file))[0])
-        table = read_coco(self.ann_file, report, crowd_masks=True)
+        table = read_coco(self.ann_file, report, reading, crowd_masks=True)
         if table.masks is None:
             raise ValueError(
                 f"dataset {report.name}: no annotation of {self.ann_file} has a segmentation (polygons or RLE), from "
@@ -56,19 +59,24 @@ class COCOSemanticDataset(BoxDataset):
         self.semantic_names = ["background", *table.class_names]
         if len(self.semantic_names) > IGNORE_LABEL:
             raise ValueError(f"{self.ann_file} has {len(table.class_names)} classes; a map holds {IGNORE_LABEL - 1}")
-        # BoxDataset drops crowd regions, whose pixels are needed here
-        self._crowd_masks = table.masks.select(table.crowd)
-        crowd_images = [table.image_ids[i] for i in table.picture[table.crowd]]
         super().__init__(
-            table, os.fspath(root), self.ann_file, "json", report, remove_images_without_annotations, transforms, images
+            table,
+            os.fspath(root),
+            self.ann_file,
+            "json",
+            report,
+            remove_images_without_annotations,
+            transforms,
+            images,
+            reading,
         )
         self.categories = {0: "background", **self.categories}
         self.class_names = []
-        places = {image_id: place for place, image_id in enumerate(self.ids)}
-        rows = np.array([places.get(image_id, -1) for image_id in crowd_images], dtype=np.int64)
-        self._crowd_masks = self._crowd_masks.select(rows >= 0)
-        rows = rows[rows >= 0]  # ascending: boxes are sorted by image, and images are left out in order
-        self._crowd_offsets = np.searchsorted(rows, np.arange(len(self.ids) + 1))
+
+    def _leave_out_crowd(self, table: AnnotationTable) -> None:
+        self._crowd_masks = table.masks.select(table.crowd)
+        self._crowd_offsets = np.searchsorted(table.picture[table.crowd], np.arange(len(table.image_ids) + 1))
+        super()._leave_out_crowd(table)
 
     def _totals(self) -> dict[str, int]:
         return {"images": len(self.ids), "objects": len(self._boxes), "semantic classes": len(self.semantic_names)}

@@ -12,8 +12,12 @@ import numpy as np
 import torch
 
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
-from maskrcnn_benchmark.structures.rle import decode_counts, encode_counts, parse_counts, resize_nearest
+from maskrcnn_benchmark.data.datasets.segmentation_values import as_rle, is_flat, polygons_in, read_runs
+from maskrcnn_benchmark.structures.rle import compress_counts, decode_counts, encode_counts, resize_nearest
 from maskrcnn_benchmark.structures.segmentation_mask import MIN_POINTS, BinaryMaskList, PolygonList, SegmentationMask
+
+# Pixels; beyond, float32 has no fractions to rasterise by.
+FARTHEST = 1e6
 
 
 class MaskTable:
@@ -66,6 +70,31 @@ class MaskTable:
         runs = np.concatenate([np.zeros(0, np.uint32), *parts])
         return MaskTable(points, self.point_offsets, self.offsets, runs, offsets, run_sizes)
 
+    def select_polygons(self, keep: np.ndarray) -> MaskTable:
+        """The same objects with the polygons where `keep`, (Q,) bool, is true."""
+        points, point_offsets = _parts(self.point_offsets, keep)
+        offsets = np.concatenate(([0], np.cumsum(keep)))[self.offsets]
+        return MaskTable(self.points[points], point_offsets, offsets, self.runs, self.run_offsets, self.run_sizes)
+
+    def with_boxes(self, boxes: np.ndarray, where: np.ndarray) -> MaskTable:
+        """The same objects, with the outline of their box (B, 4) as mask where `where`, (B,) bool, is true."""
+        if not where.any():
+            return self
+        polygons = np.repeat(~where, np.diff(self.offsets))
+        runs, run_offsets = np.repeat(~where, np.diff(self.run_offsets)), np.diff(self.run_offsets)
+        bare = self.select_polygons(polygons)
+        bare.runs, bare.run_offsets = self.runs[runs], _offsets(np.where(where, 0, run_offsets))
+        bare.run_sizes = np.where(where[:, None], 0, self.run_sizes)
+        return _with_boxes(bare, boxes, where)
+
+    def segmentation(self, index: int) -> list | dict:
+        """COCO's "segmentation" of an object: flat polygons, or compressed RLE of the stored size."""
+        if self.run_offsets[index] < self.run_offsets[index + 1]:
+            runs = self.runs[self.run_offsets[index] : self.run_offsets[index + 1]]
+            return compress_counts(runs, *self.run_sizes[index].tolist())
+        bounds = self.point_offsets[self.offsets[index] : self.offsets[index + 1] + 1]
+        return [self.points[a:b].reshape(-1).tolist() for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+
     def of_other_size(self, sizes: np.ndarray) -> np.ndarray:
         """(B,) bool: the runs make up a mask of another size than (B, 2) width, height."""
         return (self.run_sizes > 0).all(axis=1) & (self.run_sizes != sizes[:, ::-1]).any(axis=1)
@@ -102,54 +131,51 @@ def _parts(offsets: np.ndarray, keep: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return np.repeat(keep, lengths), np.concatenate(([0], np.cumsum(lengths[keep])))
 
 
-def read_masks(
-    segmentations: Sequence, boxes: np.ndarray, wanted: np.ndarray, ids: Sequence, report: DatasetReport
-) -> MaskTable | None:
+def read_masks(segmentations: Sequence, wanted: np.ndarray, ids: Sequence, report: DatasetReport) -> MaskTable | None:
     """COCO's "segmentation" entries as a MaskTable; None when no wanted object has any.
 
-    Polygons that are broken are dropped. An object left without a mask gets its box as its mask, so that masks and
-    boxes stay in step. One flat list of coordinates is taken for one polygon. All of that is counted.
+    Polygons that are broken are dropped. One flat list of coordinates is taken for one polygon. All of that is counted.
+    An object without a usable segmentation has neither polygons nor runs, until `mask_checks.fit_masks` gives it the
+    outline of its box.
 
     Args:
         segmentations: B entries: list of polygons, RLE object, or anything else.
-        boxes: (B, 4) float32 inclusive corners.
-        wanted: (B,) bool; the others (crowd) are not read and get their box.
+        wanted: (B,) bool; the others (crowd) are not read.
         ids: B annotation ids, for the report.
     """
     if not any(segmentations[i] for i in np.flatnonzero(wanted)):
         return None
-    coordinates = array("f")
+    coordinates = array("d")
     runs: list[np.ndarray] = []
     # per polygon its points, per object its polygons and runs
-    lengths, polygons, run_counts = [], np.zeros(len(boxes), np.int64), np.zeros(len(boxes), np.int64)
-    run_sizes = np.zeros((len(boxes), 2), dtype=np.int64)
-    broken_polygons, broken_runs, flat = [], [], []
+    lengths, polygons, run_counts = [], np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
+    run_sizes = np.zeros((len(ids), 2), dtype=np.int64)
+    broken_polygons, broken_runs, flat, nested = [], [], [], []
     for i in np.flatnonzero(wanted):
         segmentation = segmentations[i]
-        if isinstance(segmentation, dict):
+        rle = as_rle(segmentation)
+        if rle is not None or isinstance(segmentation, dict):
             try:
-                size = segmentation.get("size")
-                counts = parse_counts(segmentation.get("counts"), size)
+                counts, size = read_runs(rle or {})
             except ValueError:
                 broken_runs.append(ids[i])
                 continue
             runs.append(counts)
             run_counts[i], run_sizes[i] = len(counts), size
         elif isinstance(segmentation, list):
-            if segmentation and not any(isinstance(polygon, list) for polygon in segmentation):
+            if is_flat(segmentation):
                 segmentation = [segmentation]
                 flat.append(ids[i])
-            for polygon in segmentation:
-                if _append(coordinates, polygon):
-                    lengths.append(len(polygon) // 2)
-                    polygons[i] += 1
-                else:
-                    broken_polygons.append(ids[i])
+            counted, broken, regular = _append_all(coordinates, lengths, segmentation)
+            polygons[i] = counted
+            broken_polygons += [ids[i]] * broken
+            if not regular:
+                nested.append(ids[i])
         elif segmentation is not None:
             broken_polygons.append(ids[i])
 
     table = MaskTable(
-        points=np.frombuffer(coordinates, dtype=np.float32).reshape(-1, 2),
+        points=as_float32(np.frombuffer(coordinates, dtype=np.float64)).reshape(-1, 2),
         point_offsets=_offsets(lengths),
         offsets=_offsets(polygons),
         runs=np.concatenate([np.zeros(0, np.uint32), *runs]),
@@ -161,9 +187,35 @@ def read_masks(
     report.add("dropped", what, broken_polygons)
     report.add("dropped", "broken RLE masks", broken_runs)
     report.add("repaired", "segmentations in one flat list, taken for one polygon", flat)
+    report.add("repaired", "polygons of points, in further lists, or with numbers as text", nested)
     lacking = [ids[i] for i in np.flatnonzero(empty & wanted)]
     report.add("repaired", "objects without a usable segmentation, their box is their mask", lacking)
-    return _with_boxes(table, boxes, empty)
+    return table
+
+
+def _append_all(coordinates: array, lengths: list, segmentation: list) -> tuple[int, int, bool]:
+    """Append the polygons of an object.
+
+    Returns (polygons appended, broken ones, False where they were not flat lists of numbers but could be made so).
+    """
+    before, known = len(coordinates), len(lengths)
+    broken = 0
+    for polygon in segmentation:
+        if _append(coordinates, polygon):
+            lengths.append(len(polygon) // 2)
+        else:
+            broken += 1
+    if not broken:
+        return len(lengths) - known, 0, True
+    found = polygons_in(segmentation)
+    if len(found) <= len(lengths) - known:
+        return len(lengths) - known, broken, True
+    del coordinates[before:], lengths[known:]
+    usable = [polygon for polygon in found if _append(coordinates, polygon)]
+    lengths += [len(polygon) // 2 for polygon in usable]
+    of_points = not any(polygons_in(part) for part in segmentation)
+    broken = 0 if of_points else sum(not polygons_in(part) for part in segmentation)
+    return len(usable), broken + len(found) - len(usable), False
 
 
 def _append(coordinates: array, polygon) -> bool:
@@ -174,11 +226,22 @@ def _append(coordinates: array, polygon) -> bool:
         coordinates.fromlist(polygon)  # leaves the array as it was when it fails
     except (TypeError, OverflowError):
         return False
-    # float32 turns what is too big into infinity
-    if not np.isfinite(np.frombuffer(coordinates[-len(polygon) :], dtype=np.float32)).all():
+    added = np.frombuffer(coordinates[-len(polygon) :], dtype=np.float64)
+    if not (np.abs(added) < FARTHEST).all():  # so written, NaN is refused
         del coordinates[-len(polygon) :]
         return False
     return True
+
+
+def as_float32(numbers: np.ndarray) -> np.ndarray:
+    """float64 coordinates as the float32 numbers that rasterise alike.
+
+    COCO's rasteriser puts a coordinate x at place floor(5 x + 0.5) of a grid. Where rounding moves a number across the
+    border of two places, its neighbour is taken.
+    """
+    near = numbers.astype(np.float32)
+    off = np.trunc(5 * near.astype(np.float64) + 0.5) - np.trunc(5 * numbers + 0.5)
+    return np.where(off == 0, near, np.nextafter(near, np.where(off > 0, -np.inf, np.inf).astype(np.float32)))
 
 
 def _offsets(counts) -> np.ndarray:

@@ -13,16 +13,20 @@ import numpy as np
 from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
 from maskrcnn_benchmark.data.datasets.coco_annotations import (
     load_json,
-    positions,
     read_categories,
     read_coco,
     read_images,
     rows_of,
     table_of,
 )
+from maskrcnn_benchmark.data.datasets.coco_values import flag, flags, positions, whole_number
+from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.structures.panoptic_map import VOID
 from maskrcnn_benchmark.structures.semantic_map import IGNORE_LABEL
+
+# Things and segments have to have the same categories, and PQ leaves crowd out by its own rules.
+ALL_CATEGORIES = Reading(keep_placeholder_categories=True)
 
 # Segment ids are colours.
 MAX_ID = 2**24 - 1
@@ -71,7 +75,7 @@ def read_panoptic(
     if instances_file is None:
         annotated = [images[image_id] for image_id in segments.files]
         return _things_as_objects(data, annotated, ann_file, segments, boxes, report), segments
-    table = read_coco(instances_file, report)
+    table = read_coco(instances_file, report, ALL_CATEGORIES)
     _check_same_things(table, segments, instances_file, ann_file)
     known = set(table.image_ids)
     lacking = [image_id for image_id in segments.files if image_id not in known]
@@ -87,8 +91,8 @@ def read_panoptic(
 def _read_segments(data: dict, ann_file: str, images: dict, report: DatasetReport) -> tuple[SegmentTable, list]:
     """(the segments, the S entries "bbox")."""
     category_ids, names = read_categories(data, ann_file, DatasetReport(report.name))  # reported with the objects
-    kinds = {category["id"]: category.get("isthing") for category in data["categories"]}
-    if not all(kind in (0, 1) for kind in kinds.values()):
+    kinds = {whole_number(category["id"]): _isthing(category) for category in data["categories"]}
+    if None in kinds.values():
         raise ValueError(
             f"{ann_file}: not every category has 'isthing' (0 or 1); wanted a COCO panoptic file. An instances file is "
             "read with FORMAT: coco."
@@ -105,7 +109,7 @@ def _read_segments(data: dict, ann_file: str, images: dict, report: DatasetRepor
     picture = np.repeat(np.arange(len(listed)), counts)
     image_ids = list(files)
     ids = np.array([_usable_id(segment.get("id")) for segment in flat], dtype=np.int64)
-    classes = positions([segment.get("category_id") for segment in flat], category_ids)
+    classes = positions([segment.get("category_id") for segment in flat], category_ids, report, "category")
     keep = np.ones(len(flat), dtype=bool)
 
     def drop(what: str, bad: np.ndarray) -> None:
@@ -118,7 +122,8 @@ def _read_segments(data: dict, ann_file: str, images: dict, report: DatasetRepor
     drop("segments with the id of another one of their picture", ~np.isin(np.arange(len(flat)), first))
     drop("segments of unknown categories", classes < 0)
 
-    crowd = np.array([bool(segment.get("iscrowd")) for segment in flat], dtype=bool)
+    segment_ids = [segment.get("id") for segment in flat]
+    crowd = flags([segment.get("iscrowd") for segment in flat], segment_ids, "iscrowd", ann_file, report)
     kept = np.bincount(picture[keep], minlength=len(listed))
     ends = np.cumsum(kept)
     spans = zip((ends - kept).tolist(), ends.tolist(), strict=True)
@@ -131,7 +136,7 @@ def _annotated_pictures(data: dict, ann_file: str, images: dict, report: Dataset
     """(names of panoptic pictures by image id, in the order of `images`; for each of them its "segments_info")."""
     table = rows_of({"annotations": data.get("annotations", [])}, "annotations", ann_file, ())
     image_ids = list(images)
-    places = positions([row.get("image_id") for row in table], image_ids)
+    places = positions([row.get("image_id") for row in table], image_ids, report, "image")
     annotations: dict = {}
     repeated = []
     for row, place in zip(table, places.tolist(), strict=True):
@@ -161,7 +166,13 @@ def _annotated_pictures(data: dict, ann_file: str, images: dict, report: Dataset
 
 
 def _usable_id(value) -> int:
-    return value if isinstance(value, int) and VOID < value <= MAX_ID else VOID
+    number = whole_number(value)
+    return number if number is not None and VOID < number <= MAX_ID else VOID
+
+
+def _isthing(category: dict) -> bool | None:
+    kind = category.get("isthing")
+    return None if kind is None or kind not in (0, 1, "0", "1") else flag(kind)
 
 
 def _name(image_id, segment_id) -> str:
@@ -172,16 +183,17 @@ def _things_as_objects(
     data: dict, annotated: list[dict], ann_file: str, segments: SegmentTable, boxes: list, report: DatasetReport
 ) -> AnnotationTable:
     """The things among the segments, as an instances file would have them."""
-    categories = [category for category in data["categories"] if category["isthing"]]
+    categories = [category for category in data["categories"] if _isthing(category)]
     rows, numbers = [], {}
     for image_id, span in segments.rows.items():
         for i in range(span.start, span.stop):
             if segments.classes[i] < segments.num_things:
                 name = _name(image_id, segments.ids[i])
                 numbers[name] = i - span.start + 1
-                row = {"id": name, "image_id": image_id, "bbox": boxes[i], "iscrowd": segments.crowd[i]}
+                row = {"id": name, "image_id": image_id, "bbox": boxes[i], "iscrowd": int(segments.crowd[i])}
                 rows.append({**row, "category_id": segments.category_ids[segments.classes[i]]})
-    table = table_of({"images": annotated, "annotations": rows, "categories": categories}, ann_file, report)
+    content = {"images": annotated, "annotations": rows, "categories": categories}
+    table = table_of(content, ann_file, report, ALL_CATEGORIES)
     table.segments = np.array([numbers[name] for name in table.annotation_ids], dtype=np.int64)
     return table
 

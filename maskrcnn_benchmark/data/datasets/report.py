@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 # so many examples of each finding are named
 EXAMPLES = 5
+# characters of an example
+LONGEST = 80
 
 ACTIONS = ("dropped", "repaired", "noted")
 
@@ -17,14 +19,20 @@ class Finding:
 
     what: str
     whose: str  # what the examples are, as "annotation ids"
+    hint: str = ""  # what to do about it, as the key that changes it
     count: int = 0
     examples: list = field(default_factory=list)
 
     def __str__(self) -> str:
-        if not self.examples:
-            return f"{self.count} {self.what}"
-        names = ", ".join(map(str, self.examples)) + (", ..." if self.count > len(self.examples) else "")
-        return f"{self.count} {self.what} ({self.whose} {names})"
+        names = ", ".join(map(_short, self.examples)) + (", ..." if self.count > len(self.examples) else "")
+        details = [f"{self.whose} {names}".strip()] if self.examples else []
+        details += [self.hint] if self.hint else []
+        return f"{self.count} {self.what}" + (f" ({'; '.join(details)})" if details else "")
+
+
+def _short(example) -> str:
+    text = str(example)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 class DatasetReport:
@@ -42,8 +50,8 @@ class DatasetReport:
         self.totals: dict[str, int] = {}
         self._findings: dict[tuple[str, str], Finding] = {}
 
-    def add(self, action: str, what: str, places: Sequence, whose: str = "annotation ids") -> None:
-        """Counts `len(places)` more of `what`; nothing happens for an empty list.
+    def add(self, action: str, what: str, places: Sequence, whose: str = "annotation ids", hint: str = "") -> None:
+        """Count `len(places)` more of `what`; nothing happens for an empty list. `hint` names the key to change it.
 
         Raises:
             ValueError: `action` is not "dropped", "repaired" or "noted".
@@ -52,7 +60,7 @@ class DatasetReport:
             raise ValueError(f"a finding is one of {', '.join(ACTIONS)}, got {action!r}")
         if len(places) == 0:
             return
-        finding = self._findings.setdefault((action, what), Finding(what, whose))
+        finding = self._findings.setdefault((action, what), Finding(what, whose, hint))
         finding.count += len(places)
         finding.examples.extend(places[: EXAMPLES - len(finding.examples)])
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
+from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.data.datasets.voc_annotations import find_class_names, find_pictures, read_voc
 
@@ -28,6 +29,7 @@ class PascalVOCDataset(BoxDataset):
             split_file means all pictures that have an xml file.
         name: what messages call the data set; default: the name of data_dir and the split.
         images: how image files are read; None is ImageSettings().
+        reading: choices of the configuration, of which `keep_empty_images` counts here; None takes its defaults.
 
     Items are as BoxDataset has them, with the field "difficult" (uint8). Boxes are the files' minus 1, as VOC counts
     pixels from 1. `ids` are the names in the split file. See `read_voc` for what is dropped.
@@ -37,6 +39,8 @@ class PascalVOCDataset(BoxDataset):
         ValueError: a file is not XML, the split is empty, or nothing is left to train on.
         OSError: pictures cannot be decoded; the first few are named.
     """
+
+    evaluates_keypoints = False
 
     # The background comes first, with a blank, as in the forks.
     CLASSES = (
@@ -77,6 +81,7 @@ class PascalVOCDataset(BoxDataset):
         split_file: str | None = None,
         name: str | None = None,
         images: ImageSettings | None = None,
+        reading: Reading | None = None,
     ):
         data_dir = os.fspath(data_dir)
         if data_dir and split_file is None:
@@ -93,7 +98,9 @@ class PascalVOCDataset(BoxDataset):
         file_names = find_pictures(root, split_file, annotations)
         names = find_class_names(annotations) if class_names == FROM_THE_DATA else list(class_names)
         table = read_voc(annotations, file_names, names, use_difficult, report)
-        super().__init__(table, root, annotations, "xml", report, remove_images_without_annotations, transforms, images)
+        super().__init__(
+            table, root, annotations, "xml", report, remove_images_without_annotations, transforms, images, reading
+        )
         self.categories = dict(enumerate((self.CLASSES[0], *self.class_names)))
 
     def map_class_id_to_class_name(self, class_id: int) -> str:

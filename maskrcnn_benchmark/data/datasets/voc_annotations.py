@@ -31,7 +31,8 @@ def read_voc(
 
     Pixels are counted from 1 in the files and from 0 in the table: boxes are the files' minus 1, both corners inside.
     An object without <difficult> is not difficult. Dropped and counted: objects of other classes; boxes that are
-    missing, not finite, inverted, or whose corners coincide in x or y; difficult objects unless use_difficult.
+    missing, not finite, inverted, or whose corners coincide in x or y; difficult objects unless use_difficult; objects
+    with class and box of an earlier one of their image.
 
     Args:
         file_names: picture file by NAME; the table has them in this order.
@@ -50,11 +51,14 @@ def read_voc(
         )
     label_of = {name: label for label, name in enumerate(class_names, start=1)}
     sizes, rows = [], []
-    unknown, broken, inverted, flat, hard = [], [], [], [], []
+    unknown, broken, inverted, flat, hard, repeated = [], [], [], [], [], []
+    annotated = np.zeros(len(paths), dtype=bool)
     for picture, (name, path) in enumerate(paths.items()):
         root = _parse(path)
         sizes.append([_side(root.findtext(f"size/{side}")) for side in ("width", "height")])
+        seen = set()
         for number, element in enumerate(root.findall("object"), start=1):
+            annotated[picture] = True
             where = f"{name}#{number}"
             box = [_number(element.findtext(f"bndbox/{corner}")) - 1 for corner in CORNERS]
             label = label_of.get((element.findtext("name") or "").strip())
@@ -69,7 +73,10 @@ def read_voc(
                 flat.append(where)
             elif difficult and not use_difficult:
                 hard.append(where)
+            elif (label, *box) in seen:
+                repeated.append(where)
             else:
+                seen.add((label, *box))
                 rows.append((picture, label, difficult, box, where))
 
     for what, places in (
@@ -78,6 +85,7 @@ def read_voc(
         ("inverted boxes", inverted),
         ("boxes without area (at most one pixel wide or high)", flat),
         ("difficult objects", hard),
+        ("repeated objects", repeated),
     ):
         report.add("dropped", what, places, "objects")
     return AnnotationTable(
@@ -92,6 +100,7 @@ def read_voc(
         crowd=np.zeros(len(rows), dtype=bool),
         annotation_ids=[row[4] for row in rows],
         difficult=np.array([row[2] for row in rows], dtype=bool),
+        annotated=annotated,
     )
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from maskrcnn_benchmark.data.datasets import COCODataset
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
+from maskrcnn_benchmark.data.datasets.reading import Reading
 
 
 def boxes_of(dataset, index=0):
@@ -65,7 +66,7 @@ def test_pictures_without_annotations_go_in_training_and_stay_in_tests(coco_fold
     coco_folder.add_box(3, [0, 0, 1, 9])  # of one pixel's width only
     args = coco_folder.write()
     training = COCODataset(**args, remove_images_without_annotations=True)
-    assert training.ids == [2] and training.report.count("pictures without usable annotations") == 2
+    assert training.ids == [2] and training.report.count("images without usable annotations") == 2
     test = COCODataset(**args, remove_images_without_annotations=False)
     assert test.ids == [1, 2, 3]
     assert [len(target) for _, target, _ in test] == [0, 1, 0]
@@ -94,7 +95,12 @@ def test_keypoint_files_drop_pictures_with_few_visible_keypoints(coco_folder):
     for image_id, visible in ((1, 9), (2, 10)):
         coco_folder.add_image(image_id)
         coco_folder.add_box(image_id, [0, 0, 9, 9], keypoints=[1, 1, 2] * visible + [0, 0, 0] * (17 - visible))
-    assert COCODataset(**coco_folder.write(), remove_images_without_annotations=True).ids == [2]
+    args = coco_folder.write()
+    assert COCODataset(**args, remove_images_without_annotations=True).ids == [1, 2]
+    dataset = COCODataset(
+        **args, remove_images_without_annotations=True, reading=Reading(min_visible_keypoints=10)
+    )
+    assert dataset.ids == [2] and "DATASETS.MIN_VISIBLE_KEYPOINTS" in str(dataset.report)
 
 
 def test_box_over_the_border_is_clipped_and_counted_when_it_is_more_than_rounding(coco_folder):

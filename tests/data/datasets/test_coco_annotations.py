@@ -14,10 +14,10 @@ def boxes_of(dataset, index=0):
     return dataset[index][1].bbox.tolist()
 
 
-def test_a_category_id_of_text_is_refused(coco_folder):
-    coco_folder.categories = [{"id": "1", "name": "cat"}]
+def test_a_category_id_that_is_no_number_is_refused(coco_folder):
+    coco_folder.categories = [{"id": "one", "name": "cat"}]
     coco_folder.add_image(1)
-    with pytest.raises(ValueError, match=r"boxes\.json: category 'cat' has id '1'; wanted a whole number"):
+    with pytest.raises(ValueError, match=r"boxes\.json: category 'cat' has id 'one'; wanted a whole number"):
         COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
 
 

@@ -90,7 +90,7 @@ def test_what_cannot_be_used_is_dropped_and_counted(folder):
     folder.add(1, [(2, 55, (0, 0, 5, 5)), (3, GRASS, (5, 5, 5, 5)), (4, CAT, (10, 10, 6, 6))])
     folder.annotations[0]["segments_info"] += [
         {"id": 3, "category_id": CAT, "bbox": [5, 5, 5, 5]},
-        {"id": "7", "category_id": CAT, "bbox": [5, 5, 5, 5]},
+        {"id": "x7", "category_id": CAT, "bbox": [5, 5, 5, 5]},
         {"id": 8, "category_id": DOG},
     ]
     folder.annotations.append({"image_id": 9, "file_name": "9.png", "segments_info": []})
@@ -104,7 +104,7 @@ def test_what_cannot_be_used_is_dropped_and_counted(folder):
     for line in (
         "1 segments of unknown categories (annotation ids 1/2)",
         "1 segments with the id of another one of their picture (annotation ids 1/3)",
-        "1 segments whose id is no whole number in 1..16777215 (annotation ids 1/7)",
+        "1 segments whose id is no whole number in 1..16777215 (annotation ids 1/x7)",
         "1 boxes that are missing, not four numbers, or not finite (annotation ids 1/8)",
         "1 panoptic annotations of unknown pictures (image ids 9)",
         "1 panoptic annotations of pictures that have one already (image ids 1)",

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from maskrcnn_benchmark.data.datasets.mask_checks import fit_masks
 from maskrcnn_benchmark.data.datasets.mask_table import read_masks
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.structures.rle import encode_window
@@ -12,11 +13,16 @@ SIZE = (24, 16)
 TRIANGLE = [0.0, 2, 4, 2, 0, 8]
 
 
-def table_of(segmentations, wanted=None):
+def table_of(segmentations, wanted=None, size=(500, 500)):
     boxes = np.array([[k, 1, k + 3, 4] for k in range(len(segmentations))], dtype=np.float32).reshape(-1, 4)
     wanted = np.ones(len(segmentations), dtype=bool) if wanted is None else np.array(wanted)
     report = DatasetReport("test")
-    return read_masks(segmentations, boxes, wanted, list(range(len(segmentations))), report), report
+    ids = list(range(len(segmentations)))
+    table = read_masks(segmentations, wanted, ids, report)
+    if table is None:
+        return None, report
+    sizes = np.tile(size, (len(ids), 1))
+    return fit_masks(table, boxes, sizes, np.zeros(len(ids), dtype=bool), ids, report), report
 
 
 def polygons(masks):
@@ -29,7 +35,7 @@ def outline(k):
 
 
 def test_polygons_come_back_by_range():
-    several = [[TRIANGLE], [[8.0, 2, 12, 2, 8, 8], [1.0, 12, 6, 12, 6, 15]], [[16.0, 2, 20, 2, 16, 8]]]
+    several = [[TRIANGLE], [[8.0, 2, 12, 2, 8, 8], [1.0, 12, 6, 12, 6, 15]], [[2.0, 2, 6, 2, 2, 8]]]
     table, report = table_of(several)
     for first in range(4):
         for last in range(first, 4):
@@ -68,10 +74,10 @@ LACKING = "objects without a usable segmentation, their box is their mask"
         [1.0, 2, 3, 4, 5, float("nan")],
         [1.0, 2, 3, 4, 5, 1e300],
         [1.0, 2, 3, 4, 5, 10**400],
-        [1.0, 2, 3, 4, 5, "6"],
+        [1.0, 2, 3, 4, 5, "x"],
         [1.0, 2, 3, 4, 5, None],
         "polygon",
-        {"counts": [4]},
+        {"x": [4]},
         None,
     ],
 )

@@ -1,0 +1,35 @@
+"""Categories that exporters list although they are no classes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
+from maskrcnn_benchmark.data.datasets.coco_values import whole_number
+from maskrcnn_benchmark.data.datasets.report import DatasetReport
+
+# Without signs around: labelme's converter lists "_background_" and "__ignore__".
+NO_CLASSES = ("background", "ignore", "bg")
+
+
+def drop_placeholder_categories(table: AnnotationTable, categories: list[dict], report: DatasetReport) -> None:
+    """Take categories that no annotation uses and that are no class out of the table.
+
+    These are category 0 where it is the supercategory of all others (Roboflow writes the project's name there), and
+    "background" or "ignore" with id 0 or less. Others are classes, used or not.
+    """
+    used = np.isin(np.arange(1, len(table.category_ids) + 1), table.labels)
+    supers = {whole_number(entry["id"]): entry.get("supercategory") for entry in categories}
+    keep = np.ones(len(table.category_ids), dtype=bool)
+    for k, (number, name) in enumerate(zip(table.category_ids, table.class_names, strict=True)):
+        others = [supers[other] for other in table.category_ids if other != number]
+        root = number == 0 and bool(others) and all(other == name for other in others)
+        keep[k] = used[k] or not (root or (number <= 0 and name.strip("_ -").lower() in NO_CLASSES))
+    if keep.all() or not keep.any():
+        return
+    names = [table.class_names[k] for k in np.flatnonzero(~keep)]
+    hint = "DATASETS.KEEP_PLACEHOLDER_CATEGORIES True keeps them"
+    report.add("dropped", "unused categories that name the project or the background", names, "names", hint)
+    table.labels = np.cumsum(keep)[table.labels - 1]
+    table.category_ids = [number for number, kept in zip(table.category_ids, keep, strict=True) if kept]
+    table.class_names = [name for name, kept in zip(table.class_names, keep, strict=True) if kept]

@@ -1,0 +1,124 @@
+"""Masks that do not fit their image or their box, found once the images' sizes are known.
+
+Shapes: B objects, Q polygons and P points of all of them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from maskrcnn_benchmark.data.datasets.mask_table import MaskTable
+from maskrcnn_benchmark.data.datasets.report import DatasetReport
+
+# Pixels. A polygon inside the image that is thicker than this on average has pixels; others are rasterised to see.
+THICK = 2.0
+
+
+def fit_masks(
+    table: MaskTable, boxes: np.ndarray, sizes: np.ndarray, wanted: np.ndarray, ids: Sequence, report: DatasetReport
+) -> MaskTable:
+    """Replace masks that are missing or cannot be right by the outline of their box.
+
+    Dropped and counted: polygons that are run lengths in truth, or lie farther outside the image than it is large.
+    Repaired and counted: masks without a pixel in the image, and masks that do not touch their box.
+
+    Args:
+        boxes: (B, 4) float32 inclusive corners, clipped to the image.
+        sizes: (B, 2) int64 width, height of the objects' images.
+        wanted: (B,) bool; the others (crowd) are not counted.
+        ids: B annotation ids, for the report.
+    """
+    owners = np.repeat(np.arange(len(table)), np.diff(table.offsets))
+    runs, far = _run_lengths(table, sizes[owners]), _far_outside(table, sizes[owners])
+
+    report.add("dropped", "run lengths written as a polygon", [ids[i] for i in owners[runs]])
+    what = "polygons farther outside the image than it is large (run lengths, or of another image)"
+    report.add("dropped", what, [ids[i] for i in owners[far & ~runs]])
+    bare = (np.diff(table.offsets) == 0) & (np.diff(table.run_offsets) == 0)  # counted when it was read
+    table = table.select_polygons(~(runs | far))
+    lost = ~bare & (np.diff(table.offsets) == 0) & (np.diff(table.run_offsets) == 0)
+    table = table.with_boxes(boxes, bare | lost)
+    empty = ~_has_pixels(table, sizes)
+    apart = ~empty & _apart(table, boxes)
+    for what, where in (
+        ("objects left without a polygon, their box is their mask", lost),
+        ("masks without a pixel in the image, their box is their mask", empty),
+        ("masks that do not touch their box, their box is their mask", apart),
+    ):
+        report.add("repaired", what, [ids[i] for i in np.flatnonzero(where & wanted)])
+    return table.with_boxes(boxes, empty | apart)
+
+
+def _run_lengths(table: MaskTable, sizes: np.ndarray) -> np.ndarray:
+    """(Q,) bool: the numbers are whole and not negative and add up to the pixels of the image, as only run lengths do.
+
+    Args:
+        sizes: (Q, 2) of the polygons' images.
+    """
+    numbers = table.points.astype(np.float64)
+    sums = _reduce(np.add, numbers.sum(axis=1), table.point_offsets)
+    suspicious = sums == sizes.prod(axis=1)
+    if suspicious.any():
+        whole = ((numbers >= 0) & (numbers == np.floor(numbers))).all(axis=1)
+        suspicious &= _reduce(np.logical_and, whole, table.point_offsets)
+    return suspicious
+
+
+def _far_outside(table: MaskTable, sizes: np.ndarray) -> np.ndarray:
+    """(Q,) bool: a point is farther from the image than the image's own sides."""
+    low = _reduce(np.minimum, table.points, table.point_offsets)
+    high = _reduce(np.maximum, table.points, table.point_offsets)
+    return ((low < -sizes) | (high > 2 * sizes)).any(axis=1)
+
+
+def _has_pixels(table: MaskTable, sizes: np.ndarray) -> np.ndarray:
+    """(B,) bool: the mask has a pixel in the image, of (B, 2) `sizes`."""
+    owners = np.repeat(np.arange(len(table)), np.diff(table.offsets))
+    certain = np.zeros(len(table), dtype=bool)
+    if len(owners):
+        low = _reduce(np.minimum, table.points, table.point_offsets)
+        high = _reduce(np.maximum, table.points, table.point_offsets)
+        inside = (low >= 0).all(axis=1) & (high <= sizes[owners]).all(axis=1)
+        thickness = _areas(table) / np.maximum((high - low).max(axis=1), 1)
+        certain[owners[inside & (thickness > THICK)]] = True
+    # runs of ones are every other; a mask of the image's size has a pixel where one of them is not empty
+    of_runs = (table.run_sizes > 0).all(axis=1)
+    fits = of_runs & (table.run_sizes == sizes[:, ::-1]).all(axis=1)
+    odd = (np.arange(len(table.runs)) - np.repeat(table.run_offsets[:-1], np.diff(table.run_offsets))) % 2 == 1
+    ones = np.where(odd, table.runs, 0).astype(np.int64)
+    certain |= fits & (_reduce(np.add, ones, table.run_offsets) > 0)
+    for i in np.flatnonzero(~certain & ~fits):
+        certain[i] = bool(table.masks(i, i + 1, tuple(sizes[i].tolist())).get_mask_tensor().any())
+    return certain
+
+
+def _areas(table: MaskTable) -> np.ndarray:
+    """(Q,) the polygons' areas; of those that cross themselves, less."""
+    points, offsets = table.points.astype(np.float64), table.point_offsets
+    following = np.arange(1, len(points) + 1)
+    following[offsets[1:] - 1] = offsets[:-1]
+    x, y = points.T
+    return np.abs(_reduce(np.add, x * y[following] - x[following] * y, offsets)) / 2
+
+
+def _apart(table: MaskTable, boxes: np.ndarray) -> np.ndarray:
+    """(B,) bool: an object's polygons lie wholly outside its box. Run lengths are not looked at."""
+    found = np.diff(table.offsets) > 0
+    apart = np.zeros(len(table), dtype=bool)
+    starts = table.point_offsets[table.offsets]
+    low = _reduce(np.minimum, table.points, starts)[found]
+    high = _reduce(np.maximum, table.points, starts)[found]
+    corner, opposite = boxes[found, :2], boxes[found, 2:] + 1
+    apart[found] = ((low > opposite) | (high < corner)).any(axis=1)
+    return apart
+
+
+def _reduce(operation: np.ufunc, values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """The values of each owner i, offsets[i]:offsets[i + 1], put together; zeros where it has none."""
+    out = np.zeros((len(offsets) - 1, *values.shape[1:]), dtype=values.dtype)
+    there = offsets[1:] > offsets[:-1]
+    if there.any():
+        out[there] = operation.reduceat(values, offsets[:-1][there], axis=0)
+    return out

@@ -1,0 +1,87 @@
+"""Training and evaluation read a file alike: the dataset's own objects as detections score AP 1."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from coco_folder import CocoFolder
+from odd_coco import odd_content
+
+from maskrcnn_benchmark.data.datasets import COCODataset, PascalVOCDataset
+from maskrcnn_benchmark.data.datasets.reading import Reading
+from maskrcnn_benchmark.evaluation import evaluate
+from maskrcnn_benchmark.evaluation.coco_evaluator import EVALUATORS
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+def perfect(dataset) -> list:
+    predictions = []
+    for index in range(len(dataset)):
+        target = dataset.get_groundtruth(index)
+        found = target.copy_with_fields("labels")
+        found.add_field("scores", torch.full((len(target),), 0.9))
+        width, height = target.size
+        if target.has_field("masks"):
+            found.add_field(
+                "mask", target.get_field("masks").convert("mask").instances.masks.view(-1, 1, height, width)
+            )
+        if target.has_field("keypoints"):
+            found.add_field("keypoints", target.get_field("keypoints"))
+        predictions.append(found)
+    return predictions
+
+
+def bytes_as_text(value):
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+@pytest.mark.parametrize("crowd_as_objects", [False, True])
+@pytest.mark.parametrize("evaluator", EVALUATORS)
+def test_the_objects_of_an_odd_file_score_ap_1(tmp_path, monkeypatch, rng_seed, evaluator, crowd_as_objects):
+    pytest.importorskip(evaluator)
+    monkeypatch.setattr("maskrcnn_benchmark.evaluation.coco_evaluator.EVALUATORS", (evaluator,))
+    reading = Reading(crowd_as_objects=crowd_as_objects)
+    for round_number in range(4):
+        rng = np.random.default_rng((rng_seed, round_number))
+        (tmp_path / str(round_number)).mkdir()
+        folder = CocoFolder(tmp_path / str(round_number))
+        path = folder.root / "odd.json"
+        path.write_text(json.dumps(odd_content(rng, folder), default=bytes_as_text))
+        root = folder.root / "images"
+        try:
+            training = COCODataset(path, root, True, reading=reading)
+        except ValueError as error:
+            assert "nothing is left to train on" in str(error)
+            continue
+        assert training.class_names.count("zoo") == 0
+        for dataset in (COCODataset(path, root, False, reading=reading), training):
+            kinds = ["bbox"] + ["segm"] * dataset.has_masks + ["keypoints"] * (dataset.num_keypoints > 0)
+            results = evaluate(dataset, perfect(dataset), None, iou_types=kinds, keypoint_sigmas=[0.05])
+            for kind in kinds[:2]:
+                assert results.results[kind]["AP"] == pytest.approx(1), (kind, str(dataset.report))
+                assert all(v == pytest.approx(1) or v == -1 for v in results.results[kind].values())
+            if "keypoints" in kinds:
+                visible = sum(
+                    int((dataset.get_groundtruth(i).get_field("keypoints").keypoints[..., 2] > 0).sum())
+                    for i in range(len(dataset))
+                )
+                assert results.results["keypoints"]["AP"] == pytest.approx(1 if visible else -1)
+
+
+def test_repeated_voc_objects_count_once(tmp_path):
+    for name in ("Annotations", "JPEGImages"):
+        (tmp_path / name).mkdir()
+    folder = CocoFolder(tmp_path)
+    folder.add_image(1, file_name="1.jpg").rename(tmp_path / "JPEGImages" / "1.jpg")
+    box = "<bndbox><xmin>5</xmin><ymin>6.0</ymin><xmax>20</xmax><ymax>30</ymax></bndbox>"
+    thing = f"<object><name>cat</name>{box}</object>"
+    (tmp_path / "Annotations" / "1.xml").write_text(f"<annotation>{thing * 2}</annotation>")
+    dataset = PascalVOCDataset(
+        image_dir=tmp_path / "JPEGImages", annotation_dir=tmp_path / "Annotations", class_names=["cat"], name="zoo"
+    )
+    assert len(dataset.get_groundtruth(0)) == 1 and dataset.report.count("repeated objects") == 1
+    assert evaluate(dataset, perfect(dataset), None, mask_pasting={})["map_area"] == pytest.approx(1)
