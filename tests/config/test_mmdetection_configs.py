@@ -13,7 +13,7 @@ from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.config import check_values
 from maskrcnn_benchmark.config.convention import CONVENTIONS
 from maskrcnn_benchmark.modeling.backbone import build_backbone
-from maskrcnn_benchmark.modeling.roi_heads.cascade import configs_of_stages
+from maskrcnn_benchmark.modeling.roi_heads.stage import cascade_stages
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "configs" / "vovnet" / "mmdet"
@@ -197,7 +197,12 @@ def of_stage(cfg, key):
     if found is None:
         return cfg, key
     assert cfg.MODEL.CASCADE_ON
-    return configs_of_stages(cfg)[int(found[2])], found[1] + key[found.end() :]
+    stage, plain_cfg = cascade_stages(cfg)[int(found[2])], cfg.clone()
+    plain_cfg.MODEL.CLS_AGNOSTIC_BBOX_REG = stage.class_agnostic
+    plain_cfg.MODEL.ROI_HEADS.FG_IOU_THRESHOLD = stage.fg_iou
+    plain_cfg.MODEL.ROI_HEADS.BG_IOU_THRESHOLD = stage.bg_iou
+    plain_cfg.MODEL.ROI_HEADS.BBOX_REG_WEIGHTS = stage.box_weights
+    return plain_cfg, found[1] + key[found.end() :]
 
 
 def lookup(table, key):

@@ -8,24 +8,30 @@ from __future__ import annotations
 from torch import nn
 
 from maskrcnn_benchmark.modeling.roi_heads.box_head.box_head import build_roi_box_head
-from maskrcnn_benchmark.modeling.roi_heads.cascade import configs_of_stages, join_stages
+from maskrcnn_benchmark.modeling.roi_heads.cascade import CascadeBoxHead, CascadeMaskHead, CascadeROIHeads
 from maskrcnn_benchmark.modeling.roi_heads.keypoint_head.keypoint_head import build_roi_keypoint_head
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.mask_head import build_roi_mask_head
+from maskrcnn_benchmark.modeling.roi_heads.stage import Stage, cascade_stages, single_stage
 
 
 class CombinedROIHeads(nn.ModuleDict):
     """Box, mask and keypoint head in a row.
 
     Args:
-        box: ROIBoxHead, or CascadeBoxHead.
-        mask: ROIMaskHead, or CascadeMaskHead behind a CascadeBoxHead; or None.
+        box: ROIBoxHead.
+        mask: ROIMaskHead, or None.
         keypoint: ROIKeypointHead, or None.
 
-    Forward takes L maps (N, C, H_l, W_l), N BoxLists of proposals and, in training, N BoxLists of ground truth; in
-    evaluation, where detections are to suppress each other in pictures of other sizes, these (width, height). It
-    returns (x, boxes, losses): x the last head's features; in training the regions that the box head drew and all
-    heads' losses (with a cascade, x and the regions are lists with an entry a stage); in evaluation the detections with
-    all heads' fields and {}.
+    Forward takes
+        features: L maps (N, C, H_l, W_l).
+        proposals: N BoxLists.
+        targets: in training, N BoxLists of ground truth.
+        output_sizes: in evaluation, N (width, height); if given, NMS runs at these sizes.
+
+    Returns:
+        (x, boxes, losses), where x is the last head's features. In training, boxes are the regions that the box head
+        sampled, and losses are all heads'. In evaluation, boxes are the detections with all heads' fields, and losses is
+        {}.
     """
 
     def __init__(self, box, mask=None, keypoint=None):
@@ -54,22 +60,27 @@ def build_roi_heads(cfg, in_channels):
     if cfg.MODEL.FCOS_ON:
         raise ValueError("MODEL.FCOS_ON is True and MODEL.RPN_ONLY False: FCOS has no second stage. Set RPN_ONLY True.")
     if cfg.MODEL.CASCADE_ON:
-        stages = [_build_heads(stage, in_channels) for stage in configs_of_stages(cfg)]
-        return CombinedROIHeads(**join_stages(stages, cfg.MODEL.CASCADE.LOSS_WEIGHTS))
-    return CombinedROIHeads(**_build_heads(cfg, in_channels))
+        stages = [_build_heads(cfg, in_channels, stage) for stage in cascade_stages(cfg)]
+        box = CascadeBoxHead([stage["box"] for stage in stages], cfg.MODEL.CASCADE.LOSS_WEIGHTS)
+        return CascadeROIHeads(box, CascadeMaskHead([stage["mask"] for stage in stages]) if cfg.MODEL.MASK_ON else None)
+    return CombinedROIHeads(**_build_heads(cfg, in_channels, single_stage(cfg)))
 
 
-def _build_heads(cfg, in_channels):
-    """The heads by their names in CombinedROIHeads."""
-    box = build_roi_box_head(cfg, in_channels)
+def _build_heads(cfg, in_channels, stage: Stage) -> dict[str, nn.Module]:
+    """Build the heads of one stage, by their names in CombinedROIHeads."""
+    box = build_roi_box_head(cfg, in_channels, stage)
     heads = {"box": box}
-    for name, build in (("mask", build_roi_mask_head), ("keypoint", build_roi_keypoint_head)):
-        if not cfg.MODEL[f"{name.upper()}_ON"]:
-            continue
-        _check_sharing(cfg, name)
-        node = cfg.MODEL[f"ROI_{name.upper()}_HEAD"]
-        heads[name] = build(cfg, in_channels, box.feature_extractor if node.SHARE_BOX_FEATURE_EXTRACTOR else None)
+    if cfg.MODEL.MASK_ON:
+        heads["mask"] = build_roi_mask_head(cfg, in_channels, _shared_extractor(cfg, "mask", box), stage)
+    if cfg.MODEL.KEYPOINT_ON:
+        heads["keypoint"] = build_roi_keypoint_head(cfg, in_channels, _shared_extractor(cfg, "keypoint", box))
     return heads
+
+
+def _shared_extractor(cfg, name: str, box: nn.Module) -> nn.Module | None:
+    """Return the box head's feature extractor if the head of this name shares it."""
+    _check_sharing(cfg, name)
+    return box.feature_extractor if cfg.MODEL[f"ROI_{name.upper()}_HEAD"].SHARE_BOX_FEATURE_EXTRACTOR else None
 
 
 def _check_sharing(cfg, name):

@@ -14,7 +14,7 @@ from maskrcnn_benchmark.modeling.roi_heads.box_head.box_head import ROIBoxHead
 from maskrcnn_benchmark.modeling.roi_heads.box_head.inference import PostProcessor
 from maskrcnn_benchmark.modeling.roi_heads.box_head.loss import FastRCNNLoss
 from maskrcnn_benchmark.modeling.roi_heads.box_head.roi_box_predictors import BoxPredictor
-from maskrcnn_benchmark.modeling.roi_heads.cascade import CascadeBoxHead, CascadeMaskHead
+from maskrcnn_benchmark.modeling.roi_heads.cascade import CascadeBoxHead, CascadeMaskHead, CascadeROIHeads
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import MaskPostProcessor
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.mask_head import ROIMaskHead
 from maskrcnn_benchmark.structures.bounding_box import BoxList
@@ -141,18 +141,17 @@ def restated_losses(cascade, batch):
 def test_losses_are_those_of_a_cascade_box_by_box(rng_seed):
     cascade, batch = box_cascade().train(), random_batch()
     targets, proposals = boxlists(batch)
-    xs, drawn, losses = cascade(None, proposals, targets)
+    last_x, last_regions, losses = cascade(None, proposals, targets)
     expected = restated_losses(cascade, batch)
     assert list(losses) == list(expected)
     for name, value in losses.items():
         assert value.item() == pytest.approx(expected[name], rel=1e-3), name
-    for x, regions in zip(xs, drawn, strict=True):
-        assert len(x) == sum(len(boxes) for boxes in regions) == sum(len(boxes) for boxes in proposals)
+    assert len(last_x) == sum(len(boxes) for boxes in last_regions) == sum(len(boxes) for boxes in proposals)
 
 
 def test_a_stage_sees_only_the_sample_of_the_one_before_and_the_truth(rng_seed):
     targets, proposals = boxlists(random_batch())
-    _, drawn, _ = box_cascade(batch_per_image=8).train()(None, proposals, targets)
+    _, drawn, _ = zip(*box_cascade(batch_per_image=8).train_stages(None, proposals, targets), strict=True)
     for image, target in enumerate(targets):
         first, *later = (regions[image] for regions in drawn)
         assert len(first) == 8
@@ -203,20 +202,22 @@ def test_every_mask_head_trains_on_its_stage_and_all_vote(rng_seed):
         assert all((r.get_field("labels") > 0).all() for r in regions) and sum(map(len, regions)) == len(logits)
         return F.softplus(logits).mean()
 
-    masks = CascadeMaskHead(
-        [ROIMaskHead(Coordinates(), RegionMaps(), loss, MaskPostProcessor()) for _ in THRESHOLDS], LOSS_WEIGHTS
-    )
+    masks = CascadeMaskHead([ROIMaskHead(Coordinates(), RegionMaps(), loss, MaskPostProcessor()) for _ in THRESHOLDS])
     cascade = box_cascade()
+    heads = CascadeROIHeads(cascade, masks)
     targets, proposals = boxlists(random_batch())
-    xs, drawn, _ = cascade.train()(None, proposals, targets)
-    _, _, losses = masks.train()(None, drawn, targets, box_features=xs)
+    _, drawn, _ = zip(*cascade.train_stages(None, proposals, targets), strict=True)
+    x, regions, losses = heads.train()(None, proposals, targets)
+    assert len(x) == sum(int((boxes.get_field("labels") > 0).sum()) for boxes in regions)
+    assert [boxes.bbox.tolist() for boxes in regions] == [boxes.bbox.tolist() for boxes in drawn[-1]]
     for stage, (head, regions) in enumerate(zip(masks, drawn, strict=True)):
         positive = [boxes[(boxes.get_field("labels") > 0).nonzero().squeeze(1)] for boxes in regions]
         expected = LOSS_WEIGHTS[stage] * F.softplus(head.predictor(Coordinates()(None, positive))).mean()
         torch.testing.assert_close(losses[f"loss_mask_stage{stage}"], expected)
 
     _, detections, _ = cascade.eval()(None, proposals)
-    _, found, _ = masks.eval()(None, detections)
+    _, found, no_losses = heads.eval()(None, proposals)
+    assert no_losses == {}
     rows = Coordinates()(None, detections)
     first = 0
     for boxes in found:

@@ -15,6 +15,7 @@ from maskrcnn_benchmark.modeling.roi_heads.box_head.inference import make_roi_bo
 from maskrcnn_benchmark.modeling.roi_heads.box_head.loss import make_roi_box_loss_evaluator
 from maskrcnn_benchmark.modeling.roi_heads.box_head.roi_box_feature_extractors import make_roi_box_feature_extractor
 from maskrcnn_benchmark.modeling.roi_heads.box_head.roi_box_predictors import make_roi_box_predictor
+from maskrcnn_benchmark.modeling.roi_heads.stage import Stage, single_stage
 
 
 class ROIBoxHead(nn.Module):
@@ -68,10 +69,12 @@ class ROIBoxHead(nn.Module):
         return self.post_processor.select(candidates)
 
 
-def build_roi_box_head(cfg, in_channels) -> ROIBoxHead:
-    """The box head of a config; in_channels are the backbone's."""
+def build_roi_box_head(cfg, in_channels, stage: Stage | None = None) -> ROIBoxHead:
+    """Build the box head of a config; in_channels are the backbone's. `stage` is a cascade's, or None."""
+    stage = stage or single_stage(cfg)
     extractor = make_roi_box_feature_extractor(cfg, in_channels)
     name = cfg.MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR
     channels = registry.channels_of(extractor, f"MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR {name!r}")
     predictor = make_roi_box_predictor(cfg, channels)
-    return ROIBoxHead(extractor, predictor, make_roi_box_loss_evaluator(cfg), make_roi_box_post_processor(cfg))
+    loss, post_processor = make_roi_box_loss_evaluator(cfg, stage), make_roi_box_post_processor(cfg, stage)
+    return ROIBoxHead(extractor, predictor, loss, post_processor)

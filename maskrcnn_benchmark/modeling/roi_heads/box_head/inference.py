@@ -11,6 +11,7 @@ from torch import nn
 from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.layers.nms import batched_nms
 from maskrcnn_benchmark.modeling.box_coder import BoxCoder, make_box_coder
+from maskrcnn_benchmark.modeling.roi_heads.stage import Stage, single_stage
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.boxes import clip_boxes
 
@@ -110,15 +111,16 @@ class PostProcessor(nn.Module):
         return candidates[kept[labels[kept].argsort(stable=True)]]
 
 
-def make_roi_box_post_processor(cfg) -> PostProcessor:
+def make_roi_box_post_processor(cfg, stage: Stage | None = None) -> PostProcessor:
+    stage = stage or single_stage(cfg)
     node = cfg.MODEL.ROI_HEADS
     convention = get_convention(cfg.MODEL.CONVENTION)
     return PostProcessor(
         node.SCORE_THRESH,
         node.NMS,
         node.DETECTIONS_PER_IMG,
-        make_box_coder(cfg, node.BBOX_REG_WEIGHTS),
-        cfg.MODEL.CLS_AGNOSTIC_BBOX_REG,
+        make_box_coder(cfg, stage.box_weights),
+        stage.class_agnostic,
         box_offset=convention.box_offset,
         best_first=convention.detections_best_first,
     )

@@ -15,6 +15,7 @@ from maskrcnn_benchmark.modeling.balanced_positive_negative_sampler import Balan
 from maskrcnn_benchmark.modeling.box_coder import make_box_coder
 from maskrcnn_benchmark.modeling.host_waits import true_indices
 from maskrcnn_benchmark.modeling.matcher import Matcher
+from maskrcnn_benchmark.modeling.roi_heads.stage import Stage, single_stage
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 
 
@@ -94,14 +95,15 @@ class FastRCNNLoss:
         return class_sum / count, box_sum / count
 
 
-def make_roi_box_loss_evaluator(cfg) -> FastRCNNLoss:
+def make_roi_box_loss_evaluator(cfg, stage: Stage | None = None) -> FastRCNNLoss:
+    stage = stage or single_stage(cfg)
     node = cfg.MODEL.ROI_HEADS
     convention = get_convention(cfg.MODEL.CONVENTION)
     return FastRCNNLoss(
-        Matcher(node.FG_IOU_THRESHOLD, node.BG_IOU_THRESHOLD, best_matches_kept=convention.best_matches_kept),
+        Matcher(stage.fg_iou, stage.bg_iou, best_matches_kept=convention.best_matches_kept),
         BalancedPositiveNegativeSampler(node.BATCH_SIZE_PER_IMAGE, node.POSITIVE_FRACTION),
-        make_box_coder(cfg, node.BBOX_REG_WEIGHTS),
-        class_agnostic=cfg.MODEL.CLS_AGNOSTIC_BBOX_REG,
+        make_box_coder(cfg, stage.box_weights),
+        class_agnostic=stage.class_agnostic,
         box_offset=convention.box_offset,
         beta=convention.box_beta,
     )

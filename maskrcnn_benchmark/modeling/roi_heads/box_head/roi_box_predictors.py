@@ -46,7 +46,8 @@ def build_box_predictor(cfg, in_channels):
             f"MODEL.ROI_BOX_HEAD.NUM_CLASSES is {num_classes}: a model wants classes + background, 2 or more. "
             "The tools replace -1 by the number in the training data; elsewhere set it yourself."
         )
-    return BoxPredictor(in_channels, num_classes, 2 if cfg.MODEL.CLS_AGNOSTIC_BBOX_REG else num_classes)
+    shared = cfg.MODEL.CLS_AGNOSTIC_BBOX_REG or cfg.MODEL.CASCADE_ON
+    return BoxPredictor(in_channels, num_classes, 2 if shared else num_classes)
 
 
 def make_roi_box_predictor(cfg, in_channels):

@@ -12,6 +12,7 @@ from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.modeling.host_waits import send
 from maskrcnn_benchmark.modeling.matcher import Matcher
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.targets import PROJECTIONS, project_masks_on_boxes
+from maskrcnn_benchmark.modeling.roi_heads.stage import Stage, single_stage
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 
 
@@ -84,11 +85,11 @@ class MaskRCNNLoss:
         return matches, target.get_field("labels")[matches.clamp(min=0)].to(torch.int64)
 
 
-def make_roi_mask_loss_evaluator(cfg) -> MaskRCNNLoss:
-    node = cfg.MODEL.ROI_HEADS
+def make_roi_mask_loss_evaluator(cfg, stage: Stage | None = None) -> MaskRCNNLoss:
+    stage = stage or single_stage(cfg)
     convention = get_convention(cfg.MODEL.CONVENTION)
     return MaskRCNNLoss(
-        Matcher(node.FG_IOU_THRESHOLD, node.BG_IOU_THRESHOLD),
+        Matcher(stage.fg_iou, stage.bg_iou),
         cfg.MODEL.ROI_MASK_HEAD.RESOLUTION,
         convention.box_offset,
         PROJECTIONS[convention.mask_projection],

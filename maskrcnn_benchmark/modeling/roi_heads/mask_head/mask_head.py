@@ -17,6 +17,7 @@ from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import make_roi_m
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.loss import make_roi_mask_loss_evaluator
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.roi_mask_feature_extractors import make_roi_mask_feature_extractor
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.roi_mask_predictors import make_roi_mask_predictor
+from maskrcnn_benchmark.modeling.roi_heads.stage import Stage
 
 
 class ROIMaskHead(nn.Module):
@@ -66,7 +67,7 @@ class ROIMaskHead(nn.Module):
         return self.post_processor.attach(probabilities, boxes)
 
 
-def build_roi_mask_head(cfg, in_channels, box_extractor=None) -> ROIMaskHead:
+def build_roi_mask_head(cfg, in_channels, box_extractor=None, stage: Stage | None = None) -> ROIMaskHead:
     """The mask head of a config; in_channels are the backbone's.
 
     box_extractor: the box head's, to be shared; None gives the mask head its own.
@@ -75,5 +76,5 @@ def build_roi_mask_head(cfg, in_channels, box_extractor=None) -> ROIMaskHead:
     name = cfg.MODEL.ROI_MASK_HEAD.FEATURE_EXTRACTOR
     channels = registry.channels_of(extractor, f"MODEL.ROI_MASK_HEAD.FEATURE_EXTRACTOR {name!r}")
     predictor = make_roi_mask_predictor(cfg, channels)
-    loss, post_processor = make_roi_mask_loss_evaluator(cfg), make_roi_mask_post_processor(cfg)
+    loss, post_processor = make_roi_mask_loss_evaluator(cfg, stage), make_roi_mask_post_processor(cfg)
     return ROIMaskHead(extractor, predictor, loss, post_processor, share_box_features=box_extractor is not None)

@@ -40,9 +40,7 @@ def sample_masks_in_boxes(segmentation_masks, proposals: BoxList, discretization
             for instance, box in zip(instances, boxes.double(), strict=True)
         ]
     else:
-        targets = [
-            _pixels_in_box(mask, box, discretization_size) for mask, box in zip(instances, boxes, strict=True)
-        ]
+        targets = [_pixels_in_box(mask, box, discretization_size) for mask, box in zip(instances, boxes, strict=True)]
     return _stack(targets, proposals, discretization_size)
 
 
