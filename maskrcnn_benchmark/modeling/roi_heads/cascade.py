@@ -25,9 +25,9 @@ class CascadeBoxHead(nn.ModuleList):
     Forward takes what ROIBoxHead takes.
 
     Returns:
-        (x, boxes, losses), where x is the last stage's extractor output. In training, boxes are the last stage's regions,
-        and the losses of all stages have names that end in _stage0, _stage1, ... In evaluation, boxes are the detections
-        and losses is {}.
+        (x, boxes, losses), where x is the last stage's extractor output. In training, boxes are the last stage's
+        regions, and the losses of all stages have names that end in _stage0, _stage1, ... In evaluation, boxes are the
+        detections and losses is {}.
 
     `candidates` and `select` are the two halves of evaluation, as those of ROIBoxHead.
     """
@@ -132,14 +132,13 @@ class CascadeROIHeads(nn.ModuleDict):
         if not self.training:
             x, boxes, _ = box(features, proposals, output_sizes=output_sizes)
             return (x, boxes, {}) if mask is None else mask(features, boxes)
-        losses = {}
         stages = box.train_stages(features, proposals, targets)
-        for x, regions, stage_losses in stages:
-            losses.update(stage_losses)
+        losses = {name: loss for _, _, of_boxes in stages for name, loss in of_boxes.items()}
+        x, regions, _ = stages[-1]
         if mask is not None:
-            for number, (head, (box_features, regions, _)) in enumerate(zip(mask, stages, strict=True)):
-                x, _, stage_losses = head(features, regions, targets, box_features=box_features)
-                losses.update(of_stage(number, box.loss_weights, stage_losses))
+            for number, (head, (box_features, boxes, _)) in enumerate(zip(mask, stages, strict=True)):
+                x, _, of_masks = head(features, boxes, targets, box_features=box_features)
+                losses.update(of_stage(number, box.loss_weights, of_masks))
         return x, regions, losses
 
 

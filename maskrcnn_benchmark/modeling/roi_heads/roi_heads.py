@@ -30,8 +30,8 @@ class CombinedROIHeads(nn.ModuleDict):
 
     Returns:
         (x, boxes, losses), where x is the last head's features. In training, boxes are the regions that the box head
-        sampled, and losses are all heads'. In evaluation, boxes are the detections with all heads' fields, and losses is
-        {}.
+        sampled, and losses are all heads'. In evaluation, boxes are the detections with all heads' fields, and losses
+        is {}.
     """
 
     def __init__(self, box, mask=None, keypoint=None):
