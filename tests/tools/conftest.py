@@ -118,3 +118,9 @@ class Project:
 
     def environment(self, **variables) -> dict[str, str]:
         return {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+
+
+@pytest.fixture(scope="session")
+def make_project():
+    """Project, for fixtures that outlast a test."""
+    return Project

@@ -1,0 +1,111 @@
+"""Semantic segmentation through the tools, as a user starts them."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from semantic_folder import SemanticFolder
+
+CLASSES = ["ground", "bright", "dark"]
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+
+
+def write_scenes(root, count):
+    """Squares on noise, as index maps of one and a half times the crop."""
+    folder = SemanticFolder(root)
+    for k in range(count):
+        labels = np.zeros((48, 56), dtype=np.uint8)
+        for label in (1, 2):
+            x, y = folder.rng.integers(0, 30, 2)
+            labels[y : y + 18, x : x + 18] = label
+        folder.add(str(k), labels)
+        pixels = np.array([128, 250, 5], dtype=np.uint8)[labels]
+        Image.fromarray(np.stack([pixels] * 3, axis=2)).save(folder.images / f"{k}.jpg")
+    return folder
+
+
+def as_segmentor(project):
+    """Make it one of a small model, GroupNorm instead of batch statistics, and 12 scenes."""
+    folder = project.folder
+    scenes = {name: write_scenes(folder / f"scenes_{name}", count) for name, count in (("a", 12), ("b", 5))}
+    body = project.config["MODEL"]
+    project.config["MODEL"] = {
+        "META_ARCHITECTURE": "SemanticSegmentor",
+        "DEVICE": "cpu",
+        "BACKBONE": {**body["BACKBONE"], "CONV_BODY": "V-27", "OUTPUT_STRIDE": 16},
+        "VOVNET": {**body["VOVNET"], "OUT_CHANNELS": 32},
+        "DEEPLAB": {"CHANNELS": 32, "NORM": "GN", "RATES": [1, 2, 3], "DECODER": True},
+        "SEM_SEG_HEAD": {"NUM_CLASSES": -1},
+    }
+    project.config["DATASETS"] = {
+        "TRAIN": [scenes["a"].block(NAME="train", CLASSES=CLASSES)],
+        "TEST": [scenes["b"].block(NAME="test", CLASSES=CLASSES)],
+    }
+    project.config["INPUT"] = {"SEMANTIC": {"CROP_SIZE_TRAIN": [32, 32], "CROP_MAX_CLASS_SHARE": 0.9}}
+    project.config["SOLVER"] |= {"LR_SCHEDULER": "poly", "HEAD_LR_FACTOR": 2.0, "MAX_ITER": 4}
+    project.config["TEST"]["SEMANTIC"] = {"BOUNDARY_IOU": True, "H_FLIP": True, "MODE": "slide", "WINDOW": [32, 32]}
+    return project
+
+
+def run(project, *arguments, launcher=()):
+    outcome = project.run(*arguments, launcher=launcher)
+    assert outcome.returncode == 0, outcome.stdout[-3000:] + outcome.stderr[-12000:]
+    return outcome.stdout
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, make_project):
+    """The project, with checkpoints of iterations 2 and 4 in out/; and what training printed."""
+    project = as_segmentor(make_project(tmp_path_factory.mktemp("segmentor")))
+    return project, run(project, "train_net.py", "OUTPUT_DIR", "out")
+
+
+def semantic_results(project, folder):
+    return json.loads((project.folder / folder / "inference/test/semantic_results.json").read_text())
+
+
+def test_training_ends_with_a_test_that_test_net_repeats(trained):
+    project, printed = trained
+    assert "with the classes (ground, bright, dark)" in printed
+    assert "train: 12 images, 3 semantic classes" in printed
+    folder = project.folder / "out/inference/test"
+    results = semantic_results(project, "out")
+    assert set(results["results"]["semantic"]) >= {"mIoU", "pACC", "fwIoU", "boundary_mIoU"}
+    assert sorted(path.name for path in (folder / "maps").iterdir()) == [f"{k}.png" for k in range(5)]
+    assert (folder / "confusion.png").is_file() and (folder / "predictions.pth").is_file()
+    checkpoint = torch.load(project.folder / "out/model_final.pth", weights_only=True)
+    assert checkpoint["semantic_names"] == CLASSES
+    run(project, "test_net.py", "--ckpt", "out/model_final.pth", "OUTPUT_DIR", "other")
+    assert semantic_results(project, "other") == results
+
+
+def test_predictions_are_drawn(trained):
+    project, _ = trained
+    run(project, "draw_predictions.py", "--count", "3", "OUTPUT_DIR", "out")
+    with Image.open(project.folder / "out/inference/test/predictions.png") as image:
+        assert image.width > 600
+
+
+def test_a_resumed_training_ends_bit_identical(trained):
+    project, _ = trained
+    (project.folder / "parts").mkdir()
+    shutil.copy(project.folder / "out/model_0000002.pth", project.folder / "parts")
+    (project.folder / "parts/last_checkpoint").write_text("model_0000002.pth")
+    assert "at iteration 2 of 4" in run(project, "train_net.py", "--skip-test", "OUTPUT_DIR", "parts")
+    one, other = (
+        torch.load(project.folder / name / "model_final.pth", weights_only=True)["model"] for name in ("out", "parts")
+    )
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_two_processes_train_and_test_as_one(trained):
+    project, printed = trained
+    both = {"out": printed, "two": run(project, "train_net.py", "OUTPUT_DIR", "two", launcher=TORCHRUN)}
+    losses = [float(re.findall(r"iter: 4  loss: [\d.]+ \(([\d.]+)\)", text)[0]) for text in both.values()]
+    assert losses[0] == pytest.approx(losses[1], abs=2e-4)  # as printed
+    one, two = (semantic_results(project, name)["results"]["semantic"] for name in both)
+    assert one == pytest.approx(two, abs=0.01)  # rounding decides pixels whose classes are close
