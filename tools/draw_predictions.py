@@ -25,6 +25,7 @@ from maskrcnn_benchmark.engine.progress import ProgressBar
 from maskrcnn_benchmark.evaluation import load_predictions
 from maskrcnn_benchmark.evaluation.matching import balancing_score, count_matches
 from maskrcnn_benchmark.evaluation.panoptic_quality import PanopticQuality
+from maskrcnn_benchmark.evaluation.semantic import SemanticConfusion
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
 from maskrcnn_benchmark.structures.paste_masks import paste_masks
 from maskrcnn_benchmark.visual.drawing import (
@@ -36,6 +37,7 @@ from maskrcnn_benchmark.visual.drawing import (
     save_image,
     side_by_side,
 )
+from maskrcnn_benchmark.visual.semantic import draw_semantic
 
 # Text can be read on images of these widths, and two pairs of them fit side by side on a screen.
 WIDTHS = (200, 400)
@@ -47,6 +49,8 @@ def draw_pair(dataset, predictions, index: int, score: float, pasting: dict, fon
     """Draw one image of the sheet, and say its caption."""
     if predictions[index] is not None and predictions[index].has_field("panoptic"):
         return draw_panoptic_pair(dataset, predictions[index].get_field("panoptic"), index, font)
+    if is_semantic(dataset):
+        return draw_semantic_pair(dataset, predictions[index], index, font)
     image, ground_truth, _ = dataset[index]
     detections = predictions[index]
     if detections is None:
@@ -60,6 +64,32 @@ def draw_pair(dataset, predictions, index: int, score: float, pasting: dict, fon
     images = [_draw(np.asarray(image), boxes, dataset.class_names, pasting, font) for boxes in both]
     pair = side_by_side(*images)
     return pair, f"image {dataset.image_id(index)}: {outcome}"
+
+
+def is_semantic(dataset) -> bool:
+    """Whether the dataset has classes of pixels and no objects."""
+    return bool(getattr(dataset, "semantic_names", None)) and not dataset.class_names
+
+
+def draw_semantic_pair(dataset, prediction, index: int, font=None) -> tuple[np.ndarray, str]:
+    """The same for a semantic map.
+
+    Args:
+        dataset: has semantic_names.
+        prediction: BoxList with the field "semantic" (PackedMap), or None.
+    """
+    image, target, _ = dataset[index]
+    truth, names = target.get_field("semantic").labels.numpy(), dataset.semantic_names
+    found, outcome = None, "no predictions"
+    if prediction is not None:
+        found = prediction.get_field("semantic").unpack()
+        confusion = SemanticConfusion(len(names))
+        confusion.add(truth, found)
+        figures = confusion.figures()
+        outcome = f"{figures['pACC']:.1%} of the pixels right, mIoU {figures['mIoU']:.2f}"
+    image = fit_width(np.asarray(image), *WIDTHS)
+    drawn = [image if classes is None else draw_semantic(image, classes, names, font) for classes in (truth, found)]
+    return side_by_side(*drawn), f"image {dataset.image_id(index)}: {outcome}"
 
 
 def draw_panoptic_pair(dataset, found, index: int, font=None) -> tuple[np.ndarray, str]:
@@ -219,7 +249,8 @@ def main() -> None:
         pasting = mask_pasting(config)
         check_predictions(dataset, predictions)
         score, title = args.score, f"{DatasetCatalog.name(entry)}: ground truth (left) and predictions (right)"
-        if not any(each is not None and each.has_field("panoptic") for each in predictions):
+        has_panoptic = any(each is not None and each.has_field("panoptic") for each in predictions)
+        if not has_panoptic and not is_semantic(dataset):
             why = "chosen by --score"
             if score is None:
                 score, why = choose_score(dataset, predictions)

@@ -45,7 +45,9 @@ def main():
     logger.info("Testing the weights of %s", weights or "a random initialisation")
     checkpoint = checkpointer.load(weights, use_latest=False)
     trained_on = {kind: checkpoint.get(kind, given) for kind, given in names[first].items()}
-    check_label_names(trained_on, names, train_source=weights if "class_names" in checkpoint else f"test set '{first}'")
+    check_label_names(
+        trained_on, names, train_source=weights if trained_on.keys() & checkpoint.keys() else f"test set '{first}'"
+    )
 
     outcome = run_test(cfg, model, loaders)
     launch.leave_processes()

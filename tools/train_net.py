@@ -50,7 +50,8 @@ def train(cfg, test_loaders, logger):
     check_annotations(cfg, train_loader.dataset)
     check_label_names(names, {name: label_names(loader.dataset) for name, loader in test_loaders.items()})
     cfg.freeze()
-    logger.info("Training on %d pictures with the classes %s", len(train_loader.dataset), describe_classes(class_names))
+    shown = describe_classes(class_names or names["semantic_names"])
+    logger.info("Training on %d images with the classes %s", len(train_loader.dataset), shown)
     if cfg.OUTPUT_DIR:
         config_path = os.path.join(cfg.OUTPUT_DIR, "config.yml")
         logger.info("Saving config into: %s", config_path)

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from maskrcnn_benchmark.visual.drawing import INK, PAPER
+from maskrcnn_benchmark.visual.fonts import font_for
 
 CELL = 40
 FONT_SIZE = 13
@@ -33,7 +34,7 @@ def draw_confusion(matrix: np.ndarray, names: Sequence[str]) -> np.ndarray:
     kept = np.flatnonzero(matrix.sum(axis=0) + matrix.sum(axis=1))
     matrix, names = matrix[np.ix_(kept, kept)], [names[k] for k in kept]
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    font = ImageFont.load_default(FONT_SIZE)
+    font = font_for(names, FONT_SIZE)
     names = [_cut(name, font) for name in names]
     margin = int(max([font.getlength(name) for name in names], default=0)) + 16
     side = CELL * len(names)

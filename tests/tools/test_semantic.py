@@ -39,6 +39,7 @@ def as_segmentor(project):
         "BACKBONE": {**body["BACKBONE"], "CONV_BODY": "V-27", "OUTPUT_STRIDE": 16},
         "VOVNET": {**body["VOVNET"], "OUT_CHANNELS": 32},
         "DEEPLAB": {"CHANNELS": 32, "NORM": "GN", "RATES": [1, 2, 3], "DECODER": True},
+        "GROUP_NORM": {"NUM_GROUPS": 16},
         "SEM_SEG_HEAD": {"NUM_CLASSES": -1},
     }
     project.config["DATASETS"] = {
