@@ -69,7 +69,7 @@ def semantic_results(project, folder):
     return json.loads((project.folder / folder / "inference/test/semantic_results.json").read_text())
 
 
-def test_training_ends_with_a_test_that_test_net_repeats(trained):
+def test_training_ends_with_a_test_that_two_processes_repeat(trained):
     project, printed = trained
     assert "with the classes (ground, bright, dark)" in printed
     assert "train: 12 images, 3 semantic classes" in printed
@@ -80,7 +80,7 @@ def test_training_ends_with_a_test_that_test_net_repeats(trained):
     assert (folder / "confusion.png").is_file() and (folder / "predictions.pth").is_file()
     checkpoint = torch.load(project.folder / "out/model_final.pth", weights_only=True)
     assert checkpoint["semantic_names"] == CLASSES
-    run(project, "test_net.py", "--ckpt", "out/model_final.pth", "OUTPUT_DIR", "other")
+    run(project, "test_net.py", "--ckpt", "out/model_final.pth", "OUTPUT_DIR", "other", launcher=TORCHRUN)
     assert semantic_results(project, "other") == results
 
 
@@ -103,10 +103,9 @@ def test_a_resumed_training_ends_bit_identical(trained):
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_two_processes_train_and_test_as_one(trained):
+def test_two_processes_train_as_one(trained):
     project, printed = trained
-    both = {"out": printed, "two": run(project, "train_net.py", "OUTPUT_DIR", "two", launcher=TORCHRUN)}
-    losses = [float(re.findall(r"iter: 4  loss: [\d.]+ \(([\d.]+)\)", text)[0]) for text in both.values()]
-    assert losses[0] == pytest.approx(losses[1], abs=2e-4)  # as printed
-    one, two = (semantic_results(project, name)["results"]["semantic"] for name in both)
-    assert one == pytest.approx(two, abs=0.01)  # rounding decides pixels whose classes are close
+    both = printed, run(project, "train_net.py", "--skip-test", "OUTPUT_DIR", "two", launcher=TORCHRUN)
+    losses = [float(re.findall(r"iter: 4  loss: [\d.]+ \(([\d.]+)\)", text)[0]) for text in both]
+    # crops differ in their labelled pixels, so a mean of the processes' means would be another number
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
