@@ -13,9 +13,8 @@ from PIL import Image, ImageDraw
 
 from maskrcnn_benchmark.utils.atomic_write import atomic_write
 from maskrcnn_benchmark.visual.fonts import font_for
+from maskrcnn_benchmark.visual.palette import contrast_ratio, label_colors
 
-# Multipliers of maskrcnn-benchmark's demo, for blue, green and red.
-PALETTE = (2**25 - 1, 2**15 - 1, 2**21 - 1)
 INK = (20, 20, 20)
 PAPER = (255, 255, 255)
 
@@ -24,12 +23,6 @@ MASK_OPACITY = 0.45
 SEGMENT_OPACITY = 0.6
 # Part of the image that tags may cover before they are shortened.
 CROWDED = 0.2
-
-
-def label_colors(labels) -> np.ndarray:
-    """Colours (N, 3) uint8 RGB of labels (N,), the ones of maskrcnn-benchmark's demo."""
-    blue_green_red = np.asarray(labels, dtype=np.int64)[:, None] * np.array(PALETTE) % 255
-    return blue_green_red[:, ::-1].astype(np.uint8)
 
 
 def draw_boxes(
@@ -197,9 +190,8 @@ def _draw_tag(draw, text, box, color, font, size, taken) -> tuple[float, float, 
 
 
 def _contrast(color) -> tuple[int, int, int]:
-    """Dark for light colours and light for dark ones, by ITU-R BT.601 luma."""
-    luma = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
-    return INK if luma > 110 else PAPER
+    """Return the ink that is easier to read on the colour: dark or light."""
+    return max((INK, PAPER), key=lambda ink: contrast_ratio(color, ink))
 
 
 def overlap(a, b) -> float:

@@ -25,11 +25,6 @@ def _boxes(boxes, size, labels=None, scores=None):
     return boxlist
 
 
-def test_colours_are_the_forks():
-    # label * (2^25 - 1, 2^15 - 1, 2^21 - 1) mod 255 is blue, green, red
-    assert label_colors([1, 2, 80]).tolist() == [[31, 127, 1], [62, 254, 2], [185, 215, 80]]
-
-
 def test_drawing_changes_a_copy_on_the_box_only():
     image = np.full((120, 160, 3), 200, np.uint8)
     drawn = draw_boxes(image, _boxes([[40, 50, 99, 99]], (160, 120)))
