@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from maskrcnn_benchmark.data.datasets.index_maps import MAP_ENDINGS
 from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
+from maskrcnn_benchmark.utils.text_file import did_you_mean, read_text
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
@@ -138,13 +139,7 @@ def _hint(maps: FileIndex) -> str:
 
 
 def _listed_pairs(split_file: str, images: FileIndex, maps: FileIndex, report: DatasetReport) -> list[tuple[str, str]]:
-    try:
-        with open(split_file, encoding="utf-8-sig") as file:
-            lines = [line.strip() for line in file]
-    except FileNotFoundError:
-        raise FileNotFoundError(f"list file {split_file} does not exist") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"list file {split_file} is not text: {error}") from error
+    lines = [line.strip() for line in _text_of(split_file, "list file").splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     if not lines:
         raise ValueError(f"list file {split_file} names no image")
@@ -183,6 +178,13 @@ def _listed_pairs(split_file: str, images: FileIndex, maps: FileIndex, report: D
     return pairs
 
 
+def _text_of(path: str, kind: str) -> str:
+    try:
+        return read_text(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{kind} {path} does not exist.{did_you_mean(path)}") from None
+
+
 _NUMBERED = re.compile(r"(\d+)\s*[:,;\s]\s*(\S.*)")
 
 
@@ -195,15 +197,9 @@ def read_class_names(path: str) -> tuple[list[str], list[int] | None]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: there are no names in it.
+        ValueError: there are no names in it, or it is no text; see `read_text`.
     """
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            text = file.read()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"file of class names {path} does not exist") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"file of class names {path} is not text: {error}") from error
+    text = _text_of(path, "file of class names")
     names, values = _names_in_json(text, path) if path.lower().endswith(".json") else _names_in_lines(text)
     if not names:
         raise ValueError(f"file of class names {path} names no class")
