@@ -19,12 +19,11 @@ import torch
 from maskrcnn_benchmark.checkpoint.checkpointer import DetectronCheckpointer
 from maskrcnn_benchmark.engine import launch
 from maskrcnn_benchmark.engine.inference import compute_on_dataset
-from maskrcnn_benchmark.engine.testing import make_test_loaders
+from maskrcnn_benchmark.engine.testing import make_evaluation_options, make_test_loaders
 from maskrcnn_benchmark.evaluation.coco import coco_evaluation
 from maskrcnn_benchmark.evaluation.matching import count_matches
 from maskrcnn_benchmark.fast.for_inference import for_inference
 from maskrcnn_benchmark.modeling.detector import build_detection_model
-from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
 
 # name: dtype, 3x3 convolutions by Winograd's filtering; the first is what the others are compared with
 WAYS = {
@@ -43,7 +42,7 @@ def detect(cfg, model, loader, dtype, winograd):
     found = [found[index] for index in range(len(dataset))]
     iou_types = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
     with contextlib.redirect_stdout(io.StringIO()):
-        results, _ = coco_evaluation(dataset, found, None, iou_types=iou_types, mask_pasting=mask_pasting(cfg))
+        results, _ = coco_evaluation(dataset, found, None, iou_types=iou_types, options=make_evaluation_options(cfg))
     return found, results.results
 
 

@@ -27,7 +27,7 @@ from maskrcnn_benchmark.evaluation.matching import balancing_score, count_matche
 from maskrcnn_benchmark.evaluation.panoptic_quality import PanopticQuality
 from maskrcnn_benchmark.evaluation.semantic import SemanticConfusion
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
-from maskrcnn_benchmark.structures.paste_masks import paste_masks
+from maskrcnn_benchmark.structures.paste_masks import DEFAULT_PASTING, MaskPasting, paste_masks
 from maskrcnn_benchmark.visual.drawing import (
     draw_boxes,
     draw_masks,
@@ -45,7 +45,9 @@ WIDTHS = (200, 400)
 FALLBACK_SCORE = 0.3
 
 
-def draw_pair(dataset, predictions, index: int, score: float, pasting: dict, font=None) -> tuple[np.ndarray, str]:
+def draw_pair(
+    dataset, predictions, index: int, score: float, pasting: MaskPasting, font=None
+) -> tuple[np.ndarray, str]:
     """Draw one image of the sheet, and say its caption."""
     if predictions[index] is not None and predictions[index].has_field("panoptic"):
         return draw_panoptic_pair(dataset, predictions[index].get_field("panoptic"), index, font)
@@ -120,7 +122,7 @@ def _draw(image: np.ndarray, boxes, class_names, pasting, font) -> np.ndarray:
     if boxes.has_field("masks"):
         image = draw_masks(image, boxes.get_field("masks").convert("mask").instances.masks, boxes.get_field("labels"))
     elif boxes.has_field("mask"):
-        pasted = paste_masks(boxes.get_field("mask"), boxes.bbox, (width, height), **pasting)
+        pasted = paste_masks(boxes.get_field("mask"), boxes.bbox, (width, height), pasting=pasting)
         image = draw_masks(image, pasted, boxes.get_field("labels"))
     return draw_boxes(fit_width(image, *WIDTHS), boxes, class_names, font=font)
 
@@ -164,7 +166,7 @@ def draw_predictions(
     score: float,
     seed: int,
     columns: int = 2,
-    pasting: dict | None = None,
+    pasting: MaskPasting = DEFAULT_PASTING,
     title: str | None = None,
     font: str | None = None,
 ) -> np.ndarray:
@@ -175,7 +177,7 @@ def draw_predictions(
         predictions: list of BoxList by dataset index.
         count: how many images to draw; which ones is decided by seed.
         score: detections below it are left out.
-        pasting: padding and aligned of structures.paste_masks; None is maskrcnn-benchmark's way.
+        pasting: how masks are pasted.
         title: above all images.
         font: font file; None takes one that has the letters of the class names.
 
@@ -188,7 +190,7 @@ def draw_predictions(
     images, captions = [], []
     progress = ProgressBar(len(chosen), unit="image")
     for index in chosen:
-        image, caption = draw_pair(dataset, predictions, index, score, pasting or {}, font)
+        image, caption = draw_pair(dataset, predictions, index, score, pasting, font)
         images.append(image)
         captions.append(caption)
         progress.advance()

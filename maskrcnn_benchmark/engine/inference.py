@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Sequence
 
 import torch
 
 from maskrcnn_benchmark.engine import stopping
 from maskrcnn_benchmark.engine.bbox_aug import takes_bbox_aug
 from maskrcnn_benchmark.engine.progress import ProgressBar
-from maskrcnn_benchmark.evaluation import evaluate, save_predictions
+from maskrcnn_benchmark.evaluation import EvaluationOptions, evaluate, save_predictions
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.utils.comm import gather, get_world_size, is_main_process, synchronize
 from maskrcnn_benchmark.utils.timer import Timer, get_time_str
@@ -33,9 +32,7 @@ def inference(
     output_folder: str | None = None,
     *,
     dtype: torch.dtype = torch.float32,
-    mask_pasting: dict | None = None,
-    semantic_options: dict | None = None,
-    keypoint_sigmas: Sequence[float] | None = None,
+    options: EvaluationOptions | None = None,
 ):
     """Predicts a data set with all processes together and evaluates it on rank 0.
 
@@ -45,9 +42,7 @@ def inference(
         box_only, iou_types, expected_results, expected_results_sigma_tol: for the evaluation.
         output_folder: existing folder for predictions.pth and the evaluation's files; None or "" writes nothing.
         dtype: of mixed precision (torch.amp).
-        mask_pasting: how the evaluation puts masks into pictures, see coco_evaluation.
-        semantic_options: boundary_iou and write_maps of semantic_evaluation.
-        keypoint_sigmas: of the evaluation of keypoints, see coco_evaluation.
+        options: of the evaluation; box_only and iou_types take the place of its own.
 
     Returns:
         What `evaluation.evaluate` returns on rank 0, None on the others.
@@ -81,9 +76,7 @@ def inference(
         iou_types=iou_types,
         expected_results=expected_results,
         expected_results_sigma_tol=expected_results_sigma_tol,
-        **({} if mask_pasting is None else {"mask_pasting": mask_pasting}),
-        **(semantic_options or {}),
-        **({"keypoint_sigmas": keypoint_sigmas} if keypoint_sigmas else {}),
+        options=options,
     )
 
 

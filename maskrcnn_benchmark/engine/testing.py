@@ -13,6 +13,7 @@ from maskrcnn_benchmark.engine import process
 from maskrcnn_benchmark.engine.bbox_aug import BBoxAug, make_bbox_aug
 from maskrcnn_benchmark.engine.inference import inference
 from maskrcnn_benchmark.engine.semantic_views import make_semantic_views
+from maskrcnn_benchmark.evaluation import EvaluationOptions
 from maskrcnn_benchmark.fast.compiled import compile_dense_part
 from maskrcnn_benchmark.fast.for_inference import for_inference
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
@@ -127,9 +128,7 @@ def _test_on(name, loader, cfg, model, dtype, check_expected: bool, outcome: Tes
         expected_results_sigma_tol=cfg.TEST.EXPECTED_RESULTS_SIGMA_TOL,
         output_folder=output_folder,
         dtype=dtype,
-        mask_pasting=mask_pasting(cfg) if cfg.MODEL.MASK_ON else None,
-        semantic_options=_semantic_options(cfg),
-        keypoint_sigmas=cfg.DATASETS.KEYPOINT_SIGMAS if cfg.MODEL.KEYPOINT_ON else None,
+        options=make_evaluation_options(cfg),
     )
     if results is not None:  # rank 0
         for task, metrics in results.results.items():
@@ -138,7 +137,10 @@ def _test_on(name, loader, cfg, model, dtype, check_expected: bool, outcome: Tes
     synchronize()
 
 
-def _semantic_options(cfg) -> dict | None:
-    if cfg.MODEL.META_ARCHITECTURE != "SemanticSegmentor":
-        return None
-    return {"boundary_iou": cfg.TEST.SEMANTIC.BOUNDARY_IOU, "write_maps": cfg.TEST.SEMANTIC.WRITE_MAPS}
+def make_evaluation_options(cfg) -> EvaluationOptions:
+    return EvaluationOptions(
+        mask_pasting=mask_pasting(cfg),
+        keypoint_sigmas=cfg.DATASETS.KEYPOINT_SIGMAS or None,
+        boundary_iou=cfg.TEST.SEMANTIC.BOUNDARY_IOU,
+        write_maps=cfg.TEST.SEMANTIC.WRITE_MAPS,
+    )

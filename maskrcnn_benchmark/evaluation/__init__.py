@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from maskrcnn_benchmark.data.datasets import (
     AbstractDataset,
@@ -19,6 +20,7 @@ from maskrcnn_benchmark.evaluation.coco_results import (
     check_expected_results,
     compare_with_expected,
 )
+from maskrcnn_benchmark.evaluation.options import EvaluationOptions
 from maskrcnn_benchmark.evaluation.panoptic import panoptic_evaluation
 from maskrcnn_benchmark.evaluation.predictions import load_predictions, numbered, save_predictions
 from maskrcnn_benchmark.evaluation.semantic_evaluation import semantic_evaluation
@@ -26,6 +28,7 @@ from maskrcnn_benchmark.evaluation.voc import VOCResults, voc_evaluation
 
 __all__ = [
     "COCOResults",
+    "EvaluationOptions",
     "Results",
     "VOCResults",
     "check_expected_results",
@@ -47,7 +50,14 @@ EVALUATIONS = (
 
 
 def evaluate(
-    dataset, predictions, output_folder, *, expected_results=(), expected_results_sigma_tol: float = 4, **kwargs
+    dataset,
+    predictions,
+    output_folder,
+    *,
+    options: EvaluationOptions | None = None,
+    expected_results=(),
+    expected_results_sigma_tol: float = 4,
+    **kwargs,
 ) -> Results:
     """Evaluate predictions in the way of the dataset's type, and compare the figures with expected ones.
 
@@ -56,9 +66,7 @@ def evaluate(
         predictions: list of BoxList by dataset index, in the size of the network input.
         output_folder: where result files go; None or "" writes none.
         expected_results, expected_results_sigma_tol: see compare_with_expected; the outcome is logged.
-        **kwargs: box_only, iou_types, for masks mask_pasting, for keypoints keypoint_sigmas, and for semantic maps
-            boundary_iou and write_maps: see evaluation.coco.coco_evaluation, evaluation.panoptic.panoptic_evaluation,
-            evaluation.semantic_evaluation.semantic_evaluation and evaluation.voc.voc_evaluation.
+        **kwargs: fields of EvaluationOptions, in place of those of `options`.
 
     Returns:
         The figures, and in `as_expected` whether they are the expected ones.
@@ -66,7 +74,9 @@ def evaluate(
     Raises:
         NotImplementedError: no evaluation is known for this type.
     """
-    results = _evaluation_of(dataset, predictions)(dataset, predictions, output_folder, **kwargs)
+    options = replace(options or EvaluationOptions(), **kwargs)
+    run = _evaluation_of(dataset, predictions)
+    results = run(dataset, predictions, output_folder, options.box_only, options.iou_types, options=options)
     results.as_expected = check_expected_results(results, expected_results, expected_results_sigma_tol)
     return results
 

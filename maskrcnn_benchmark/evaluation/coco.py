@@ -19,13 +19,14 @@ from maskrcnn_benchmark.evaluation.coco_evaluator import (
     per_class_figures,
     run_evaluator,
 )
-from maskrcnn_benchmark.evaluation.coco_results import COCOResults
+from maskrcnn_benchmark.evaluation.coco_results import COCOResults, check_expected_results
 from maskrcnn_benchmark.evaluation.ground_truth import ground_truth_of, source_of
+from maskrcnn_benchmark.evaluation.options import EvaluationOptions
 from maskrcnn_benchmark.evaluation.predictions import Predictions, numbered
 from maskrcnn_benchmark.evaluation.tables import per_class_table
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.keypoint import keypoint_sigmas_problem
-from maskrcnn_benchmark.structures.paste_masks import paste_rles
+from maskrcnn_benchmark.structures.paste_masks import DEFAULT_PASTING, MaskPasting, paste_rles
 from maskrcnn_benchmark.structures.rle import encode_window
 from maskrcnn_benchmark.utils.atomic_write import atomic_write, write_json
 
@@ -37,9 +38,11 @@ def coco_evaluation(
     predictions: Predictions,
     output_folder: str | None,
     box_only: bool = False,
-    iou_types=("bbox",),
-    mask_pasting: dict | None = None,
-    keypoint_sigmas: Sequence[float] | None = None,
+    iou_types: Sequence[str] = ("bbox",),
+    expected_results=(),
+    expected_results_sigma_tol: float = 4,
+    *,
+    options: EvaluationOptions | None = None,
 ) -> COCOResults:
     """Evaluates detections against the data set's ground truth.
 
@@ -52,8 +55,8 @@ def coco_evaluation(
             box_proposals.pth and box_proposals.json); None or "" writes nothing.
         box_only: the predictions are proposals without classes; their recall is evaluated.
         iou_types: keys of PREPARE; "segm" needs the field "mask", "keypoints" the field "keypoints".
-        mask_pasting: padding and aligned of structures.paste_masks; None is maskrcnn-benchmark's way.
-        keypoint_sigmas: by keypoint, relative to the object's size; None takes COCO's for the 17 of a person.
+        expected_results, expected_results_sigma_tol: for the forks' programs; `evaluate` compares for all evaluations.
+        options: everything else; its box_only and iou_types are not read.
 
     Returns:
         The figures, with the result lists by iou type as `detections`; there are none for box_only.
@@ -62,6 +65,8 @@ def coco_evaluation(
         ValueError: an iou type is unknown, a prediction has a label that the data set has not, or the
             annotation file is no COCO file.
     """
+    options = options or EvaluationOptions()
+    keypoint_sigmas = options.keypoint_sigmas
     unknown = [iou_type for iou_type in iou_types if iou_type not in PREPARE]
     if unknown and not box_only:
         raise ValueError(f"iou_types has {unknown}; COCO evaluation here knows {list(PREPARE)}")
@@ -81,8 +86,8 @@ def coco_evaluation(
     detections = {}
     for iou_type in iou_types:
         logger.info(f"Preparing {iou_type} results")
-        options = mask_pasting or {} if iou_type == "segm" else {}
-        detections[iou_type] = PREPARE[iou_type](predictions, dataset, **options)
+        arguments = (options.mask_pasting,) if iou_type == "segm" else ()
+        detections[iou_type] = PREPARE[iou_type](predictions, dataset, *arguments)
         if output_folder:
             write_json(os.path.join(output_folder, f"{iou_type}.json"), detections[iou_type])
 
@@ -107,6 +112,7 @@ def coco_evaluation(
     }
     _report(results, tables, output_folder, "coco_results", record)
     results.detections = detections
+    results.as_expected = check_expected_results(results, expected_results, expected_results_sigma_tol)
     return results
 
 
@@ -196,7 +202,7 @@ def prepare_for_coco_detection(predictions: Predictions, dataset) -> list[dict]:
 
 
 def prepare_for_coco_segmentation(
-    predictions: Predictions, dataset, padding: int = 1, aligned: bool = False
+    predictions: Predictions, dataset, pasting: MaskPasting = DEFAULT_PASTING
 ) -> list[dict]:
     """Masks (field mask) in COCO's result form: compressed RLE in the size of the original picture.
 
@@ -208,12 +214,12 @@ def prepare_for_coco_segmentation(
     """
     results = []
     for boxlist, entries in _finite_detections(predictions, dataset, ("mask",)):
-        for entry, rle in zip(entries, _run_lengths(boxlist, padding, aligned), strict=True):
+        for entry, rle in zip(entries, _run_lengths(boxlist, pasting), strict=True):
             results.append(entry | {"segmentation": rle})
     return results
 
 
-def _run_lengths(boxlist: BoxList, padding: int, aligned: bool) -> list[dict]:
+def _run_lengths(boxlist: BoxList, pasting: MaskPasting) -> list[dict]:
     """The field "mask" of detections in original pixels as COCO RLE."""
     width, height = boxlist.size
     masks = boxlist.get_field("mask")
@@ -224,7 +230,7 @@ def _run_lengths(boxlist: BoxList, padding: int, aligned: bool) -> list[dict]:
             f"masks of {tuple(masks.shape[-2:])} pixels are neither squares in their boxes nor of the picture's "
             f"{height} x {width} pixels; set MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS to False"
         )
-    return paste_rles(masks, boxlist.convert("xyxy").bbox, boxlist.size, padding=padding, aligned=aligned)
+    return paste_rles(masks, boxlist.convert("xyxy").bbox, boxlist.size, pasting=pasting)
 
 
 def prepare_for_coco_keypoint(predictions: Predictions, dataset) -> list[dict]:

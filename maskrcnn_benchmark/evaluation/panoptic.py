@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
 from maskrcnn_benchmark.evaluation.coco import coco_evaluation
 from maskrcnn_benchmark.evaluation.coco_results import Results
+from maskrcnn_benchmark.evaluation.options import EvaluationOptions
 from maskrcnn_benchmark.evaluation.panoptic_quality import PanopticQuality
 from maskrcnn_benchmark.evaluation.panoptic_results import write_panoptic_results
 from maskrcnn_benchmark.evaluation.predictions import Predictions, numbered
@@ -28,9 +30,8 @@ def panoptic_evaluation(
     predictions: Predictions,
     output_folder: str | None,
     box_only: bool = False,
-    iou_types=("bbox",),
-    mask_pasting: dict | None = None,
-    keypoint_sigmas=None,
+    iou_types: Sequence[str] = ("bbox",),
+    options: EvaluationOptions | None = None,
 ) -> Results:
     """Evaluates segments, and what else the predictions have, against the data set.
 
@@ -42,7 +43,7 @@ def panoptic_evaluation(
         output_folder: gets panoptic.json, the pictures of segments in panoptic/, and panoptic_results.json; None or ""
             writes nothing.
         box_only: not known here; ignored.
-        iou_types, mask_pasting, keypoint_sigmas: for coco_evaluation, where the data set has an instances file.
+        iou_types, options: for coco_evaluation, where the dataset has an instances file.
 
     Returns:
         Results of the tasks "panoptic" (PQ, SQ, RQ, and the same with _th for things and _st for stuff), "semantic"
@@ -68,14 +69,7 @@ def panoptic_evaluation(
         results.results["semantic"] = confusion.figures()
         per_class["semantic"] = _semantic_rows(confusion, dataset.semantic_names)
     if dataset.ann_file and not box_only:
-        instances = coco_evaluation(
-            dataset,
-            predictions,
-            output_folder,
-            iou_types=iou_types,
-            mask_pasting=mask_pasting,
-            keypoint_sigmas=keypoint_sigmas,
-        )
+        instances = coco_evaluation(dataset, predictions, output_folder, iou_types=iou_types, options=options)
         results.results.update(instances.results)
         results.detections = instances.detections
     _report(results, per_class, output_folder, dataset)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import io
 import logging
 import os
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
 from maskrcnn_benchmark.evaluation.boundary_iou import BoundaryIoU
 from maskrcnn_benchmark.evaluation.coco_results import NOT_COMPUTED, Results
+from maskrcnn_benchmark.evaluation.options import EvaluationOptions
 from maskrcnn_benchmark.evaluation.predictions import Predictions, numbered
 from maskrcnn_benchmark.evaluation.semantic import SemanticConfusion
 from maskrcnn_benchmark.evaluation.tables import class_table
@@ -30,10 +32,8 @@ def semantic_evaluation(
     predictions: Predictions,
     output_folder: str | None,
     box_only: bool = False,
-    iou_types=(),
-    *,
-    boundary_iou: bool = False,
-    write_maps: bool = True,
+    iou_types: Sequence[str] = (),
+    options: EvaluationOptions | None = None,
 ) -> Results:
     """Evaluate semantic maps against the dataset.
 
@@ -43,19 +43,19 @@ def semantic_evaluation(
             image. All labelled pixels of an image without one are missed.
         output_folder: gets semantic_results.json, confusion.png and maps/; None or "" writes nothing.
         box_only, iou_types: ignored.
-        boundary_iou: measure it, too.
-        write_maps: write maps/NAME.png, see `write_map`.
+        options: of which boundary_iou and write_maps are read.
 
     Returns:
         Results of the task "semantic". "mIoU" is VoVNet-DeepLabV3's: the mean over all K classes, of which those that
         occur nowhere have 0. "mIoU_present" is the mean over the classes of the ground truth; see SemanticConfusion for
-        fwIoU, mACC and pACC. With boundary_iou, "boundary_mIoU" is a mean over the classes of the ground truth.
+        fwIoU, mACC and pACC. With options.boundary_iou, "boundary_mIoU" is a mean over the classes of the ground truth.
 
     Raises:
         ValueError: predictions have no semantic map, or one of another size or with unknown classes.
     """
+    options = options or EvaluationOptions()
     names = list(dataset.semantic_names)
-    confusion, boundaries = SemanticConfusion(len(names)), BoundaryIoU(len(names)) if boundary_iou else None
+    confusion, boundaries = SemanticConfusion(len(names)), BoundaryIoU(len(names)) if options.boundary_iou else None
     by_index = dict(numbered(predictions))
     missing = len(dataset) - len(by_index)
     if missing:
@@ -66,7 +66,7 @@ def semantic_evaluation(
         confusion.add(truth, found)
         if boundaries is not None:
             boundaries.add(truth, found)
-        if output_folder and write_maps and found is not None:
+        if output_folder and options.write_maps and found is not None:
             write_map(found, map_path(output_folder, dataset, index), getattr(dataset, "values", None))
 
     results = Results({"semantic": _figures(confusion, boundaries)})

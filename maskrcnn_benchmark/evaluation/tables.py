@@ -28,9 +28,7 @@ def _table(task: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> s
     blocks = 1 if len(rows) <= ROWS_OF_ONE_COLUMN else FOLDED_COLUMNS
     height = max(1, -(-len(rows) // blocks))
     folded = [_aligned(header, rows[k * height : (k + 1) * height]) for k in range(blocks)]
-    lines = [
-        "   |   ".join(block[line] for block in folded if line < len(block)) for line in range(len(folded[0]))
-    ]
+    lines = ["   |   ".join(block[line] for block in folded if line < len(block)) for line in range(len(folded[0]))]
     return "\n".join([f"{task}, per class:", *lines])
 
 

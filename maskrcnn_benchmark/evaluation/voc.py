@@ -10,11 +10,13 @@ import logging
 import math
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from maskrcnn_benchmark.evaluation.coco_results import NOT_COMPUTED, Results
+from maskrcnn_benchmark.evaluation.options import EvaluationOptions
 from maskrcnn_benchmark.evaluation.predictions import Predictions, numbered
 from maskrcnn_benchmark.structures.bounding_box import TO_REMOVE, BoxList
 from maskrcnn_benchmark.structures.boxlist_ops import boxlist_iou
@@ -61,9 +63,8 @@ def voc_evaluation(
     predictions: Predictions,
     output_folder: str | None,
     box_only: bool = False,
-    iou_types=("bbox",),
-    mask_pasting: dict | None = None,
-    keypoint_sigmas=None,
+    iou_types: Sequence[str] = ("bbox",),
+    options: EvaluationOptions | None = None,
 ) -> VOCResults:
     """Evaluates detections against the data set's ground truth.
 
@@ -72,7 +73,7 @@ def voc_evaluation(
         predictions: by data set index, in the size of the network input. Pictures without one count as pictures in
             which nothing was found.
         output_folder: gets result.txt and voc_results.json; None or "" writes nothing.
-        box_only, iou_types, mask_pasting, keypoint_sigmas: ignored; VOC evaluates detections only.
+        box_only, iou_types, options: ignored; VOC evaluates detections only.
 
     Returns:
         Results of the task "voc", its metrics "mAP" (11 points, VOC 2007) and "mAP_area" (VOC 2010 and later).

@@ -156,7 +156,7 @@ class Subject:
             (found,) = self.model(images, **self._output_sizes(picture))
             found = found.to("cpu").resize(picture.size)
             if found.has_field("mask") and found.get_field("mask").shape[-1] == found.get_field("mask").shape[-2]:
-                paste_rles(found.get_field("mask"), found.convert("xyxy").bbox, found.size, **self.pasting)
+                paste_rles(found.get_field("mask"), found.convert("xyxy").bbox, found.size, pasting=self.pasting)
         return len(found)
 
     def training_step(self, pictures: int):

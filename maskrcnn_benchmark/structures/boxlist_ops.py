@@ -9,9 +9,7 @@ from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.boxes import box_iou
 
 
-def boxlist_nms(
-    boxlist: BoxList, nms_thresh: float, max_proposals: int = -1, score_field: str = "scores"
-) -> BoxList:
+def boxlist_nms(boxlist: BoxList, nms_thresh: float, max_proposals: int = -1, score_field: str = "scores") -> BoxList:
     """Non-maximum suppression at IoU > nms_thresh; boxes keep their order and the caller's mode.
 
     nms_thresh <= 0 returns the list untouched. max_proposals > 0 keeps the first so many of what is

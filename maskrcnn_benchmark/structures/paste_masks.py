@@ -16,6 +16,7 @@ A box with a corner that is not finite covers nothing; with `aligned`, neither d
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -27,8 +28,24 @@ from maskrcnn_benchmark.structures.rle import MAX_PIXELS, encode_window
 FARTHEST = 2.0**30  # corners beyond it are taken for it
 
 
+@dataclass(frozen=True)
+class MaskPasting:
+    """How a mask is placed in the image, see the top of this file. The default is maskrcnn-benchmark's way.
+
+    Args:
+        padding: border of zeros around the mask, in its pixels; not used with `aligned`.
+        aligned: sample the mask at pixel centers, as detectron2 does.
+    """
+
+    padding: int = 1
+    aligned: bool = False
+
+
+DEFAULT_PASTING = MaskPasting()
+
+
 def paste_rles(
-    masks: Tensor, boxes: Tensor, image_size, threshold: float = 0.5, padding: int = 1, aligned: bool = False
+    masks: Tensor, boxes: Tensor, image_size, threshold: float = 0.5, pasting: MaskPasting = DEFAULT_PASTING
 ) -> list[dict]:
     """COCO's compressed run lengths of every mask in the picture, without the picture in between.
 
@@ -37,7 +54,7 @@ def paste_rles(
         boxes: (N, 4) xyxy in pixels of the picture.
         image_size: (width, height), together below 2**31 pixels.
         threshold: at least 0.
-        padding, aligned: see above.
+        pasting: where the mask lies.
 
     Returns:
         N times {"size": [height, width], "counts": str}. The work is done on the CPU, wherever the masks are.
@@ -49,11 +66,13 @@ def paste_rles(
     width, height = (int(side) for side in image_size)
     if not threshold >= 0:
         raise ValueError(f"threshold is {threshold}; run lengths are of masks of 0 and 1: wanted at least 0")
-    if padding < 0 or width < 1 or height < 1 or width * height >= MAX_PIXELS:
-        raise ValueError(f"run lengths of {width} x {height} pixels with a padding of {padding} are not possible")
+    if pasting.padding < 0 or width < 1 or height < 1 or width * height >= MAX_PIXELS:
+        raise ValueError(
+            f"run lengths of {width} x {height} pixels with a padding of {pasting.padding} are not possible"
+        )
     masks, boxes = masks.detach().cpu(), boxes.detach().cpu()
     op = torch.ops.maskrcnn_benchmark.paste_masks_rle if library.kernels_for(masks.device) else paste_rle_twin
-    text, ends = op(masks, boxes, height, width, float(threshold), padding, aligned)
+    text, ends = op(masks, boxes, height, width, float(threshold), pasting.padding, pasting.aligned)
     data, ends = text.numpy().tobytes(), [0, *ends.tolist()]
     return [
         {"size": [height, width], "counts": data[begin:end].decode("ascii")}
@@ -62,19 +81,19 @@ def paste_rles(
 
 
 def paste_masks(
-    masks: Tensor, boxes: Tensor, image_size, threshold: float = 0.5, padding: int = 1, aligned: bool = False
+    masks: Tensor, boxes: Tensor, image_size, threshold: float = 0.5, pasting: MaskPasting = DEFAULT_PASTING
 ) -> Tensor:
     """Pictures (N, H, W) uint8 with one mask each; arguments as in `paste_windows`."""
     width, height = (int(side) for side in image_size)
     pictures = torch.zeros((len(masks), height, width), dtype=torch.uint8, device=masks.device)
-    windows = paste_windows(masks, boxes, image_size, threshold, padding, aligned)
+    windows = paste_windows(masks, boxes, image_size, threshold, pasting)
     for picture, (window, left, top) in zip(pictures, windows, strict=True):
         picture[top : top + window.shape[0], left : left + window.shape[1]] = window
     return pictures
 
 
 def paste_windows(
-    masks: Tensor, boxes: Tensor, image_size, threshold: float = 0.5, padding: int = 1, aligned: bool = False
+    masks: Tensor, boxes: Tensor, image_size, threshold: float = 0.5, pasting: MaskPasting = DEFAULT_PASTING
 ) -> Iterator[tuple[Tensor, int, int]]:
     """The part of the picture that each mask covers, one after the other: (window (h, w) uint8, left, top).
 
@@ -85,7 +104,7 @@ def paste_windows(
         boxes: (N, 4) xyxy in pixels of the picture.
         image_size: (width, height).
         threshold: below 0 no decision is made, and a pixel is the probability times 255.
-        padding, aligned: see above.
+        pasting: where the mask lies.
 
     Raises:
         ValueError: masks and boxes do not fit together.
@@ -93,12 +112,12 @@ def paste_windows(
     masks = _squares(masks, boxes)
     width, height = (int(side) for side in image_size)
     side = masks.shape[-1]
-    border = 1 if aligned else padding
+    border = 1 if pasting.aligned else pasting.padding
     padded = F.pad(masks.float(), (border,) * 4)
     corners = boxes.float().clamp(-FARTHEST, FARTHEST)
-    if not aligned:
-        corners = _expand(corners, (side + 2 * padding) / side)
-    axis = _sample if aligned else _stretch
+    if not pasting.aligned:
+        corners = _expand(corners, (side + 2 * pasting.padding) / side)
+    axis = _sample if pasting.aligned else _stretch
     for mask, (x1, y1, x2, y2), is_box in zip(padded, corners, boxes.isfinite().all(dim=1).tolist(), strict=True):
         if not is_box:
             yield mask.new_zeros((0, 0), dtype=torch.uint8), 0, 0
@@ -109,7 +128,7 @@ def paste_windows(
         if threshold < 0:
             pixels = pixels * 255
         else:
-            pixels = pixels >= threshold if aligned else pixels > threshold
+            pixels = pixels >= threshold if pasting.aligned else pixels > threshold
         yield pixels.to(torch.uint8), left, top
 
 
@@ -117,7 +136,8 @@ def paste_rle_twin(
     masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float, padding: int, aligned: bool
 ) -> tuple[Tensor, Tensor]:
     """The compiled op: texts one after the other (B,) uint8, and where each ends (N,) int64."""
-    windows = paste_windows(masks, boxes, (width, height), threshold, padding, aligned)
+    pasting = MaskPasting(padding, aligned)
+    windows = paste_windows(masks, boxes, (width, height), threshold, pasting)
     rles = [encode_window(window.numpy(), left, top, height, width) for window, left, top in windows]
     texts = [rle["counts"].encode() for rle in rles]
     ends = torch.tensor([len(text) for text in texts], dtype=torch.int64).cumsum(0)

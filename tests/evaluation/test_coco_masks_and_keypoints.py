@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from maskrcnn_benchmark.data.datasets import COCODataset
+from maskrcnn_benchmark.evaluation import EvaluationOptions
 from maskrcnn_benchmark.evaluation.coco import (
     coco_evaluation,
     prepare_for_coco_keypoint,
@@ -19,7 +20,7 @@ from maskrcnn_benchmark.evaluation.coco import (
 from maskrcnn_benchmark.evaluation.coco_evaluator import EVALUATORS, run_evaluator
 from maskrcnn_benchmark.evaluation.ground_truth import ground_truth_of
 from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
-from maskrcnn_benchmark.structures.paste_masks import paste_masks
+from maskrcnn_benchmark.structures.paste_masks import MaskPasting, paste_masks
 from maskrcnn_benchmark.structures.rle import decode_counts, encode_window, parse_counts
 
 # pycocotools' own arrays do not know NumPy 2's copy argument yet
@@ -215,11 +216,11 @@ def test_masks_are_pasted_as_asked(coco_dataset, boxlist):
     dataset = coco_dataset({1: (100, 80)}, [], {5: "thing"})
     found = boxlist((100, 80), [((10.4, 10.4, 30.4, 30.4), 1, 0.9)])
     found.add_field("mask", torch.full((1, 1, 28, 28), 0.9))
-    for padding, aligned in ((1, False), (0, False), (0, True)):
-        wanted = paste_masks(found.get_field("mask"), found.bbox, (100, 80), padding=padding, aligned=aligned)
-        (entry,) = prepare_for_coco_segmentation([found], dataset, padding=padding, aligned=aligned)
+    for pasting in (MaskPasting(), MaskPasting(padding=0), MaskPasting(aligned=True)):
+        wanted = paste_masks(found.get_field("mask"), found.bbox, (100, 80), pasting=pasting)
+        (entry,) = prepare_for_coco_segmentation([found], dataset, pasting)
         assert np.array_equal(decoded(entry), wanted[0].numpy())
         _, lists = coco_evaluation(
-            dataset, [found], None, iou_types=("segm",), mask_pasting={"padding": padding, "aligned": aligned}
+            dataset, [found], None, iou_types=("segm",), options=EvaluationOptions(mask_pasting=pasting)
         )
         assert lists["segm"] == [entry]

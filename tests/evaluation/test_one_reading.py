@@ -84,4 +84,4 @@ def test_repeated_voc_objects_count_once(tmp_path):
         image_dir=tmp_path / "JPEGImages", annotation_dir=tmp_path / "Annotations", class_names=["cat"], name="zoo"
     )
     assert len(dataset.get_groundtruth(0)) == 1 and dataset.report.count("repeated objects") == 1
-    assert evaluate(dataset, perfect(dataset), None, mask_pasting={})["map_area"] == pytest.approx(1)
+    assert evaluate(dataset, perfect(dataset), None)["map_area"] == pytest.approx(1)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -267,7 +268,7 @@ def test_pasted_masks_equal_the_originals(mmdet_units):
     case = mmdet_units["mask_paste"]
     probabilities = torch.tensor(case["logits_4x4"]).sigmoid().expand(3, 1, 4, 4)
     height, width = case["ori_hw"]
-    masker = Masker(**mask_pasting(config()))
+    masker = Masker(**asdict(mask_pasting(config())))
     (found,) = masker([probabilities], [BoxList(case["boxes"], (width, height))])
     assert found[:, 0].tolist() == case["masks"]
     rescaled = case["rescaled_case"]

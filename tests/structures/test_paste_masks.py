@@ -7,7 +7,13 @@ from naive_paste import pasted_probability
 from ops_helpers import needs_kernels
 from torch.nn import functional as F
 
-from maskrcnn_benchmark.structures.paste_masks import paste_masks, paste_rle_twin, paste_rles, paste_windows
+from maskrcnn_benchmark.structures.paste_masks import (
+    MaskPasting,
+    paste_masks,
+    paste_rle_twin,
+    paste_rles,
+    paste_windows,
+)
 from maskrcnn_benchmark.structures.rle import decode_counts, encode_window, parse_counts
 
 
@@ -87,8 +93,8 @@ def test_run_lengths_are_those_of_the_pasted_picture(rng_seed, aligned, side, th
     noise[10, 0, 0] = float("nan")
     noise[11:14] = 1
     for masks in (noise, blobs):
-        rles = paste_rles(masks, boxes, size, threshold, aligned=aligned)
-        pictures = paste_masks(masks, boxes, size, threshold, aligned=aligned)
+        rles = paste_rles(masks, boxes, size, threshold, pasting=MaskPasting(aligned=aligned))
+        pictures = paste_masks(masks, boxes, size, threshold, pasting=MaskPasting(aligned=aligned))
         assert 0 < pictures.sum() < pictures.numel()
         for rle, picture in zip(rles, pictures, strict=True):
             assert rle["size"] == [64, 97] and (decoded(rle) == picture.numpy()).all()
@@ -100,8 +106,8 @@ def test_run_lengths_are_those_of_the_pasted_picture(rng_seed, aligned, side, th
 @pytest.mark.parametrize("padding", [0, 2])
 def test_padding_is_taken_into_the_run_lengths(rng_seed, padding):
     masks, boxes = torch.rand(20, 1, 14, 14), boxes_around((60, 40), 20)
-    pictures = paste_masks(masks, boxes, (60, 40), padding=padding)
-    rles = paste_rles(masks, boxes, (60, 40), padding=padding)
+    pictures = paste_masks(masks, boxes, (60, 40), pasting=MaskPasting(padding))
+    rles = paste_rles(masks, boxes, (60, 40), pasting=MaskPasting(padding))
     assert all((decoded(rle) == picture.numpy()).all() for rle, picture in zip(rles, pictures, strict=True))
     assert not torch.equal(pictures, paste_masks(masks, boxes, (60, 40)))
 
@@ -111,7 +117,7 @@ def test_whole_pixel_boxes_are_resized_as_interpolate_does(rng_seed):
     corners = torch.randint(0, 300, (30, 2)).float()
     boxes = torch.cat((corners, corners + torch.randint(0, 300, (30, 2))), dim=1)
     for mask, (x1, y1, x2, y2), picture in zip(
-        masks, boxes.int().tolist(), paste_masks(masks, boxes, (700, 700), padding=0), strict=True
+        masks, boxes.int().tolist(), paste_masks(masks, boxes, (700, 700), pasting=MaskPasting(padding=0)), strict=True
     ):
         sides = (y2 - y1 + 1, x2 - x1 + 1)
         resized = F.interpolate(mask[None, None], sides, mode="bilinear", align_corners=False)[0, 0]
@@ -123,8 +129,8 @@ def test_whole_pixel_boxes_are_resized_as_interpolate_does(rng_seed):
 def test_aligned_masks_are_sampled_as_grid_sample_does(rng_seed):
     width, height = 90, 70
     masks, boxes = torch.rand(40, 28, 28), boxes_around((width, height))
-    pasted = paste_masks(masks, boxes, (width, height), aligned=True)
-    heat = paste_masks(masks, boxes, (width, height), threshold=-1, aligned=True)
+    pasted = paste_masks(masks, boxes, (width, height), pasting=MaskPasting(aligned=True))
+    heat = paste_masks(masks, boxes, (width, height), threshold=-1, pasting=MaskPasting(aligned=True))
     for mask, (x1, y1, x2, y2), picture, values in zip(masks, boxes, pasted, heat, strict=True):
         if not (x2 > x1 and y2 > y1 and x2 < 1e6):
             assert picture.sum() == 0 or x2 > 1e6
@@ -141,7 +147,7 @@ def test_aligned_masks_are_sampled_as_grid_sample_does(rng_seed):
 def test_a_value_at_the_threshold_counts_only_when_aligned():
     masks, boxes = torch.full((1, 28, 28), 0.5), torch.tensor([[-40.0, -40, 139, 119]])
     assert decoded(paste_rles(masks, boxes, (100, 80))[0]).sum() == 0
-    assert decoded(paste_rles(masks, boxes, (100, 80), aligned=True)[0]).all()
+    assert decoded(paste_rles(masks, boxes, (100, 80), pasting=MaskPasting(aligned=True))[0]).all()
 
 
 def test_masks_of_any_dtype_and_stride_give_run_lengths(rng_seed):
@@ -155,7 +161,10 @@ def test_masks_of_any_dtype_and_stride_give_run_lengths(rng_seed):
 
 def test_no_masks_make_no_run_lengths():
     for aligned in (False, True):
-        assert paste_rles(torch.zeros(0, 1, 28, 28), torch.zeros(0, 4), (100, 80), aligned=aligned) == []
+        assert (
+            paste_rles(torch.zeros(0, 1, 28, 28), torch.zeros(0, 4), (100, 80), pasting=MaskPasting(aligned=aligned))
+            == []
+        )
     text, ends = paste_rle_twin(torch.zeros(0, 28, 28), torch.zeros(0, 4), 80, 100, 0.5, 1, False)
     assert text.shape == ends.shape == (0,) and text.dtype == torch.uint8
 
@@ -165,7 +174,7 @@ def test_no_masks_make_no_run_lengths():
     [
         ({"threshold": -1}, "-1"),
         ({"threshold": float("nan")}, "nan"),
-        ({"padding": -1}, "padding of -1"),
+        ({"pasting": MaskPasting(padding=-1)}, "padding of -1"),
         ({"image_size": (0, 5)}, "0 x 5"),
         ({"image_size": (1 << 20, 1 << 20)}, "1048576"),
         ({"boxes": torch.zeros(3, 4)}, r"\(3, 4\)"),

@@ -14,6 +14,7 @@ from maskrcnn_benchmark.modeling.semantic.maps import classes_in_size, upsample
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import to_image_list
 from maskrcnn_benchmark.structures.packed_map import PackedMap
+from maskrcnn_benchmark.structures.paste_masks import MaskPasting
 
 
 class PanopticFPN(nn.Module):
@@ -24,7 +25,7 @@ class PanopticFPN(nn.Module):
         rpn, roi_heads: as in GeneralizedRCNN; the ROI heads predict masks, in their boxes.
         sem_seg_head: FPN maps -> logits (N, C, H', W').
         merge_rules: thresholds of the merge.
-        mask_pasting: padding and aligned of structures.paste_masks.
+        mask_pasting: how the masks of instances are pasted.
         semantic_loss_weight: factor of the semantic loss.
         instance_loss_weight: factor of the losses of the ROI heads.
         size_divisible: pictures that come without an ImageList are padded to a multiple of this.
@@ -49,7 +50,7 @@ class PanopticFPN(nn.Module):
         roi_heads: nn.Module,
         sem_seg_head: nn.Module,
         merge_rules: MergeRules,
-        mask_pasting: dict,
+        mask_pasting: MaskPasting,
         semantic_loss_weight: float = 1.0,
         instance_loss_weight: float = 1.0,
         size_divisible: int = 0,
@@ -90,7 +91,7 @@ class PanopticFPN(nn.Module):
     def _with_maps(self, detections: BoxList, classes: Tensor) -> BoxList:
         height, width = classes.shape
         instances = detections.resize((width, height)).to("cpu")
-        panoptic = merge_segments(instances, classes, self.merge_rules, **self.mask_pasting)
+        panoptic = merge_segments(instances, classes, self.merge_rules, self.mask_pasting)
         result = detections.copy_with_fields(detections.fields())
         result.add_field("panoptic", panoptic)
         result.add_field("semantic", PackedMap(classes))

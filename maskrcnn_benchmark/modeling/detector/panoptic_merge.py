@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.panoptic_map import VOID, PanopticMap
-from maskrcnn_benchmark.structures.paste_masks import paste_windows
+from maskrcnn_benchmark.structures.paste_masks import DEFAULT_PASTING, MaskPasting, paste_windows
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class MergeRules:
 
 
 def merge_segments(
-    detections: BoxList, classes: Tensor, rules: MergeRules, padding: int = 1, aligned: bool = False
+    detections: BoxList, classes: Tensor, rules: MergeRules, pasting: MaskPasting = DEFAULT_PASTING
 ) -> PanopticMap:
     """Instances take their pixels, the surest first; stuff takes what is left.
 
@@ -40,12 +40,12 @@ def merge_segments(
         detections: with the fields "scores", "labels" and "mask" (D, 1, M, M) probabilities in their boxes; on the CPU,
             in pixels of the output.
         classes: (H, W) uint8, 0 for things and semantic classes of stuff, on the CPU.
-        padding, aligned: how masks are pasted, see structures.paste_masks.
+        pasting: how masks are pasted.
     """
     chosen = detections.get_field("scores").argsort(descending=True, stable=True)
     detections = detections[chosen[detections.get_field("scores")[chosen] >= rules.score]].convert("xyxy")
     masks = detections.get_field("mask").float()
-    windows = paste_windows(masks, detections.bbox, detections.size, padding=padding, aligned=aligned)
+    windows = paste_windows(masks, detections.bbox, detections.size, pasting=pasting)
     instances = (
         ({"label": label, "is_thing": True, "score": score}, window.numpy() != 0, left, top)
         for label, score, (window, left, top) in zip(

@@ -1,6 +1,7 @@
 """Models of the detectron2 convention against the numbers of detectron2 with VoVNetV2."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import fill_d2
@@ -141,7 +142,7 @@ def test_detections_in_the_original_pictures_equal_the_originals(golden, detecti
         if not found.has_field("mask"):
             continue
         found = found[torch.tensor(places).argsort()]
-        (pasted,) = Masker(0.5, **mask_pasting(golden.cfg))([found.get_field("mask")], found)
+        (pasted,) = Masker(0.5, **asdict(mask_pasting(golden.cfg)))([found.get_field("mask")], found)
         areas = pasted.flatten(start_dim=1).sum(dim=1).tolist()
         # a probability within rounding of the threshold moves a pixel
         assert all(abs(a - b) <= 1 + 0.001 * b for a, b in zip(areas, recorded["mask_areas"], strict=True))

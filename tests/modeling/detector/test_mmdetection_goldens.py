@@ -1,6 +1,7 @@
 """Models of the mmdetection convention against the numbers of mmdetection with VoVNetV2."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import fill_d2
@@ -141,7 +142,7 @@ def check_detections(golden, found, i, tag):
         found = found[torch.tensor(order[found_places]).argsort()]
         recorded = golden.golden["test"][i][f"detections_{tag}"]
         check_tensor(found.get_field("mask")[:, 0], recorded["mask_prob_of_label"], "masks")
-        (pasted,) = Masker(threshold=0.5, **mask_pasting(golden.cfg))([found.get_field("mask")], [found])
+        (pasted,) = Masker(0.5, **asdict(mask_pasting(golden.cfg)))([found.get_field("mask")], [found])
         width, height = found.size
         packed = golden.arrays[f"det{i}_{tag}_masks_first8_packed"]
         bits = np.unpackbits(packed, axis=1)[:, : width * height].reshape(-1, height, width)

@@ -22,6 +22,7 @@ from maskrcnn_benchmark.modeling.roi_heads.mask_head.loss import (
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.roi_mask_predictors import make_roi_mask_predictor
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.targets import PROJECTIONS, sample_masks_in_boxes
 from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.paste_masks import MaskPasting
 from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
 
 SIZE = (100, 80)
@@ -161,8 +162,8 @@ def test_convention_chooses_targets_pasting_and_fresh_weights(name, fresh):
     convention = CONVENTIONS[name]
     assert make_roi_mask_loss_evaluator(cfg).project is PROJECTIONS[convention.mask_projection]
     masker = make_roi_mask_post_processor(cfg).masker
-    assert {"padding": masker.padding, "aligned": masker.aligned} == mask_pasting(cfg)
-    assert masker.aligned == convention.mask_aligned and masker.padding == convention.mask_padding
+    assert masker.pasting == mask_pasting(cfg)
+    assert masker.pasting == MaskPasting(convention.mask_padding, convention.mask_aligned)
     predictor = make_roi_mask_predictor(cfg, 64)
     assert predictor.mask_fcn_logits.weight.std().item() == pytest.approx(fresh, rel=0.05)
 

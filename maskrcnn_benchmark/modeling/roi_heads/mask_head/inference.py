@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.structures.bounding_box import BoxList
-from maskrcnn_benchmark.structures.paste_masks import paste_masks
+from maskrcnn_benchmark.structures.paste_masks import MaskPasting, paste_masks
 
 
 class MaskPostProcessor(nn.Module):
@@ -63,8 +63,7 @@ class Masker:
 
     def __init__(self, threshold=0.5, padding=1, aligned=False):
         self.threshold = threshold
-        self.padding = padding
-        self.aligned = aligned
+        self.pasting = MaskPasting(padding, aligned)
 
     def __call__(self, masks, boxes) -> list[Tensor]:
         boxes = [boxes] if isinstance(boxes, BoxList) else boxes
@@ -77,16 +76,18 @@ class Masker:
         if len(masks) != len(boxes):
             raise ValueError(f"Masker got {len(masks)} masks for {len(boxes)} boxes; wanted one a box")
         corners = boxes.convert("xyxy").bbox
-        return paste_masks(masks, corners, boxes.size, self.threshold, self.padding, self.aligned)[:, None]
+        return paste_masks(masks, corners, boxes.size, self.threshold, self.pasting)[:, None]
 
 
-def mask_pasting(cfg) -> dict:
-    """How the config's convention pastes masks: the keyword arguments padding and aligned of structures.paste_masks."""
+def mask_pasting(cfg) -> MaskPasting:
+    """Return how the config's convention pastes masks."""
     convention = get_convention(cfg.MODEL.CONVENTION)
-    return {"padding": convention.mask_padding, "aligned": convention.mask_aligned}
+    return MaskPasting(convention.mask_padding, convention.mask_aligned)
 
 
 def make_roi_mask_post_processor(cfg) -> MaskPostProcessor:
     node = cfg.MODEL.ROI_MASK_HEAD
-    masker = Masker(node.POSTPROCESS_MASKS_THRESHOLD, **mask_pasting(cfg)) if node.POSTPROCESS_MASKS else None
-    return MaskPostProcessor(masker)
+    if not node.POSTPROCESS_MASKS:
+        return MaskPostProcessor()
+    pasting = mask_pasting(cfg)
+    return MaskPostProcessor(Masker(node.POSTPROCESS_MASKS_THRESHOLD, pasting.padding, pasting.aligned))
