@@ -258,7 +258,8 @@ _C.INPUT.HUE = 0.0
 _C.INPUT.HORIZONTAL_FLIP_PROB_TRAIN = 0.5
 _C.INPUT.VERTICAL_FLIP_PROB_TRAIN = 0.0
 # Keypoints that change places in a mirrored image (new): pairs of names or of numbers from 0, [] for none. None takes
-# those whose names differ by "left" and "right"; training asks for the pairs where the names do not have these words.
+# those whose names differ by "left" and "right". Training asks for the pairs where names speak of sides in another way
+# or are missing, and does not mirror images where no name speaks of sides.
 _C.INPUT.KEYPOINT_FLIP_PAIRS = None
 
 # META_ARCHITECTURE SemanticSegmentor, in place of MIN_SIZE and MAX_SIZE (new). Its images are tested in their own size.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import torch
@@ -32,6 +33,8 @@ from maskrcnn_benchmark.data.transforms import build_transforms
 from maskrcnn_benchmark.data.watched_loader import WatchedLoader
 from maskrcnn_benchmark.data.worker_process import start_worker
 from maskrcnn_benchmark.utils import comm
+
+logger = logging.getLogger(__name__)
 
 # Of an image of COCO's person keypoints, to be trained on; the forks' number.
 COCO_VISIBLE_KEYPOINTS = 10
@@ -148,6 +151,27 @@ def build_dataset(
     return [built[0] if len(built) == 1 else ConcatDataset(built)]
 
 
+def _stop_mirroring(cfg, dataset) -> None:
+    """Leave the images of datasets upright whose keypoints cannot be mirrored, as no name speaks of left or right.
+
+    Names that do speak of sides, and keypoints without names, are an error of `check_annotations`.
+    """
+    if not cfg.MODEL.KEYPOINT_ON or cfg.INPUT.HORIZONTAL_FLIP_PROB_TRAIN == 0:
+        return
+    for part in getattr(dataset, "parts", []):
+        if not isinstance(part, BoxDataset) or part.num_keypoints == 0 or not part.is_without_sides:
+            continue
+        unmirrored = cfg.clone()
+        unmirrored.defrost()
+        unmirrored.INPUT.HORIZONTAL_FLIP_PROB_TRAIN = 0.0
+        part.set_transforms(build_transforms(unmirrored, is_train=True))
+        logger.warning(
+            f"the images of the training set {part.name} are not mirrored: which of the keypoints "
+            f"{', '.join(part.keypoint_names)} change places then is not known. Set INPUT.KEYPOINT_FLIP_PAIRS to the "
+            f"pairs, or to [] where none do; or INPUT.HORIZONTAL_FLIP_PROB_TRAIN to 0."
+        )
+
+
 def _for_entry(reading: Reading, entry) -> Reading:
     """A limit of visible keypoints of -1 is the forks': COCO's own person keypoints need 10 an image, others none."""
     if reading.min_visible_keypoints >= 0:
@@ -194,6 +218,7 @@ def make_data_loader(
         return [_test_loader(cfg, dataset, rank, world_size) for dataset in built]
 
     dataset = built[0]
+    _stop_mirroring(cfg, dataset)
     batch_sampler = TrainingBatchSampler(
         aspect_groups(dataset) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else [0] * len(dataset),
         cfg.SOLVER.IMS_PER_BATCH,

@@ -133,7 +133,7 @@ def _check_keypoints(cfg, source: str, part) -> None:
             f"{source} has {part.num_keypoints} keypoints an object, but MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES is "
             f"{number}. Set it to {part.num_keypoints}."
         )
-    if cfg.INPUT.HORIZONTAL_FLIP_PROB_TRAIN > 0:
+    if cfg.INPUT.HORIZONTAL_FLIP_PROB_TRAIN > 0 and not getattr(part, "is_without_sides", False):
         _require_flip_inds(part, source, "INPUT.HORIZONTAL_FLIP_PROB_TRAIN to 0", names)
     if cfg.INPUT.VERTICAL_FLIP_PROB_TRAIN > 0:
         raise ValueError(

@@ -6,11 +6,16 @@ Shapes: N objects, K keypoints of each.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import torch
 
 from maskrcnn_benchmark.structures.bounding_box import FLIP_LEFT_RIGHT, TO_REMOVE
+
+# Words that stand for left and right in the names of keypoints.
+SIDES = frozenset(("l", "r", "lt", "rt", "lft", "rgt", "lhs", "rhs", "links", "rechts"))
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
 class Keypoints:
@@ -160,6 +165,12 @@ def flip_inds_from_names(names: Sequence[str]) -> tuple[int, ...] | None:
     if not sided or len(set(lower)) < len(lower) or any(other not in partner for other in partner.values()):
         return None
     return tuple(lower.index(partner.get(name, name)) for name in lower)
+
+
+def names_have_sides(names: Sequence[str]) -> bool:
+    """Whether a name speaks of left or right, if only by a letter: "left_eye", "LeftEye", "L_0", "eyeR"."""
+    words = (word.lower() for name in names for word in _WORD.findall(name))
+    return any(word in SIDES or "left" in word or "right" in word for word in words)
 
 
 def flip_inds_from_pairs(pairs: Sequence, count: int, names: Sequence[str] | None = None) -> tuple[int, ...]:

@@ -1,3 +1,5 @@
+import logging
+
 import pytest
 
 from maskrcnn_benchmark.config import cfg as defaults
@@ -207,6 +209,21 @@ def test_a_model_without_keypoints_mirrors_images_of_any_keypoints(loader_cfg, m
     check_annotations(cfg, loader.dataset)
     _, targets, _ = next(iter(loader))
     assert not targets[0].has_field("keypoints")
+
+
+def test_images_are_not_mirrored_where_no_keypoint_name_speaks_of_sides(loader_cfg, make_coco_folder, caplog):
+    folder = make_coco_folder("poses")
+    folder.add_image(1)
+    folder.add_box(1, [5, 6, 20, 20], keypoints=[6, 10, 2, 7, 10, 2, 8, 10, 2, 20, 10, 2])
+    folder.categories[0]["keypoints"] = ["k0", "k1", "k2", "k3"]
+    cfg = loader_cfg([folder.write()], (), *POSE, "INPUT.HORIZONTAL_FLIP_PROB_TRAIN", 1.0)
+    with caplog.at_level(logging.WARNING):
+        loader = make_data_loader(cfg)
+    assert "k0, k1, k2, k3 change places" in caplog.text and "INPUT.KEYPOINT_FLIP_PAIRS" in caplog.text
+    check_annotations(cfg, loader.dataset)
+    _, targets, _ = next(iter(loader))
+    x = targets[0].get_field("keypoints").keypoints[0, :, 0]
+    assert x[0] < x[1] < x[2] < x[3] and x[3] < targets[0].size[0] / 2
 
 
 def test_pairs_of_a_config_mirror_keypoints_and_wrong_ones_name_the_key(loader_cfg, make_coco_folder):

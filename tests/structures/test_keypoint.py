@@ -16,6 +16,7 @@ from maskrcnn_benchmark.structures.keypoint import (
     keypoint_sigmas_problem,
     keypoints_to_heat_map,
     kp_connections,
+    names_have_sides,
 )
 
 
@@ -161,6 +162,15 @@ def test_places_in_a_mirrored_object_come_from_pairs():
 def test_pairs_that_do_not_fit_are_named(pairs, message):
     with pytest.raises(ValueError, match=message):
         flip_inds_from_pairs(pairs, 2, ["a", "b"])
+
+
+@pytest.mark.parametrize("name", ["left_eye", "RightEar", "L_0", "eyeR", "r", "l-hip", "lft.knee", "leftear"])
+def test_names_that_speak_of_sides(name):
+    assert names_have_sides(["nose", name])
+
+
+def test_names_that_do_not_speak_of_sides():
+    assert not names_have_sides(["nose", "k0", "p_11", "tail", "Rear", "lower", ""])
 
 
 def test_sigmas_fit_the_number_of_keypoints():

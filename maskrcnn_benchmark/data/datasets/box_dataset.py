@@ -27,6 +27,7 @@ from maskrcnn_benchmark.structures.keypoint import (
     PersonKeypoints,
     flip_inds_from_names,
     flip_inds_from_pairs,
+    names_have_sides,
 )
 
 logger = logging.getLogger(__name__)
@@ -295,6 +296,19 @@ class BoxDataset(Dataset):
     def keypoint_flip_inds(self) -> tuple[int, ...] | None:
         """The keypoint that takes each one's place in a mirrored image; None where that is not known."""
         return self._keypoint_flip_inds
+
+    @property
+    def is_without_sides(self) -> bool:
+        """Keypoints have names, none of which speaks of left or right, and no pairs are given."""
+        return (
+            bool(self._keypoint_names)
+            and self.keypoint_flip_inds is None
+            and not names_have_sides(self._keypoint_names)
+        )
+
+    def set_transforms(self, transforms) -> None:
+        """Use other transforms from the next item on."""
+        self._transforms = transforms
 
     @property
     def keypoint_names(self) -> list[str] | None:
