@@ -1,4 +1,4 @@
-"""Writes a copy of a training checkpoint without what only the training needs: NAME.pth -> NAME_wo_solver_states.pth.
+"""Write a copy of a training checkpoint without what only the training needs: NAME.pth -> NAME_wo_solver_states.pth.
 
     python tools/remove_solver_states.py output/model_final.pth
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from maskrcnn_benchmark.checkpoint.checkpointer import write_checkpoint
+from maskrcnn_benchmark.checkpoint.files import MARK, marked, write_checkpoint
 from maskrcnn_benchmark.checkpoint.safe_unpickle import load_pickled
 from maskrcnn_benchmark.engine import script
 
@@ -27,7 +27,7 @@ SOLVER_ENTRIES = (
 
 
 def remove_solver_states(path: str) -> str:
-    """Writes the copy and returns its path.
+    """Write the copy and return its path.
 
     Raises:
         FileNotFoundError, ValueError: the file can't be read, or has no such entries.
@@ -42,7 +42,8 @@ def remove_solver_states(path: str) -> str:
         raise ValueError(f"{path} holds no solver states (its entries: {', '.join(map(str, checkpoint))})")
     stem, extension = os.path.splitext(path)
     stripped = f"{stem}_wo_solver_states{extension}"
-    write_checkpoint(stripped, {name: value for name, value in checkpoint.items() if name not in removed})
+    kept = {name: value for name, value in checkpoint.items() if name not in removed}
+    write_checkpoint(stripped, marked(kept) if MARK in checkpoint else kept)
     return stripped
 
 

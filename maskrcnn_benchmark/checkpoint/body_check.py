@@ -1,4 +1,4 @@
-"""Whether a checkpoint has the weights of a detector's backbone: without them everything runs, and is wrong."""
+"""Check that a checkpoint has the weights that the model needs: without them everything runs, and is wrong."""
 
 from __future__ import annotations
 
@@ -15,29 +15,46 @@ def _shapes_of(keys, shapes) -> str:
     return named(f"{key} {shapes[key]}" for key in keys)
 
 
-def check_body(report: LoadReport) -> None:
-    """Refuses a file that does not fill `backbone.body` of the model, or that has more of a body than the model.
+# A body alone, as build_backbone(NAME) makes it; behind "body." with an FPN.
+_BODY_NAMES = re.compile(r"^(body\.)?(stem\.|(stage|layer)\d+\.|features\.\d)")
 
-    All weights of the body have to be there. Running statistics may be missing altogether (Caffe2 folded them into the
-    affine weights), not in part. Heads may be missing: they are trained anew. Weights of the file that would belong
-    inside the body but have no place there tell of another architecture (V-57's file has all of V-39's names).
+
+def _prefix_of_body(model_keys) -> str | None:
+    """What stands before the names of the model's body; None if it has none."""
+    keys = list(model_keys)
+    if any(key.startswith("backbone.body.") for key in keys):
+        return "backbone.body."
+    if keys and all(_BODY_NAMES.search(key) or key.startswith("fpn.") for key in keys):
+        return "body." if any(key.startswith("body.") for key in keys) else ""
+    return None
+
+
+def check_body(report: LoadReport) -> None:
+    """Refuse a file that does not fill the body of the model, or that has more of a body than the model.
+
+    The body is `backbone.body` of a detector, or the model itself if it is a body with or without an FPN. All its
+    weights have to be there. Running statistics may be missing altogether (Caffe2 folded them into the affine weights),
+    not in part. Heads may be missing: they are trained anew. Weights of the file that would belong inside the body but
+    have no place there come from another architecture (V-57's file has all of V-39's names). Of other models at least
+    one tensor has to be in the file.
 
     Raises:
         ValueError: what is missing or too much, how the names differ, and what to do.
     """
-    prefix = "backbone.body."
-    body = [key for key in report.model_shapes if key.startswith(prefix)]
-    if not body:
-        if not report.matched:
+    prefix = _prefix_of_body(report.model_shapes)
+    if prefix is None:
+        if report.model_shapes and not (report.matched or report.mismatched):
             _refuse(report, list(report.model_shapes), "no tensor of the model was found in the file")
         return
+    body = [key for key in report.model_shapes if key.startswith(prefix) and not key.startswith("fpn.")]
 
     file_has_statistics = any(_RUNNING.search(key) for key in report.file_shapes)
     needed = [key for key in body if not _OPTIONAL.search(key) and (file_has_statistics or not _RUNNING.search(key))]
     absent = [key for key in needed if key not in report.matched]
     if absent:
         other_shape = [describe(m) for m in report.mismatched if m.model_key in absent]
-        reason = f"{len(needed) - len(absent)} of the {len(needed)} tensors of backbone.body were found in the file"
+        where = prefix.rstrip(".") or "the body"
+        reason = f"{len(needed) - len(absent)} of the {len(needed)} tensors of {where} were found in the file"
         if other_shape:
             reason += f"; of another shape: {named(other_shape)}"
         _refuse(report, absent, reason)
@@ -45,7 +62,8 @@ def check_body(report: LoadReport) -> None:
     parts = {key[len(prefix) :].split(".")[0] for key in body}
     surplus = []
     for key in report.unused:
-        inside = report.names.get(key, key).rpartition(prefix)[2]
+        name = report.names.get(key, key)
+        inside = name.rpartition(prefix)[2] if prefix else re.sub(r"^(backbone\.)?body\.", "", name)
         # Caffe2's convolutions have biases of 0, which are no part of the network.
         has_weights = len(report.file_shapes[key]) >= (1 if file_has_statistics else 2)
         if has_weights and inside.split(".")[0] in parts:
@@ -58,13 +76,43 @@ def check_body(report: LoadReport) -> None:
         )
 
 
+def check_some(report: LoadReport) -> None:
+    """Refuse a file that holds nothing for the model, or that does not fill a model that is a body; see check_body."""
+    if _prefix_of_body(report.model_shapes) != "backbone.body.":
+        check_body(report)
+    elif not (report.matched or report.mismatched):
+        _refuse(report, list(report.model_shapes), "no tensor of the model was found in the file")
+
+
+def check_complete(report: LoadReport, counters_too: bool) -> None:
+    """Refuse a file that lacks a tensor of the model, whichever: it would go on with initial values.
+
+    Args:
+        counters_too: num_batches_tracked counts, which early files of the forks lack.
+
+    Raises:
+        ValueError: the names of what is missing.
+    """
+    missing = [key for key in report.missing if counters_too or not key.endswith(".num_batches_tracked")]
+    if not missing:
+        return
+    spare = f" It holds, without a place in the model, {named(report.unused)}." if report.unused else ""
+    raise ValueError(
+        f"The file lacks {len(missing)} tensors of the model: {_shapes_of(missing, report.model_shapes)}.{spare} "
+        "Either the config is not the one that it was trained with, or the file is damaged: take another checkpoint of "
+        "the training. To train from whatever fits, give it as MODEL.WEIGHT to tools/train_net.py, with a new "
+        "OUTPUT_DIR."
+    )
+
+
 def _refuse(report: LoadReport, absent: list[str], reason: str) -> None:
+    has_body = _prefix_of_body(report.model_shapes) is not None
     candidates = [key for key in report.unused if len(report.file_shapes[key]) >= 2] or list(report.file_shapes)
     raise ValueError(
-        f"The file does not fit the backbone: {reason}.\n"
+        f"The file does not fit {'the backbone' if has_body else 'the model'}: {reason}.\n"
         f"  not found:    {_shapes_of(absent, report.model_shapes)}\n"
         f"  file's names: {_shapes_of(candidates, report.file_shapes)}\n"
         "A file's name has to be the end of the model's name. Compare MODEL.BACKBONE.CONV_BODY and the norm keys with "
         "those the file was made with; if only the names differ, rename them. To load whatever fits, use "
-        "maskrcnn_benchmark.checkpoint.checkpointer.Checkpointer."
+        "maskrcnn_benchmark.utils.model_serialization.load_state_dict(model, state)."
     )

@@ -1,8 +1,9 @@
-"""Finding, for every tensor of a model, the tensor of a checkpoint that belongs to it.
+"""Find, for every tensor of a model, the tensor of a checkpoint that belongs to it.
 
 The forks' rule: a file key belongs to a model key that ends with it, and the longest such file key wins. So a backbone
 trained alone ("layer1.0.conv1.weight") loads into a detector ("backbone.body.layer1.0.conv1.weight"), and into two
-places if two model keys end with it. Before, names of other programs become ours (checkpoint_translation).
+places if two model keys end with it. Before, the prefixes of wrappers are removed (wrappers), and names of other
+programs become ours (translation).
 """
 
 from __future__ import annotations
@@ -15,10 +16,15 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from .load_report import LoadReport, Mismatch, class_count_hint, describe, named
-from .translation import WITHOUT_USE, Translation, to_ours
+from .detector_kind import other_detector
+from .load_report import LoadReport, Mismatch, class_count_hint, describe, named, shortened
+from .translation import WITHOUT_USE, Translation, is_plain, to_ours
+from .wrappers import find_prefix, strip_common_wrappers, strip_prefix, without_inserted
 
 logger = logging.getLogger("maskrcnn_benchmark.utils.model_serialization")
+
+_MOST_TENSORS = 20_000
+_LONGEST_NAME = 1000
 
 
 def strip_prefix_if_present(state_dict: Mapping, prefix: str) -> Mapping:
@@ -29,20 +35,29 @@ def strip_prefix_if_present(state_dict: Mapping, prefix: str) -> Mapping:
 
 
 def tensors_of(state_dict: Mapping) -> dict[str, torch.Tensor]:
-    """The tensors and number arrays among the entries, arrays as tensors, without a "module." before every name.
+    """Return the tensors and number arrays among the entries, arrays as tensors, without the prefixes of wrappers.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are none, or more than any model has.
     """
-    state_dict = strip_prefix_if_present(state_dict, "module.")
+    if len(state_dict) > _MOST_TENSORS:
+        raise ValueError(
+            f"the checkpoint holds {len(state_dict):,} entries where the model should be, at most "
+            f"{_MOST_TENSORS:,} are read"
+        )
+    state_dict = strip_common_wrappers(state_dict)
     tensors = {}
     for key, value in state_dict.items():
         if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
             value = torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), subok=False))
         if isinstance(value, torch.Tensor) and isinstance(key, str):
+            if len(key) > _LONGEST_NAME:
+                raise ValueError(
+                    f"the checkpoint holds a tensor with a name of {len(key):,} characters: {shortened(key)}"
+                )
             tensors[key] = value
     if not tensors:
-        entries = named(map(str, state_dict)) or "nothing"
+        entries = named(map(str, list(state_dict)[:20])) or "nothing"
         raise ValueError(f"the checkpoint holds no tensors where the model should be, but {entries}")
     return tensors
 
@@ -63,8 +78,17 @@ def _plain_name(key: str, model_state: Mapping[str, object]) -> str | None:
 
 
 def match_state_dicts(model_state: Mapping[str, torch.Tensor], file_state: Mapping[str, torch.Tensor]) -> LoadReport:
-    """Pairs the tensors of a model and of a file; changes neither."""
+    """Pair the tensors of a model and of a file; neither is changed."""
     return _match(model_state, to_ours(file_state, model_state), file_state)
+
+
+def _without_prefix(model_state, file_state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The file's tensors without a prefix such as Lightning's or a project's own, if the model needs it removed."""
+    prefix = find_prefix(model_state, file_state, lambda state: set(match_state_dicts(model_state, state).matched))
+    if not prefix:
+        return file_state
+    logger.info("The file's names are read without %r", shortened(prefix))
+    return {new: file_state[old] for old, new in strip_prefix(file_state, prefix).items()}
 
 
 def _match(model_state, translation: Translation, file_state) -> LoadReport:
@@ -113,8 +137,8 @@ def _match(model_state, translation: Translation, file_state) -> LoadReport:
 
 
 def align_and_update_state_dicts(model_state_dict: dict, loaded_state_dict: Mapping) -> LoadReport:
-    """Replaces the entries of `model_state_dict` by those of the file that belong to them and have their shape."""
-    file_state = tensors_of(loaded_state_dict)
+    """Replace the entries of `model_state_dict` by those of the file that belong to them and have their shape."""
+    file_state = _without_prefix(model_state_dict, tensors_of(loaded_state_dict))
     translation = to_ours(file_state, model_state_dict)
     report = _match(model_state_dict, translation, file_state)
     key_width = max(map(len, report.matched), default=0)
@@ -126,7 +150,7 @@ def align_and_update_state_dicts(model_state_dict: dict, loaded_state_dict: Mapp
 
 
 def _check_values(key: str, tensor: torch.Tensor) -> None:
-    if tensor.layout is torch.strided and not (tensor.is_meta or tensor.is_quantized or tensor.is_complex()):
+    if is_plain(tensor) and not tensor.is_meta:
         return
     what = "without values (meta)" if tensor.is_meta else f"{tensor.layout} of {tensor.dtype}"
     raise ValueError(f"the tensor {key} of the file is {what}; wanted dense real numbers. Convert it before saving.")
@@ -135,7 +159,7 @@ def _check_values(key: str, tensor: torch.Tensor) -> None:
 def load_state_dict(
     model: torch.nn.Module, loaded_state_dict: Mapping, *, check=None, skip_mismatched_outside: str | None = None
 ) -> LoadReport:
-    """Copies what fits of a checkpoint's "model" entry into `model`, and says what did.
+    """Copy what fits of a checkpoint's "model" entry into `model`, and report it.
 
     Args:
         check: called with the LoadReport before anything is copied; may raise.
@@ -146,22 +170,26 @@ def load_state_dict(
         ValueError: a tensor has the name of one of the model but another shape, or is sparse, quantised, complex or
             without values; the model is unchanged.
     """
-    model_state = model.state_dict()
+    wrapped_names = {without_inserted(key): key for key in model.state_dict()}
+    model_state = {without_inserted(key): value for key, value in model.state_dict().items()}
     report = align_and_update_state_dicts(model_state, loaded_state_dict)
     if skip_mismatched_outside is not None:
         head = [m for m in report.mismatched if not m.model_key.startswith(skip_mismatched_outside)]
         report.mismatched = [m for m in report.mismatched if m not in head]
         report.skipped = head
+    other = other_detector(report.names.values(), report.model_shapes)
+    if other and not report.mismatched:
+        logger.warning("%s Only what both have in common is loaded.", other)
     if check is not None:
         check(report)
     if report.mismatched:
         raise ValueError(
             f"{len(report.mismatched)} tensors of the file have another shape than the model's: "
-            f"{named(map(describe, report.mismatched))}. {class_count_hint(report)}".rstrip()
+            f"{named(map(describe, report.mismatched))}. {other or class_count_hint(report)}".rstrip()
         )
     for key, file_key in report.matched.items():
         _check_values(file_key, model_state[key])
-    model.load_state_dict(model_state, strict=True)
-    log = logger.info if report.matched and not report.skipped else logger.warning
+    model.load_state_dict({wrapped_names[key]: value for key, value in model_state.items()}, strict=True)
+    log = logger.info if report.matched and not report.skipped and not other else logger.warning
     log(report.table())
     return report

@@ -1,0 +1,53 @@
+"""Which kind of detector a set of tensor names belongs to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+# What shows the kind, tried in order: pattern of our names, name, keys of the config that build it.
+_KINDS = (
+    (r"^rpn\.head\.(centerness|ctrness)\.", "FCOS", "MODEL.FCOS_ON True and MODEL.RPN_ONLY True"),
+    (r"^rpn\.head\.cls_tower\.", "RetinaNet", "MODEL.RETINANET_ON True and MODEL.RPN_ONLY True"),
+    (r"^roi_heads\.box\.", "R-CNN", "MODEL.FCOS_ON False, MODEL.RETINANET_ON False and MODEL.RPN_ONLY False"),
+    (r"^rpn\.head\.conv\.", "RPN", "MODEL.RPN_ONLY True, with MODEL.FCOS_ON and MODEL.RETINANET_ON False"),
+    (r"^(\w+\.)?aspp\.", "DeepLabV3", "MODEL.META_ARCHITECTURE SemanticSegmentor"),
+)
+
+
+def detector_kind(names: Iterable[str]) -> tuple[str, str] | None:
+    """(kind, keys of the config that build it), or None for a body alone."""
+    names = list(names)
+    for pattern, kind, keys in _KINDS:
+        found = re.compile(pattern)
+        if any(found.search(name) for name in names):
+            if kind == "R-CNN":
+                kind = _rcnn(names)
+            return kind, keys
+    return None
+
+
+def _rcnn(names: list[str]) -> str:
+    text = "\n".join(names)
+    kind = "Faster R-CNN"
+    if re.search(r"^roi_heads\.mask\.", text, re.M):
+        kind = "Mask R-CNN"
+    elif re.search(r"^roi_heads\.keypoint\.", text, re.M):
+        kind = "Keypoint R-CNN"
+    return f"Cascade {kind}" if re.search(r"^roi_heads\.box\.\d+\.", text, re.M) else kind
+
+
+def _family(kind: str) -> str:
+    # an RPN alone has the layers of an R-CNN's RPN
+    return "R-CNN" if kind.endswith("R-CNN") or kind == "RPN" else kind
+
+
+def other_detector(file_names: Iterable[str], model_names: Iterable[str]) -> str:
+    """A sentence if file and model are detectors of different kinds; empty otherwise."""
+    of_file, of_model = detector_kind(file_names), detector_kind(model_names)
+    if not of_file or not of_model or _family(of_file[0]) == _family(of_model[0]):
+        return ""
+    return (
+        f"The file holds a {of_file[0]}, and the config builds a {of_model[0]}: take the config that the file was made "
+        f"with (it sets {of_file[1]}), or a {of_model[0]}'s file."
+    )
