@@ -150,7 +150,8 @@ def _mmdetection_vovnet(step: tuple[str, ...]) -> tuple[Row, ...]:
 # Depthwise steps have a number 2, their norm; others end with number 1.
 MMDETECTION_VOVNET = Dialect(
     "mmdetection-vovnet body",
-    r"model\.OSA_2\.OSA2_1\.layers\.0\.1\.weight(?![\s\S]*\.OSA2_1\.layers\.0\.2\.)",
+    # \A, so that the text is searched once and not from every name on
+    r"\A(?![\s\S]*\.OSA2_1\.layers\.0\.2\.)[\s\S]*?model\.OSA_2\.OSA2_1\.layers\.0\.1\.weight",
     _mmdetection_vovnet(("conv", "norm")),
     ours=_PLAIN_OSA,
 )

@@ -5,7 +5,7 @@ lasts; five bytes copy a string of megabytes. `scan_pickle` runs the program on 
 and numbers stay what they are, everything else becomes a `_Blob` or a `_Call`. It refuses
 
 - nesting deeper than DEEPEST, and objects that contain themselves,
-- objects that written out in full would be much larger than the file,
+- more than MOST_OPERATIONS operations, and objects that written out in full would be much larger than the file,
 - dict keys and set elements that cost much to hash, or that are chosen to collide,
 - lengths and memo numbers beyond the file's size,
 - calls that would fill memory from a number alone, such as bytearray(2**31).
@@ -18,6 +18,9 @@ import struct
 from dataclasses import dataclass
 
 DEEPEST = 100
+# Ten times those of a training checkpoint with ten thousand parameters: about three seconds.
+MOST_OPERATIONS = 3_000_000
+_MOST_NODES = 4_000_000
 _FREE_NODES = 300_000  # what any file may cost, however small
 _NODES_PER_BYTE = 4
 _FREE_BYTES = 1 << 20
@@ -101,7 +104,7 @@ class _Scanner:
         self.marks: list[list] = []
         self.memo: dict[int, object] = {}
         self.persistent_ids: list = []
-        self.nodes_left = _FREE_NODES + _NODES_PER_BYTE * (self.size - start)
+        self.nodes_left = min(_FREE_NODES + _NODES_PER_BYTE * (self.size - start), _MOST_NODES)
         self.bytes_left = _FREE_BYTES + _COPIES_OF_BYTES * (self.size - start)
         self.tuple_keys = 0
 
@@ -235,7 +238,7 @@ class _Scanner:
 
     def run(self) -> Scan:
         actions = _ACTIONS
-        while True:
+        for _ in range(MOST_OPERATIONS):
             if self.at >= self.size:
                 _damaged("the pickle ends without its STOP")
             code = self.data[self.at]
@@ -248,6 +251,7 @@ class _Scanner:
             if action is None:
                 _refuse(f"the operation {bytes([code])!r}, which no checkpoint needs")
             action(self)
+        _refuse(f"more than {MOST_OPERATIONS:,} operations")
 
     def push(self, value) -> None:
         self.stack.append(value)
