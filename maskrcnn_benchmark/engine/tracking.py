@@ -1,0 +1,202 @@
+"""Follow the objects of a video: boxes keep a number from frame to frame.
+
+Each frame's boxes are matched with where a Kalman filter expects the known objects (SORT, Bewley et al., ICIP 2016), in
+two passes (ByteTrack, Zhang et al., ECCV 2022): first those with a high score, then those with a low score, which may
+only continue an object that was seen in the frame before. An object behind another thus keeps its number.
+
+Shapes: N detections of a frame, T tracks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from maskrcnn_benchmark.engine.assignment import best_pairs
+
+# Standard deviations of measurement and of the change of velocity in a frame, as parts of the box's side.
+MEASURED = 0.05
+CHANGED = 0.01
+# Velocity of a new track, parts of the side per frame: unknown.
+NEW_VELOCITY = 0.2
+
+
+class Tracker:
+    """Number the objects of a video.
+
+    Args:
+        high: detections with at least this score start tracks, and are matched first.
+        low: detections with at least this score continue tracks.
+        min_iou: least overlap of a detection and where its object is expected.
+        low_min_iou: the same for low scores.
+        patience: frames that an object may be lost before its number is given up.
+        same_class: a track keeps its class; detections of other classes don't continue it.
+
+    Raises:
+        ValueError: not 0 <= low <= high <= 1, or patience is negative.
+    """
+
+    def __init__(
+        self,
+        high: float = 0.5,
+        low: float = 0.1,
+        min_iou: float = 0.2,
+        low_min_iou: float = 0.5,
+        patience: float = 30,
+        same_class: bool = True,
+    ):
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"Tracker requires 0 <= low <= high <= 1, got low {low} and high {high}")
+        if patience < 0:
+            raise ValueError(f"patience is a number of frames, 0 or more, got {patience}")
+        self.high, self.low, self.patience, self.same_class = high, low, patience, same_class
+        self.min_iou, self.low_min_iou = min_iou, low_min_iou
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all objects, as at the beginning of a video."""
+        self._numbered = 0
+        self._first_frame = True
+        self._ids = np.zeros(0, dtype=np.int64)  # 0: seen once
+        self._labels = np.zeros(0, dtype=np.int64)
+        self._lost = np.zeros(0)  # frames since it was seen
+        self._motion = BoxMotion()
+
+    @property
+    def count(self) -> int:
+        """Number of objects that have been numbered so far."""
+        return self._numbered
+
+    def update(self, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray | None = None, frames: float = 1):
+        """Match the detections of the next frame.
+
+        Args:
+            boxes: (N, 4) x1, y1, x2, y2 in pixels.
+            scores: (N,).
+            labels: (N,); None is one class.
+            frames: that have passed since the last update; more than 1 where frames were dropped.
+
+        Returns:
+            (N,) int64, the number of each detection's object, from 1 on. 0 has none: its score is low, or it is new. An
+            object is numbered when it is seen for the second time; in the first frame at once.
+
+        Raises:
+            ValueError: another shape, or boxes that are not finite.
+        """
+        boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+        scores = np.asarray(scores, dtype=np.float64).reshape(-1)
+        labels = np.zeros(len(boxes), dtype=np.int64) if labels is None else np.asarray(labels).reshape(-1)
+        if not len(boxes) == len(scores) == len(labels):
+            raise ValueError(f"got {len(boxes)} boxes, {len(scores)} scores and {len(labels)} labels")
+        if not np.isfinite(boxes).all():
+            raise ValueError(f"boxes are finite numbers, got {boxes[~np.isfinite(boxes).all(axis=1)][0].tolist()}")
+        self._motion.predict(frames, self._lost > 0)
+        overlaps = iou(self._motion.boxes(), boxes)
+        if self.same_class:
+            overlaps = np.where(self._labels[:, None] == labels, overlaps, 0)
+        track_of = np.full(len(boxes), -1)
+        confirmed = self._ids > 0
+        is_high = scores >= self.high
+        is_low = (scores >= self.low) & ~is_high
+        for tracks, detections, least in (
+            (confirmed, is_high, self.min_iou),
+            (confirmed & (self._lost == 0), is_low, self.low_min_iou),
+            (~confirmed, is_high, self.min_iou),
+        ):
+            rows = np.flatnonzero(tracks & ~np.isin(np.arange(len(tracks)), track_of))
+            columns = np.flatnonzero(detections & (track_of < 0))
+            possible = overlaps[np.ix_(rows, columns)]
+            pairs = best_pairs(np.where(possible >= least, possible, 0))
+            track_of[columns[pairs[:, 1]]] = rows[pairs[:, 0]]
+        return self._advance(boxes, labels, track_of, is_high, frames)
+
+    def _advance(self, boxes, labels, track_of, is_high, frames) -> np.ndarray:
+        """Correct the tracks that were found, number those found again, start new ones, drop those lost for good."""
+        found = np.flatnonzero(track_of >= 0)
+        seen = track_of[found]
+        self._motion.correct(seen, boxes[found])
+        self._labels[seen] = labels[found]
+        self._lost += frames
+        self._lost[seen] = 0
+        self._number(seen[self._ids[seen] == 0])
+        ids = np.zeros(len(boxes), dtype=np.int64)
+        ids[found] = self._ids[seen]
+
+        kept = np.where(self._ids > 0, self._lost <= self.patience, self._lost == 0)
+        new = np.flatnonzero(is_high & (track_of < 0))
+        self._ids = np.concatenate((self._ids[kept], np.zeros(len(new), dtype=np.int64)))
+        self._labels = np.concatenate((self._labels[kept], labels[new]))
+        self._lost = np.concatenate((self._lost[kept], np.zeros(len(new))))
+        self._motion.keep(kept)
+        self._motion.add(boxes[new])
+        if self._first_frame:
+            self._number(np.arange(len(new)))
+            ids[new] = self._ids
+        self._first_frame = False
+        return ids
+
+    def _number(self, tracks: np.ndarray) -> None:
+        self._ids[tracks] = self._numbered + 1 + np.arange(len(tracks))
+        self._numbered += len(tracks)
+
+
+class BoxMotion:
+    """Kalman filters of T boxes: centre x, centre y, width and height, each with a constant velocity of its own."""
+
+    def __init__(self):
+        self.state = np.zeros((0, 4, 2))  # value in pixels, velocity in pixels per frame
+        self.covariance = np.zeros((0, 4, 2, 2))
+
+    def boxes(self) -> np.ndarray:
+        """Return (T, 4) x1, y1, x2, y2, where the boxes are now expected."""
+        centers, sides = self.state[:, :2, 0], self._sides()[:, 2:]
+        return np.concatenate((centers - sides / 2, centers + sides / 2), axis=1)
+
+    def predict(self, frames: float, keep_size: np.ndarray) -> None:
+        """Move on by a number of frames; boxes (T,) in keep_size keep width and height."""
+        self.state[keep_size, 2:, 1] = 0
+        step = np.array(((1, frames), (0, 1)))
+        # a velocity that changes at random, integrated over the frames
+        noise = np.array(((frames**3 / 3, frames**2 / 2), (frames**2 / 2, frames)))
+        self.state = self.state @ step.T
+        self.covariance = step @ self.covariance @ step.T
+        self.covariance += (CHANGED * self._sides())[..., None, None] ** 2 * noise
+
+    def correct(self, tracks: np.ndarray, boxes: np.ndarray) -> None:
+        """Take measured boxes (M, 4) of tracks (M,) into account."""
+        covariance = self.covariance[tracks]
+        noise = (MEASURED * self._sides()[tracks]) ** 2
+        kalman_gain = covariance[..., 0] / (covariance[..., 0, 0] + noise)[..., None]
+        surprise = _measured(boxes) - self.state[tracks, :, 0]
+        self.state[tracks] += kalman_gain * surprise[..., None]
+        self.covariance[tracks] = covariance - kalman_gain[..., None] * covariance[..., :1, :]
+
+    def keep(self, tracks: np.ndarray) -> None:
+        """Drop all boxes but those in (T,) bool."""
+        self.state, self.covariance = self.state[tracks], self.covariance[tracks]
+
+    def add(self, boxes: np.ndarray) -> None:
+        """Start filters of new boxes (M, 4)."""
+        values = _measured(boxes)
+        state = np.stack((values, np.zeros_like(values)), axis=2)
+        covariance = np.zeros((len(boxes), 4, 2, 2))
+        sides = np.maximum(np.tile(values[:, 2:], 2), 1)
+        covariance[..., 0, 0], covariance[..., 1, 1] = (MEASURED * sides) ** 2, (NEW_VELOCITY * sides) ** 2
+        self.state = np.concatenate((self.state, state))
+        self.covariance = np.concatenate((self.covariance, covariance))
+
+    def _sides(self) -> np.ndarray:
+        """(T, 4): width, height, width, height, at least one pixel."""
+        return np.maximum(np.tile(self.state[:, 2:, 0], 2), 1)
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the intersection over union of boxes (T, 4) and (N, 4) as (T, N)."""
+    corners = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    common = (corners[1] - corners[0]).clip(0).prod(axis=2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1) for boxes in (a, b)]
+    return common / np.maximum(areas[0][:, None] + areas[1] - common, np.finfo(np.float64).tiny)
+
+
+def _measured(boxes: np.ndarray) -> np.ndarray:
+    """Corners (M, 4) as centre x, centre y, width, height."""
+    return np.concatenate(((boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]), axis=1)
