@@ -1,6 +1,22 @@
 """Detection and segmentation: maskrcnn-benchmark, FCOS and VoVNet, on today's PyTorch.
 
-Importing this package imports nothing else: start from `config.cfg` and `modeling.detector.build_detection_model`.
+Importing this package imports nothing else: start from `config.cfg` and `modeling.detector.build_detection_model`, or
+with a trained model from `Predictor`, which is imported when it is first used.
 """
 
 __version__ = "0.2.0"
+
+# Name to module, imported at first use.
+_LAZY = {"Prediction": "maskrcnn_benchmark.engine.prediction", "Predictor": "maskrcnn_benchmark.engine.predictor"}
+
+
+def __getattr__(name: str):
+    if name not in _LAZY:
+        raise AttributeError(f"module 'maskrcnn_benchmark' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__():
+    return [*globals(), *_LAZY]

@@ -24,6 +24,7 @@ from maskrcnn_benchmark.checkpoint.checkpointer import DetectronCheckpointer
 from maskrcnn_benchmark.data import (
     check_annotations,
     check_label_names,
+    label_ids,
     label_names,
     make_data_loader,
     resolve_num_classes,
@@ -71,7 +72,8 @@ def train(cfg, test_loaders, logger):
     trained_on = {kind: arguments[kind] for kind in names if kind in arguments}
     resumed = f"the checkpoint in {cfg.OUTPUT_DIR}"
     check_label_names(trained_on, {"DATASETS.TRAIN": names}, train_source=resumed, other="training set")
-    arguments |= {**names, "config": cfg.dump()}
+    # what Predictor.from_checkpoint needs besides the weights
+    arguments |= {**names, **label_ids(train_loader.dataset), "config": cfg.dump()}
     train_loader.batch_sampler.start_iteration = arguments["iteration"]
     # Weights are equal everywhere; from here on every process draws its own numbers.
     seed_everything(cfg.SEED + get_rank())

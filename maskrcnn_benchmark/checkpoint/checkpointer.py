@@ -128,6 +128,14 @@ class Checkpointer:
         self._load_solver(f, checkpoint)
         return checkpoint
 
+    def read(self, f: str | os.PathLike) -> dict:
+        """Return the entries of a file, with the tensors under "model"; nothing is restored.
+
+        Args:
+            f: see `load`.
+        """
+        return dict(self._load_file(f))
+
     def has_checkpoint(self) -> bool:
         """Whether save_dir has a `last_checkpoint`."""
         return bool(self.save_dir) and os.path.exists(os.path.join(self.save_dir, "last_checkpoint"))

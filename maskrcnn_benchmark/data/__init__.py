@@ -6,6 +6,7 @@ from .label_space import (
     check_evaluation,
     check_label_names,
     check_label_spaces,
+    label_ids,
     label_names,
     resolve_num_classes,
 )
@@ -15,6 +16,7 @@ __all__ = [
     "check_evaluation",
     "check_label_names",
     "check_label_spaces",
+    "label_ids",
     "label_names",
     "make_data_loader",
     "resolve_num_classes",

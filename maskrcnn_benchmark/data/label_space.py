@@ -43,6 +43,27 @@ def label_names(dataset) -> dict[str, list[str]]:
     return {kind: list(each) for kind, each in names.items() if each}
 
 
+def label_ids(dataset) -> dict[str, list]:
+    """Return the ids that annotation files use for labels: "category_ids", one a class name, and "semantic_ids".
+
+    Args:
+        dataset: its `parts` share one label space. Joined datasets with different ids have no "category_ids".
+    """
+    first = dataset.parts[0] if hasattr(dataset, "parts") else dataset
+    names = label_names(dataset)
+    ids = {}
+    categories = getattr(dataset, "categories", None)
+    if "class_names" in names and categories:
+        # Pascal VOC's list begins with the background
+        ids["category_ids"] = list(categories)[-len(names["class_names"]) :]
+    if "semantic_names" in names:
+        stuff = getattr(first, "stuff_category_ids", None)
+        numbers = list(categories or ()) if stuff is None else [0, *stuff.values()]
+        if len(numbers) == len(names["semantic_names"]):
+            ids["semantic_ids"] = numbers
+    return ids
+
+
 def resolve_num_classes(
     cfg, class_names: Sequence[str], source: str | None = None, semantic_names: Sequence[str] | None = None
 ) -> None:

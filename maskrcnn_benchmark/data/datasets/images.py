@@ -9,12 +9,15 @@ Rules that hold for training, testing and prediction, as all of them read images
   whole numbers are taken from 0..65535 (the upper 8 of 16 bits), and floats from 0..1 where no value of the image
   exceeds 1, otherwise from 0..255. Values beyond the range are clipped; NaN becomes 0.
 - Pixels are used as stored unless the caller asks for the EXIF rotation (`upright`).
+
+Images in memory follow the same rules: `to_rgb` for PIL images, `array_to_rgb` for arrays.
 """
 
 from __future__ import annotations
 
 import os
 import struct
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -41,6 +44,8 @@ READERS = 8
 
 # What PIL's plugins raise on damaged files.
 _BAD_CONTENT = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, Image.DecompressionBombError)
+
+_TOLERANCE = threading.RLock()
 
 # How a complete file ends. Some cameras write more after it: then only decoding can tell (see `_is_truncated`).
 _LAST_BYTES = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
@@ -172,22 +177,79 @@ def default_range(mode: str, highest: float) -> tuple[float, float]:
 
 def _decode(file, upright: bool, value_range) -> Image.Image:
     with Image.open(file) as image:
-        exif = image.getexif() if upright else None
-        if image.mode in ("I", "F") or _is_deep(image) and (value_range or image.mode.startswith("I")):
-            decoded = _from_deep(image, file, value_range)
-            if upright:
-                decoded.getexif()[EXIF_ORIENTATION] = exif.get(EXIF_ORIENTATION, 1)
-        else:
-            image.load()
-            decoded = image
+        return _to_rgb8(image, file, upright, value_range)
+
+
+def to_rgb(image: Image.Image, upright: bool = False, value_range: tuple[float, float] | None = None) -> Image.Image:
+    """Convert a PIL image to 8-bit RGB, by the rules above; the image itself is not changed.
+
+    Args:
+        image: of any mode, opened from a file or made in memory.
+        upright, value_range: see `read_image`.
+
+    Raises:
+        OSError: the file behind it is damaged, or its mode has no RGB form.
+    """
+    with _bad_content_is_oserror():
+        if image.mode not in READABLE_MODES:
+            raise OSError(f"an image of mode {image.mode!r} cannot be turned into RGB")
+        return _to_rgb8(image, getattr(image, "fp", None), upright, value_range)
+
+
+def array_to_rgb(
+    values: np.ndarray, reversed_colors: bool = False, value_range: tuple[float, float] | None = None
+) -> np.ndarray:
+    """Convert an array to (H, W, 3) uint8 RGB, by the rules above.
+
+    Args:
+        values: (H, W) or (H, W, 1) grey, (H, W, 3) colours or (H, W, 4) colours and alpha, which is left out; of
+            uint8, uint16, int32 or floats.
+        reversed_colors: the colours are blue, green, red.
+        value_range: see `read_image`; not used for uint8.
+
+    Raises:
+        ValueError: another shape or dtype.
+    """
+    if values.ndim == 2:
+        values = values[:, :, None]
+    if values.ndim != 3 or values.shape[2] not in (1, 3, 4) or 0 in values.shape:
+        raise ValueError(
+            f"an image is an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) with at least one pixel, got "
+            f"{tuple(values.shape)}"
+        )
+    if values.dtype.kind != "f" and values.dtype not in (np.uint8, np.uint16, np.int32):
+        raise ValueError(f"the values of an image are uint8, uint16, int32 or floats, got {values.dtype}")
+    if values.shape[2] == 1:
+        values = np.broadcast_to(values, (*values.shape[:2], 3))
+    elif reversed_colors:
+        values = values[:, :, 2::-1]
+    else:
+        values = values[:, :, :3]
+    if values.dtype != np.uint8:
+        mode = "F" if values.dtype.kind == "f" else "I"
+        low, high = value_range or default_range(mode, float(np.nanmax(values, initial=0)))
+        values = _to_8_bits(values, low, high)
+    return np.ascontiguousarray(values)
+
+
+def _to_rgb8(image: Image.Image, file, upright: bool, value_range) -> Image.Image:
+    """Convert an image; `file` is read again for 16-bit colours, None takes the 8 bits that PIL has of them."""
+    exif = image.getexif() if upright else None
+    if image.mode in ("I", "F") or _is_deep(image) and (value_range or image.mode.startswith("I")):
+        decoded = _from_deep(image, file, value_range)
         if upright:
-            decoded = ImageOps.exif_transpose(decoded)
-        return _to_rgb(decoded)
+            decoded.getexif()[EXIF_ORIENTATION] = exif.get(EXIF_ORIENTATION, 1)
+    else:
+        image.load()
+        decoded = image
+    if upright:
+        decoded = ImageOps.exif_transpose(decoded)
+    return _to_rgb_mode(decoded)
 
 
 def _is_deep(image: Image.Image) -> bool:
     """Whether an image that is open, but not loaded, has more than 8 bits a channel."""
-    return image.mode[0] in "IF" or any(";16" in str(tile[3]) for tile in image.tile)
+    return image.mode[0] in "IF" or any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def _deep_values(image: Image.Image, file) -> np.ndarray:
@@ -208,13 +270,18 @@ def _deep_values(image: Image.Image, file) -> np.ndarray:
 def _from_deep(image: Image.Image, file, value_range) -> Image.Image:
     values = _deep_values(image, file)
     low, high = value_range or default_range(image.mode, float(np.nanmax(values, initial=0)))
+    return Image.fromarray(_to_8_bits(values, low, high))
+
+
+def _to_8_bits(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Map low..high to 0..255, uint8."""
     if (low, high) == SIXTEEN_BITS:
-        return Image.fromarray((values.astype(np.int64).clip(low, high) >> 8).astype(np.uint8))
+        return (values.astype(np.int64).clip(low, high) >> 8).astype(np.uint8)
     scaled = (values.astype(np.float64) - low) * (255 / (high - low))
-    return Image.fromarray(np.nan_to_num(scaled, posinf=255, neginf=0).clip(0, 255).round().astype(np.uint8))
+    return np.nan_to_num(scaled, posinf=255, neginf=0).clip(0, 255).round().astype(np.uint8)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb_mode(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image.copy() if image.readonly else image
     if image.mode == "P" and "transparency" in image.info:
@@ -248,9 +315,11 @@ def _bad_content_is_oserror():
 
 @contextmanager
 def _truncated_images_allowed():
-    before = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = True
-    try:
-        yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before
+    """Switch PIL's tolerance on; one thread at a time, since the switch is of the whole process."""
+    with _TOLERANCE:
+        before = ImageFile.LOAD_TRUNCATED_IMAGES
+        ImageFile.LOAD_TRUNCATED_IMAGES = True
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = before

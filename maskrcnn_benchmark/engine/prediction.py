@@ -1,0 +1,328 @@
+"""Result of predicting one image.
+
+Shapes: N objects, K keypoints of each, H x W pixels of the original image.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from PIL import Image
+
+from maskrcnn_benchmark.data.datasets.images import read_image
+from maskrcnn_benchmark.structures.bounding_box import TO_REMOVE, BoxList
+from maskrcnn_benchmark.structures.label_names import LabelNames
+from maskrcnn_benchmark.structures.packed_map import PackedMap
+from maskrcnn_benchmark.structures.panoptic_map import PanopticMap
+from maskrcnn_benchmark.structures.rle import decode_counts, parse_counts
+from maskrcnn_benchmark.utils.text_file import nearest_name
+from maskrcnn_benchmark.visual.drawing import draw_boxes, draw_masks, draw_segments
+from maskrcnn_benchmark.visual.keypoints import draw_keypoints
+
+
+@dataclass(repr=False, eq=False)
+class Prediction:
+    """Objects, segments and classes found in one image, in pixels of the original image.
+
+    Attributes:
+        size: (width, height) of the original image, EXIF rotation applied if it was for the model.
+        boxes: (N, 4) float32 x1, y1, x2, y2, best score first.
+        scores: (N,) float32, 0..1.
+        labels: (N,) int64, 1..; label k is class_names[k - 1].
+        label_names: LabelNames of the model.
+        masks: N COCO run lengths {"size": [H, W], "counts": text}; None for models without masks.
+        keypoints: (N, K, 3) float32 x, y, visibility; None for models without keypoints.
+        keypoint_scores: (N, K) float32 logits; None for models without keypoints.
+        semantic: PackedMap of semantic classes; None for models without. See `semantic_map`.
+        panoptic: PanopticMap of segments; None for models without. See `segments`.
+        path: image file, if there is one.
+        box_offset: what a side adds to x2 - x1 in the model's convention, see BoxList.
+        upright, value_range: how the file was read, see `datasets.images.read_image`.
+
+    It pickles without the image.
+    """
+
+    size: tuple[int, int]
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    label_names: LabelNames = field(default_factory=LabelNames)
+    masks: list[dict] | None = None
+    keypoints: np.ndarray | None = None
+    keypoint_scores: np.ndarray | None = None
+    semantic: PackedMap | None = None
+    panoptic: PanopticMap | None = None
+    path: str | None = None
+    box_offset: float = TO_REMOVE
+    upright: bool = True
+    value_range: tuple[float, float] | None = None
+    _image: np.ndarray | Image.Image | torch.Tensor | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        """Return the number of objects."""
+        return len(self.boxes)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_image": None}
+
+    def __repr__(self) -> str:
+        name = "" if self.path is None else f"{os.path.basename(self.path)}, "
+        parts = [f"{name}{self.size[0]} x {self.size[1]} pixels"]
+        if self.label_names.class_names or len(self):
+            by_class: dict[str, list[str]] = {}
+            for each, score in zip(self.names, self.scores.tolist(), strict=True):
+                by_class.setdefault(each, []).append(f"{score:.2f}")
+            found = [
+                f"{len(scores)} {each} ({', '.join(scores[:3])}{', ...' if len(scores) > 3 else ''})"
+                for each, scores in by_class.items()
+            ]
+            parts.append(f"{len(self)} object{'' if len(self) == 1 else 's'}: {', '.join(found)}".rstrip(": "))
+        if self.panoptic is not None:
+            counted = Counter(segment["name"] for segment in self.segments)
+            parts.append(f"segments: {', '.join(f'{number} {each}' for each, number in counted.items())}")
+        elif self.semantic is not None:
+            parts.append(f"semantic classes: {', '.join(self.semantic_classes)}")
+        extras = [name for name in ("masks", "keypoints") if getattr(self, name) is not None]
+        return f"Prediction({'; '.join([*parts, *extras])})"
+
+    # ---- names
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """All classes of the model."""
+        return self.label_names.class_names
+
+    @property
+    def names(self) -> list[str]:
+        """Class name of each of the N objects."""
+        known = self.label_names.class_names
+        return [known[k - 1] if k <= len(known) else str(k) for k in self.labels.tolist()]
+
+    @property
+    def category_ids(self) -> list:
+        """Id of each object's class in the annotations that the model was trained on."""
+        known = self.label_names.category_ids
+        return [known[k - 1] if k <= len(known) else k for k in self.labels.tolist()]
+
+    # ---- masks and maps
+
+    def mask_arrays(self) -> np.ndarray:
+        """Decode the masks to (N, H, W) bool.
+
+        Raises:
+            ValueError: the model predicts no masks.
+        """
+        if self.masks is None:
+            raise ValueError("the model predicts no masks (MODEL.MASK_ON False)")
+        width, height = self.size
+        decoded = np.zeros((len(self), height, width), dtype=bool)
+        for mask, rle in zip(decoded, self.masks, strict=True):
+            mask[:] = decode_counts(parse_counts(rle["counts"], rle["size"]), height, width)
+        return decoded
+
+    @property
+    def semantic_map(self) -> np.ndarray | None:
+        """(H, W) uint8 of semantic classes, indices into label_names.semantic_names; None for models without."""
+        return None if self.semantic is None else self.semantic.unpack()
+
+    @property
+    def semantic_classes(self) -> list[str]:
+        """Names of the semantic classes that the map has, by falling area."""
+        if self.semantic is None:
+            return []
+        counts = np.bincount(self.semantic.unpack().ravel())
+        return [_named(self.label_names.semantic_names, int(k)) for k in np.argsort(-counts) if counts[k]]
+
+    @property
+    def panoptic_map(self) -> np.ndarray | None:
+        """(H, W) of segment numbers, k + 1 where segments[k] is and 0 where none is; None for models without."""
+        return None if self.panoptic is None else self.panoptic.unpack()
+
+    @property
+    def segments(self) -> list[dict]:
+        """Describe the panoptic segments: "label", "is_thing", "name", "category_id", and "score" of things."""
+        described = []
+        for segment in [] if self.panoptic is None else self.panoptic.segments:
+            label, names = segment["label"], self.label_names
+            if segment["is_thing"]:
+                name, number = _named(names.class_names, label - 1), _named(names.category_ids, label - 1)
+            else:
+                name, number = _named(names.semantic_names, label), _named(names.semantic_ids, label)
+            described.append({**segment, "name": name, "category_id": number})
+        return described
+
+    # ---- selection
+
+    def filter(self, score: float | Mapping[str, float] | None = None, classes: Sequence | None = None) -> Prediction:
+        """Return a prediction with fewer objects; maps stay as they are.
+
+        Args:
+            score: objects below it are left out; a mapping gives it by class name, and classes that it lacks keep all.
+            classes: names or labels of the classes to keep; None keeps all.
+
+        Raises:
+            ValueError: the model has no such class.
+        """
+        keep = np.ones(len(self), dtype=bool)
+        by_class = isinstance(score, Mapping)
+        if score is not None:
+            keep &= self.scores >= (thresholds_by_label(score, self.class_names)[self.labels] if by_class else score)
+        if classes is not None:
+            given = [classes] if isinstance(classes, (str, int)) else classes
+            keep &= np.isin(self.labels, [label_of(each, self.class_names) for each in given])
+        return self.select(keep)
+
+    def select(self, keep) -> Prediction:
+        """Return a prediction with the objects that `keep`, (N,) bool or indices, picks."""
+        keep = np.asarray(keep)
+        chosen = np.flatnonzero(keep) if keep.dtype == bool else keep.astype(np.int64)
+        return replace(
+            self,
+            boxes=self.boxes[chosen],
+            scores=self.scores[chosen],
+            labels=self.labels[chosen],
+            masks=None if self.masks is None else [self.masks[i] for i in chosen.tolist()],
+            keypoints=None if self.keypoints is None else self.keypoints[chosen],
+            keypoint_scores=None if self.keypoint_scores is None else self.keypoint_scores[chosen],
+        )
+
+    # ---- other forms
+
+    def to_coco(self, image_id=0) -> list[dict]:
+        """Return COCO's result entries, one an object: image_id, category_id, score, bbox (x, y, width, height), and as
+        far as the model predicts them segmentation and keypoints; nothing is rounded."""
+        corners = self.boxes.astype(np.float32)
+        sides = corners[:, 2:] - corners[:, :2] + np.float32(self.box_offset)
+        entries = [
+            {"image_id": image_id, "category_id": number, "score": score, "bbox": box}
+            for number, score, box in zip(
+                self.category_ids,
+                self.scores.tolist(),
+                np.concatenate((corners[:, :2], sides), axis=1).tolist(),
+                strict=True,
+            )
+        ]
+        for name, values in (
+            ("segmentation", self.masks),
+            ("keypoints", None if self.keypoints is None else self.keypoints.reshape(len(self), -1).tolist()),
+        ):
+            for entry, value in zip(entries, values or (), strict=False):
+                entry[name] = value
+        return entries
+
+    def to_boxlist(self) -> BoxList:
+        """Return a BoxList with the fields "labels" and "scores"."""
+        boxlist = BoxList(torch.from_numpy(self.boxes.copy()), self.size, box_offset=self.box_offset)
+        boxlist.add_field("labels", torch.from_numpy(self.labels.copy()))
+        boxlist.add_field("scores", torch.from_numpy(self.scores.copy()))
+        return boxlist
+
+    def to_supervision(self):
+        """Return a supervision.Detections; class_id is label - 1, and data["class_name"] has the names.
+
+        Raises:
+            ImportError: the package supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise ImportError(
+                "Prediction.to_supervision needs the package supervision: pip install supervision"
+            ) from error
+        return supervision.Detections(
+            xyxy=self.boxes.copy(),
+            mask=None if self.masks is None else self.mask_arrays(),
+            confidence=self.scores.copy(),
+            class_id=self.labels - 1,
+            data={"class_name": np.array(self.names, dtype=object)},
+        )
+
+    # ---- drawing
+
+    def image(self) -> np.ndarray:
+        """Return the pixels of the image, (H, W, 3) uint8 RGB.
+
+        Raises:
+            ValueError: it was given in memory, and is not kept (see Predictor).
+        """
+        if self._image is not None:
+            if isinstance(self._image, torch.Tensor):
+                return self._image.permute(1, 2, 0).contiguous().numpy()
+            return np.asarray(self._image)
+        if self.path is None:
+            raise ValueError("this prediction has neither a file nor an image in memory: pass the image to draw()")
+        return np.asarray(read_image(self.path, self.upright, self.value_range))
+
+    def draw(self, image: np.ndarray | Image.Image | None = None, score: float = 0.0, font_size: int = 13):
+        """Draw the objects, or the segments where the model predicts them, on the image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB or a PIL image; None takes the one that was predicted.
+            score: objects below it are left out.
+            font_size: height of the text in pixels.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+
+        Raises:
+            ValueError: no image is given, and none is known.
+        """
+        pixels = self.image() if image is None else np.asarray(image)
+        if self.panoptic is not None:
+            names = [segment["name"] for segment in self.segments]
+            labels = self.panoptic.classes(len(self.class_names)) + 1
+            return draw_segments(pixels, self.panoptic.unpack(), names, labels, font_size)
+        if self.semantic is not None:
+            found = np.unique(self.semantic.unpack())
+            numbers = np.searchsorted(found, self.semantic.unpack()) + 1
+            names = [_named(self.label_names.semantic_names, int(k)) for k in found]
+            return draw_segments(pixels, numbers.astype(np.int32), names, found.astype(int) + 1, font_size)
+        chosen = self.filter(score=score) if score > 0 else self
+        if chosen.masks is not None:
+            pixels = draw_masks(pixels, chosen.mask_arrays(), chosen.labels)
+        if chosen.keypoints is not None:
+            pixels = draw_keypoints(pixels, chosen.keypoints, chosen.keypoint_scores)
+        return draw_boxes(pixels, chosen.to_boxlist(), self.class_names, font_size=font_size)
+
+
+def label_of(given: str | int, class_names: Sequence[str]) -> int:
+    """Return the label of a class name; a label is returned as it is.
+
+    Raises:
+        ValueError: there is no such class; the nearest name is in the message.
+    """
+    if isinstance(given, str):
+        if given in class_names:
+            return list(class_names).index(given) + 1
+        near = nearest_name(given, list(class_names))
+        hint = f"; nearest is {near!r}" if near else ""
+        raise ValueError(f"the model has no class {given!r}{hint}. Its classes are: {', '.join(class_names)}")
+    if not 1 <= int(given) <= len(class_names):
+        raise ValueError(f"labels are 1 to {len(class_names)}, got {given}")
+    return int(given)
+
+
+def thresholds_by_label(score: Mapping[str, float], class_names: Sequence[str]) -> np.ndarray:
+    """Return (K + 1,) float32 thresholds by label; entry 0 is not used.
+
+    Args:
+        score: by class name (or label); the others get 0.
+
+    Raises:
+        ValueError: the model has no such class, or a threshold is no number from 0 to 1.
+    """
+    thresholds = np.zeros(len(class_names) + 1, dtype=np.float32)
+    for given, threshold in score.items():
+        thresholds[label_of(given, class_names)] = threshold
+    if not ((thresholds >= 0) & (thresholds <= 1)).all():
+        raise ValueError(f"score thresholds are numbers from 0 to 1, got {score!r}")
+    return thresholds
+
+
+def _named(names: Sequence, index: int):
+    return names[index] if 0 <= index < len(names) else str(index)

@@ -1,0 +1,335 @@
+"""Predict images with a trained model.
+
+    from maskrcnn_benchmark import Predictor
+
+    predictor = Predictor.from_checkpoint("model_final.pth")
+    prediction = predictor("street.jpg")
+    prediction.boxes, prediction.scores, prediction.names
+
+Boxes, scores, masks and maps are those of tools/test_net.py with TEST.IMS_PER_BATCH 1: images share a batch only if
+they have one size after resizing, so that none is padded because of another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from PIL import Image
+
+from maskrcnn_benchmark.engine.batching import in_equal_batches
+from maskrcnn_benchmark.engine.image_inputs import ImageReader, is_single, size_of
+from maskrcnn_benchmark.engine.prediction import Prediction, label_of, thresholds_by_label
+from maskrcnn_benchmark.engine.prediction_files import to_json
+from maskrcnn_benchmark.engine.predictor_setup import PredictorSetup, make_setup
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.image_list import to_image_list
+from maskrcnn_benchmark.structures.label_names import LabelNames
+from maskrcnn_benchmark.structures.paste_masks import paste_rles
+
+logger = logging.getLogger("maskrcnn_benchmark.predictor")
+
+# Threads that decode and resize beside the model.
+DECODERS = 2
+# Images in flight for each image of a batch: so many sizes may alternate, and batches are still full.
+AHEAD = 4
+
+
+class Predictor:
+    """Predict images with a trained model.
+
+    Args:
+        cfg: configuration, path of a YAML file, or None: take it from the checkpoint.
+        weights: checkpoint of this package or of another, see DetectronCheckpointer; None takes MODEL.WEIGHT.
+        opts: KEY VALUE pairs on top of the configuration, as a list.
+        device: "cpu", "cuda", "cuda:N"; None takes MODEL.DEVICE, and the CPU where torch finds no GPU.
+        dtype: "float32", "bfloat16", "float16" or "auto"; None takes DTYPE.
+        class_names, category_ids: of labels 1..K; None takes them from the checkpoint.
+        score_threshold: objects below it are left out: one number, or by class name; None leaves what the model found.
+        classes: names or labels of the classes to keep; None keeps all.
+        batch_size: images that go through the model together, if they have one size; None is 1 on a CPU and 8 on a GPU.
+        decoders: threads that decode and resize images.
+        channel_order: "rgb" or "bgr", of arrays and tensors; a call can give another.
+        tiles: side in pixels of the windows that large images are cut into; 0 predicts images as a whole.
+        overlap: share of a window that its neighbour has, too.
+        model: a model in memory, in place of `weights`.
+
+    Attributes:
+        label_names: LabelNames of the model. class_names: its class names.
+        images, model_seconds: number of images (or windows) predicted so far, and time in the model.
+
+    It may be called from several threads; the model runs for one of them at a time.
+
+    Raises:
+        ValueError: configuration and weights do not fit together, or there are none; the message says what to do.
+        OSError: a file cannot be read.
+    """
+
+    def __init__(
+        self,
+        cfg=None,
+        weights: str | os.PathLike | None = None,
+        *,
+        opts: Sequence = (),
+        device: str | None = None,
+        dtype: str | None = None,
+        class_names: Sequence[str] | None = None,
+        category_ids: Sequence | None = None,
+        score_threshold: float | Mapping[str, float] | None = None,
+        classes: Sequence | None = None,
+        batch_size: int | None = None,
+        decoders: int = DECODERS,
+        channel_order: str | None = None,
+        tiles: int = 0,
+        overlap: float = 0.2,
+        model: torch.nn.Module | None = None,
+    ):
+        if batch_size is not None and batch_size < 1 or decoders < 1:
+            raise ValueError(f"batch_size and decoders are at least 1, got {batch_size} and {decoders}")
+        self._setup: PredictorSetup = make_setup(
+            cfg, weights, list(opts), device, dtype, class_names, category_ids, model, tiles, overlap
+        )
+        self.reader = ImageReader(self._setup.upright, self._setup.value_range, channel_order)
+        self.label_names: LabelNames = self._setup.label_names
+        if isinstance(score_threshold, Mapping):
+            thresholds_by_label(score_threshold, self.class_names)  # refused now, not at the first image
+        self.score_threshold = score_threshold
+        self.kept_labels = None
+        if classes is not None:
+            self.kept_labels = torch.tensor([label_of(each, self.class_names) for each in classes])
+        self.batch_size = batch_size or (1 if self._setup.device.type == "cpu" else 8)
+        self.decoders = decoders
+        self.images = 0
+        self.model_seconds = 0.0
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_checkpoint(cls, path: str | os.PathLike, **options) -> Predictor:
+        """Make a predictor from a checkpoint of tools/train_net.py, which holds its configuration and class names.
+
+        Args:
+            path: model_final.pth or another; a folder takes the checkpoint that its `last_checkpoint` names.
+            **options: see Predictor.
+
+        Raises:
+            ValueError: the file holds no configuration; use Predictor(config_file, path).
+        """
+        return cls(None, path, **options)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.label_names.class_names
+
+    @property
+    def box_offset(self) -> float:
+        """What a side adds to x2 - x1, see BoxList."""
+        return self._setup.box_offset
+
+    @property
+    def device(self) -> torch.device:
+        return self._setup.device
+
+    def __call__(self, images, *, channel_order: str | None = None):
+        """Predict one image or several.
+
+        Args:
+            images: path, PIL image, array (H, W, 3), tensor (3, H, W) uint8 or float, or any iterable of these. A
+                dict of columns with "path" or "image", as Ray Data gives batches: see `predict_columns`.
+            channel_order: "rgb" or "bgr", of arrays and tensors.
+
+        Returns:
+            A Prediction for one image, a list of them for several, in order.
+
+        Raises:
+            OSError: a file is missing, no image, or damaged beyond decoding.
+            ValueError: an array or tensor is no image, or the order of its colours is not known.
+        """
+        if isinstance(images, Mapping):
+            return self.predict_columns(images, channel_order=channel_order)
+        if is_single(images):
+            (prediction,) = self._stream([images], channel_order, keep_images=True)
+            if isinstance(prediction, Exception):
+                raise prediction
+            return prediction
+        return list(self.stream(images, channel_order=channel_order))
+
+    def stream(
+        self,
+        images: Iterable,
+        *,
+        channel_order: str | None = None,
+        errors: str = "raise",
+        keep_images: bool = False,
+    ) -> Iterator:
+        """Yield a Prediction for each image, in order; only a few images are in memory at a time.
+
+        Args:
+            images: see `__call__`; a generator is read as it is needed.
+            channel_order: of arrays and tensors.
+            errors: "raise", or "yield": the exception (OSError, ValueError, TypeError) stands for an image that cannot
+                be read.
+            keep_images: predictions hold their images until they are deleted, so that draw() need not read the file
+                again.
+        """
+        if errors not in ("raise", "yield"):
+            raise ValueError(f"errors is 'raise' or 'yield', got {errors!r}")
+        for result in self._stream(images, channel_order, keep_images):
+            if isinstance(result, Exception) and errors == "raise":
+                raise result
+            yield result
+
+    def predict_columns(self, columns: Mapping, *, channel_order: str | None = None) -> dict:
+        """Predict a batch of Ray Data's map_batches, or another table.
+
+        Args:
+            columns: "path", or "image" with arrays, and any others.
+
+        Returns:
+            The columns but "image", and "prediction": a line of JSON an image, see `to_json`; "error" in it says why an
+            image could not be read.
+
+        Raises:
+            ValueError: there is neither a column "path" nor "image".
+        """
+        source = next((name for name in ("image", "path") if name in columns), None)
+        if source is None:
+            raise ValueError(f"a batch needs a column 'path' or 'image', got {', '.join(map(str, columns))}")
+        kept = {name: column for name, column in columns.items() if name != "image"}
+        results = self.stream(columns[source], channel_order=channel_order, errors="yield")
+        lines = [json.dumps({"error": str(each)} if isinstance(each, Exception) else to_json(each)) for each in results]
+        return {**kept, "prediction": np.array(lines, dtype=object)}
+
+    # ---- from images to predictions
+
+    def _stream(self, images: Iterable, channel_order: str | None, keep_images: bool) -> Iterator:
+        reader = self.reader
+        if channel_order is not None:
+            reader = dataclasses.replace(reader, channel_order=channel_order)
+        prepare = _Prepare(self._setup, reader, keep_images)
+        with ThreadPoolExecutor(self.decoders, thread_name_prefix="decode") as executor:
+            for result in in_equal_batches(
+                images,
+                prepare,
+                _Prepared.key,
+                self._predict,
+                executor,
+                self.batch_size,
+                self.batch_size * AHEAD + self.decoders,
+            ):
+                if isinstance(result, Exception) and not isinstance(result, (OSError, ValueError, TypeError)):
+                    raise result
+                yield result
+
+    def _predict(self, batch: list[_Prepared]) -> list[Prediction]:
+        with self._lock:
+            start = time.perf_counter()
+            outputs = self._run_model(batch)
+            self.model_seconds += time.perf_counter() - start
+            self.images += len(batch)
+        return [self._prediction(output, each) for output, each in zip(outputs, batch, strict=True)]
+
+    def _run_model(self, batch: list[_Prepared]) -> list[BoxList]:
+        setup = self._setup
+        autocast = contextlib.nullcontext()
+        if setup.dtype != torch.float32:
+            autocast = torch.autocast(setup.device.type, dtype=setup.dtype)
+        if setup.takes_originals:
+            images = [each.network_input for each in batch]
+        else:
+            images = to_image_list([each.network_input for each in batch], setup.size_divisible).to(setup.device)
+        sizes = {}
+        if getattr(setup.model, "takes_output_sizes", False):
+            sizes["output_sizes"] = [each.size for each in batch]
+        with torch.inference_mode(), autocast:
+            return [output.to("cpu") for output in setup.model(images, **sizes)]
+
+    def _prediction(self, output: BoxList, prepared: _Prepared) -> Prediction:
+        setup = self._setup
+        found = output.resize(prepared.size).convert("xyxy")
+        scores = _field(found, "scores", "objectness")
+        scores = found.bbox.new_zeros(len(found)) if scores is None else scores.float()
+        labels = _field(found, "labels")
+        labels = torch.ones(len(found), dtype=torch.int64) if labels is None else labels
+        keypoints = _field(found, "keypoints")
+        usable = torch.isfinite(found.bbox).all(dim=1) & torch.isfinite(scores)
+        if keypoints is not None:
+            usable &= torch.isfinite(keypoints.keypoints).flatten(start_dim=1).all(dim=1)
+        if not usable.all():
+            logger.warning(
+                "%d detections with a box, score or keypoint that is not finite were left out", int((~usable).sum())
+            )
+        usable &= (found.convert("xywh").bbox[:, 2:] > 0).all(dim=1)
+        usable &= self._wanted(scores, labels)
+        best_first = scores.argsort(descending=True, stable=True)
+        chosen = best_first[usable[best_first]]
+        boxes, masks = found.bbox[chosen], _field(found, "mask")
+        if masks is not None:
+            masks = paste_rles(masks[chosen], boxes, prepared.size, pasting=setup.mask_pasting)
+        return Prediction(
+            size=prepared.size,
+            boxes=boxes.numpy().copy(),
+            scores=scores[chosen].numpy().copy(),
+            labels=labels[chosen].numpy().copy(),
+            label_names=self.label_names,
+            masks=masks,
+            keypoints=None if keypoints is None else keypoints.keypoints[chosen].numpy().copy(),
+            keypoint_scores=None if keypoints is None else keypoints.get_field("logits")[chosen].numpy().copy(),
+            semantic=_field(found, "semantic"),
+            panoptic=_field(found, "panoptic"),
+            path=prepared.path,
+            box_offset=found.box_offset,
+            upright=setup.upright,
+            value_range=setup.value_range,
+            _image=prepared.image,
+        )
+
+    def _wanted(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        wanted = torch.ones(len(scores), dtype=torch.bool)
+        if self.kept_labels is not None:
+            wanted &= torch.isin(labels, self.kept_labels)
+        if isinstance(self.score_threshold, Mapping):
+            wanted &= scores >= torch.from_numpy(thresholds_by_label(self.score_threshold, self.class_names))[labels]
+        elif self.score_threshold is not None:
+            wanted &= scores >= self.score_threshold
+        return wanted
+
+
+@dataclasses.dataclass
+class _Prepared:
+    """An image on its way: what the model takes, the original (width, height), and where it comes from."""
+
+    network_input: torch.Tensor | Image.Image
+    size: tuple[int, int]
+    path: str | None
+    image: Image.Image | torch.Tensor | None
+
+    def key(self):
+        """Return the size in the network."""
+        shape = getattr(self.network_input, "shape", None)
+        return self.network_input.size if shape is None else tuple(shape)
+
+
+class _Prepare:
+    """Read an image and bring it into the form that the model takes."""
+
+    def __init__(self, setup: PredictorSetup, reader: ImageReader, keep_images: bool):
+        self.setup, self.reader, self.keep_images = setup, reader, keep_images
+
+    def __call__(self, given) -> _Prepared:
+        image = self.reader(given)
+        path = os.fspath(given) if isinstance(given, (str, os.PathLike)) else None
+        network_input = image if self.setup.takes_originals else self.setup.transform(image)
+        return _Prepared(network_input, size_of(image), path, image if self.keep_images else None)
+
+
+def _field(boxlist: BoxList, *names: str):
+    return next((boxlist.get_field(name) for name in names if boxlist.has_field(name)), None)

@@ -1,0 +1,233 @@
+"""From a configuration or a checkpoint to what a Predictor needs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from maskrcnn_benchmark.checkpoint.checkpointer import Checkpointer, DetectronCheckpointer
+from maskrcnn_benchmark.config import cfg as default_cfg
+from maskrcnn_benchmark.config import check_values
+from maskrcnn_benchmark.config.convention import get_convention
+from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
+from maskrcnn_benchmark.config.yaml_files import parse
+from maskrcnn_benchmark.data import resolve_num_classes
+from maskrcnn_benchmark.data.datasets.image_settings import image_settings
+from maskrcnn_benchmark.data.datasets.voc import PascalVOCDataset
+from maskrcnn_benchmark.data.label_space import num_classes_keys
+from maskrcnn_benchmark.data.published_classes import COCO_THINGS
+from maskrcnn_benchmark.data.transforms import build_transforms
+from maskrcnn_benchmark.engine.bbox_aug import make_bbox_aug
+from maskrcnn_benchmark.engine.semantic_views import make_semantic_views
+from maskrcnn_benchmark.fast.compiled import compile_dense_part
+from maskrcnn_benchmark.fast.for_inference import for_inference
+from maskrcnn_benchmark.modeling.detector import build_detection_model
+from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
+from maskrcnn_benchmark.structures.label_names import LabelNames
+from maskrcnn_benchmark.structures.paste_masks import DEFAULT_PASTING, MaskPasting
+from maskrcnn_benchmark.utils.compute_dtype import compute_dtype
+
+logger = logging.getLogger("maskrcnn_benchmark.predictor")
+
+
+@dataclass
+class PredictorSetup:
+    """What predicting needs, without a configuration.
+
+    Attributes:
+        model: in evaluation, fused, on `device`.
+        transform: RGB image -> network input (3, H, W).
+        takes_originals: the model takes RGB images itself (test-time augmentation).
+        size_divisible: batches are padded to a multiple of it; 0 pads nothing.
+        dtype: of autocast.
+        label_names: LabelNames of the model.
+        upright, value_range: how images are read.
+        box_offset: of the model's convention, see BoxList.
+        mask_pasting: how masks are placed in the image.
+    """
+
+    model: nn.Module
+    transform: Callable
+    takes_originals: bool
+    size_divisible: int
+    device: torch.device
+    dtype: torch.dtype
+    label_names: LabelNames
+    upright: bool
+    value_range: tuple[float, float] | None
+    box_offset: float
+    mask_pasting: MaskPasting = DEFAULT_PASTING
+
+
+def make_setup(
+    cfg, weights, opts, device, dtype, class_names, category_ids, model, tiles: int = 0, overlap: float = 0.2
+) -> PredictorSetup:
+    """Build, load and fuse the model; arguments are Predictor's.
+
+    Raises:
+        ValueError, OSError: see Predictor.
+    """
+    checkpoint = None
+    if cfg is None:
+        if weights is None or model is not None:
+            raise ValueError("Predictor needs a configuration, or the weights of a checkpoint that holds one")
+        weights = _checkpoint_file(weights)
+        checkpoint = Checkpointer(None).read(weights)
+        cfg = config_of(checkpoint, weights)
+    elif isinstance(cfg, (str, os.PathLike)):
+        path, cfg = cfg, default_cfg.clone()
+        cfg.merge_from_file(path)
+    else:
+        cfg = cfg.clone()
+        cfg.defrost()
+    cfg.merge_from_list(opts)
+    _adapt(cfg, device, dtype)
+    _use_tiles(cfg, tiles, overlap)
+    if model is None:
+        weights = weights or cfg.MODEL.WEIGHT
+        if not weights:
+            raise ValueError("no weights to predict with: give weights=FILE, or a configuration with MODEL.WEIGHT")
+        if checkpoint is None:
+            checkpoint = DetectronCheckpointer(cfg, None).read(weights)
+    labels = _label_names(cfg, checkpoint or {}, class_names, category_ids)
+    if labels.class_names:
+        source = "class_names" if class_names else f"the checkpoint {weights}"
+        resolve_num_classes(cfg, labels.class_names, source, labels.semantic_names or None)
+    check_values(cfg)
+    if model is None:
+        model = build_detection_model(cfg)
+        checkpointer = DetectronCheckpointer(cfg, model)
+        checkpointer.load(weights, use_latest=False)
+        _refuse_missing(checkpointer.report, weights)
+    del checkpoint
+    return setup_of(cfg, getattr(model, "module", model).to(cfg.MODEL.DEVICE), labels)
+
+
+def setup_of(cfg, model: nn.Module, label_names: LabelNames) -> PredictorSetup:
+    """Fuse a loaded model, as a test does, and add what the configuration says about images."""
+    dtype = compute_dtype(cfg.DTYPE, cfg.MODEL.DEVICE)
+    model = for_inference(model, dtype, winograd=cfg.WINOGRAD)
+    if cfg.TEST.COMPILE:
+        compile_dense_part(model)
+    augmented = cfg.TEST.BBOX_AUG.ENABLED and cfg.MODEL.META_ARCHITECTURE != "SemanticSegmentor"
+    if augmented:
+        model = make_bbox_aug(cfg, model)
+    if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
+        model = make_semantic_views(cfg, model)
+    settings = image_settings(cfg)
+    return PredictorSetup(
+        model=model,
+        transform=build_transforms(cfg, is_train=False),
+        takes_originals=augmented,
+        size_divisible=cfg.DATALOADER.SIZE_DIVISIBILITY,
+        device=torch.device(cfg.MODEL.DEVICE),
+        dtype=dtype,
+        label_names=label_names,
+        # without annotations "auto" has nothing to decide by, and people see images upright
+        upright=settings.exif_rotation != "stored",
+        value_range=settings.value_range,
+        box_offset=get_convention(cfg.MODEL.CONVENTION).box_offset,
+        mask_pasting=mask_pasting(cfg),
+    )
+
+
+def config_of(checkpoint: dict, path: str | os.PathLike):
+    """Return the configuration that a checkpoint of tools/train_net.py holds.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    text = checkpoint.get("config")
+    if not isinstance(text, str):
+        raise ValueError(
+            f"{path} holds no configuration, so it was not written by tools/train_net.py. Name the configuration: "
+            f"Predictor('config.yaml', weights={os.fspath(path)!r})"
+        )
+    cfg = default_cfg.clone()
+    cfg.merge_from_other_cfg(parse(text, f"configuration in {path}"))
+    return cfg
+
+
+def _checkpoint_file(path: str | os.PathLike) -> str:
+    path = os.path.expanduser(path)
+    if not os.path.isdir(path):
+        return path
+    found = Checkpointer(None, save_dir=path).get_checkpoint_file()
+    if not found:
+        raise FileNotFoundError(f"{path} is a folder without last_checkpoint: name the checkpoint file")
+    return found
+
+
+def _adapt(cfg, device: str | None, dtype: str | None) -> None:
+    """Bring the configuration of a training to this machine."""
+    if device is not None:
+        cfg.MODEL.DEVICE = str(device)
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", cfg.MODEL.DEVICE):
+        raise ValueError(f"device (MODEL.DEVICE) is 'cpu', 'cuda' or 'cuda:N', got {cfg.MODEL.DEVICE!r}")
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        if device is not None:
+            raise ValueError(f"device is {device!r}, but torch finds no GPU: leave it out, or give 'cpu'")
+        logger.info("MODEL.DEVICE is %r but torch finds no GPU: predicting on the CPU", cfg.MODEL.DEVICE)
+        cfg.MODEL.DEVICE = "cpu"
+    if dtype is not None:
+        cfg.DTYPE = str(dtype).removeprefix("torch.")
+    # masks are pasted into the original image, not into the network's input
+    cfg.MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS = False
+
+
+def _use_tiles(cfg, tiles: int, overlap: float) -> None:
+    if tiles and cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
+        cfg.TEST.SEMANTIC.MODE, cfg.TEST.SEMANTIC.WINDOW, cfg.TEST.SEMANTIC.OVERLAP = "slide", (tiles, tiles), overlap
+
+
+def _label_names(cfg, checkpoint: dict, class_names, category_ids) -> LabelNames:
+    semantic = checkpoint.get("semantic_names") or ()
+    count = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    if not semantic and cfg.MODEL.META_ARCHITECTURE in ("SemanticSegmentor", "PanopticFPN") and count > 0:
+        semantic = [f"class {k}" for k in range(count)]
+    if class_names is None and not checkpoint.get("class_names"):
+        class_names, known_ids = _published_names(cfg)
+        category_ids = known_ids if category_ids is None else category_ids
+    elif class_names is None:
+        class_names = checkpoint["class_names"]
+        category_ids = checkpoint.get("category_ids") if category_ids is None else category_ids
+    return LabelNames(class_names, category_ids, semantic, checkpoint.get("semantic_ids"))
+
+
+def _published_names(cfg) -> tuple[Sequence[str], Sequence | None]:
+    """Return names and ids for weights without names: those of the datasets in the configuration, if they fit."""
+    keys = num_classes_keys(cfg)
+    if not keys:
+        return (["proposal"] if cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN" else []), None
+    node, leaf = keys[0].split(".")
+    count = cfg.MODEL[node][leaf] - 1
+    entries = [DatasetCatalog.name(entry) for entry in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)]
+    if count == 1 and any(name.startswith("keypoints_coco") for name in entries):
+        return ["person"], [1]
+    for prefix, names, ids in (
+        ("coco_", list(COCO_THINGS.values()), list(COCO_THINGS)),
+        ("voc_", list(PascalVOCDataset.CLASSES[1:]), None),
+    ):
+        if len(names) == count and any(name.startswith(prefix) for name in entries):
+            return names, ids
+    if count < 1:
+        raise ValueError(f"MODEL.{keys[0]} is {count + 1}, and the weights have no class names: give class_names")
+    logger.warning("The weights come without class names: classes are numbered. Give class_names to name them.")
+    return [f"class {k}" for k in range(1, count + 1)], None
+
+
+def _refuse_missing(report, weights) -> None:
+    """Refuse weights that leave parts of the model as they were built: what they find would mean nothing."""
+    lacking = [key for key in report.missing if key.rsplit(".", 1)[-1] in ("weight", "bias")]
+    if lacking:
+        some = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
+        raise ValueError(
+            f"{weights} lacks {len(lacking)} tensors of the model ({some}); it would predict with random values there. "
+            "Give the configuration that the weights were trained with. Weights of a backbone alone are for training."
+        )
