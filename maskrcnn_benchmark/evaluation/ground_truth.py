@@ -77,7 +77,7 @@ def load_ground_truth(
         factors: in x and y by image id, by which the dataset scales the annotations; None or missing: 1.
 
     Raises:
-        ValueError: the file is no COCO instances file.
+        ValueError: the file is no COCO instances file, or masks are asked for and sizes are not known.
     """
     ann_file = os.fspath(ann_file)
     report = DatasetReport(ann_file)
@@ -87,7 +87,10 @@ def load_ground_truth(
     table = table_of(data, ann_file, report, reading, crowd_masks=True)
     if sizes is None:
         fitted = table.given_sizes.copy()
-        fitted[(fitted == 0).any(axis=1)] = NO_LIMIT
+        unknown = (fitted == 0).any(axis=1)
+        if unknown.any() and "segm" in iou_types:
+            raise ValueError(f"{ann_file}: {unknown.sum()} images have no width and height, which masks need")
+        fitted[unknown] = NO_LIMIT
     else:
         table.select_pictures(np.array([image_id in sizes for image_id in table.image_ids], dtype=bool))
         fitted = np.array([sizes[image_id] for image_id in table.image_ids], dtype=np.int64).reshape(-1, 2)

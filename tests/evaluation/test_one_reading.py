@@ -85,3 +85,23 @@ def test_repeated_voc_objects_count_once(tmp_path):
     )
     assert len(dataset.get_groundtruth(0)) == 1 and dataset.report.count("repeated objects") == 1
     assert evaluate(dataset, perfect(dataset), None)["map_area"] == pytest.approx(1)
+
+
+def test_objects_that_coco_cannot_count_are_named(tmp_path, caplog):
+    folder = CocoFolder(tmp_path)
+    folder.add_image(1, (300, 300))
+    for number in range(110):
+        folder.add_box(1, [number % 15 * 20, number // 15 * 20, 9, 9])
+    dataset = COCODataset(**folder.write(), remove_images_without_annotations=False)
+    assert evaluate(dataset, perfect(dataset), None).results["bbox"]["AP"] < 1
+    assert "1 images have more than 100 objects of a class (image ids 1)" in caplog.text
+
+
+def test_what_is_not_evaluated_is_counted_in_a_warning(tmp_path, caplog):
+    folder = CocoFolder(tmp_path)
+    folder.add_image(1)
+    for box in ([5, 5, 9, 9], [5, 5, 0.5, 9]):
+        folder.add_box(1, box)
+    dataset = COCODataset(**folder.write(), remove_images_without_annotations=False)
+    assert evaluate(dataset, perfect(dataset), None).results["bbox"]["AP"] == pytest.approx(1)
+    assert "not evaluated: 1 boxes without area (at most one pixel wide or high) (annotation ids 2)" in caplog.text

@@ -22,6 +22,9 @@ from maskrcnn_benchmark.utils.text_file import NotAFileError, did_you_mean, read
 # Pixels. Farther out than any picture reaches, and far from where float32 overflows.
 FAR = 1e9
 
+# Beyond, not every JSON reader and evaluator has whole numbers.
+LARGEST_ID = 2**53
+
 # so many category ids are spelled out in an error
 SPELLED_OUT = 20
 
@@ -128,8 +131,8 @@ def read_categories(data: dict, ann_file: str, report: DatasetReport) -> tuple[l
         if not isinstance(name, (str, int, float)) or name == "":
             raise ValueError(f"{ann_file}: category {given!r} has the name {name!r:.80}; wanted text")
         name, number = str(name), whole_number(given)
-        if number is None:
-            raise ValueError(f"{ann_file}: category {name!r} has id {given!r}; wanted a whole number")
+        if number is None or abs(number) >= LARGEST_ID:
+            raise ValueError(f"{ann_file}: category {name!r} has id {given!r:.80}; wanted a whole number below 2^53")
         if not isinstance(given, int):
             as_text.append(repr(given))
         if names.setdefault(number, name) != name:

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
+from maskrcnn_benchmark.data.datasets.coco_values import flag
 from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
 from maskrcnn_benchmark.utils.text_file import did_you_mean, open_regular, read_text
 
@@ -62,7 +63,7 @@ def read_voc(
             where = f"{name}#{number}"
             box = [_number(element.findtext(f"bndbox/{corner}")) - 1 for corner in CORNERS]
             label = label_of.get((element.findtext("name") or "").strip())
-            difficult = _number(element.findtext("difficult") or "0") > 0
+            difficult = flag(element.findtext("difficult")) or False
             if label is None:
                 unknown.append(where)
             elif not all(map(math.isfinite, box)):

@@ -86,6 +86,12 @@ def test_category_ids_of_another_type_match(one_box):
     assert dataset[0][1].get_field("labels").tolist() == [2] and list(dataset.categories) == [1, 2]
 
 
+def test_a_category_id_too_large_for_evaluators_is_an_error(one_box):
+    one_box.categories[0]["id"] = 2**60
+    with pytest.raises(ValueError, match=r"category 'cat' has id 1152921504606846976; wanted a whole number below 2\^53"):
+        dataset_of(one_box)
+
+
 @pytest.mark.parametrize("ids, side", [((2, 3), "more"), ((0, 1), "less"), (("2", "3"), "more")])
 def test_shifted_category_ids_are_an_error_with_both_lists(one_box, ids, side):
     one_box.add_box(1, [9, 9, 9, 9])
