@@ -88,7 +88,7 @@ def test_category_ids_of_another_type_match(one_box):
 
 def test_a_category_id_too_large_for_evaluators_is_an_error(one_box):
     one_box.categories[0]["id"] = 2**60
-    with pytest.raises(ValueError, match=r"category 'cat' has id 1152921504606846976; wanted a whole number below 2\^53"):
+    with pytest.raises(ValueError, match=r"category 'cat' has id 1152921504606846976; wanted .* below 2\^53"):
         dataset_of(one_box)
 
 
