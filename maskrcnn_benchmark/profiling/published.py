@@ -144,12 +144,12 @@ TABLES = (
         "V100",
         "mIoU",
         (
-            Published("V-39", 19, 75.71),
-            Published("R-50", 24, 74.27),
-            Published("V-57", 25, 77.40),
-            Published("R-101", 32, 76.81),
-            Published("DenseNet-161", 49, 76.13),
-            Published("DenseNet-201", 50, 75.63),
+            Published("V-39", 19, 75.71, "deeplabv3_V_39_voc"),
+            Published("R-50", 24, 74.27, "deeplabv3_R_50_voc"),
+            Published("V-57", 25, 77.40, "deeplabv3_V_57_voc"),
+            Published("R-101", 32, 76.81, "deeplabv3_R_101_voc"),
+            Published("DenseNet-161", 49, 76.13, "deeplabv3_D_161_voc"),
+            Published("DenseNet-201", 50, 75.63, "deeplabv3_D_201_voc"),
         ),
     ),
 )

@@ -20,6 +20,7 @@ _BY_PATH = {
     "rpn": "heads",
     "roi_heads": "heads",
     "sem_seg_head": "heads",
+    "aspp": "heads",
 }
 # Modules inside of heads by the last part of their path.
 _SELECTORS = ("post_process", "box_selector_test", "post_processor")

@@ -51,6 +51,8 @@ def subject_of(
         else:
             classes = _fill_in_classes(cfg)
             block = write_synthetic_data(Path(folder), pictures, size, classes, cfg.MODEL.KEYPOINT_ON)
+            if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
+                block["FORMAT"] = "coco_semantic"
             (dataset,) = build_dataset([block], None)
         cfg.freeze()
         yield Subject(name, cfg, Subset(dataset, range(min(pictures, len(dataset)))), weights)
@@ -59,6 +61,10 @@ def subject_of(
 def _fill_in_classes(cfg) -> int:
     """Sets NUM_CLASSES of -1; returns the number of foreground classes."""
     classes = CLASSES
+    if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
+        if cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == -1:
+            cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = CLASSES + 1
+        return cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES - 1
     for key in num_classes_keys(cfg):
         node, leaf = key.split(".")
         if cfg.MODEL[node][leaf] == -1:

@@ -35,3 +35,13 @@ def test_a_picture_that_cannot_be_written_is_an_error_before_anything_is_measure
     assert done.returncode == 2
     assert "can't draw to speed.word: ending 'word' is unknown" in done.stderr or "matplotlib" in done.stderr
     assert "preparing" not in done.stderr
+
+
+def test_semantic_models_are_measured_and_trained_on_made_up_maps(project):
+    done = project.run(
+        *("benchmark.py", "--train", "2", "--repeats", "1", "--warm-up", "0", "--size", "48", "64"),
+        *("MODEL.META_ARCHITECTURE", "SemanticSegmentor", "MODEL.BACKBONE.CONV_BODY", "V-27"),
+        *("MODEL.SEM_SEG_HEAD.NUM_CLASSES", "-1", "INPUT.SEMANTIC.CROP_SIZE_TRAIN", "(64, 64)"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "training step, ms" in done.stdout and "64 x 48" in done.stdout
