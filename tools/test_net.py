@@ -20,6 +20,7 @@ from maskrcnn_benchmark.data import check_label_names, label_names, resolve_num_
 from maskrcnn_benchmark.engine import launch, script
 from maskrcnn_benchmark.engine.testing import choose_weights, make_test_loaders, run_test
 from maskrcnn_benchmark.modeling.detector import build_detection_model
+from maskrcnn_benchmark.modeling.detector.strides import check_strides
 from maskrcnn_benchmark.utils.comm import is_main_process
 
 
@@ -40,6 +41,7 @@ def main():
     cfg.freeze()
 
     model = build_detection_model(cfg).to(cfg.MODEL.DEVICE)
+    check_strides(cfg, model)
     checkpointer = DetectronCheckpointer(cfg, model, save_dir=cfg.OUTPUT_DIR)
     weights = choose_weights(cfg, checkpointer, args.ckpt, args.opts)
     logger.info("Testing the weights of %s", weights or "a random initialisation")

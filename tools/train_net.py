@@ -36,6 +36,7 @@ from maskrcnn_benchmark.engine.testing import make_test_loaders, run_test
 from maskrcnn_benchmark.engine.trainer import do_train
 from maskrcnn_benchmark.engine.training_options import TrainingOptions
 from maskrcnn_benchmark.modeling.detector import build_detection_model
+from maskrcnn_benchmark.modeling.detector.strides import check_strides
 from maskrcnn_benchmark.solver import make_lr_scheduler, make_optimizer
 from maskrcnn_benchmark.utils.comm import get_rank, get_world_size, is_main_process
 from maskrcnn_benchmark.utils.compute_dtype import compute_dtype
@@ -62,6 +63,7 @@ def train(cfg, test_loaders, logger):
     seed_everything(cfg.SEED)
     device = torch.device(cfg.MODEL.DEVICE)
     model = build_detection_model(cfg).to(device)
+    check_strides(cfg, model)
     if cfg.MODEL.USE_SYNCBN and distributed and device.type == "cuda":
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
     optimizer = make_optimizer(cfg, model)

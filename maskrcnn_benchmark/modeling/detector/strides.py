@@ -1,0 +1,60 @@
+"""Check that the strides of a config are those of the backbone's maps."""
+
+from __future__ import annotations
+
+from maskrcnn_benchmark.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
+
+# Maps that the levels above FPN add, each of twice the stride of the one before.
+_ADDED = {type(None): 0, LastLevelMaxPool: 1, LastLevelP6P7: 2}
+
+
+def strides_of_maps(backbone) -> tuple[int, ...] | None:
+    """Strides of the maps that a backbone returns, finest first; None if they are not known, as of a client's."""
+    body, fpn = getattr(backbone, "body", None), getattr(backbone, "fpn", None)
+    strides = getattr(body, "out_strides", None)
+    if strides is None or fpn is None:
+        return strides
+    if type(fpn) is not FPN or type(fpn.top_blocks) not in _ADDED:
+        return None
+    strides = [strides[k - 1] for k in fpn.levels]
+    for _ in range(_ADDED[type(fpn.top_blocks)]):
+        strides.append(strides[-1] * 2)
+    return tuple(strides)
+
+
+def check_strides(cfg, model) -> None:
+    """Compare the strides of anchors or locations, and the scales of poolers, with the maps of the model's backbone.
+
+    For programs that are about to train or test. A model by itself may be built in parts.
+
+    Raises:
+        ValueError: they differ in number or value. The message names the key and its value for this backbone.
+    """
+    node, strides = cfg.MODEL, strides_of_maps(model.backbone)
+    if strides is None or not hasattr(model, "rpn"):
+        return
+    body = f"the maps of MODEL.BACKBONE.CONV_BODY {node.BACKBONE.CONV_BODY!r} have the strides {list(strides)}"
+    key, given = "MODEL.RPN.ANCHOR_STRIDE", node.RPN.ANCHOR_STRIDE
+    if node.FCOS_ON:
+        key, given = "MODEL.FCOS.FPN_STRIDES", node.FCOS.FPN_STRIDES
+    elif node.RETINANET_ON:
+        key, given = "MODEL.RETINANET.ANCHOR_STRIDES", node.RETINANET.ANCHOR_STRIDES
+    if tuple(given) != strides:
+        several = key == "MODEL.RPN.ANCHOR_STRIDE" and len(strides) > 1
+        hint = "; MODEL.RPN.USE_FPN takes one stride per map" if several else ""
+        raise ValueError(f"{key} is {list(given)}, but {body}. Set it to {list(strides)}{hint}.")
+    if node.RPN_ONLY or node.FCOS_ON or node.RETINANET_ON:
+        return
+    for name in ("BOX", "MASK", "KEYPOINT"):
+        head = node[f"ROI_{name}_HEAD"]
+        if name != "BOX" and (not node[f"{name}_ON"] or head.SHARE_BOX_FEATURE_EXTRACTOR):
+            continue
+        if name == "MASK" and head.FEATURE_EXTRACTOR == "ResNet50Conv5ROIFeatureExtractor":
+            continue  # it pools as the box head does
+        scales = tuple(head.POOLER_SCALES)
+        wanted = tuple(1 / stride for stride in strides[: len(scales)])
+        if len(wanted) < len(scales) or any(abs(a - b) > 1e-3 * b for a, b in zip(scales, wanted, strict=True)):
+            raise ValueError(
+                f"MODEL.ROI_{name}_HEAD.POOLER_SCALES is {list(scales)}, but {body}. Set it to 1 / stride of the first "
+                f"maps, {[1 / stride for stride in strides[:4]]} or fewer."
+            )
