@@ -12,7 +12,7 @@ import os
 
 from .accepted_keys import add_fbnet
 from .defaults_dense import FCOS, RETINANET
-from .defaults_semantic import DEEPLAB, PANOPTIC_FPN, SEM_SEG_HEAD
+from .defaults_semantic import DEEPLAB, INPUT_SEMANTIC, PANOPTIC_FPN, SEM_SEG_HEAD, TEST_SEMANTIC
 from .loading import CfgNode as CN
 
 _C = CN()
@@ -262,14 +262,7 @@ _C.INPUT.VERTICAL_FLIP_PROB_TRAIN = 0.0
 # or are missing, and does not mirror images where no name speaks of sides.
 _C.INPUT.KEYPOINT_FLIP_PAIRS = None
 
-# META_ARCHITECTURE SemanticSegmentor, in place of MIN_SIZE and MAX_SIZE (new). Its images are tested in their own size.
-_C.INPUT.SEMANTIC = CN()
-# Training images are scaled by a factor between these two, log-uniform, cut at random to (height, width), and padded to
-# it, right and bottom. (1.0, 1.0) scales nothing, an empty list crops nothing.
-_C.INPUT.SEMANTIC.SCALE_RANGE_TRAIN = (0.5, 2.0)
-_C.INPUT.SEMANTIC.CROP_SIZE_TRAIN = (513, 513)
-# Draw a crop again, up to ten times, while one class has more than this share of its labelled pixels; 1 = never.
-_C.INPUT.SEMANTIC.CROP_MAX_CLASS_SHARE = 1.0
+_C.INPUT.SEMANTIC = INPUT_SEMANTIC
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Data
@@ -384,20 +377,4 @@ _C.TEST.BBOX_AUG.SCALES = ()
 _C.TEST.BBOX_AUG.MAX_SIZE = 4000
 _C.TEST.BBOX_AUG.SCALE_H_FLIP = False
 
-# META_ARCHITECTURE SemanticSegmentor (new).
-_C.TEST.SEMANTIC = CN()
-# "whole": an image at once. "slide": by windows. "auto": by windows from WHOLE_MAX_PIXELS on.
-_C.TEST.SEMANTIC.MODE = "auto"
-_C.TEST.SEMANTIC.WHOLE_MAX_PIXELS = 2_200_000
-# Whole images are padded to at least (height, width), as in training; an empty list pads nothing.
-_C.TEST.SEMANTIC.PAD_TO = ()
-# (height, width) of a window, and the share of it that neighbours have in common; there probabilities are averaged.
-_C.TEST.SEMANTIC.WINDOW = (513, 513)
-_C.TEST.SEMANTIC.OVERLAP = 1.0 / 3
-# Probabilities are averaged over these scales of the image, and with H_FLIP over the image and its mirror image.
-_C.TEST.SEMANTIC.SCALES = (1.0,)
-_C.TEST.SEMANTIC.H_FLIP = False
-# Boundary IoU (Cheng et al., CVPR 2021) of every class beside the IoU of its area.
-_C.TEST.SEMANTIC.BOUNDARY_IOU = False
-# Write the classes found as palette PNG in the size of each image.
-_C.TEST.SEMANTIC.WRITE_MAPS = True
+_C.TEST.SEMANTIC = TEST_SEMANTIC

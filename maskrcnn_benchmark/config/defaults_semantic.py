@@ -1,4 +1,4 @@
-"""MODEL.SEM_SEG_HEAD, DEEPLAB and PANOPTIC_FPN: semantic maps' part of the configuration tree.
+"""MODEL.SEM_SEG_HEAD, DEEPLAB, PANOPTIC_FPN, INPUT.SEMANTIC, TEST.SEMANTIC: semantic maps' part of the tree.
 
 All are new; the names and defaults of SEM_SEG_HEAD and PANOPTIC_FPN are detectron2's.
 """
@@ -53,3 +53,30 @@ PANOPTIC_FPN.COMBINE = CN()
 PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH = 0.5
 PANOPTIC_FPN.COMBINE.OVERLAP_THRESH = 0.5
 PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT = 4096
+
+# META_ARCHITECTURE SemanticSegmentor, in place of MIN_SIZE and MAX_SIZE (new). Its images are tested in their own size.
+INPUT_SEMANTIC = CN()
+# Training images are scaled by a factor between these two, log-uniform, cut at random to (height, width), and padded to
+# it, right and bottom. (1.0, 1.0) scales nothing, an empty list crops nothing.
+INPUT_SEMANTIC.SCALE_RANGE_TRAIN = (0.5, 2.0)
+INPUT_SEMANTIC.CROP_SIZE_TRAIN = (513, 513)
+# Draw a crop again, up to ten times, while one class has more than this share of its labelled pixels; 1 = never.
+INPUT_SEMANTIC.CROP_MAX_CLASS_SHARE = 1.0
+
+# META_ARCHITECTURE SemanticSegmentor (new).
+TEST_SEMANTIC = CN()
+# "whole": an image at once. "slide": by windows. "auto": by windows from WHOLE_MAX_PIXELS on.
+TEST_SEMANTIC.MODE = "auto"
+TEST_SEMANTIC.WHOLE_MAX_PIXELS = 2_200_000
+# Whole images are padded to at least (height, width), as in training; an empty list pads nothing.
+TEST_SEMANTIC.PAD_TO = ()
+# (height, width) of a window, and the share of it that neighbours have in common; there probabilities are averaged.
+TEST_SEMANTIC.WINDOW = (513, 513)
+TEST_SEMANTIC.OVERLAP = 1.0 / 3
+# Probabilities are averaged over these scales of the image, and with H_FLIP over the image and its mirror image.
+TEST_SEMANTIC.SCALES = (1.0,)
+TEST_SEMANTIC.H_FLIP = False
+# Boundary IoU (Cheng et al., CVPR 2021) of every class beside the IoU of its area.
+TEST_SEMANTIC.BOUNDARY_IOU = False
+# Write the classes found as palette PNG in the size of each image.
+TEST_SEMANTIC.WRITE_MAPS = True
