@@ -13,8 +13,11 @@ from maskrcnn_benchmark.structures.keypoint import keypoint_sigmas_problem
 # so many classes are spelled out in a message
 SPELLED_OUT = 20
 
-# Meta architectures that learn from semantic maps.
-WITH_SEMANTIC_HEAD = ("PanopticFPN", "SemanticSegmentor")
+# Meta architectures that learn from semantic maps, and the formats of datasets that have them.
+WITH_SEMANTIC_HEAD = {
+    "PanopticFPN": "coco_panoptic",
+    "SemanticSegmentor": "semantic, coco_semantic, cityscapes_semantic or coco_panoptic",
+}
 
 
 def describe_classes(class_names: Sequence[str]) -> str:
@@ -86,7 +89,7 @@ def resolve_num_classes(
         if not semantic_names:
             raise ValueError(
                 f"{source} has no semantic maps, but a {cfg.MODEL.META_ARCHITECTURE} learns from them. Give blocks of "
-                f"FORMAT: coco_panoptic."
+                f"FORMAT: {WITH_SEMANTIC_HEAD[cfg.MODEL.META_ARCHITECTURE]}."
             )
         key, number = "SEM_SEG_HEAD.NUM_CLASSES", len(semantic_names)
         _resolve(cfg, key, semantic_names, number, "semantic classes", "no background here", source)

@@ -146,6 +146,9 @@ def test_lossy_maps_are_refused(folder):
     Image.fromarray(random_labels(folder).astype(np.uint8)).save(folder.maps / "a.jpg")
     with pytest.raises(FileNotFoundError, match=r"1 lossy images \(a.jpg\): a lossy format changes class numbers"):
         dataset_of(folder)
+    (folder.maps / "a.jpg").rename(folder.maps / "a.png")
+    with pytest.raises(ValueError, match="a.png is a JPEG, a lossy format"):
+        dataset_of(folder)
 
 
 def test_binary_masks_with_ignored_foreground_are_reported(folder, caplog):
