@@ -45,7 +45,7 @@ def read_index_map(path: str) -> np.ndarray:
 
     Raises:
         OSError: no such file, or one that cannot be decoded as a whole.
-        ValueError: a lossy format, whatever its ending; an image in colour, with an alpha channel, or of floating point numbers.
+        ValueError: a lossy format, an image in colour, with an alpha channel, or of floating point numbers.
     """
     return _read(path)[0]
 
