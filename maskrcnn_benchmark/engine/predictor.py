@@ -12,7 +12,6 @@ they have one size after resizing, so that none is padded because of another.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import logging
@@ -32,7 +31,6 @@ from maskrcnn_benchmark.engine.prediction import Prediction, label_of, threshold
 from maskrcnn_benchmark.engine.prediction_files import to_json
 from maskrcnn_benchmark.engine.predictor_setup import PredictorSetup, make_setup
 from maskrcnn_benchmark.structures.bounding_box import BoxList
-from maskrcnn_benchmark.structures.image_list import to_image_list
 from maskrcnn_benchmark.structures.label_names import LabelNames
 from maskrcnn_benchmark.structures.paste_masks import paste_rles
 
@@ -65,6 +63,7 @@ class Predictor:
 
     Attributes:
         label_names: LabelNames of the model. class_names: its class names.
+        setup: PredictorSetup: the model, and how images go into it.
         images, model_seconds: number of images (or windows) predicted so far, and time in the model.
 
     It may be called from several threads; the model runs for one of them at a time.
@@ -95,18 +94,18 @@ class Predictor:
     ):
         if batch_size is not None and batch_size < 1 or decoders < 1:
             raise ValueError(f"batch_size and decoders are at least 1, got {batch_size} and {decoders}")
-        self._setup: PredictorSetup = make_setup(
+        self.setup: PredictorSetup = make_setup(
             cfg, weights, list(opts), device, dtype, class_names, category_ids, model, tiles, overlap
         )
-        self.reader = ImageReader(self._setup.upright, self._setup.value_range, channel_order)
-        self.label_names: LabelNames = self._setup.label_names
+        self.reader = ImageReader(self.setup.upright, self.setup.value_range, channel_order)
+        self.label_names: LabelNames = self.setup.label_names
         if isinstance(score_threshold, Mapping):
             thresholds_by_label(score_threshold, self.class_names)  # refused now, not at the first image
         self.score_threshold = score_threshold
         self.kept_labels = None
         if classes is not None:
             self.kept_labels = torch.tensor([label_of(each, self.class_names) for each in classes])
-        self.batch_size = batch_size or (1 if self._setup.device.type == "cpu" else 8)
+        self.batch_size = batch_size or (1 if self.setup.device.type == "cpu" else 8)
         self.decoders = decoders
         self.images = 0
         self.model_seconds = 0.0
@@ -132,11 +131,11 @@ class Predictor:
     @property
     def box_offset(self) -> float:
         """What a side adds to x2 - x1, see BoxList."""
-        return self._setup.box_offset
+        return self.setup.box_offset
 
     @property
     def device(self) -> torch.device:
-        return self._setup.device
+        return self.setup.device
 
     def __call__(self, images, *, channel_order: str | None = None):
         """Predict one image or several.
@@ -214,7 +213,7 @@ class Predictor:
         reader = self.reader
         if channel_order is not None:
             reader = dataclasses.replace(reader, channel_order=channel_order)
-        prepare = _Prepare(self._setup, reader, keep_images)
+        prepare = _Prepare(self.setup, reader, keep_images)
         with ThreadPoolExecutor(self.decoders, thread_name_prefix="decode") as executor:
             for result in in_equal_batches(
                 images,
@@ -232,28 +231,13 @@ class Predictor:
     def _predict(self, batch: list[_Prepared]) -> list[Prediction]:
         with self._lock:
             start = time.perf_counter()
-            outputs = self._run_model(batch)
+            outputs = self.setup.run([each.network_input for each in batch], [each.size for each in batch])
             self.model_seconds += time.perf_counter() - start
             self.images += len(batch)
         return [self._prediction(output, each) for output, each in zip(outputs, batch, strict=True)]
 
-    def _run_model(self, batch: list[_Prepared]) -> list[BoxList]:
-        setup = self._setup
-        autocast = contextlib.nullcontext()
-        if setup.dtype != torch.float32:
-            autocast = torch.autocast(setup.device.type, dtype=setup.dtype)
-        if setup.takes_originals:
-            images = [each.network_input for each in batch]
-        else:
-            images = to_image_list([each.network_input for each in batch], setup.size_divisible).to(setup.device)
-        sizes = {}
-        if getattr(setup.model, "takes_output_sizes", False):
-            sizes["output_sizes"] = [each.size for each in batch]
-        with torch.inference_mode(), autocast:
-            return [output.to("cpu") for output in setup.model(images, **sizes)]
-
     def _prediction(self, output: BoxList, prepared: _Prepared) -> Prediction:
-        setup = self._setup
+        setup = self.setup
         found = output.resize(prepared.size).convert("xyxy")
         scores = _field(found, "scores", "objectness")
         scores = found.bbox.new_zeros(len(found)) if scores is None else scores.float()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -29,6 +30,8 @@ from maskrcnn_benchmark.fast.compiled import compile_dense_part
 from maskrcnn_benchmark.fast.for_inference import for_inference
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
+from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.image_list import to_image_list
 from maskrcnn_benchmark.structures.label_names import LabelNames
 from maskrcnn_benchmark.structures.paste_masks import DEFAULT_PASTING, MaskPasting
 from maskrcnn_benchmark.utils.compute_dtype import compute_dtype
@@ -63,6 +66,26 @@ class PredictorSetup:
     value_range: tuple[float, float] | None
     box_offset: float
     mask_pasting: MaskPasting = DEFAULT_PASTING
+
+    def run(self, inputs: Sequence, sizes: Sequence[tuple[int, int]]) -> list[BoxList]:
+        """Run the model.
+
+        Args:
+            inputs: what `transform` made of N images, or with `takes_originals` the RGB images.
+            sizes: N original (width, height).
+
+        Returns:
+            N BoxLists on the CPU, in pixels of the network's input unless the model takes sizes.
+        """
+        autocast = contextlib.nullcontext()
+        if self.dtype != torch.float32:
+            autocast = torch.autocast(self.device.type, dtype=self.dtype)
+        images = list(inputs)
+        if not self.takes_originals:
+            images = to_image_list(images, self.size_divisible).to(self.device)
+        kwargs = {"output_sizes": list(sizes)} if getattr(self.model, "takes_output_sizes", False) else {}
+        with torch.inference_mode(), autocast:
+            return [output.to("cpu") for output in self.model(images, **kwargs)]
 
 
 def make_setup(

@@ -33,54 +33,111 @@ def draw_boxes(
     font_size: int = 13,
     font: str | os.PathLike | None = None,
 ) -> np.ndarray:
-    """A copy of the image with boxes and a tag on each: class name and score, as far as the boxes have them.
+    """A copy of the image with boxes and a tag on each: track, class name and score, as far as the boxes have them.
 
-    In a crowded image a class is named once, at its surest box; the other tags have the score only.
+    In a crowded image a class is named once, at its surest box; the other tags have track and score only.
 
     Boxes are drawn by rising score, so that the surest are on top, with a rim in contrast that shows on any background.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        boxes: BoxList; resized to the image when its size is another.
+        boxes: BoxList; resized to the image when its size is another. Fields "labels", "scores" and "track_ids" (0 is
+            none) are drawn.
         class_names: name of label k is class_names[k - 1]; without it tags show the label.
         score_threshold: boxes with a lower score are left out; boxes without scores are all drawn.
         font_size: height of the text in pixels.
         font: font file; None takes one that has the letters of the class names.
     """
     height, width = image.shape[:2]
-    boxes = boxes.copy_with_fields(("labels", "scores"), skip_missing=True).convert("xyxy").to("cpu")
+    boxes = boxes.copy_with_fields(("labels", "scores", "track_ids"), skip_missing=True).convert("xyxy").to("cpu")
     if tuple(boxes.size) != (width, height):
         boxes = boxes.resize((width, height))
-    scores = boxes.get_field("scores").tolist() if boxes.has_field("scores") else [None] * len(boxes)
+    if boxes.has_field("scores"):
+        boxes = boxes[boxes.get_field("scores") >= score_threshold]
+        boxes = boxes[boxes.get_field("scores").argsort(descending=True, stable=True)]
     labels = boxes.get_field("labels").tolist() if boxes.has_field("labels") else [0] * len(boxes)
-    shown = [i for i in range(len(boxes)) if scores[i] is None or scores[i] >= score_threshold]
-    shown.sort(key=lambda i: 0.0 if scores[i] is None else scores[i])
-    colors = label_colors(labels).tolist()
-    corners = boxes.bbox.tolist()
+    colors, corners = label_colors(labels), boxes.bbox.tolist()
+    drawn = draw_frames(image, corners, colors)
+    texts, short_texts = tag_texts(boxes, class_names)
+    return draw_tags(drawn, corners, texts, colors, short_texts, font_size, font, letters=class_names or ())
 
+
+def draw_frames(image: np.ndarray, corners, colors) -> np.ndarray:
+    """A copy of the image with rectangles, the first on top, each with a rim in contrast.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        corners: (N, 4) x1, y1, x2, y2 in pixels.
+        colors: (N, 3) uint8 RGB.
+    """
     canvas = Image.fromarray(image)
     draw = ImageDraw.Draw(canvas)
-    for i in shown:
-        x1, y1, x2, y2 = corners[i]
-        draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=_contrast(colors[i]), width=4)
-        draw.rectangle((x1, y1, x2, y2), outline=tuple(colors[i]), width=2)
-    type_face = font_for([*(class_names or ()), "0123456789."], font_size, font)
-    taken: list[tuple[float, float, float, float]] = []
-    texts = {i: _tag_text(labels[i], scores[i], class_names) for i in reversed(shown)}
-    if _tags_area(draw, texts.values(), type_face) > CROWDED * width * height:
-        seen: set[int] = set()
-        for i in texts:
-            if labels[i] in seen:
-                texts[i] = _tag_text(0, scores[i], None)
-            seen.add(labels[i])
-    for i, text in texts.items():
-        if text:
-            tag = _draw_tag(draw, text, corners[i], tuple(colors[i]), type_face, (width, height), taken)
-            taken += [] if tag is None else [tag]
+    for (x1, y1, x2, y2), color in reversed(list(zip(corners, _tuples(colors), strict=True))):
+        x2, y2 = max(x1, x2), max(y1, y2)
+        draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=_contrast(color), width=4)
+        draw.rectangle((x1, y1, x2, y2), outline=color, width=2)
     return np.asarray(canvas).copy()
 
 
-def draw_masks(image: np.ndarray, masks, labels) -> np.ndarray:
+def draw_tags(
+    image: np.ndarray,
+    corners,
+    texts: Sequence[str],
+    colors,
+    short_texts: Sequence[str] | None = None,
+    font_size: int = 13,
+    font: str | os.PathLike | None = None,
+    letters: Sequence[str] = (),
+) -> np.ndarray:
+    """A copy of the image with a tag at each box, where it covers the fewest other tags.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        corners: (N, 4) x1, y1, x2, y2 in pixels, the most important box first; tags without room are left out.
+        texts: N; "" is no tag.
+        colors: (N, 3) uint8 RGB, which fill the tags.
+        short_texts: N, taken where the tags would cover more than CROWDED of the image, but for the first of each
+            colour; None takes the texts in any case.
+        font_size: height of the text in pixels.
+        font: font file; None takes one that has the letters of `texts` and `letters`.
+    """
+    height, width = image.shape[:2]
+    canvas = Image.fromarray(image)
+    draw = ImageDraw.Draw(canvas)
+    type_face = font_for([*(letters or texts), "#0123456789.:"], font_size, font)
+    colors, texts = _tuples(colors), list(texts)
+    if short_texts is not None and _tags_area(draw, texts, type_face) > CROWDED * width * height:
+        firsts = {color: i for i, color in reversed(list(enumerate(colors)))}
+        texts = [text if firsts[colors[i]] == i else short_texts[i] for i, text in enumerate(texts)]
+    taken: list[tuple[float, float, float, float]] = []
+    for box, text, color in zip(corners, texts, colors, strict=True):
+        tag = _draw_tag(draw, text, box, color, type_face, (width, height), taken) if text else None
+        taken += [] if tag is None else [tag]
+    return np.asarray(canvas).copy()
+
+
+def tag_texts(boxes, class_names: Sequence[str] | None = None) -> tuple[list[str], list[str]]:
+    """Return texts of boxes with track, class and score, as far as their fields go, and those without the class."""
+    texts, short_texts = [], []
+    fields = [
+        boxes.get_field(name).tolist() if boxes.has_field(name) else [None] * len(boxes)
+        for name in ("track_ids", "labels", "scores")
+    ]
+    for track, label, score in zip(*fields, strict=True):
+        track, score = f"#{track}" if track else "", "" if score is None else f"{score:.2f}"
+        name = ""
+        if label:
+            name = class_names[label - 1] if class_names is not None and label <= len(class_names) else str(label)
+        texts.append(" ".join(part for part in (track, name, score) if part))
+        short_texts.append(" ".join(part for part in (track, score) if part))
+    return texts, short_texts
+
+
+def _tuples(colors) -> list[tuple[int, ...]]:
+    return [tuple(color) for color in np.asarray(colors).reshape(-1, 3).tolist()]
+
+
+def draw_masks(image: np.ndarray, masks, labels, colors=None) -> np.ndarray:
     """A copy of the image in which masks are tinted in the colour of their label, with an outline in full colour.
 
     Args:
@@ -88,9 +145,10 @@ def draw_masks(image: np.ndarray, masks, labels) -> np.ndarray:
         masks: (N, H', W') tensor or array, non-zero inside; stretched to the image when their size is another. Later
             ones are drawn over earlier ones.
         labels: (N,).
+        colors: (N, 3) uint8 RGB; None takes those of the labels.
     """
     drawn = image.copy()
-    for mask, color in zip(np.asarray(masks), label_colors(labels), strict=True):
+    for mask, color in zip(np.asarray(masks), label_colors(labels) if colors is None else colors, strict=True):
         inside = _stretched((mask != 0).astype(np.uint8), image.shape[:2]) != 0
         tint = drawn[inside] * (1 - MASK_OPACITY) + color * MASK_OPACITY
         drawn[inside] = tint.astype(np.uint8)
@@ -151,13 +209,6 @@ def _stretched(numbers: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if numbers.shape == tuple(size):
         return numbers
     return np.asarray(Image.fromarray(numbers).resize(size[::-1], Image.Resampling.NEAREST))
-
-
-def _tag_text(label: int, score: float | None, class_names: Sequence[str] | None) -> str:
-    name = ""
-    if label > 0:
-        name = class_names[label - 1] if class_names is not None and label <= len(class_names) else str(label)
-    return name if score is None else f"{name} {score:.2f}".strip()
 
 
 def _tags_area(draw, texts, font) -> float:

@@ -13,6 +13,7 @@ from maskrcnn_benchmark.visual.drawing import (
     label_colors,
     save_image,
     side_by_side,
+    tag_texts,
 )
 
 
@@ -176,3 +177,11 @@ def test_a_segment_without_room_or_pixels_goes_unnamed():
     numbers[20:24] = 1
     drawn = draw_segments(image, numbers, ["thin", "nowhere"], [1, 2])
     assert (drawn[:20] == 200).all() and (drawn[25:] == 200).all()
+
+
+def test_track_ids_are_written_on_tags_and_zero_is_none():
+    boxes = _boxes([[10, 10, 50, 50]] * 3, (80, 60), [1, 2, 3], [0.91, 0.8, 0.7])
+    boxes.add_field("track_ids", torch.tensor([12, 0, 3]))
+    texts, short_texts = tag_texts(boxes, ["cat", "dog"])
+    assert texts == ["#12 cat 0.91", "dog 0.80", "#3 3 0.70"] and short_texts == ["#12 0.91", "0.80", "#3 0.70"]
+    assert tag_texts(boxes.copy_with_fields([]))[0] == ["", "", ""]
