@@ -13,6 +13,7 @@ they have one size after resizing, so that none is padded because of another.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import logging
 import os
@@ -25,11 +26,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from maskrcnn_benchmark.data.transforms.transforms import to_pixels
 from maskrcnn_benchmark.engine.batching import in_equal_batches
 from maskrcnn_benchmark.engine.image_inputs import ImageReader, is_single, size_of
 from maskrcnn_benchmark.engine.prediction import Prediction, label_of, thresholds_by_label
 from maskrcnn_benchmark.engine.prediction_files import to_json
 from maskrcnn_benchmark.engine.predictor_setup import PredictorSetup, make_setup
+from maskrcnn_benchmark.engine.tiling import check_tiles, merge_windows, windows_of
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.label_names import LabelNames
 from maskrcnn_benchmark.structures.paste_masks import paste_rles
@@ -92,6 +95,7 @@ class Predictor:
         overlap: float = 0.2,
         model: torch.nn.Module | None = None,
     ):
+        check_tiles(tiles, overlap)
         if batch_size is not None and batch_size < 1 or decoders < 1:
             raise ValueError(f"batch_size and decoders are at least 1, got {batch_size} and {decoders}")
         self.setup: PredictorSetup = make_setup(
@@ -107,6 +111,8 @@ class Predictor:
             self.kept_labels = torch.tensor([label_of(each, self.class_names) for each in classes])
         self.batch_size = batch_size or (1 if self.setup.device.type == "cpu" else 8)
         self.decoders = decoders
+        # a SemanticSegmentor cuts windows itself
+        self.tiles, self.overlap = 0 if self.setup.tiles_itself else tiles, overlap
         self.images = 0
         self.model_seconds = 0.0
         self._lock = threading.Lock()
@@ -214,19 +220,37 @@ class Predictor:
         if channel_order is not None:
             reader = dataclasses.replace(reader, channel_order=channel_order)
         prepare = _Prepare(self.setup, reader, keep_images)
+        if self.tiles:
+            prepare, run, batch_size, window = prepare.original, self._predict_by_windows, 1, self.decoders
+        else:
+            run, batch_size, window = self._predict, self.batch_size, self.batch_size * AHEAD + self.decoders
         with ThreadPoolExecutor(self.decoders, thread_name_prefix="decode") as executor:
-            for result in in_equal_batches(
-                images,
-                prepare,
-                _Prepared.key,
-                self._predict,
-                executor,
-                self.batch_size,
-                self.batch_size * AHEAD + self.decoders,
-            ):
+            for result in in_equal_batches(images, prepare, _Prepared.key, run, executor, batch_size, window):
                 if isinstance(result, Exception) and not isinstance(result, (OSError, ValueError, TypeError)):
                     raise result
                 yield result
+
+    def _predict_by_windows(self, batch: list[_Prepared]) -> list[Prediction]:
+        """Predict one original image, which may be large."""
+        (original,) = batch
+        pixels = to_pixels(original.network_input)
+        windows = windows_of(original.size, self.tiles, self.overlap)
+        views = (pixels[:, top:bottom, left:right] for left, top, right, bottom in windows)
+        if len(windows) > 1:
+            views = itertools.chain(views, [pixels])
+        prepare = _Prepare(self.setup, dataclasses.replace(self.reader, channel_order="rgb"), False)
+        ahead = self.batch_size + self.decoders
+        with ThreadPoolExecutor(self.decoders, thread_name_prefix="window") as executor:
+            found = list(
+                in_equal_batches(views, prepare, _Prepared.key, self._predict, executor, self.batch_size, ahead)
+            )
+        error = next((each for each in found if isinstance(each, Exception)), None)
+        if error is not None:
+            raise error
+        merged = found[0]
+        if len(windows) > 1:
+            merged = merge_windows(found[:-1], windows, original.size, found[-1])
+        return [dataclasses.replace(merged, path=original.path, _image=original.image)]
 
     def _predict(self, batch: list[_Prepared]) -> list[Prediction]:
         with self._lock:
@@ -309,10 +333,16 @@ class _Prepare:
         self.setup, self.reader, self.keep_images = setup, reader, keep_images
 
     def __call__(self, given) -> _Prepared:
+        prepared = self.original(given)
+        if not self.setup.takes_originals:
+            prepared.network_input = self.setup.transform(prepared.network_input)
+        return prepared
+
+    def original(self, given) -> _Prepared:
+        """Read an image only."""
         image = self.reader(given)
         path = os.fspath(given) if isinstance(given, (str, os.PathLike)) else None
-        network_input = image if self.setup.takes_originals else self.setup.transform(image)
-        return _Prepared(network_input, size_of(image), path, image if self.keep_images else None)
+        return _Prepared(image, size_of(image), path, image if self.keep_images else None)
 
 
 def _field(boxlist: BoxList, *names: str):

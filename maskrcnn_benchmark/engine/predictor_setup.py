@@ -52,6 +52,7 @@ class PredictorSetup:
         label_names: LabelNames of the model.
         upright, value_range: how images are read.
         box_offset: of the model's convention, see BoxList.
+        tiles_itself: the model cuts large images into windows, see TEST.SEMANTIC.
         mask_pasting: how masks are placed in the image.
     """
 
@@ -65,6 +66,7 @@ class PredictorSetup:
     upright: bool
     value_range: tuple[float, float] | None
     box_offset: float
+    tiles_itself: bool
     mask_pasting: MaskPasting = DEFAULT_PASTING
 
     def run(self, inputs: Sequence, sizes: Sequence[tuple[int, int]]) -> list[BoxList]:
@@ -155,6 +157,7 @@ def setup_of(cfg, model: nn.Module, label_names: LabelNames) -> PredictorSetup:
         # without annotations "auto" has nothing to decide by, and people see images upright
         upright=settings.exif_rotation != "stored",
         value_range=settings.value_range,
+        tiles_itself=cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor",
         box_offset=get_convention(cfg.MODEL.CONVENTION).box_offset,
         mask_pasting=mask_pasting(cfg),
     )
@@ -205,6 +208,11 @@ def _adapt(cfg, device: str | None, dtype: str | None) -> None:
 
 
 def _use_tiles(cfg, tiles: int, overlap: float) -> None:
+    if tiles and cfg.MODEL.META_ARCHITECTURE == "PanopticFPN":
+        raise ValueError(
+            "tiles is of no use with MODEL.META_ARCHITECTURE PanopticFPN: the segments of windows cannot be merged. "
+            "Leave tiles out."
+        )
     if tiles and cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
         cfg.TEST.SEMANTIC.MODE, cfg.TEST.SEMANTIC.WINDOW, cfg.TEST.SEMANTIC.OVERLAP = "slide", (tiles, tiles), overlap
 
