@@ -51,7 +51,7 @@ def draw(size, rectangles) -> np.ndarray:
 
 def random_rectangles(size, count, largest, rng):
     """Rectangles of which those of one label do not touch, not even on the reduced image."""
-    gap = 2 if largest <= 30 else 10
+    gap = 10
     taken = np.zeros((2, size[1], size[0]), dtype=bool)
     rectangles = []
     for _ in range(20 * count):
