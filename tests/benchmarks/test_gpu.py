@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ops_helpers import needs_kernels
+from helpers.ops_helpers import needs_kernels
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 CPU = torch.device("cpu")
@@ -118,7 +118,7 @@ def test_every_part_runs_on_its_own_as_long_as_there_is_time(gpu, capsys, monkey
 
 @needs_kernels
 def test_a_recorded_dense_part_sees_every_new_picture(gpu, rng_seed):
-    from tiny_models import tiny_cfg, tiny_model
+    from helpers.tiny_models import tiny_cfg, tiny_model
 
     for name in ("fcos", "faster"):
         model = tiny_model(tiny_cfg(name))

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-import tiny_models
-from cityscapes_tree import write_tree
+from helpers import tiny_models
+from helpers.cityscapes_tree import write_tree
 
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.config import check_values

@@ -7,10 +7,10 @@ arithmetic, its memory and its atomics are not.
 import ctypes
 import math
 
-import emulated_cuda
 import pytest
 import torch
-from ops_helpers import needs_kernels
+from helpers import emulated_cuda
+from helpers.ops_helpers import needs_kernels
 from torch.testing import assert_close
 
 from maskrcnn_benchmark.layers.nms import nms_twin

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from coco_folder import CocoFolder
+from helpers.coco_folder import CocoFolder
 
 from maskrcnn_benchmark.config import cfg as defaults
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_data import write_pictures
+from helpers.tiny_models import tiny_cfg, tiny_model
 from PIL import Image
-from tiny_data import write_pictures
-from tiny_models import tiny_cfg, tiny_model
 
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.config import check_values

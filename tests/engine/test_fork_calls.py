@@ -1,6 +1,6 @@
 import pytest
 import torch
-import toy_training
+from helpers import toy_training
 
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.engine.fork_calls import UPSTREAM_TRAIN, takes_forks_arguments, validation_losses

@@ -2,12 +2,11 @@ import logging
 import math
 import re
 
-import distributed_cases
-import processes
 import pytest
 import torch
-from tiny_models import tiny_cfg
-from toy_training import ToyDataset, ToyLoader
+from helpers import distributed_cases, processes
+from helpers.tiny_models import tiny_cfg
+from helpers.toy_training import ToyDataset, ToyLoader
 
 from maskrcnn_benchmark.engine import inference as engine_inference
 from maskrcnn_benchmark.engine.inference import compute_on_dataset, gather_predictions, inference

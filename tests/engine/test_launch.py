@@ -1,6 +1,5 @@
-import distributed_cases
-import processes
 import pytest
+from helpers import distributed_cases, processes
 
 from maskrcnn_benchmark.engine import launch
 

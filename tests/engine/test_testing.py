@@ -1,8 +1,8 @@
 import json
 
 import pytest
-from tiny_data import write_pictures
-from tiny_models import tiny_cfg, tiny_model
+from helpers.tiny_data import write_pictures
+from helpers.tiny_models import tiny_cfg, tiny_model
 
 from maskrcnn_benchmark.engine.testing import make_test_loaders, run_test
 

@@ -5,12 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import distributed_cases
-import processes
 import pytest
 import torch
-import toy_training
-from toy_training import ToyDetector, train, without_batch_statistics
+from helpers import distributed_cases, processes, toy_training
+from helpers.toy_training import ToyDetector, train, without_batch_statistics
 
 from maskrcnn_benchmark.engine.metrics_file import read_metrics
 from maskrcnn_benchmark.engine.training_log import peak_memory

@@ -4,11 +4,10 @@ import logging
 import re
 import signal
 
-import distributed_cases
-import processes
 import pytest
 import torch
-from toy_training import ToyLoader, signal_self_at, train
+from helpers import distributed_cases, processes
+from helpers.toy_training import ToyLoader, signal_self_at, train
 
 from maskrcnn_benchmark.engine import training_checkpoints
 from maskrcnn_benchmark.engine.inference import compute_on_dataset

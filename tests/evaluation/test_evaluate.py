@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from tiny_data import write_pictures
+from helpers.tiny_data import write_pictures
 
 from maskrcnn_benchmark.data.datasets import COCODataset
 from maskrcnn_benchmark.evaluation import COCOResults, Results, VOCResults, evaluate

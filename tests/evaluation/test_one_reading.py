@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from coco_folder import CocoFolder
-from odd_coco import odd_content
+from helpers.coco_folder import CocoFolder
+from helpers.odd_coco import odd_content
 
 from maskrcnn_benchmark.data.datasets import COCODataset, PascalVOCDataset
 from maskrcnn_benchmark.data.datasets.reading import Reading

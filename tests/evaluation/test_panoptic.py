@@ -6,7 +6,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from panoptic_folder import CAT, DOG, GRASS, SKY, PanopticFolder
+from helpers.panoptic_folder import CAT, DOG, GRASS, SKY, PanopticFolder
 
 from maskrcnn_benchmark.data.datasets import COCOPanopticDataset
 from maskrcnn_benchmark.evaluation import evaluate, load_predictions, save_predictions

@@ -4,8 +4,8 @@ import logging
 import numpy as np
 import pytest
 import torch
+from helpers.semantic_folder import SemanticFolder
 from PIL import Image
-from semantic_folder import SemanticFolder
 
 from maskrcnn_benchmark.data.datasets import SemanticDataset
 from maskrcnn_benchmark.evaluation import evaluate

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_data import write_pictures
-from tiny_models import tiny_cfg, tiny_model
+from helpers.tiny_data import write_pictures
+from helpers.tiny_models import tiny_cfg, tiny_model
 from torch import nn
 
 from maskrcnn_benchmark.config import cfg as defaults

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from ops_helpers import needs_kernels
+from helpers.ops_helpers import needs_kernels
 
 from maskrcnn_benchmark.layers.nms import batched_nms, ml_nms, nms, nms_twin
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from ops_helpers import needs_kernels
+from helpers.ops_helpers import needs_kernels
 from torch.testing import assert_close
 
 from maskrcnn_benchmark.layers.roi_align import ROIAlign, multilevel_roi_align, roi_align, roi_align_twin

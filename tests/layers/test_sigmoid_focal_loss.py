@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from ops_helpers import needs_kernels
+from helpers.ops_helpers import needs_kernels
 from torch.testing import assert_close
 
 from maskrcnn_benchmark.layers.sigmoid_focal_loss import (

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from naive_paste import pasted_probability
-from ops_helpers import needs_kernels
+from helpers.naive_paste import pasted_probability
+from helpers.ops_helpers import needs_kernels
 from torch.nn import functional as F
 
 from maskrcnn_benchmark.structures.paste_masks import (

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cityscapes_tree import write_tree
+from helpers.cityscapes_tree import write_tree
 
 from maskrcnn_benchmark.data.datasets import COCODataset
 from tools.cityscapes.convert_cityscapes_to_coco import convert

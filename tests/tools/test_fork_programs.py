@@ -1,15 +1,15 @@
-"""The forks' own programs run unedited: tests/fork_programs.py makes their calls."""
+"""The forks' own programs run unedited: tests/helpers/fork_programs.py makes their calls."""
 
 import json
 import logging
 import re
 import sys
 
-import fork_programs
 import pytest
 import torch
 import yaml
 from conftest import ROOT
+from helpers import fork_programs
 
 from maskrcnn_benchmark.config import cfg as global_cfg
 from maskrcnn_benchmark.engine.inference import compute_on_dataset, inference

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import torch
 import yaml
-from panoptic_folder import CAT, CATEGORIES, DOG, GRASS, SKY, PanopticFolder
+from helpers.panoptic_folder import CAT, CATEGORIES, DOG, GRASS, SKY, PanopticFolder
+from helpers.tiny_models import MODELS
 from PIL import Image
-from tiny_models import MODELS
 
 
 def panoptic_config(folder, data):

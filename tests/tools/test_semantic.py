@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from helpers.semantic_folder import SemanticFolder
 from PIL import Image
-from semantic_folder import SemanticFolder
 
 CLASSES = ["ground", "bright", "dark"]
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from cityscapes_tree import SIZE, write_tree
+from helpers.cityscapes_tree import SIZE, write_tree
 from PIL import Image
 
 from maskrcnn_benchmark.data.datasets import AbstractDataset, CityScapesDataset

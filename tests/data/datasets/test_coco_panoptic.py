@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from panoptic_folder import CAT, CATEGORIES, DOG, GRASS, SKY, PanopticFolder
+from helpers.panoptic_folder import CAT, CATEGORIES, DOG, GRASS, SKY, PanopticFolder
 from PIL import Image
 
 from maskrcnn_benchmark.data.datasets import COCODataset, COCOPanopticDataset, ConcatDataset

@@ -3,8 +3,8 @@ import pickle
 
 import numpy as np
 import pytest
+from helpers.semantic_folder import SemanticFolder
 from PIL import Image
-from semantic_folder import SemanticFolder
 
 from maskrcnn_benchmark.data.build import build_dataset
 from maskrcnn_benchmark.data.datasets import ConcatDataset, SemanticDataset

@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from semantic_folder import SemanticFolder
+from helpers.semantic_folder import SemanticFolder
 
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.data.datasets.semantic_files import find_images_with_maps, read_class_names

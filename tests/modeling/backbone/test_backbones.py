@@ -5,10 +5,10 @@ import json
 import re
 from pathlib import Path
 
-import fill
 import numpy as np
 import pytest
 import torch
+from helpers import fill
 from torch import nn
 
 from maskrcnn_benchmark.config import cfg as defaults

@@ -6,10 +6,10 @@ import re
 from functools import cache
 from pathlib import Path
 
-import fill_d2
 import numpy as np
 import pytest
 import torch
+from helpers import fill_d2
 from torch import nn
 
 from maskrcnn_benchmark.config import cfg as defaults

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from golden_models import GOLDEN, build_on_meta
+from helpers.golden_models import GOLDEN, build_on_meta
 
 from maskrcnn_benchmark.checkpoint.body_check import check_body
 from maskrcnn_benchmark.checkpoint.matching import match_state_dicts

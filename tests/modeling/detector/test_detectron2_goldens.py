@@ -4,11 +4,11 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import fill_d2
 import numpy as np
 import pytest
 import torch
-from detectron2_models import (
+from helpers import fill_d2
+from helpers.detectron2_models import (
     GOLDEN,
     GRADIENT,
     TENSOR,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detectron2_models import GOLDEN, Detectron2Model, check_losses, check_scored_boxes, check_tensor
+from helpers.detectron2_models import GOLDEN, Detectron2Model, check_losses, check_scored_boxes, check_tensor
 
 from maskrcnn_benchmark.checkpoint.checkpointer import DetectronCheckpointer
 from maskrcnn_benchmark.checkpoint.translation import convert_state_dict

@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 import torch
-from simulated_device import SimulatedDevice, move_there
-from tiny_models import MODELS, tiny_cfg
+from helpers.simulated_device import SimulatedDevice, move_there
+from helpers.tiny_models import MODELS, tiny_cfg
 
 from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.modeling.detector import build_detection_model

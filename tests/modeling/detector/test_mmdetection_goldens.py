@@ -4,12 +4,12 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import fill_d2
 import numpy as np
 import pytest
 import torch
-from detectron2_models import check_scored_boxes, check_tensor
-from mmdetection_models import GOLDEN, GRADIENT, LOSS, MMDetectionModel
+from helpers import fill_d2
+from helpers.detectron2_models import check_scored_boxes, check_tensor
+from helpers.mmdetection_models import GOLDEN, GRADIENT, LOSS, MMDetectionModel
 
 from maskrcnn_benchmark.checkpoint.translation import convert_state_dict
 from maskrcnn_benchmark.config import cfg as defaults

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_models import MODELS, tiny_cfg, tiny_model
+from helpers.tiny_models import MODELS, tiny_cfg, tiny_model
 
 from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.modeling.detector import build_detection_model

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from tiny_models import tiny_cfg, tiny_model
+from helpers.tiny_models import tiny_cfg, tiny_model
 
 from maskrcnn_benchmark.fast.for_inference import for_inference
 from maskrcnn_benchmark.modeling.detector import build_detection_model

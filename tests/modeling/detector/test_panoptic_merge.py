@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from golden_models import GOLDEN
+from helpers.golden_models import GOLDEN
 
 from maskrcnn_benchmark.modeling.detector.panoptic_merge import MergeRules, merge_segments, share_pixels
 from maskrcnn_benchmark.structures.bounding_box import BoxList

@@ -5,8 +5,8 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from golden_models import BOX_PIXELS, GoldenModel, check_detections, check_losses, check_proposals, check_tensor
-from naive_paste import pasted_probability
+from helpers.golden_models import BOX_PIXELS, GoldenModel, check_detections, check_losses, check_proposals, check_tensor
+from helpers.naive_paste import pasted_probability
 
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import Masker
 from maskrcnn_benchmark.structures.bounding_box import BoxList

@@ -3,11 +3,11 @@
 import gzip
 import json
 
-import fill_d2
 import numpy as np
 import pytest
 import torch
-from golden_models import CONFIGS, GOLDEN
+from helpers import fill_d2
+from helpers.golden_models import CONFIGS, GOLDEN
 
 from maskrcnn_benchmark.checkpoint.body_check import check_body
 from maskrcnn_benchmark.checkpoint.matching import load_state_dict, match_state_dicts, tensors_of

@@ -4,7 +4,7 @@ import gzip
 import json
 
 import pytest
-from golden_models import CONFIGS, GOLDEN, build_on_meta
+from helpers.golden_models import CONFIGS, GOLDEN, build_on_meta
 
 # repository, folders and file of the config, joined by two underscores
 LISTS = sorted(path.name.removesuffix(".json.gz") for path in (GOLDEN / "state_dicts").glob("*.json.gz"))

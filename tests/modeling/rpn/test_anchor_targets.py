@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from golden_models import GOLDEN
+from helpers.golden_models import GOLDEN
 
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.modeling.box_coder import BoxCoder

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from golden_models import GOLDEN, GoldenModel, check_detections, check_losses, check_tensor, golden_targets
+from helpers.golden_models import GOLDEN, GoldenModel, check_detections, check_losses, check_tensor, golden_targets
 
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.modeling.detector import build_detection_model

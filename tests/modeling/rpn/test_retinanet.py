@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from golden_models import GoldenModel, check_detections, check_losses, check_tensor
+from helpers.golden_models import GoldenModel, check_detections, check_losses, check_tensor
 
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.modeling.backbone import build_backbone

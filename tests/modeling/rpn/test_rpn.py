@@ -1,10 +1,9 @@
 """RPN against the originals' numbers, against a plain restatement of its selection, and its odd cases."""
 
-import distributed_cases
-import processes
 import pytest
 import torch
-from golden_models import GoldenModel, check_tensor
+from helpers import distributed_cases, processes
+from helpers.golden_models import GoldenModel, check_tensor
 
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.modeling import registry

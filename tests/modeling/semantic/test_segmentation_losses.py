@@ -1,8 +1,7 @@
-import distributed_cases
 import numpy as np
-import processes
 import pytest
 import torch
+from helpers import distributed_cases, processes
 from torch.nn import functional as F
 
 from maskrcnn_benchmark.modeling.semantic import segmentation_losses

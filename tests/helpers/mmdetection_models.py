@@ -10,18 +10,18 @@ import json
 from functools import cached_property
 from pathlib import Path
 
-import fill_d2
 import numpy as np
 import torch
-from detectron2_models import GOLDEN as INPUTS
 
+from helpers import fill_d2
+from helpers.detectron2_models import GOLDEN as INPUTS
 from maskrcnn_benchmark.checkpoint.translation import convert_state_dict, to_ours
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import to_image_list
 from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
 
-GOLDEN = Path(__file__).parent / "golden" / "mmdet"
+GOLDEN = Path(__file__).parents[1] / "golden" / "mmdet"
 
 # Relative; batch statistics are least exact in the originals themselves.
 LOSS = 1e-4

@@ -11,10 +11,10 @@ import json
 from functools import cached_property
 from pathlib import Path
 
-import fill
 import numpy as np
 import torch
 
+from helpers import fill
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.structures.bounding_box import BoxList
@@ -22,8 +22,8 @@ from maskrcnn_benchmark.structures.image_list import to_image_list
 from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
 from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
 
-GOLDEN = Path(__file__).parent / "golden"
-CONFIGS = Path(__file__).parents[1] / "configs"
+GOLDEN = Path(__file__).parents[1] / "golden"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 # Largest difference of a tensor as a part of the recorded largest value; repeats of the originals
 # themselves (1 against 2 threads) differ by 1e-6 to 1e-5.

@@ -10,10 +10,10 @@ import json
 from functools import cached_property
 from pathlib import Path
 
-import fill_d2
 import numpy as np
 import torch
 
+from helpers import fill_d2
 from maskrcnn_benchmark.checkpoint.translation import convert_state_dict, to_ours
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.structures.bounding_box import BoxList
@@ -21,7 +21,7 @@ from maskrcnn_benchmark.structures.image_list import to_image_list
 from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
 from maskrcnn_benchmark.structures.semantic_map import SemanticMap
 
-GOLDEN = Path(__file__).parent / "golden" / "d2"
+GOLDEN = Path(__file__).parents[1] / "golden" / "d2"
 
 # Largest difference of a tensor as a part of the recorded largest value, and relative ones of losses and gradients.
 TENSOR = 1e-4

@@ -8,8 +8,8 @@ import signal
 import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
-from toy_training import ToyDetector, ToyLoader, signal_self_at, train, without_batch_statistics
 
+from helpers.toy_training import ToyDetector, ToyLoader, signal_self_at, train, without_batch_statistics
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.engine.inference import compute_on_dataset, gather_predictions
 from maskrcnn_benchmark.engine.launch import hold_lock

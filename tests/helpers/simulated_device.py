@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_a
 from torch.utils._pytree import tree_flatten, tree_map
 
 DEVICE = torch.device("meta")
-MODELING = Path(__file__).resolve().parents[1] / "maskrcnn_benchmark" / "modeling"
+MODELING = Path(__file__).resolve().parents[2] / "maskrcnn_benchmark" / "modeling"
 aten = torch.ops.aten
 # The sizes of their results, or the results themselves, are numbers that the host reads.
 READ_BY_THE_HOST = {
