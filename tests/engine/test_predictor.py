@@ -5,9 +5,9 @@ import threading
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_data import write_pictures
+from helpers.tiny_models import MODELS, tiny_cfg, tiny_model
 from PIL import Image
-from tiny_data import write_pictures
-from tiny_models import MODELS, tiny_cfg, tiny_model
 
 import maskrcnn_benchmark
 from maskrcnn_benchmark.checkpoint.checkpointer import write_checkpoint
