@@ -109,6 +109,22 @@ class Tracker:
             track_of[columns[pairs[:, 1]]] = rows[pairs[:, 0]]
         return self._advance(boxes, labels, track_of, is_high, frames)
 
+    def follow(self, boxes, scores, labels=None, frames: float = 1, least: float | None = None):
+        """Match the detections of the next frame, and say which of them to show.
+
+        Args:
+            boxes, scores, labels, frames: see `update`.
+            least: detections without an object are shown from this score on; None is `high`.
+
+        Returns:
+            Numbers (N,) int64, and indices of the detections that are shown, best score first: those of a numbered
+            object, whatever their score, and those with a high score.
+        """
+        ids = self.update(boxes, scores, labels, frames)
+        scores = np.asarray(scores, dtype=np.float64)
+        shown = np.flatnonzero((ids > 0) | (scores >= (self.high if least is None else least)))
+        return ids, shown[np.argsort(-scores[shown], kind="stable")]
+
     def _advance(self, boxes, labels, track_of, is_high, frames) -> np.ndarray:
         """Correct the tracks that were found, number those found again, start new ones, drop those lost for good."""
         found = np.flatnonzero(track_of >= 0)

@@ -116,7 +116,8 @@ class VideoFile:
 class LiveVideo:
     """The newest frame of a camera or stream, each time one is asked for; those in between are dropped.
 
-    A thread reads frames as they come. So none waits in a queue, and what is shown is never late.
+    A thread reads frames as they come, from the first time that one is asked for. So none waits in a queue, and what is
+    shown is never late. It can be iterated once.
 
     Args:
         capture: cv2.VideoCapture, open.
@@ -134,8 +135,7 @@ class LiveVideo:
         self._newest: Frame | None = None
         self._ended = self._closed = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._read, name="camera", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
 
     def _read(self) -> None:
         number, start = 0, None
@@ -158,6 +158,8 @@ class LiveVideo:
             self.capture.release()
 
     def __iter__(self) -> Iterator[Frame]:
+        self._thread = threading.Thread(target=self._read, name="camera", daemon=True)
+        self._thread.start()
         number = -1
         while True:
             with self._changed:
@@ -173,7 +175,10 @@ class LiveVideo:
 
     def close(self) -> None:
         self._closed = True
-        self._thread.join(1.0)  # a camera that hangs keeps its thread, which ends with the process
+        if self._thread is None:
+            self.capture.release()
+        else:
+            self._thread.join(1.0)  # a camera that hangs keeps its thread, which ends with the process
 
 
 class VideoWriter:
@@ -265,7 +270,7 @@ class Window:
                 "there is no display to open a window on (DISPLAY is not set): give --no-window, and --output FILE.mp4"
             )
         try:
-            cv2.namedWindow(title, cv2.WINDOW_AUTOSIZE)
+            cv2.namedWindow(title, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
         except cv2.error as error:
             raise OSError(f"OpenCV cannot open a window ({error.err or error}): give --no-window") from error
 

@@ -204,6 +204,15 @@ def draw_segments(
     return np.asarray(canvas).copy()
 
 
+def draw_note(image: np.ndarray, text: str, font_size: int = 18, margin: int = 8) -> np.ndarray:
+    """A copy of the image with a text in its lower left corner, readable on any background."""
+    canvas = Image.fromarray(image)
+    place = (margin, image.shape[0] - margin)
+    face = font_for([text], font_size)
+    ImageDraw.Draw(canvas).text(place, text, fill=PAPER, font=face, anchor="ls", stroke_width=2, stroke_fill=INK)
+    return np.asarray(canvas).copy()
+
+
 def _stretched(numbers: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(H, W) numbers in (height, width), by the nearest pixel."""
     if numbers.shape == tuple(size):

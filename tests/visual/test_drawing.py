@@ -7,6 +7,7 @@ from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.visual.drawing import (
     draw_boxes,
     draw_masks,
+    draw_note,
     draw_segments,
     fit_width,
     grid,
@@ -185,3 +186,12 @@ def test_track_ids_are_written_on_tags_and_zero_is_none():
     texts, short_texts = tag_texts(boxes, ["cat", "dog"])
     assert texts == ["#12 cat 0.91", "dog 0.80", "#3 3 0.70"] and short_texts == ["#12 0.91", "0.80", "#3 0.70"]
     assert tag_texts(boxes.copy_with_fields([]))[0] == ["", "", ""]
+
+
+@pytest.mark.parametrize("background", [0, 255])
+def test_a_note_is_in_the_lower_left_corner(background):
+    image = np.full((60, 120, 3), background, np.uint8)
+    noted = draw_note(image, "12.3 FPS")
+    changed = np.argwhere((noted != image).any(axis=2))
+    assert (image == background).all() and changed[:, 0].min() > 30 and changed[:, 0].max() < 56
+    assert 4 <= changed[:, 1].min() and 60 < changed[:, 1].max() < 118

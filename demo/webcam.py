@@ -1,0 +1,156 @@
+"""Show what a model finds in front of a camera, or in a video.
+
+    python demo/webcam.py
+    python demo/webcam.py --source film.mp4 --output found.mp4 --no-window --weights model_final.pth --track
+
+Without --config-file and --weights, the model of handwritten digits that comes with the package is used: hold one to
+the camera. Escape or q ends.
+
+Frames of a camera or stream that come while the model is busy are dropped; a file is read whole.
+"""
+
+# First, because importing it runs the user's own set-up code, if there is any.
+import maskrcnn_benchmark.utils.env  # noqa: F401  # isort: skip
+from maskrcnn_benchmark.engine import process  # isort: skip
+
+process.before_torch()
+
+import argparse
+import contextlib
+import time
+from collections import deque
+
+import numpy as np
+from predictor import COCODemo
+
+from maskrcnn_benchmark.engine import script
+from maskrcnn_benchmark.engine.predictor import Predictor
+from maskrcnn_benchmark.engine.tracking import Tracker
+from maskrcnn_benchmark.engine.video import VideoFile, VideoWriter, Window, open_video
+from maskrcnn_benchmark.utils.logger import setup_logger
+from maskrcnn_benchmark.visual.drawing import draw_note
+
+TITLE = "COCO detections"
+ZOO_MODEL = "digits_fcos"
+# The rate on the image is the mean over so many frames.
+AVERAGED = 20
+# Lowest score with which a detection continues a known object.
+TRACKED_SCORE = 0.1
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = script.make_parser(__doc__)
+    parser.add_argument("--config-file", metavar="FILE", help="default: the configuration in --weights")
+    parser.add_argument("--weights", metavar="FILE", help="checkpoint (default: MODEL.WEIGHT of --config-file)")
+    parser.add_argument(
+        "--confidence-threshold", type=float, default=0.7, metavar="S", help="lowest score shown (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--min-image-size",
+        type=int,
+        metavar="PIXELS",
+        help="short side of the image for the model; smaller is faster (default: INPUT.MIN_SIZE_TEST)",
+    )
+    parser.add_argument("--show-mask-heatmaps", action="store_true", help="show the masks' probabilities instead")
+    parser.add_argument(
+        "--masks-per-dim", type=int, default=2, metavar="N", help="rows and columns of heat maps (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--source", default="0", help="number of a camera, video file, or a stream's address (default: %(default)s)"
+    )
+    parser.add_argument("--output", metavar="FILE", help="video to write: .mp4, .mkv, .mov or .avi")
+    parser.add_argument("--no-window", action="store_true", help="open no window, for machines without a display")
+    parser.add_argument("--track", action="store_true", help="number the objects, from frame to frame")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that change the configuration")
+    return parser
+
+
+def make_predictor(config_file: str | None, weights: str | None, opts: list) -> Predictor:
+    """Load the model named on the command line, or the package's own."""
+    if config_file or weights:
+        return Predictor(config_file, weights, opts=opts)
+    if not hasattr(Predictor, "from_zoo"):
+        raise ValueError(
+            f"this version has no model {ZOO_MODEL} of its own yet: give --weights FILE (a checkpoint of "
+            "tools/train_net.py), or --config-file FILE with MODEL.WEIGHT"
+        )
+    return Predictor.from_zoo(ZOO_MODEL, opts=opts)
+
+
+def check_args(args) -> None:
+    """Refuse what cannot work, before a model is loaded.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+    if not 0 <= args.confidence_threshold <= 1:
+        raise ValueError(f"--confidence-threshold is 0 to 1, got {args.confidence_threshold}")
+    for name in ("min_image_size", "masks_per_dim"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is at least 1, got {getattr(args, name)}")
+
+
+def with_rate(image: np.ndarray, rate: float) -> np.ndarray:
+    """Return an image (H, W, 3) uint8 BGR with "12.3 FPS" in its lower left corner."""
+    return np.ascontiguousarray(draw_note(np.ascontiguousarray(image[:, :, ::-1]), f"{rate:.1f} FPS")[:, :, ::-1])
+
+
+def show(demo: COCODemo, video, writer: VideoWriter | None, window: Window | None) -> str:
+    """Predict and draw frame after frame; return a line about it all."""
+    ends: deque[float] = deque(maxlen=AVERAGED + 1)
+    first = time.perf_counter()
+    ends.append(first)
+    count, number = 0, -1
+    for frame in video:
+        start = time.perf_counter()
+        drawn = demo.run_on_opencv_image(frame.pixels, frame.number - number)
+        number, now = frame.number, time.perf_counter()
+        print(f"Time: {now - start:.2f} s / img")
+        ends.append(now)
+        drawn = with_rate(drawn, (len(ends) - 1) / max(ends[-1] - ends[0], 1e-9))
+        count += 1
+        if writer is not None:
+            writer.write(drawn, None if isinstance(video, VideoFile) else frame.seconds)
+        if window is not None and not window.show(drawn):
+            break
+    seconds = time.perf_counter() - first
+    line = f"{count} frames in {seconds:.1f} s, {count / seconds:.1f} per second, {video.dropped} dropped"
+    if demo.tracker is not None:
+        line += f"; {demo.tracker.count} objects were tracked"
+    return line
+
+
+def main() -> None:
+    args = make_parser().parse_args()
+    check_args(args)
+    logger = setup_logger("maskrcnn_benchmark", "", 0)
+    with contextlib.ExitStack() as at_end:
+
+        def closed(opened):
+            at_end.callback(opened.close)
+            return opened
+
+        # what can fail at once comes first, and the camera, which may be busy, before the model
+        window = None if args.no_window else closed(Window(TITLE))
+        video = closed(open_video(args.source))
+        writer = closed(VideoWriter(args.output, video.rate)) if args.output else None
+        sizes = [] if args.min_image_size is None else ["INPUT.MIN_SIZE_TEST", args.min_image_size]
+        predictor = make_predictor(args.config_file, args.weights, [*args.opts, *sizes])
+        process.prepare(logger, on_cpu=predictor.device.type == "cpu", keep_memory=True)
+        tracker = None
+        if args.track:
+            low = min(TRACKED_SCORE, args.confidence_threshold)
+            tracker = Tracker(high=args.confidence_threshold, low=low, patience=video.rate)
+        demo = COCODemo(
+            confidence_threshold=args.confidence_threshold,
+            show_mask_heatmaps=args.show_mask_heatmaps,
+            masks_per_dim=args.masks_per_dim,
+            predictor=predictor,
+            tracker=tracker,
+        )
+        line = show(demo, video, writer, window)
+    print(f"{line}; written to {args.output}" if args.output else line)
+
+
+if __name__ == "__main__":
+    script.run(main)

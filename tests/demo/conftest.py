@@ -1,0 +1,16 @@
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture
+def demo_module(monkeypatch):
+    """Import a module of demo/ as a script there does."""
+    monkeypatch.syspath_prepend(str(ROOT / "demo"))
+    yield lambda name: importlib.import_module(name)
+    for name in ("predictor", "webcam"):
+        sys.modules.pop(name, None)
