@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from tiny_models import MODELS, tiny_cfg, tiny_model
+from helpers.tiny_models import MODELS, tiny_cfg, tiny_model
 
 from maskrcnn_benchmark.checkpoint.checkpointer import write_checkpoint
 from maskrcnn_benchmark.config import cfg as defaults

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from tiny_models import tiny_cfg, tiny_model
+from helpers.tiny_models import tiny_cfg, tiny_model
 
 from maskrcnn_benchmark.checkpoint.checkpointer import write_checkpoint
 from maskrcnn_benchmark.engine.video import Frame, VideoWriter, open_video
