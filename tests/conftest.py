@@ -1,4 +1,4 @@
-"""Fixtures that every room uses."""
+"""Fixtures shared by all tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 import secrets
 from pathlib import Path
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # before torch: several processes with all threads each wait for each other
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch: processes that use all threads slow each other down
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
@@ -21,7 +21,7 @@ GOLDEN = ROOT / "tests" / "golden"
 
 @pytest.fixture
 def rng_seed(request):
-    """A fresh seed, set everywhere; `pytest --seed N` repeats a run. pytest prints it when a test fails."""
+    """Return a new seed, set everywhere; `pytest --seed N` repeats a run. pytest prints it when a test fails."""
     given = request.config.getoption("--seed")
     seed = secrets.randbelow(2**31) if given is None else given
     print(f"rng_seed = {seed} (repeat with --seed {seed})")
@@ -37,12 +37,12 @@ def pytest_addoption(parser):
 
 @pytest.fixture
 def shared_data():
-    """shared_data(name): folder of a real data set beside the checkout, or a skip that says what is missing."""
+    """Return shared_data(name): the folder of a real dataset beside the checkout, or a skip with the reason."""
 
     def folder(name: str) -> Path:
         path = ROOT.parent / "shared" / "data" / name
         if not path.is_dir():
-            pytest.skip(f"no real data set {name!r} beside the checkout (looked for {path})")
+            pytest.skip(f"no real dataset {name!r} beside the checkout (looked for {path})")
         return path
 
     return folder
@@ -50,5 +50,5 @@ def shared_data():
 
 @pytest.fixture(scope="session")
 def units():
-    """Small exact cases computed by the original programs."""
+    """Return small exact cases computed by the original programs."""
     return json.loads((GOLDEN / "units.json").read_text())

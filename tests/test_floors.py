@@ -44,7 +44,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 
 def modules() -> dict[str, Path]:
-    """Module name without the package's -> file, for every module in a room."""
+    """Map module names without the package's to files, for every module in a room."""
     names = {}
     for path in sorted((ROOT / PACKAGE).rglob("*.py")):
         parts = list(path.relative_to(ROOT / PACKAGE).with_suffix("").parts)
@@ -56,7 +56,7 @@ def modules() -> dict[str, Path]:
 
 
 def imports(name: str, path: Path, known: dict[str, Path]) -> set[str]:
-    """Modules of the package that this one imports, inside functions too."""
+    """Return the modules of the package that this one imports, also inside functions."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -113,7 +113,7 @@ def test_nothing_inside_imports_a_face():
     assert not users, "\n".join(users)
 
 
-def test_faces_hold_no_code():
+def test_faces_define_nothing():
     for name in FACES:
         tree = ast.parse(modules()[name].read_text())
         definitions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))]

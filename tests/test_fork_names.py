@@ -1,4 +1,4 @@
-"""Every name that programs import from the forks is here and takes their arguments."""
+"""Every name that programs import from the forks exists and accepts their arguments."""
 
 import ast
 import importlib
@@ -13,7 +13,7 @@ TABLE = ROOT / "tests" / "fork_names.txt"
 
 
 def read_table() -> dict[str, list[str]]:
-    """Module -> its lines."""
+    """Read the table: module -> its lines."""
     modules = {}
     for line in TABLE.read_text().splitlines():
         if line.startswith("#") or not line.strip():
@@ -32,15 +32,15 @@ MODULES = read_table()
 
 def mismatches(name: str, line: str, found) -> list[str]:
     """Compare the arguments of a line with those of a callable."""
-    wanted = ast.parse(f"def f{line[line.index('(') :]}: pass").body[0].args
+    expected = ast.parse(f"def f{line[line.index('(') :]}: pass").body[0].args
     has = inspect.signature(found).parameters
     flexible = {kind: any(p.kind == kind for p in has.values()) for kind in inspect._ParameterKind}
     positional = [p for p in has.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if positional and positional[0].name == "self":
         positional = positional[1:]
     problems = []
-    defaults = [None] * (len(wanted.args) - len(wanted.defaults)) + wanted.defaults
-    for place, (argument, default) in enumerate(zip(wanted.args, defaults, strict=True)):
+    defaults = [None] * (len(expected.args) - len(expected.defaults)) + expected.defaults
+    for place, (argument, default) in enumerate(zip(expected.args, defaults, strict=True)):
         if place >= len(positional):
             if not flexible[inspect.Parameter.VAR_POSITIONAL]:
                 problems.append(f"{name}: no argument {argument.arg} in place {place}")
@@ -56,18 +56,18 @@ def mismatches(name: str, line: str, found) -> list[str]:
             problems.append(
                 f"{name}: {argument.arg} is {ours.default!r} by default, in the forks {ast.unparse(default)}"
             )
-    for extra in positional[len(wanted.args) :]:
-        if extra.default is extra.empty and not wanted.vararg:
+    for extra in positional[len(expected.args) :]:
+        if extra.default is extra.empty and not expected.vararg:
             problems.append(f"{name}: {extra.name} has to be given, and is not in the forks")
-    if wanted.vararg and not flexible[inspect.Parameter.VAR_POSITIONAL]:
-        problems.append(f"{name}: takes no *{wanted.vararg.arg}")
-    if wanted.kwarg and not flexible[inspect.Parameter.VAR_KEYWORD]:
-        problems.append(f"{name}: takes no **{wanted.kwarg.arg}")
+    if expected.vararg and not flexible[inspect.Parameter.VAR_POSITIONAL]:
+        problems.append(f"{name}: takes no *{expected.vararg.arg}")
+    if expected.kwarg and not flexible[inspect.Parameter.VAR_KEYWORD]:
+        problems.append(f"{name}: takes no **{expected.kwarg.arg}")
     return problems
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_module_has_the_forks_names_with_their_arguments(module):
+def test_module_has_the_names_and_arguments_of_the_forks(module):
     found = importlib.import_module(f"maskrcnn_benchmark.{module}")
     problems = []
     for line in MODULES[module]:
@@ -105,7 +105,7 @@ except ModuleNotFoundError as error:
 """
 
 
-def test_fcos_core_gives_the_same_modules_when_they_are_asked_for():
+def test_fcos_core_imports_the_same_modules_on_demand():
     done = subprocess.run(
         [sys.executable, "-c", CODE.format(modules=list(MODULES))], cwd=ROOT, capture_output=True, text=True
     )

@@ -16,7 +16,7 @@ from maskrcnn_benchmark.structures.bounding_box import BoxList
 
 
 @pytest.mark.parametrize("version", [2, 3])
-def test_contours_and_hierarchy_come_from_every_opencv(monkeypatch, version):
+def test_contours_and_hierarchy_of_every_opencv_version(monkeypatch, version):
     image = np.zeros((20, 30), dtype=np.uint8)
     image[5:10, 7:15] = 1
     real = cv2.findContours
@@ -26,7 +26,7 @@ def test_contours_and_hierarchy_come_from_every_opencv(monkeypatch, version):
     assert hierarchy.shape == (1, 1, 4)
 
 
-def test_cat_takes_lists_and_tuples(rng_seed):
+def test_cat_accepts_lists_and_tuples(rng_seed):
     parts = [torch.rand(2, 3), torch.rand(4, 3)]
     assert torch.equal(cat(parts), torch.cat(parts))
     assert torch.equal(cat(tuple(parts), 0), torch.cat(parts))
@@ -36,7 +36,7 @@ def test_cat_takes_lists_and_tuples(rng_seed):
         cat(parts[0])
 
 
-def test_flattened_maps_run_by_image_level_row_column_and_anchor(rng_seed):
+def test_flattened_order_is_image_level_row_column_anchor(rng_seed):
     N, A, K = 2, 3, 5
     sizes = ((4, 6), (2, 3))
     logits = [torch.rand(N, A * K, *size) for size in sizes]
@@ -73,11 +73,11 @@ def test_only_boxes_with_a_class_are_kept(rng_seed):
         ([{"bbox": [0, 0, 9, 9], "keypoints": [1, 1, 1] * 5 + [0, 0, 0]}] * 2, True),
     ],
 )
-def test_images_that_the_forks_would_train_on(annotations, valid):
+def test_images_with_valid_annotations(annotations, valid):
     assert has_valid_annotation(annotations) is valid
 
 
-def test_buffers_move_and_are_saved_with_their_module():
+def test_buffers_are_moved_and_saved_with_their_module():
     buffers = BufferList([torch.ones(2)])
     buffers.extend([torch.zeros(3)])
     assert [len(buffer) for buffer in buffers] == [2, 3] and len(buffers) == 2

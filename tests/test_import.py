@@ -1,4 +1,4 @@
-"""What importing the package brings along: what takes long waits until it is needed."""
+"""Test what importing the package loads: slow packages are imported only when needed."""
 
 import os
 import subprocess

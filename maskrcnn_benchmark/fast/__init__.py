@@ -1,1 +1,1 @@
-"""Fast copies of models: fused modules for inference, and torch.compile."""
+"""Convert models for speed: fused modules for inference and training, and torch.compile."""

@@ -1,6 +1,6 @@
-"""torch.compile for the part of a model that computes maps from maps.
+"""Compile the dense part of a model, from maps to maps, with torch.compile.
 
-What it gains and costs: benchmarks/compiled_cpu.py.
+For its gain and cost see benchmarks/compiled_cpu.py.
 """
 
 from __future__ import annotations
@@ -12,26 +12,27 @@ from torch import nn
 
 from maskrcnn_benchmark.layers.opaque_group_norm import make_group_norms_opaque
 
-# The parts of a detector that it calls with maps alone; one that a model has not is passed over.
+# The modules that a detector calls with maps only. Missing ones are skipped.
 DENSE_PARTS = ("backbone", "rpn.head", "sem_seg_head")
 
-# Programs of one part. torch makes another one for a batch of one picture, and for pictures so small that a map has
-# 80 points or fewer (of 256 channels: it prepares for a convolution by another library). Its own limit is 8, and an
-# error beyond.
+# Compiled programs per module. torch compiles another one for a batch of one image, and for images so small that a map
+# has 80 points or fewer (of 256 channels: the convolution then uses another library). torch's default limit is 8, and
+# it raises an error beyond.
 PROGRAMS = 64
 
 
 def compile_dense_part(model: nn.Module) -> nn.Module:
-    """Has torch.compile translate backbone, head of the first stage and semantic head, in place.
+    """Compile backbone, first-stage head and semantic head with torch.compile, in place.
 
     Args:
-        model: a detector that `for_inference` returned. Its weights count as constants from the first picture on:
-            what is changed in them later is not noticed.
+        model: a detector returned by `for_inference`. Its weights become constants at the first image; later changes of
+            them have no effect.
 
-    The translation takes place at the first picture, and again for another number of them or under another autocast;
-    all sizes of pictures share it, see PROGRAMS. On the CPU it needs a C++ compiler, on a GPU Triton.
+    Compilation takes place at the first batch, and again for another number of images or another autocast. All image
+    sizes share the programs, see PROGRAMS. On the CPU it requires a C++ compiler, on a GPU Triton.
 
-    Returns the model. Hooks on modules inside the parts are translated as well, where that is possible.
+    Returns:
+        The model. Hooks on modules inside these parts are compiled as well, if possible.
     """
     parts = dict(model.named_modules())
     for part in (parts[path] for path in DENSE_PARTS if path in parts):
@@ -47,9 +48,9 @@ def is_compiled(module: nn.Module) -> bool:
 
 
 def forget_programs() -> None:
-    """Frees all that torch.compile has made in this process; what is called again is translated again.
+    """Free everything that torch.compile has made in this process. What is called again is compiled again.
 
-    Programs outlive their models: they hang on the code of `forward`, of which all models have the same.
+    Programs outlive their models: they are cached on the code of `forward`, which all models share.
     """
     import torch._dynamo
 
@@ -57,7 +58,7 @@ def forget_programs() -> None:
 
 
 class _CompiledForward:
-    """In place of a module's `forward`; a copy of the module gets one of its own, not yet translated."""
+    """Replaces a module's `forward`. A copy of the module gets its own replacement, not yet compiled."""
 
     def __init__(self, module: nn.Module):
         self.module = module
@@ -67,8 +68,8 @@ class _CompiledForward:
         import torch._dynamo.config
         import torch._inductor.config
 
-        # Weights are frozen where this flag is set while a program is made; among the options of torch.compile it is
-        # taken without effect (torch 2.15).
+        # Weights are frozen if this flag is set during compilation. As an option of torch.compile it has no effect
+        # (torch 2.15).
         frozen = torch._inductor.config.patch(freezing=True)
         with torch.no_grad(), frozen, torch._dynamo.config.patch(recompile_limit=PROGRAMS):
             return self.compiled(*inputs, **named)

@@ -21,18 +21,18 @@ logger = logging.getLogger(__name__)
 def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32, winograd: bool = True) -> nn.Module:
     """Copy `model` in evaluation mode, with batch norms folded and, on a CPU, with fused modules.
 
-    Modules with hooks, and modules that contain one with hooks, stay as they are. Hooks that are registered on the copy
-    later see the fused modules; a tensor that such a hook keeps may be overwritten, so clone it. Weights that are not
-    finite are named in a warning.
+    Modules with hooks, and modules that contain one with hooks, stay unchanged. Hooks registered on the copy later get
+    the outputs of fused modules. These may be overwritten afterwards, so clone them. Non-finite weights are named in a
+    warning.
 
     Args:
-        dtype: what torch.autocast will compute in. Other than float32, weights of convolutions and linear layers are
-            stored in it, so that autocast need not convert them for every image; the copy runs under autocast only.
+        dtype: the dtype of torch.autocast. If it is not float32, weights of convolutions and linear layers are stored
+            in it, so that autocast does not convert them for every image. The copy then runs under autocast only.
         winograd: on a CPU, compute 3x3 convolutions by the Winograd algorithm where that is faster. Results change by
-            float32 rounding; the weights of these convolutions take 4 times the memory.
+            float32 rounding. The weights of these convolutions take 4 times the memory.
 
     Returns:
-        the copy. It is of no use for training, and its state_dict has other keys.
+        The copy. It cannot be trained, and its state_dict has other keys.
     """
     model = copy.deepcopy(model).eval().requires_grad_(False)
     plain_layers(model)
@@ -43,18 +43,18 @@ def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32, winograd
     if dtype != torch.float32:
         for module in model.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-                for parameter in module.parameters(recurse=False):  # not of a norm inside
+                for parameter in module.parameters(recurse=False):  # not those of a norm inside
                     parameter.data = parameter.data.to(dtype)
     return model
 
 
 def _warn_of_nonfinite_weights(model: nn.Module) -> None:
-    # oneDNN's ReLU turns NaN into 0: a model that diverged would look as if it found nothing
+    # oneDNN's ReLU turns NaN into 0: a diverged model would just return no detections.
     named = chain(model.named_parameters(), model.named_buffers())
     found = [name for name, weight in named if weight.device.type != "meta" and not weight.isfinite().all()]
     if found:
         some = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
-        logger.warning(f"{len(found)} weights have values that are not finite ({some}): detections will mean nothing")
+        logger.warning(f"{len(found)} weights are not finite ({some}): detections will be meaningless")
 
 
 def _fold_norms(model: nn.Module) -> None:

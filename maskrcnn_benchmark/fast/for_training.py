@@ -1,6 +1,6 @@
-"""Convert a model for training: frozen batch norms become part of the convolutions' weights in every step.
+"""Convert a model for training: fold frozen batch norms into the convolutions' weights in every step.
 
-That saves a pass over each map, forward and backward. Keys of the state_dict, parameters and buffers stay.
+This saves a pass over each map, forward and backward. Keys of the state_dict, parameters and buffers stay the same.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
 
 
 class NormedConv2d(Conv2d):
-    """A convolution without bias that applies the frozen norm behind it.
+    """A convolution without bias that applies the frozen norm after it.
 
-    `norm_behind` is a tuple of the norm's module, so that it does not become a child and keys stay.
+    `norm_behind` is a tuple of the norm's module, so that it does not become a child and keys stay the same.
     """
 
     norm_behind: tuple[AppliedNorm]
@@ -28,24 +28,24 @@ class NormedConv2d(Conv2d):
             x = super().forward(x)
             shape = (1, -1, 1, 1)
             return torch.addcmul(shift.to(x.dtype).view(shape), x, scale.to(x.dtype).view(shape))
-        dtype = self.weight.dtype  # scale and shift have at least float32
+        dtype = self.weight.dtype  # scale and shift are float32 or wider
         return self.convolve(x, (self.weight * scale.view(-1, 1, 1, 1)).to(dtype), shift.to(dtype))
 
 
 class AppliedNorm(FrozenBatchNorm2d):
-    """A frozen norm that the convolution before it applies: it keeps the buffers, and its forward returns x."""
+    """A frozen norm that the convolution before it applies. It keeps the buffers, and its forward returns x."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x
 
 
 def for_training(model: nn.Module) -> nn.Module:
-    """Make each frozen norm behind a convolution a part of its weights, in place.
+    """Fold each frozen norm after a convolution into its weights, in place.
 
-    Layers with hooks stay as they are. A model that was converted before is not changed.
+    Layers with hooks stay unchanged, and so does a model that was converted before.
 
     Returns:
-        the model; its parameters, buffers and state_dict keys are the same.
+        The model; its parameters, buffers and state_dict keys are the same.
     """
     for module in list(model.modules()):
         for conv_name, norm_name in norm_pairs(module):
@@ -72,7 +72,7 @@ def plain_layers(model: nn.Module) -> nn.Module:
 
 
 def _as(kind: type[nn.Module], module: nn.Module) -> nn.Module:
-    """Return a module of another class with the same parameters, buffers and attributes."""
+    """Return a module of another class that shares the parameters, buffers and attributes."""
     made = kind.__new__(kind)
     made.__dict__.update(module.__dict__)
     return made

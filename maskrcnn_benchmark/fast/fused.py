@@ -1,10 +1,10 @@
-"""A convolution or a linear layer together with the sum and the ReLU that follow it.
+"""Fuse a convolution or a linear layer with the sum and the ReLU that follow it.
 
-One after the other, each of them reads and writes a whole map: a quarter of an R-50-FPN's float32 time on a CPU. Here
-oneDNN adds and rectifies while it stores what it has computed. It does so on a CPU, without gradients; everywhere else
-the steps run one by one.
+Separately, each of them reads and writes a whole map: a quarter of an R-50-FPN's float32 time on a CPU. Here oneDNN
+adds and rectifies while it stores its results. It does so on a CPU without gradients. Otherwise the steps run one by
+one.
 
-oneDNN's ReLU turns NaN into 0, where torch's keeps it: `for_inference` warns of weights that are not finite.
+oneDNN's ReLU turns NaN into 0, where torch's keeps it: `for_inference` warns of non-finite weights.
 
 Shapes: N images, C input channels, D output channels, R rows.
 """
@@ -25,7 +25,7 @@ class FusedConv2d(nn.Module):
     Args:
         conv: nn.Conv2d with zero padding.
 
-    Forward takes x (N, C, H, W), plus (N, D, H', W') or None, and `overwrite`: the result may take the memory of
+    Forward takes x (N, C, H, W), plus (N, D, H', W') or None, and `overwrite`: allow the result to use the memory of
     `plus`. It returns (N, D, H', W').
     """
 
@@ -81,7 +81,7 @@ class FusedLinear(nn.Module):
 
 
 def can_fuse(x: Tensor, layer: nn.Conv2d | nn.Linear) -> bool:
-    """Check that oneDNN's fused ops can compute this layer now: they support neither gradients nor compilers."""
+    """Check whether oneDNN's fused ops can compute this layer now: they support neither gradients nor compilers."""
     if is_traced() or torch.is_grad_enabled():
         return False
     if x.device.type != "cpu" or x.numel() == 0 or not has_fused_ops() or not _fits(x, layer):
@@ -93,20 +93,20 @@ def can_fuse(x: Tensor, layer: nn.Conv2d | nn.Linear) -> bool:
 
 
 def has_fused_ops() -> bool:
-    """Check for oneDNN's fused ops. They are torch's own, but not documented: a version or a build may lack them."""
+    """Check for oneDNN's fused ops. They are part of torch but undocumented: a version or build may lack them."""
     onednn = torch.backends.mkldnn
     return onednn.enabled and onednn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
 
 
 def in_one_dtype(x: Tensor, layer: nn.Conv2d | nn.Linear) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return x, weight and bias in the dtype that x is computed in."""
+    """Return x, weight and bias in the dtype of the computation."""
     dtype = compute_dtype(x)
     bias = layer.bias
     return x.to(dtype), layer.weight.to(dtype), bias if bias is None else bias.to(dtype)
 
 
 def _fits(x: Tensor, layer: nn.Module) -> bool:
-    """Check that x is a batch of the layer's inputs; torch takes or refuses everything else."""
+    """Check that x is a batch of the layer's inputs; everything else is left to torch."""
     if isinstance(layer, nn.Linear):
         return x.dim() >= 2 and x.shape[-1] == layer.in_features
     return x.dim() == 4 and x.shape[1] == layer.in_channels

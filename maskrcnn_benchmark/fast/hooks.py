@@ -1,4 +1,4 @@
-"""Detect hooks, so that modules that somebody observes are left as they are."""
+"""Detect hooks, so that fused paths can fall back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Check for hooks of any kind on this module or on all modules, and for a replaced `forward`."""
+    """Check for hooks of any kind on this module or global ones, and for a replaced `forward`."""
     own = (
         module._forward_hooks,
         module._forward_pre_hooks,
@@ -18,5 +18,5 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def has_hooks_inside(*modules: nn.Module) -> bool:
-    """Check these modules and everything inside them with `has_hooks`."""
+    """Apply `has_hooks` to these modules and everything inside them."""
     return any(has_hooks(part) for module in modules for part in module.modules())

@@ -1,4 +1,4 @@
-"""Find batch norms behind convolutions, and fold them into the convolutions' weights."""
+"""Find batch norms after convolutions, and fold them into the convolutions' weights."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ NORMS = (FrozenBatchNorm2d, nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 def norm_pairs(module: nn.Module) -> list[tuple[str, str]]:
-    """Return the names of a module's children of which the second certainly follows the first.
+    """Return pairs of names of a module's children where the second always follows the first.
 
-    These are neighbours in an nn.Sequential, and the pairs that a class lists in `norm_after` (name of a convolution ->
+    These are neighbors in an nn.Sequential, and the pairs that a class lists in `norm_after` (name of a convolution ->
     name of its norm).
     """
     if isinstance(module, nn.Sequential):
@@ -24,13 +24,13 @@ def norm_pairs(module: nn.Module) -> list[tuple[str, str]]:
 
 @torch.no_grad()
 def fold(conv: nn.Conv2d, norm: nn.Module) -> None:
-    """Change the convolution into one that computes norm(conv(x)) with the norm's stored statistics.
+    """Change the convolution so that it computes norm(conv(x)) with the norm's stored statistics.
 
     Args:
-        norm: one of NORMS. The product is made in float64 and rounded once.
+        norm: one of NORMS. The product is computed in float64 and rounded once.
 
     Raises:
-        ValueError: the norm keeps no statistics (track_running_stats=False).
+        ValueError: the norm has no statistics (track_running_stats=False).
     """
     if norm.running_var is None:
         raise ValueError("a batch norm without running statistics depends on its batch and cannot be folded")

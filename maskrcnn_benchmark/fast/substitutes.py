@@ -1,9 +1,9 @@
-"""Modules that take the place of plain ones in a copy for inference on a CPU: the same results in fewer passes.
+"""Fused modules that replace plain ones in a copy for inference on a CPU: the same results in fewer passes.
 
-Each is made from the plain module, keeps the names of its parts, and says in `forward` what it joins. `Substitution`
-converts a model; SUBSTITUTES lists which class stands in for which.
+Each is made from the plain module, keeps the names of its parts, and shows in `forward` what it fuses. `Substitution`
+converts a model. SUBSTITUTES maps plain classes to fused ones.
 
-Batch norms are folded into the convolutions before: what is left of them is nn.Identity.
+Batch norms are folded into the convolutions before, and nn.Identity remains of them.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class FusedStem(nn.Module):
 class FusedBottleneck(nn.Module):
     """ResNet's block; its convolutions apply the ReLUs, and the last one adds the shortcut.
 
-    The result takes the memory of the shortcut where that is nobody else's: a fresh one from `downsample`, or, with
-    `owns_input`, the input.
+    The result overwrites the shortcut if no other module uses it: a new map from `downsample`, or, with `owns_input`,
+    the input.
     """
 
     def __init__(self, block: Bottleneck, substitute: Substitution):
@@ -67,7 +67,7 @@ class FusedBottleneck(nn.Module):
 
 
 class FusedStage(nn.Sequential):
-    """FusedBottleneck blocks, each of which writes its result over the map of the block before."""
+    """FusedBottleneck blocks, each of which overwrites the map of the block before."""
 
     def forward(self, x: Tensor) -> Tensor:
         for i, block in enumerate(self):
@@ -76,7 +76,7 @@ class FusedStage(nn.Sequential):
 
 
 class FusedESE(nn.Module):
-    """VoVNetV2's channel gate, in place: the block's map is nobody else's."""
+    """VoVNetV2's channel gate, in place: no other module uses the block's map."""
 
     def __init__(self, ese: ESE, substitute: Substitution):
         super().__init__()
@@ -85,12 +85,12 @@ class FusedESE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate = self.gate(self.fc(global_average_pool(x)))
-        # torch.jit.trace compares a run with gradients to one without
+        # torch.jit.trace compares a run with gradients to one without.
         return x * gate if torch.is_grad_enabled() or torch.jit.is_tracing() else x.mul_(gate)
 
 
 class FusedOSABlock(nn.Module):
-    """VoVNet's block; Winograd convolutions write side by side into the map that `concat` reduces."""
+    """VoVNet's block; Winograd convolutions write into slices of the map that `concat` reduces."""
 
     def __init__(self, block: OSABlock, substitute: Substitution):
         super().__init__()
@@ -187,7 +187,7 @@ class FusedFPNXconv1fc(nn.Module):
 
 
 class FusedConvExtractor(nn.Module):
-    """The extractors of masks and keypoints; their convolutions apply the ReLUs."""
+    """The mask and keypoint extractors; their convolutions apply the ReLUs."""
 
     def __init__(self, extractor: MaskRCNNFPNFeatureExtractor | KeypointRCNNFeatureExtractor, substitute: Substitution):
         super().__init__()
@@ -217,7 +217,7 @@ class FusedMaskPredictor(nn.Module):
 
 
 def fuse_conv_norm_relu(layer: ConvNormReLU, substitute: Substitution) -> nn.Module:
-    """Take the semantic head's convolution, norm and ReLU apart, and join what can be joined."""
+    """Split the semantic head's ConvNormReLU into convolution, norm and ReLU, and fuse what can be fused."""
     conv = Conv2d(layer.in_channels, layer.out_channels, 3, padding=1, bias=layer.bias is not None, device="meta")
     conv.weight, conv.bias, norm = layer.weight, layer.bias, layer.norm
     if isinstance(norm, NORMS):
@@ -243,11 +243,11 @@ SUBSTITUTES = {
 
 
 class Substitution:
-    """Converts modules. One that is used twice is converted once; one with hooks, or with hooks inside, stays.
+    """Converts modules. A shared module is converted once. Modules with hooks, or with hooks inside, stay unchanged.
 
     Args:
-        dtype: what the model will compute in.
-        winograd: use the Winograd algorithm where it suits.
+        dtype: dtype of the model's computation.
+        winograd: use the Winograd algorithm where `layers.winograd.suits`.
     """
 
     def __init__(self, dtype: torch.dtype, winograd: bool):
@@ -256,9 +256,9 @@ class Substitution:
         self._made: dict[nn.Module, nn.Module] = {}
 
     def __call__(self, module: nn.Module) -> nn.Module:
-        """Return the module's substitute, or the module itself with its parts substituted."""
+        """Return the module's substitute, or the module itself with its children substituted."""
         if module not in self._made:
-            self._made[module] = module  # while its parts are converted, in case that one of them contains it
+            self._made[module] = module  # while its children are converted, in case one of them contains it
             self._made[module] = self._convert(module)
         return self._made[module]
 
@@ -300,13 +300,13 @@ class Substitution:
         return module
 
     def _join_relus(self, layers: nn.Sequential) -> None:
-        """Give a convolution the ReLU that follows it in an nn.Sequential, behind nothing but nn.Identity."""
+        """Fuse a ReLU of an nn.Sequential into the convolution before it, if only nn.Identity is in between."""
         names = list(layers._modules)
         for i, name in enumerate(names):
             conv = layers._modules[name]
             following = [other for other in names[i + 1 :] if type(layers._modules[other]) is not nn.Identity][:1]
             relu = layers._modules[following[0]] if following else None
-            # a ReLU that is not in place promises to leave the convolution's result as it is
+            # A ReLU that is not in place must leave the convolution's result unchanged.
             if type(relu) is nn.ReLU and relu.inplace and _is_plain_conv(conv) and not has_hooks_inside(conv, relu):
                 if any(has_hooks(layers._modules[between]) for between in names[i + 1 : names.index(following[0])]):
                     continue
@@ -326,7 +326,7 @@ def _norms_are_folded(module: nn.Module) -> bool:
 
 
 def _convolutions_are_plain(module: nn.Module) -> bool:
-    """Check the parts to which FusedBottleneck and FusedFPN hand a sum."""
+    """Check the convolutions to which FusedBottleneck and FusedFPN pass a sum."""
     if type(module) is Bottleneck:
         return _is_plain_conv(module.conv3)
     if type(module) is FPN:

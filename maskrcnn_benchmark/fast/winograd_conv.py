@@ -1,4 +1,4 @@
-"""A 3x3 convolution of fixed weights that uses the Winograd algorithm, for inference on a CPU.
+"""A 3x3 convolution with fixed weights that uses the Winograd algorithm, for inference on a CPU.
 
 Shapes: N images, C input channels, K output channels.
 """
@@ -14,13 +14,13 @@ from maskrcnn_benchmark.layers.winograd import compute_dtype, join_grids, split_
 
 
 class WinogradConv2d(nn.Module):
-    """Compute relu(conv(x)) or conv(x) in float32, or in bfloat16 where autocast or x asks for it.
+    """Compute relu(conv(x)) or conv(x), in float32, or in bfloat16 if autocast or x requires it.
 
     The transformed weights are a copy, 4 times as large as the convolution's. They stay float32 and on the CPU,
-    whatever the module around them is converted to.
+    whatever the parent module is converted to.
 
     Args:
-        conv: a convolution that `layers.winograd.suits`.
+        conv: a convolution for which `layers.winograd.suits` is True.
         relu: apply a ReLU to the result.
 
     Forward: (N, C, H, W) or (C, H, W) to (N, K, H', W') in channels_last.
@@ -54,18 +54,18 @@ class WinogradConv2d(nn.Module):
         return torch.ops.maskrcnn_benchmark.winograd_conv(x, self.weight, self.bias, padding, self.relu)
 
     def prepare(self, x: Tensor) -> tuple[Tensor, torch.dtype]:
-        """Check x, and return it in a dtype that the op takes, with the dtype of the result. Raises as forward does."""
+        """Check x, and return it in a dtype that the op supports, with the dtype of the result; raise as forward."""
         if torch.is_grad_enabled() and x.requires_grad:
             raise RuntimeError(
-                "a model from for_inference computes its 3x3 convolutions without gradients, and the input requires "
+                "a model from for_inference computes its 3x3 convolutions without gradients, but the input requires "
                 "one; use the model itself, or for_inference(..., winograd=False), or torch.no_grad()"
             )
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"input is {tuple(x.shape)}; expected (N, {self.in_channels}, H, W)")
         if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
             raise TypeError(
-                f"input is {x.dtype}; a model from for_inference takes float32, bfloat16 and float16, "
-                "any other dtype with for_inference(..., winograd=False)"
+                f"input is {x.dtype}; a model from for_inference supports float32, bfloat16 and float16, "
+                "and any other dtype with for_inference(..., winograd=False)"
             )
         dtype = compute_dtype(x)
         return x.to(torch.float32 if dtype == torch.float16 else dtype), dtype
@@ -89,7 +89,7 @@ class WinogradConv2d(nn.Module):
 
 
 def winograd_chain(x: Tensor, convs: Sequence[WinogradConv2d]) -> Tensor:
-    """Concatenate x and the result of each convolution and ReLU on the one before, without torch.cat's copies.
+    """Concatenate x and the outputs of a chain of convolutions with ReLU, without the copies of torch.cat.
 
     Args:
         x: (N, C, H, W).

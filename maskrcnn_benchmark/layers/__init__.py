@@ -1,4 +1,4 @@
-"""Building blocks: compiled ops with their PyTorch twins, norms, losses, small modules."""
+"""Building blocks: compiled ops and their PyTorch equivalents, norms, losses, small modules."""
 
 from maskrcnn_benchmark.layers.deform_conv import (
     DeformConv,

@@ -1,3 +1,3 @@
-"""Keeps the forks' import path; see layers.norm."""
+"""Import path of the forks; see layers.norm."""
 
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d  # noqa: F401

@@ -1,6 +1,6 @@
-"""Convolutions that choose the fastest algorithm for training on a CPU. Elsewhere they are torch's own.
+"""Convolutions that use the fastest algorithm for training on a CPU. On other devices they are torch's own.
 
-`fast.for_inference` replaces them in evaluation, so forward without gradients is torch's, too.
+`fast.for_inference` replaces them for evaluation, so forward without gradients is torch's, too.
 
 Shapes: N images, C input channels, D output channels.
 """
@@ -15,8 +15,9 @@ from torch.autograd import forward_ad
 
 from maskrcnn_benchmark.layers import winograd
 
-# oneDNN's bfloat16 gradient of 3x3 weights, 256 channels of 14 x 14, one AVX-512 core: 14 ms for 16 maps, but 118 for
-# 15 and 61 for 8, for which it has no good kernel. Small maps are filled up with zeros to a multiple of this.
+# oneDNN's bfloat16 gradient of 3x3 weights, 256 channels of 14 x 14, one AVX-512 core: 14 ms for 16 maps, but 118 ms
+# for 15 and 61 ms for 8, because it has no good kernel for these. Batches of small maps are padded to a multiple of
+# this.
 FULL_BATCH = 16
 SMALL_MAP = 32 * 32
 
@@ -37,7 +38,7 @@ class Conv2d(nn.Conv2d):
         return self.convolve(x, self.weight, self.bias)
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Convolve with a weight and a bias of the caller's, of the shapes of this module's own."""
+        """Convolve with another weight and bias, of the shapes of this module's own."""
         if not torch.is_grad_enabled() or is_traced():
             return self._conv_forward(x, weight, bias)
         if self._takes_winograd(x):
@@ -48,13 +49,13 @@ class Conv2d(nn.Conv2d):
         return (
             self.winograd
             and x.dim() == 4
-            and x.shape[1] == self.in_channels  # anything else is torch's error
+            and x.shape[1] == self.in_channels  # otherwise torch raises its error
             and x.numel() > 0
             # oneDNN's bfloat16 gradients are as fast
             and winograd.compute_dtype(x) == torch.float32
             and winograd.suits(self)
             and self.padding[0] <= 2 * self.dilation[0]
-            # a map must hold the filter, or torch's error is due
+            # if the padded map is smaller than the filter, torch raises its error
             and all(side + 2 * self.padding[0] > 2 * self.dilation[0] for side in x.shape[-2:])
         )
 
@@ -69,7 +70,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
 
 def in_full_batches(convolve: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Call convolve(x), with x padded by empty maps where that makes the gradients faster."""
+    """Call convolve(x), with x padded by empty maps if that makes the gradients faster."""
     count = len(x)
     missing = -count % FULL_BATCH
     small = x.dim() == 4 and x.shape[2] * x.shape[3] <= SMALL_MAP
@@ -80,9 +81,9 @@ def in_full_batches(convolve: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def is_traced() -> bool:
-    """Detect compilers, tracers, torch.func and forward-mode differentiation: they follow torch's own ops only."""
+    """Detect compilers, tracers, torch.func and forward-mode differentiation, which support only torch's own ops."""
     return (
-        torch.compiler.is_compiling()  # first: a compiler cannot follow the others
+        torch.compiler.is_compiling()  # first: a compiler cannot trace the others
         or torch.jit.is_tracing()
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0

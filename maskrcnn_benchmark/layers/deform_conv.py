@@ -1,7 +1,7 @@
-"""Deformable convolution, v1 (Dai et al., ICCV 2017) and v2 (Zhu et al., CVPR 2019). torchvision's op computes it.
+"""Deformable convolution, v1 (Dai et al., ICCV 2017) and v2 (Zhu et al., CVPR 2019), computed by torchvision's op.
 
 Shapes: N images, C input channels, O output channels, H x W the input map, H' x W' the output map, k = kernel height
-times kernel width, D deformable groups: the input channels are cut into D parts that have offsets of their own.
+times kernel width, D deformable groups: the input channels are split into D groups with separate offsets.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ def deform_conv(
     deformable_groups: int = 1,
     im2col_step: int = 64,
 ) -> Tensor:
-    """v1: a convolution whose k taps are each shifted by an offset of their own at every position.
+    """Compute a deformable convolution, v1: each of the k taps is shifted by an offset at every position.
 
     Args:
         input: (N, C, H, W) floating.
         offset: (N, 2 D k, H', W') pixels of the input map: for every deformable group and tap, row by row of the
-            kernel, dy then dx. The map is read bilinearly there, and is 0 outside.
+            kernel, dy then dx. The map is interpolated bilinearly there, and is 0 outside.
         weight: (O, C / groups, kernel height, kernel width).
-        im2col_step: not used. The forks' kernel worked on so many images at a time.
+        im2col_step: unused. The forks' kernel processed this many images at a time.
 
     Returns:
-        (N, O, H', W') of input's dtype. Half precisions are computed in float32: offsets are positions, and bfloat16
-        knows those beyond 256 pixels to 2 pixels only.
+        (N, O, H', W') in input's dtype. Half precisions are computed in float32: offsets are positions, and beyond 256
+        pixels bfloat16 only resolves 2 pixels.
 
     Raises:
-        ValueError: offset has another number of channels.
+        ValueError: the number of channels of offset does not match.
         ImportError: torchvision is not installed.
     """
     return _deform_conv(input, offset, None, weight, None, stride, padding, dilation, groups, deformable_groups)
@@ -56,25 +56,29 @@ def modulated_deform_conv(
     groups: int = 1,
     deformable_groups: int = 1,
 ) -> Tensor:
-    """v2: `deform_conv` whose taps are multiplied by `mask` (N, D k, H', W'), in the order of the offsets; and a bias
-    (O,) if given."""
+    """Compute a deformable convolution, v2: `deform_conv` with every tap multiplied by a mask, and an optional bias.
+
+    Args:
+        mask: (N, D k, H', W'), in the order of the offsets.
+        bias: (O,) or None.
+    """
     return _deform_conv(input, offset, mask, weight, bias, stride, padding, dilation, groups, deformable_groups)
 
 
 def _deform_conv(input, offset, mask, weight, bias, stride, padding, dilation, groups, deformable_groups):
-    from torchvision.ops import deform_conv2d  # it takes seconds to import
+    from torchvision.ops import deform_conv2d  # the import takes seconds
 
     taps = deformable_groups * weight.shape[2] * weight.shape[3]
-    for name, given, wanted in (("offset", offset, 2 * taps), ("mask", mask, taps)):
-        if given is not None and given.shape[1] != wanted:
+    for name, given, expected in (("offset", offset, 2 * taps), ("mask", mask, taps)):
+        if given is not None and given.shape[1] != expected:
             kernel = f"{weight.shape[2]}x{weight.shape[3]}"
             raise ValueError(
                 f"{name} has {given.shape[1]} channels; a {kernel} kernel and deformable_groups "
-                f"{deformable_groups} want {wanted}"
+                f"{deformable_groups} require {expected}"
             )
     if input.shape[1] != weight.shape[1] * groups:
         raise ValueError(
-            f"input has {input.shape[1]} channels, weight {tuple(weight.shape)} and groups {groups} want "
+            f"input has {input.shape[1]} channels; weight {tuple(weight.shape)} and groups {groups} require "
             f"{weight.shape[1] * groups}"
         )
     dtype = torch.promote_types(input.dtype, torch.float32)
@@ -85,7 +89,7 @@ def _deform_conv(input, offset, mask, weight, bias, stride, padding, dilation, g
 
 
 class DeformConv(nn.Module):
-    """`deform_conv` with its weight: call (input, offset). Uniform within 1 / sqrt(C k), bias 0."""
+    """`deform_conv` with a weight: call (input, offset). Initialized uniformly within 1 / sqrt(C k), bias 0."""
 
     def __init__(
         self,
@@ -106,7 +110,7 @@ class DeformConv(nn.Module):
             ("in_channels", in_channels, deformable_groups),
         ):
             if channels % parts:
-                raise ValueError(f"{name} {channels} can't be cut into {parts} groups")
+                raise ValueError(f"{name} {channels} cannot be divided into {parts} groups")
         kernel_size = _pair(kernel_size)
         self.geometry = (stride, padding, dilation, groups, deformable_groups)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *kernel_size))
@@ -124,7 +128,7 @@ class DeformConv(nn.Module):
 
 
 class ModulatedDeformConv(DeformConv):
-    """`modulated_deform_conv` with its weight: call (input, offset, mask)."""
+    """`modulated_deform_conv` with a weight: call (input, offset, mask)."""
 
     def __init__(
         self,
@@ -147,8 +151,10 @@ class ModulatedDeformConv(DeformConv):
 
 
 class ModulatedDeformConvPack(ModulatedDeformConv):
-    """ModulatedDeformConv that predicts offsets and mask from its own input: call (input). Its convolution
-    `conv_offset_mask` starts at 0: no offsets, and a mask of 0.5 everywhere."""
+    """ModulatedDeformConv that predicts offsets and mask from its input: call (input).
+
+    Its convolution `conv_offset_mask` is initialized to 0: no offsets, and a mask of 0.5 everywhere.
+    """
 
     def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1,
                  deformable_groups=1, bias=True):
@@ -167,13 +173,13 @@ class ModulatedDeformConvPack(ModulatedDeformConv):
 
 
 class DFConv2d(nn.Module):
-    """A deformable convolution that predicts its offsets (and, modulated, its mask) from its own input.
+    """Deformable convolution that predicts its offsets (and, if modulated, its mask) from its input.
 
-    The ordinary convolution `offset` yields 2 D k channels of offsets and, modulated, D k channels whose sigmoid is
-    the mask; `conv` is the deformable one. A map keeps its size at stride 1.
+    The convolution `offset` returns 2 D k channels of offsets and, if modulated, D k channels whose sigmoid is the
+    mask. `conv` is the deformable convolution. A map keeps its size at stride 1.
 
-    The offsets' weights start kaiming uniform with a = 1 and the biases at 0, as in the forks: a fresh layer is not
-    an ordinary convolution.
+    The weights of the offsets are initialized kaiming uniform with a = 1 and their biases to 0, as in the forks: an
+    untrained layer is not an ordinary convolution.
     """
 
     def __init__(

@@ -2,13 +2,14 @@
 
 Shapes: N boxes, M kept boxes.
 
-IoU of two xyxy boxes; with `inclusive` a side is x2 - x1 + 1, as in maskrcnn-benchmark, else x2 - x1. All arithmetic is
-float32 (float64 when a tensor is), rounded alike on every device. A box is suppressed by a kept box of its group at
-IoU > threshold. CUDA of the forks did that; their CPU kernel used >=. Published results come from CUDA.
+IoU is that of xyxy boxes. With `inclusive` a side is x2 - x1 + 1, as in maskrcnn-benchmark, otherwise x2 - x1. All
+arithmetic is float32 (float64 if a tensor is) and rounded equally on every device. A box is suppressed by a kept box of
+its group at IoU > threshold. The forks' CUDA kernel did that; their CPU kernel used >=. Published results come from
+CUDA.
 
-Equal scores: the lower index goes first. A box whose score is NaN is left out: it is not kept and suppresses nothing.
-(So callers drop boxes without asking how many they are, for which the host would wait for a GPU.) A box with a NaN
-coordinate overlaps nothing, so it is kept and suppresses nothing; likewise two boxes without area.
+For equal scores the lower index comes first. A box with a NaN score is dropped: it is not kept and suppresses nothing.
+(So callers drop boxes without reading their number, for which the host would wait for the GPU.) A box with a NaN
+coordinate overlaps nothing, so it is kept and suppresses nothing. The same holds for two boxes without area.
 """
 
 from __future__ import annotations
@@ -28,21 +29,21 @@ def batched_nms(
     inclusive: bool = False,
     max_keep: int = -1,
 ) -> Tensor:
-    """Indices of the boxes that survive, by falling score.
+    """Return the indices of the boxes kept by NMS, in descending order of scores.
 
     Args:
         boxes: (N, 4) xyxy, any floating dtype.
         scores: (N,), any floating dtype.
-        groups: (N,) integers; boxes of different groups never meet. None: one group.
+        groups: (N,) integers; boxes of different groups do not suppress each other. None: one group.
         iou_threshold: at least 0.
         inclusive: the last pixel belongs to the box (sides + 1).
-        max_keep: stop after so many, over all groups together; negative: no limit.
+        max_keep: number of boxes to keep at most, over all groups together; negative: no limit.
 
     Returns:
         (M,) int64 on the device of the boxes. No gradient flows through it.
 
     Raises:
-        ValueError, TypeError: shapes, dtypes, devices or numbers that do not fit.
+        ValueError, TypeError: shapes, dtypes, devices or numbers are invalid.
     """
     _check(boxes, scores, groups, iou_threshold)
     boxes, scores = boxes.detach(), scores.detach()
@@ -52,19 +53,19 @@ def batched_nms(
 
 
 def nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """maskrcnn-benchmark's nms: inclusive boxes, indices (M,) int64 in ascending order, not by score."""
+    """Apply NMS as maskrcnn-benchmark does: inclusive boxes, indices (M,) int64 in ascending order, not by score."""
     return batched_nms(boxes, scores, None, threshold, inclusive=True).sort().values
 
 
 def ml_nms(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> Tensor:
-    """FCOS's nms per label: as `nms`, and boxes of different labels, integer or floating, never meet."""
+    """Apply NMS per label as FCOS does: as `nms`, for each integer or floating label separately."""
     return batched_nms(boxes, scores, labels.to(torch.int64), threshold, inclusive=True).sort().values
 
 
 def nms_twin(
     boxes: Tensor, scores: Tensor, groups: Tensor | None, iou_threshold: float, inclusive: bool, max_keep: int
 ) -> Tensor:
-    """The compiled op in plain PyTorch: one kept box at a time against all that follow."""
+    """Compute the op in plain PyTorch: one kept box at a time against all that follow."""
     dtype = torch.float64 if torch.float64 in (boxes.dtype, scores.dtype) else torch.float32
     extra = 1.0 if inclusive else 0.0
     order = scores.to(dtype).sort(descending=True, stable=True).indices
@@ -89,22 +90,22 @@ def nms_twin(
 
 def _check(boxes: Tensor, scores: Tensor, groups: Tensor | None, iou_threshold: float) -> None:
     if boxes.dim() != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"boxes have shape {tuple(boxes.shape)}; wanted (N, 4)")
+        raise ValueError(f"boxes have shape {tuple(boxes.shape)}; expected (N, 4)")
     if scores.shape != boxes.shape[:1]:
-        raise ValueError(f"scores have shape {tuple(scores.shape)}; wanted ({len(boxes)},), one a box")
+        raise ValueError(f"scores have shape {tuple(scores.shape)}; expected ({len(boxes)},), one per box")
     if not boxes.is_floating_point() or not scores.is_floating_point():
-        raise TypeError(f"boxes are {boxes.dtype} and scores {scores.dtype}; wanted floating dtypes")
+        raise TypeError(f"boxes are {boxes.dtype} and scores {scores.dtype}; expected floating dtypes")
     if scores.device != boxes.device:
-        raise ValueError(f"boxes are on {boxes.device}, scores on {scores.device}; wanted one device")
+        raise ValueError(f"boxes are on {boxes.device}, scores on {scores.device}; expected one device")
     if groups is not None:
         if groups.shape != scores.shape:
-            raise ValueError(f"groups have shape {tuple(groups.shape)}; wanted ({len(boxes)},), one a box")
+            raise ValueError(f"groups have shape {tuple(groups.shape)}; expected ({len(boxes)},), one per box")
         if groups.is_floating_point() or groups.is_complex():
-            raise TypeError(f"groups are {groups.dtype}; wanted integers")
+            raise TypeError(f"groups are {groups.dtype}; expected integers")
         if groups.device != boxes.device:
-            raise ValueError(f"boxes are on {boxes.device}, groups on {groups.device}; wanted one device")
+            raise ValueError(f"boxes are on {boxes.device}, groups on {groups.device}; expected one device")
     if not iou_threshold >= 0:  # NaN too
-        raise ValueError(f"iou_threshold is {iou_threshold}; wanted a number of at least 0")
+        raise ValueError(f"iou_threshold is {iou_threshold}; expected a number of at least 0")
 
 
 if library.declared():

@@ -1,4 +1,4 @@
-"""Normalisation layers of backbones and heads.
+"""Normalization layers of backbones and heads.
 
 Shapes: N images, C channels.
 """
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch normalisation with fixed statistics and a fixed affine part; all four are buffers.
+    """Batch normalization with fixed statistics and a fixed affine part; all four are buffers.
 
     Args:
         n: channels C.
-        eps: added to the variance. maskrcnn-benchmark and FCOS add nothing, detectron2 1e-5.
+        eps: added to the variance. maskrcnn-benchmark and FCOS add 0, detectron2 adds 1e-5.
 
     Forward takes (N, C, H, W) and returns the same shape, dtype and memory format. The buffers keep their own dtype.
-    A state dict of a BatchNorm2d loads as well; its `num_batches_tracked` is passed over.
+    The state dict of a BatchNorm2d also loads; its `num_batches_tracked` is ignored.
     """
 
     def __init__(self, n: int, eps: float = 0.0):
@@ -29,8 +29,8 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("running_var", torch.ones(n))
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """(C,) each, at least float32: the norm is x * scale + shift."""
-        # 1/sqrt(var) leaves the range of float16 for small variances.
+        """Return scale and shift, (C,) each in float32 or wider: the norm is x * scale + shift."""
+        # For small variances 1/sqrt(var) exceeds the range of float16.
         wide = torch.promote_types(self.running_var.dtype, torch.float32)
         scale = self.weight.to(wide) * (self.running_var.to(wide) + self.eps).rsqrt()
         return scale, self.bias.to(wide) - self.running_mean.to(wide) * scale
@@ -38,7 +38,7 @@ class FrozenBatchNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         scale, shift = self.scale_and_shift()
         shape = (1, -1, 1, 1)
-        # One pass over the map, and as it needs no gradient but x's, autograd keeps no copy of x (F.batch_norm would).
+        # This is one pass over the map. Only x needs a gradient, so autograd keeps no copy of x (F.batch_norm would).
         return torch.addcmul(shift.to(x.dtype).view(shape), x, scale.to(x.dtype).view(shape))
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
@@ -52,8 +52,8 @@ class FrozenBatchNorm2d(nn.Module):
 class GroupNorm(nn.GroupNorm):
     """torch's GroupNorm, as exact on channels_last maps as on contiguous ones.
 
-    On the CPU torch computes channels_last variances as E[x^2] - E[x]^2 in float32: after VoVNet-39 the maps were
-    1.1e-4 of their largest value off, against 2e-7 when each norm got contiguous maps.
+    On the CPU torch computes channels_last variances as E[x^2] - E[x]^2 in float32. After VoVNet-39 the maps were off
+    by 1.1e-4 of their largest value, against 2e-7 when each norm got contiguous maps.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,20 +71,20 @@ def group_norm(
     eps: float = 1e-5,
     dim_per_gp: int = -1,
 ) -> GroupNorm:
-    """Group normalisation (Wu & He, ECCV 2018) with the groups counted as in MODEL.GROUP_NORM.
+    """Make a group norm (Wu & He, ECCV 2018), with the number of groups as in MODEL.GROUP_NORM.
 
     Args:
         out_channels: channels C.
         divisor: divides C, num_groups and dim_per_gp before anything else.
-        num_groups: number of groups, or -1 where dim_per_gp says how many channels form one.
+        num_groups: number of groups, or -1 to set dim_per_gp, the channels per group, instead.
 
     Raises:
-        ValueError: both or none of num_groups and dim_per_gp are given, or C cannot be divided so.
+        ValueError: both or none of num_groups and dim_per_gp are given, or C is not divisible.
     """
     channels, dim_per_gp, num_groups = out_channels // divisor, dim_per_gp // divisor, num_groups // divisor
     if (dim_per_gp > 0) == (num_groups > 0):
         raise ValueError(
-            f"GroupNorm wants either num_groups or dim_per_gp, the other being -1; given are {num_groups} and "
+            f"GroupNorm requires either num_groups or dim_per_gp, the other being -1; got {num_groups} and "
             f"{dim_per_gp} (MODEL.GROUP_NORM.NUM_GROUPS, DIM_PER_GP)"
         )
     if channels % (dim_per_gp if dim_per_gp > 0 else num_groups):
@@ -105,18 +105,18 @@ def get_norm(
     num_groups: int = 32,
     dim_per_gp: int = -1,
 ) -> nn.Module:
-    """A normalisation layer by its name in a config.
+    """Make a normalization layer by its name in a config.
 
     Args:
-        name: "FrozenBN", "BN", "SyncBN" or "GN". "SyncBN" gives a BatchNorm2d: torch's SyncBatchNorm refuses CPU
-            tensors, so the training engine converts batch norms (`nn.SyncBatchNorm.convert_sync_batchnorm`) where
-            several GPUs train together. The state_dict keys are the same either way.
-        eps: None for the layer's own: 0 for FrozenBN, 1e-5 for the others.
-        momentum: weight of a batch's statistics in the running ones, of "BN" and "SyncBN" only; None for 0.1.
+        name: "FrozenBN", "BN", "SyncBN" or "GN". "SyncBN" makes a BatchNorm2d, because torch's SyncBatchNorm refuses
+            CPU tensors. The training engine converts batch norms (`nn.SyncBatchNorm.convert_sync_batchnorm`) if several
+            GPUs train together. The state_dict keys are the same.
+        eps: None for the layer's default: 0 for FrozenBN, 1e-5 for the others.
+        momentum: weight of a batch's statistics in the running statistics, of "BN" and "SyncBN" only; None for 0.1.
         num_groups, dim_per_gp: of "GN" only, see `group_norm`.
 
     Raises:
-        ValueError: there is no such norm.
+        ValueError: the norm is unknown.
     """
     given = {} if eps is None else {"eps": eps}
     if name == "FrozenBN":

@@ -1,8 +1,8 @@
-"""Group normalisation that torch.compile takes as one step, instead of writing a kernel of its own for it.
+"""Group normalization that torch.compile treats as one op instead of generating a kernel for it.
 
-On CPUs inductor's kernel for channels_last maps is the slower one: a 1x1 convolution, GroupNorm, ReLU and another
-convolution, 256 channels of 100 x 136 on one AVX-512 core, took 33 ms in float32 and 23 in bfloat16 with it, 24 and 15
-with this op (torch 2.15).
+On CPUs inductor's own kernel is slower for channels_last maps. A 1x1 convolution, GroupNorm, ReLU and another
+convolution, 256 channels of 100 x 136 on one AVX-512 core, took 33 ms in float32 and 23 ms in bfloat16 with it, and
+24 ms and 15 ms with this op (torch 2.15).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _(x, num_groups, weight, bias, eps, contiguous):
 
 
 class OpaqueGroupNorm(nn.GroupNorm):
-    """nn.GroupNorm for maps (N, C, H, W), or layers.norm.GroupNorm's way of it; without gradients."""
+    """nn.GroupNorm for maps (N, C, H, W), computed like nn.GroupNorm or layers.norm.GroupNorm; without gradients."""
 
     contiguous = False
 
@@ -51,7 +51,7 @@ OPAQUE = {nn.GroupNorm: OpaqueGroupNorm, GroupNorm: OpaqueExactGroupNorm}
 
 
 def make_group_norms_opaque(module: nn.Module) -> None:
-    """Changes the class of all group norms inside that are plain ones; parameters and names stay."""
+    """Change the class of all plain group norms in a module; parameters and names stay the same."""
     for part in module.modules():
         if type(part) in OPAQUE:
             part.__class__ = OPAQUE[type(part)]

@@ -22,38 +22,38 @@ def roi_align(
     sampling_ratio: int,
     aligned: bool = False,
 ) -> Tensor:
-    """The mean of bilinear samples in every bin of every ROI.
+    """Average bilinear samples in every bin of every ROI.
 
-    A sample more than one pixel outside the map counts as 0, one within that margin takes the border's value. A ROI
-    with a NaN or infinite coordinate gives zeros.
+    A sample more than one pixel outside the map counts as 0. A sample within that margin takes the border's value. A
+    ROI with a NaN or infinite coordinate returns zeros.
 
     Args:
         input: (N, C, H, W), any floating dtype, contiguous or channels_last; sums are float32 (float64 for float64).
         rois: (R, 5) of a floating dtype: image index, then x1, y1, x2, y2 in pixels of the image. Or a list with one
-            tensor (R_i, 4) for each image: x1, y1, x2, y2. Half types are computed in float32. They get no gradient.
+            tensor (R_i, 4) per image: x1, y1, x2, y2. Half types are computed in float32. They get no gradient.
         output_size: bins, (P, Q) or one number for both.
         spatial_scale: pixels of the map per pixel of the image, for instance 1 / 16.
         sampling_ratio: samples per bin and axis; 0 or less: ceil(ROI side / bins), at most the map's side + 2.
-        aligned: pixel centres lie at half-integers (detectron2). False: at integers, and a ROI's side is at least one
+        aligned: pixel centers are at half-integers (detectron2). False: at integers, and a ROI's side is at least one
             pixel of the map (maskrcnn-benchmark).
 
     Returns:
-        (R, C, P, Q) in the dtype and memory format of the input. The backward pass is deterministic on the CPU always,
-        on CUDA under torch.use_deterministic_algorithms.
+        (R, C, P, Q) in the dtype and memory format of the input. The backward pass is always deterministic on the CPU,
+        and on CUDA under torch.use_deterministic_algorithms.
 
     Raises:
-        ValueError, TypeError: shapes, dtypes, devices or numbers that do not fit.
-        RuntimeError: an image index outside 0..N-1 (seen on the CPU; the CUDA kernel gives zeros).
+        ValueError, TypeError: shapes, dtypes, devices or numbers are invalid.
+        RuntimeError: an image index is outside 0..N-1 (on the CPU; the CUDA kernel returns zeros).
     """
     rois = stack_rois(rois, len(input))
     return multilevel_roi_align([input], rois, None, output_size, [spatial_scale], sampling_ratio, aligned)
 
 
 def stack_rois(rois: Tensor | Sequence[Tensor], num_images: int) -> Tensor:
-    """Put the ROIs of a batch into one tensor, in a dtype that holds pixel coordinates.
+    """Concatenate the ROIs of a batch in one tensor, in a dtype that can hold pixel coordinates.
 
     Args:
-        rois: a tensor, which keeps its shape, or a list with one tensor (R_i, 4) for each image.
+        rois: a tensor, which keeps its shape, or a list with one tensor (R_i, 4) per image.
         num_images: N.
 
     Returns:
@@ -61,16 +61,16 @@ def stack_rois(rois: Tensor | Sequence[Tensor], num_images: int) -> Tensor:
 
     Raises:
         ValueError: the list has more than N entries, or entries of another shape.
-        TypeError: an entry of the list is no tensor.
+        TypeError: an entry of the list is not a tensor.
     """
     if not isinstance(rois, Tensor):
         if any(not isinstance(boxes, Tensor) for boxes in rois):
-            raise TypeError(f"rois hold {[type(boxes).__name__ for boxes in rois]}; wanted tensors (R_i, 4)")
+            raise TypeError(f"rois hold {[type(boxes).__name__ for boxes in rois]}; expected tensors (R_i, 4)")
         if len(rois) > num_images or not len(rois):
-            raise ValueError(f"rois are a list of {len(rois)} for {num_images} images; wanted one tensor each")
+            raise ValueError(f"rois are a list of {len(rois)} for {num_images} images; expected one tensor each")
         if any(boxes.dim() != 2 or boxes.shape[1] != 4 for boxes in rois):
             raise ValueError(
-                f"rois are a list of shapes {[tuple(boxes.shape) for boxes in rois]}; wanted (R_i, 4): x1, y1, x2, y2"
+                f"rois are a list of shapes {[tuple(boxes.shape) for boxes in rois]}; expected (R_i, 4): x1, y1, x2, y2"
             )
         boxes = torch.cat([_without_half(boxes) for boxes in rois])
         counts = torch.tensor([len(boxes) for boxes in rois])
@@ -92,21 +92,21 @@ def multilevel_roi_align(
     sampling_ratio: int,
     aligned: bool = False,
 ) -> Tensor:
-    """`roi_align` in which every ROI has a map of its own among several.
+    """Apply `roi_align` with a separate map for every ROI.
 
     Args:
-        inputs: L maps (N, C, H_l, W_l) of one dtype and device. They are read as channels_last when one of them is.
+        inputs: L maps (N, C, H_l, W_l) of one dtype and device. They are read as channels_last if one of them is.
         rois, output_size, sampling_ratio, aligned: see roi_align.
-        levels: (R,) integers, the map of each ROI, 0..L-1; None where there is one map.
+        levels: (R,) integers, the map of each ROI, 0..L-1; None if there is one map.
         spatial_scales: pixels of each map per pixel of the image.
 
     Returns:
         (R, C, P, Q) in the order of the ROIs, with the dtype and memory format of the maps. Every map gets a gradient,
-        also one without ROIs.
+        even without ROIs.
 
     Raises:
-        ValueError, TypeError: shapes, dtypes, devices or numbers that do not fit.
-        RuntimeError: an image index outside 0..N-1 or a level outside 0..L-1 (seen on the CPU; the CUDA kernel gives
+        ValueError, TypeError: shapes, dtypes, devices or numbers are invalid.
+        RuntimeError: an image index is outside 0..N-1 or a level outside 0..L-1 (on the CPU; the CUDA kernel returns
             zeros).
     """
     height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
@@ -120,7 +120,7 @@ def multilevel_roi_align(
 
 
 class ROIAlign(nn.Module):
-    """`roi_align` with its numbers kept: call (input, rois)."""
+    """`roi_align` as a module: call (input, rois)."""
 
     def __init__(
         self, output_size: int | tuple[int, int], spatial_scale: float, sampling_ratio: int, aligned: bool = False
@@ -151,12 +151,12 @@ def roi_align_twin(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    """The compiled op in plain PyTorch, differentiable by autograd: weights of rows @ map @ weights of columns."""
+    """Compute the op in plain PyTorch, differentiable by autograd: row weights @ map @ column weights."""
     dtype = torch.float64 if inputs[0].dtype == torch.float64 else torch.float32
     images, channels = inputs[0].shape[:2]
-    maps = [level.to(dtype) for level in inputs]  # once, so that the gradient of half types is summed in float32 too
+    maps = [level.to(dtype) for level in inputs]  # once, so that the gradient of half types is summed in float32, too
     numbers = [0] * len(rois) if levels is None else levels.tolist()
-    # no row of each map: its place in the graph, whether ROIs read it or not
+    # an empty slice of each map keeps it in the graph, even without ROIs
     pooled = [level[:0, :, :1, :1].expand(0, channels, pooled_h, pooled_w) for level in maps]
     for (image, x1, y1, x2, y2), number in zip(rois.to(dtype).unbind(0), numbers, strict=True):
         if not 0 <= image < images:
@@ -174,7 +174,7 @@ def roi_align_twin(
 def _axis_weights(
     low: Tensor, high: Tensor, scale: float, aligned: bool, pooled: int, sampling_ratio: int, size: int
 ) -> tuple[int, Tensor]:
-    """First pixel read along one axis, and the weights (pooled, pixels) of it and its followers in every bin."""
+    """Return the first pixel read along one axis, and the weights (pooled, pixels) of the pixels from there per bin."""
     offset = 0.5 if aligned else 0.0
     start = low * scale - offset
     length = high * scale - offset - start
@@ -183,8 +183,8 @@ def _axis_weights(
     step = length / pooled
     grid = sampling_ratio
     if grid <= 0:
-        wanted = float(step.ceil())
-        grid = 0 if math.isnan(wanted) else int(max(0, min(wanted, size + 2)))
+        count = float(step.ceil())
+        grid = 0 if math.isnan(count) else int(max(0, min(count, size + 2)))
     bins = torch.arange(pooled, device=low.device, dtype=low.dtype)
     samples = torch.arange(grid, device=low.device, dtype=low.dtype)
     at = start + bins[:, None] * step + (samples + 0.5) * step / max(grid, 1)
@@ -199,7 +199,7 @@ def _axis_weights(
 
 
 def _is_channels_last(maps: Tensor) -> bool:
-    """As csrc/common/tensor.h: maps that are contiguous in both senses count as contiguous."""
+    """Detect channels_last as csrc/common/tensor.h does: maps contiguous in both senses count as contiguous."""
     return not maps.is_contiguous() and maps.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -212,39 +212,39 @@ def _check(
 ) -> None:
     if not inputs or len(inputs) != len(spatial_scales) or (levels is None and len(inputs) > 1):
         raise ValueError(
-            f"{len(inputs)} maps and {len(spatial_scales)} scales, {'no ' if levels is None else ''}levels; wanted one "
-            "scale a map, and levels where there are several maps"
+            f"{len(inputs)} maps and {len(spatial_scales)} scales, {'no ' if levels is None else ''}levels; expected "
+            "one scale per map, and levels if there are several maps"
         )
     first = inputs[0]
     for input, scale in zip(inputs, spatial_scales, strict=True):
         if input.dim() != 4:
-            raise ValueError(f"input has shape {tuple(input.shape)}; wanted (N, C, H, W)")
+            raise ValueError(f"input has shape {tuple(input.shape)}; expected (N, C, H, W)")
         if not input.is_floating_point():
-            raise TypeError(f"input is {input.dtype}; wanted a floating dtype")
+            raise TypeError(f"input is {input.dtype}; expected a floating dtype")
         if input.shape[:2] != first.shape[:2] or input.dtype != first.dtype or input.device != first.device:
             raise ValueError(
                 f"maps of {tuple(first.shape)} {first.dtype} {first.device} and {tuple(input.shape)} {input.dtype} "
-                f"{input.device}; wanted one batch, number of channels, dtype and device"
+                f"{input.device}; expected one batch, number of channels, dtype and device"
             )
         if not 0 < scale < math.inf:
-            raise ValueError(f"spatial_scale is {scale}; wanted a positive number")
+            raise ValueError(f"spatial_scale is {scale}; expected a positive number")
         if 0 in input.shape[1:] or (input.shape[0] == 0 and rois.shape[0] > 0):
-            raise ValueError(f"input has shape {tuple(input.shape)} for {rois.shape[0]} ROIs; wanted maps with pixels")
+            raise ValueError(f"input is {tuple(input.shape)} for {rois.shape[0]} ROIs; expected maps with pixels")
     if rois.dim() != 2 or rois.shape[1] != 5:
-        raise ValueError(f"rois have shape {tuple(rois.shape)}; wanted (R, 5): image index, x1, y1, x2, y2")
+        raise ValueError(f"rois have shape {tuple(rois.shape)}; expected (R, 5): image index, x1, y1, x2, y2")
     if rois.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"rois are {rois.dtype}; wanted a floating dtype")
+        raise TypeError(f"rois are {rois.dtype}; expected a floating dtype")
     if rois.device != first.device:
-        raise ValueError(f"input is on {first.device}, rois on {rois.device}; wanted one device")
+        raise ValueError(f"input is on {first.device}, rois on {rois.device}; expected one device")
     if levels is not None and (
         levels.shape != rois.shape[:1] or levels.is_floating_point() or levels.device != rois.device
     ):
         raise ValueError(
-            f"levels are {levels.dtype} {tuple(levels.shape)} on {levels.device}; wanted integers ({len(rois)},) on "
+            f"levels are {levels.dtype} {tuple(levels.shape)} on {levels.device}; expected integers ({len(rois)},) on "
             f"{rois.device}"
         )
     if height < 1 or width < 1:
-        raise ValueError(f"output_size is ({height}, {width}); wanted at least one bin")
+        raise ValueError(f"output_size is ({height}, {width}); expected at least one bin")
 
 
 if library.declared():

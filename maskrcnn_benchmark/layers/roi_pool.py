@@ -1,4 +1,4 @@
-"""ROIPool (Girshick, "Fast R-CNN", ICCV 2015): the maximum of every bin of a region. torchvision's op computes it.
+"""ROIPool (Girshick, "Fast R-CNN", ICCV 2015): max pooling in every bin of a region, computed by torchvision's op.
 
 Shapes: N images, C channels, H x W pixels of the feature map, R ROIs, P x Q bins.
 """
@@ -15,28 +15,28 @@ from maskrcnn_benchmark.layers.roi_align import stack_rois
 def roi_pool(
     input: Tensor, rois: Tensor | Sequence[Tensor], output_size: int | tuple[int, int], spatial_scale: float
 ) -> Tensor:
-    """Maxima (R, C, P, Q); a bin without pixels gives 0. Corners are rounded to pixels of the map, both inclusive.
+    """Return maxima (R, C, P, Q); 0 for empty bins. Corners are rounded to pixels of the map, both inclusive.
 
     Args:
         input: (N, C, H, W) floating.
         rois: (R, 5) of a floating dtype: image index, then x1, y1, x2, y2 in pixels of the image. Or a list with one
-            tensor (R_i, 4) for each image. They get no gradient.
+            tensor (R_i, 4) per image. They get no gradient.
         output_size: bins, (P, Q) or one number for both.
         spatial_scale: pixels of the map per pixel of the image, for instance 1 / 16.
 
     Raises:
         ImportError: torchvision is not installed.
     """
-    from torchvision.ops import roi_pool as torchvision_roi_pool  # it takes seconds to import
+    from torchvision.ops import roi_pool as torchvision_roi_pool  # the import takes seconds
 
     rois = stack_rois(rois, len(input))
-    # torchvision computes both in one dtype, and half types do not hold pixel coordinates; a maximum is not rounded
+    # torchvision requires one dtype for both, and half types cannot hold pixel coordinates. A maximum is not rounded.
     maps = input.to(rois.dtype) if input.element_size() < rois.element_size() else input
     return torchvision_roi_pool(maps, rois.to(maps.dtype), output_size, spatial_scale).to(input.dtype)
 
 
 class ROIPool(nn.Module):
-    """`roi_pool` with its numbers kept: call (input, rois)."""
+    """`roi_pool` as a module: call (input, rois)."""
 
     def __init__(self, output_size: int | tuple[int, int], spatial_scale: float):
         super().__init__()

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Scale(nn.Module):
-    """Multiplies its input, of any shape, by one learned number (parameter `scale`, shape (1,))."""
+    """Multiply an input of any shape by one learned number (parameter `scale`, shape (1,))."""
 
     def __init__(self, init_value: float = 1.0):
         super().__init__()

@@ -19,23 +19,23 @@ LARGEST_MINUS_LOG_P = -math.log(torch.finfo(torch.float32).tiny)  # the original
 
 
 def sigmoid_focal_loss(logits: Tensor, targets: Tensor, gamma: float, alpha: float, reduction: str = "none") -> Tensor:
-    """Focal loss of every logit, computed in float32 (float64 for float64 logits).
+    """Return the focal loss of every logit, computed in float32 (float64 for float64 logits).
 
     Args:
         logits: (N, K), any floating dtype.
-        targets: (N,) integers: 0 is background, k makes column k - 1 the positive one, a negative number leaves the
-            location out (loss 0, gradient 0). Or (N, K) floating, in [0, 1], with the definition of torchvision's
-            sigmoid_focal_loss. No gradient flows into targets.
+        targets: (N,) integers: 0 is background, k makes column k - 1 positive, and a negative number ignores the
+            location (loss 0, gradient 0). Or (N, K) floating in [0, 1], as in torchvision's sigmoid_focal_loss. No
+            gradient flows into targets.
         gamma: at least 0.
-        alpha: weight of positives, in [0, 1]; negatives weigh 1 - alpha.
+        alpha: weight of positives, in [0, 1]; negatives have weight 1 - alpha.
         reduction: "none", "sum" or "mean" (over all N * K).
 
     Returns:
         (N, K), or a scalar, in the dtype of the logits (float32 under autocast).
 
     Raises:
-        ValueError, TypeError: shapes, dtypes, devices or numbers that do not fit.
-        RuntimeError: an integer target above K (seen by the CPU kernel; the CUDA kernel takes it for background).
+        ValueError, TypeError: shapes, dtypes, devices or numbers are invalid.
+        RuntimeError: an integer target is above K (on the CPU; the CUDA kernel treats it as background).
     """
     _check(logits, targets, gamma, alpha, reduction)
     if reduction != "none" and logits.device.type == "cpu" and library.kernels_for(logits.device):
@@ -50,12 +50,12 @@ def sigmoid_focal_loss(logits: Tensor, targets: Tensor, gamma: float, alpha: flo
     return loss.sum() if reduction == "sum" else loss.mean()
 
 
-# The forks' names of (logits, targets, gamma, alpha) -> (N, K), one for each device; this one takes both.
+# The forks' names of (logits, targets, gamma, alpha) -> (N, K), one per device; this function covers both.
 sigmoid_focal_loss_cuda = sigmoid_focal_loss_cpu = sigmoid_focal_loss
 
 
 class SigmoidFocalLoss(nn.Module):
-    """The forks' module: sum of `sigmoid_focal_loss` over all locations and classes."""
+    """The sum of `sigmoid_focal_loss` over all locations and classes, as a module."""
 
     def __init__(self, gamma: float, alpha: float):
         super().__init__()
@@ -70,7 +70,7 @@ class SigmoidFocalLoss(nn.Module):
 
 
 def sigmoid_focal_loss_twin(logits: Tensor, targets: Tensor, gamma: float, alpha: float) -> Tensor:
-    """The compiled op in plain PyTorch, differentiable by autograd."""
+    """Compute the op in plain PyTorch, differentiable by autograd."""
     autocast = torch.is_autocast_enabled(logits.device.type)
     result_dtype = torch.float32 if autocast and logits.dtype != torch.float64 else logits.dtype
     x = logits if logits.dtype == torch.float64 else logits.float()
@@ -85,7 +85,7 @@ def sigmoid_focal_loss_twin(logits: Tensor, targets: Tensor, gamma: float, alpha
         if (targets > logits.shape[1]).any():
             worst = int(targets.max())
             raise RuntimeError(f"sigmoid_focal_loss: targets hold {worst}, the logits have {logits.shape[1]} columns")
-        # the original clamps the logarithm in its derivative too: it does not differentiate the clamp
+        # The original clamps the logarithm in its derivative, too: it does not differentiate the clamp.
         clamped = minus_log_p + (minus_log_p.clamp(max=LARGEST_MINUS_LOG_P) - minus_log_p).detach()
         positive = alpha * q**gamma * clamped
         negative = (1 - alpha) * p**gamma * minus_log_q
@@ -98,27 +98,27 @@ def sigmoid_focal_loss_twin(logits: Tensor, targets: Tensor, gamma: float, alpha
 
 def _check(logits: Tensor, targets: Tensor, gamma: float, alpha: float, reduction: str) -> None:
     if logits.dim() != 2:
-        raise ValueError(f"logits have shape {tuple(logits.shape)}; wanted (N, K)")
+        raise ValueError(f"logits have shape {tuple(logits.shape)}; expected (N, K)")
     if not logits.is_floating_point():
-        raise TypeError(f"logits are {logits.dtype}; wanted a floating dtype")
+        raise TypeError(f"logits are {logits.dtype}; expected a floating dtype")
     if targets.is_floating_point():
         if targets.shape != logits.shape:
             raise ValueError(
-                f"targets are {targets.dtype} of shape {tuple(targets.shape)}; wanted the shape of the logits, "
+                f"targets are {targets.dtype} of shape {tuple(targets.shape)}; expected the shape of the logits, "
                 f"{tuple(logits.shape)}, or integers of shape ({logits.shape[0]},)"
             )
     elif targets.dtype not in (torch.int32, torch.int64):
-        raise TypeError(f"targets are {targets.dtype}; wanted int32, int64 or a floating dtype")
+        raise TypeError(f"targets are {targets.dtype}; expected int32, int64 or a floating dtype")
     elif targets.shape != logits.shape[:1]:
-        raise ValueError(f"targets have shape {tuple(targets.shape)}; wanted ({logits.shape[0]},), one a row of logits")
+        raise ValueError(f"targets have shape {tuple(targets.shape)}; expected ({len(logits)},), one per row of logits")
     if targets.device != logits.device:
-        raise ValueError(f"logits are on {logits.device}, targets on {targets.device}; wanted one device")
+        raise ValueError(f"logits are on {logits.device}, targets on {targets.device}; expected one device")
     if not gamma >= 0:
-        raise ValueError(f"gamma is {gamma}; wanted a number of at least 0")
+        raise ValueError(f"gamma is {gamma}; expected a number of at least 0")
     if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}; wanted a number from 0 to 1")
+        raise ValueError(f"alpha is {alpha}; expected a number from 0 to 1")
     if reduction not in ("none", "sum", "mean"):
-        raise ValueError(f"reduction is {reduction!r}; wanted 'none', 'sum' or 'mean'")
+        raise ValueError(f"reduction is {reduction!r}; expected 'none', 'sum' or 'mean'")
 
 
 if library.declared():
@@ -151,7 +151,7 @@ if library.declared():
         shape = ctx.saved_tensors[0].shape
         if ctx.mean:
             grad = grad / shape.numel()
-        return *_backward(ctx, grad.expand(shape)), None  # the kernel sees that it is one number
+        return *_backward(ctx, grad.expand(shape)), None  # the kernel detects the expanded scalar
 
     torch.library.register_autograd("maskrcnn_benchmark::sigmoid_focal_loss", _backward, setup_context=_setup_context)
     torch.library.register_autograd(

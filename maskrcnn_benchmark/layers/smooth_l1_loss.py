@@ -1,4 +1,4 @@
-"""Smooth L1 (Fast R-CNN, section 2.3) with a free turning point."""
+"""Smooth L1 loss (Fast R-CNN, section 2.3) with a configurable transition point."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from torch.nn import functional as F
 
 
 def smooth_l1_loss(input: Tensor, target: Tensor, beta: float = 1.0 / 9, size_average: bool = True) -> Tensor:
-    """0.5 * d * d / beta where |d| < beta, |d| - 0.5 * beta elsewhere; beta 0 is plain L1.
+    """Return 0.5 * d * d / beta where |d| < beta, and |d| - 0.5 * beta elsewhere; beta 0 is plain L1.
 
     Args:
-        input, target: the same shape.
-        size_average: the mean over all elements; otherwise their sum.
+        input, target: tensors of the same shape.
+        size_average: average over all elements instead of summing.
 
-    Returns a scalar.
+    Returns:
+        A scalar.
     """
     return F.smooth_l1_loss(input, target, reduction="mean" if size_average else "sum", beta=beta)

@@ -1,7 +1,7 @@
-"""3x3 convolutions with a quarter of the multiplications on a CPU (Lavin & Gray, CVPR 2016).
+"""Compute 3x3 convolutions on a CPU with a quarter of the multiplications (Lavin & Gray, CVPR 2016).
 
 Kernel: csrc/cpu/winograd.cpp. Its rounding errors are those of a float32 convolution, about 1e-6 of the results'
-spread, in bfloat16 too: only what goes in and what comes out is rounded to it.
+standard deviation. This holds for bfloat16, too: only inputs and outputs are rounded to it.
 
 Shapes: N images, C channels in, K channels out; C and K are multiples of 16.
 """
@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from maskrcnn_benchmark.native import library
 
-CHANNELS = 16  # what their numbers are multiples of
-TILE = 4  # pixels of the result on a side that are computed together
-# Below this, reading and writing the gradients of 36 C K transformed taps takes longer than oneDNN's whole gradient:
+CHANNELS = 16  # C and K must be multiples of this
+TILE = 4  # side, in pixels, of the output tiles
+# With fewer tiles, reading and writing the gradients of 36 C K transformed taps takes longer than oneDNN's gradient:
 # float32, 256 channels, an AVX-512 core: 800 tiles 35 ms against 117, 200 tiles 12 against 20, 18 tiles 5 against 2.
 GRADIENT_TILES = 128
 # Largest dilation for which it is faster. Float32, an AVX-512 core, oneDNN's time against ours: 512 channels on 65 x 65
@@ -30,15 +30,15 @@ MAX_DILATION = 4
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
-    """Return what a convolution of x computes in: autocast's dtype where it is enabled, else x's own."""
-    casts = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64  # autocast leaves float64 alone
+    """Return the dtype in which a convolution of x computes: autocast's if it is enabled, otherwise x's own."""
+    casts = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64  # autocast does not change float64
     return torch.get_autocast_dtype("cpu") if casts else x.dtype
 
 
 def suits(conv: nn.Conv2d, dtype: torch.dtype = torch.float32) -> bool:
-    """Check that this convolution can be computed here and is faster so on this machine, computing in `dtype`.
+    """Check whether this convolution is supported, and faster than torch's on this machine, computing in `dtype`.
 
-    Where the CPU has matrix tiles for bfloat16 (AMX), ordinary bfloat16 convolutions are faster.
+    On CPUs with matrix tiles for bfloat16 (AMX), torch's bfloat16 convolutions are faster.
     """
     dilation = conv.dilation[0]
     return (
@@ -62,12 +62,12 @@ def suits(conv: nn.Conv2d, dtype: torch.dtype = torch.float32) -> bool:
 
 
 def split_grids(x: Tensor, dilation: int) -> Tensor:
-    """Split maps into the dilation^2 grids of points that a dilated convolution keeps apart.
+    """Split maps into the dilation^2 independent grids of a dilated convolution.
 
-    On each of them it is an ordinary convolution with padding / dilation.
+    On each grid it is a convolution without dilation, with padding / dilation.
 
     Args:
-        x: (N, C, H, W); zeros are added at the right and at the bottom where a side is no multiple of the dilation.
+        x: (N, C, H, W); zeros are added at the right and at the bottom if a side is not a multiple of the dilation.
 
     Returns:
         (N * dilation^2, C, ceil(H / dilation), ceil(W / dilation)) in channels_last.
@@ -80,7 +80,7 @@ def split_grids(x: Tensor, dilation: int) -> Tensor:
 
 
 def join_grids(grids: Tensor, dilation: int, height: int, width: int) -> Tensor:
-    """Put the grids of `split_grids` back together: (N, C, height, width), what lies beyond cut off."""
+    """Invert `split_grids`: (N, C, height, width), with the padding cropped."""
     count, channels, rows, columns = grids.shape
     x = grids.permute(0, 2, 3, 1).reshape(-1, dilation, dilation, rows, columns, channels).permute(0, 3, 1, 4, 2, 5)
     x = x.reshape(count // dilation**2, rows * dilation, columns * dilation, channels)
@@ -90,10 +90,10 @@ def join_grids(grids: Tensor, dilation: int, height: int, width: int) -> Tensor:
 def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, dilation: int = 1) -> Tensor:
     """Compute a 3x3 convolution with stride 1 and its gradients by the Winograd algorithm.
 
-    Gradients that are to be differentiated again are torch's.
+    Gradients that are differentiated again are computed by torch.
 
     Args:
-        x: (N, C, H, W) float32 or bfloat16; autocast changes it.
+        x: (N, C, H, W) float32 or bfloat16; autocast casts it.
         weight: (K, C, 3, 3) float32.
         bias: (K,) float32.
         padding: 0 to 2, times the dilation.
@@ -109,10 +109,10 @@ def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int
 
 
 class _Taps:
-    """The transformed taps of a weight, kept from its second use on for heads that see every level of a pyramid.
+    """Transformed taps of a weight, cached from the second use on for heads shared by all levels of a pyramid.
 
-    They are compared with the weight's values before they are used again: fused optimizers and writes to `.data`
-    do not change its `_version`. Comparing takes a tenth of the time of transforming.
+    A cached value is compared with the weight before it is used: fused optimizers and writes to `.data` do not change
+    the weight's `_version`. The comparison takes a tenth of the time of the transform.
     """
 
     def __init__(self, weight: Tensor):
@@ -122,7 +122,7 @@ class _Taps:
         self.made: dict[bool, Tensor] = {}
 
     def get(self, transposed: bool) -> Tensor:
-        """Return the taps of the convolution, or, transposed, those of its gradient."""
+        """Return the taps of the convolution, or, if transposed, those of its gradient."""
         if self.made_from is not None and not torch.equal(self.made_from, self.weight):
             self.made_from, self.made = None, {}
         if transposed:
@@ -137,8 +137,8 @@ class _Taps:
         return taps
 
 
-# id(weight) -> taps. Only autograd's graph holds the taps: they live as long as it does. They hold the weight, so that
-# its id is no other's.
+# id(weight) -> taps. Only autograd's graph references the taps, so they are freed with it. They reference the weight,
+# so that its id stays unique.
 _taps: weakref.WeakValueDictionary[int, _Taps] = weakref.WeakValueDictionary()
 
 

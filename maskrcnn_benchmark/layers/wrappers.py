@@ -1,4 +1,4 @@
-"""Names that the forks wrapped for empty batches, which torch itself takes now."""
+"""Modules that the forks wrapped for empty batches. torch itself supports these now."""
 
 from torch.nn import BatchNorm2d
 from torch.nn.functional import interpolate

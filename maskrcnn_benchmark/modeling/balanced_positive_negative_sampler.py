@@ -1,4 +1,4 @@
-"""The random part of a batch that a loss looks at.
+"""Sample the anchors or proposals that contribute to a loss.
 
 Shapes: N anchors or proposals of an image.
 """
@@ -9,12 +9,12 @@ import torch
 
 
 class BalancedPositiveNegativeSampler:
-    """Draws a fixed number of examples per image, with at most a given part of positives.
+    """Draw a fixed number of examples per image, with a limited fraction of positives.
 
     Args:
-        batch_size_per_image: examples drawn per image, or all there are.
-        positive_fraction: at most int(batch_size_per_image * positive_fraction) of them are positive; negatives fill
-            up what is left.
+        batch_size_per_image: examples drawn per image; all of them if there are fewer.
+        positive_fraction: at most int(batch_size_per_image * positive_fraction) examples are positive. Negatives fill
+            the rest.
     """
 
     def __init__(self, batch_size_per_image: int, positive_fraction: float):
@@ -22,10 +22,12 @@ class BalancedPositiveNegativeSampler:
         self.positive_fraction = positive_fraction
 
     def __call__(self, matched_idxs: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Positive masks and negative masks, each (N,) bool per image.
+        """Return the masks of drawn positives and of drawn negatives, each a list of (N,) bool per image.
 
-        matched_idxs: per image labels (N,): at least 1 is positive, 0 negative, below 0 never drawn. The draw comes
-        from the global generator of their device.
+        The draw uses the global generator of the labels' device.
+
+        Args:
+            matched_idxs: labels (N,) per image: at least 1 is positive, 0 is negative, below 0 is never drawn.
         """
         pairs = [self._sample(labels) for labels in matched_idxs]
         return [positive for positive, _ in pairs], [negative for _, negative in pairs]
@@ -38,10 +40,13 @@ class BalancedPositiveNegativeSampler:
 
 
 def _draw(mask: torch.Tensor, count: torch.Tensor | int, most: int) -> torch.Tensor:
-    """A mask (N,) of `count` random entries of mask, or all if it has fewer; most is an upper bound of count.
+    """Draw `count` random entries of a mask (N,), or all if it has fewer; return them as a mask (N,).
 
-    A random number for everybody and the largest ones win: unlike a permutation of the chosen ones, this does not make
-    the GPU wait for how many there are.
+    Every entry gets a random number, and the largest ones are drawn. Unlike a permutation of the candidates, this does
+    not make the host wait for their number.
+
+    Args:
+        most: an upper bound of count.
     """
     keys = torch.where(mask, torch.rand(mask.shape, device=mask.device), -1.0)
     values, winners = keys.topk(min(most, len(keys)))

@@ -1,6 +1,6 @@
-"""Boxes as corrections of other boxes (R-CNN, appendix C; Faster R-CNN, equation 2).
+"""Encode boxes as offsets from other boxes (R-CNN, appendix C; Faster R-CNN, equation 2).
 
-Shapes: R boxes, K corrections of each.
+Shapes: R boxes, K codes for each.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from maskrcnn_benchmark.config.convention import get_convention
 
 
 class BoxCoder:
-    """Translates boxes into (dx, dy, dw, dh) relative to other boxes, and back.
+    """Encode boxes as (dx, dy, dw, dh) relative to other boxes, and decode them.
 
-    dx and dy are the way between the centres in widths and heights of the other box, dw and dh logarithms of the
-    ratios of the sides.
+    dx and dy are the distance between the centers in widths and heights of the other box. dw and dh are the logarithms
+    of the ratios of the sides.
 
     Args:
         weights: factors of dx, dy, dw, dh in the code.
-        bbox_xform_clip: upper bound of dw and dh in decoding, so that no box outgrows float32.
+        bbox_xform_clip: upper bound of dw and dh in decoding, so that no box overflows float32.
         box_offset: see Convention.
-        bounded_below: -bbox_xform_clip is a lower bound, too.
+        bounded_below: also apply -bbox_xform_clip as a lower bound.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class BoxCoder:
         self.least = -bbox_xform_clip if bounded_below else -math.inf
 
     def encode(self, reference_boxes: torch.Tensor, proposals: torch.Tensor) -> torch.Tensor:
-        """Codes (R, 4) that turn proposals (R, 4) into reference_boxes (R, 4); all xyxy in pixels."""
+        """Return the codes (R, 4) that turn proposals (R, 4) into reference_boxes (R, 4); all xyxy in pixels."""
         x, y, w, h = self._centers_and_sides(proposals)
         gx, gy, gw, gh = self._centers_and_sides(reference_boxes)
         wx, wy, ww, wh = self.weights
@@ -47,7 +47,7 @@ class BoxCoder:
         )
 
     def decode(self, rel_codes: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-        """Boxes (R, 4 K) that the codes (R, 4 K) make of boxes (R, 4); not clipped to a picture.
+        """Apply the codes (R, 4 K) to boxes (R, 4) and return boxes (R, 4 K), not clipped to the image.
 
         The result has the dtype of rel_codes.
         """
@@ -67,13 +67,13 @@ class BoxCoder:
         return torch.stack(corners, dim=2).reshape(rel_codes.shape)
 
     def _centers_and_sides(self, boxes):
-        """Centre x, centre y, width, height, each (R,)."""
+        """Return center x, center y, width and height, each (R,)."""
         x1, y1, x2, y2 = boxes.unbind(dim=1)
         width, height = x2 - x1 + self.box_offset, y2 - y1 + self.box_offset
         return x1 + 0.5 * width, y1 + 0.5 * height, width, height
 
 
 def make_box_coder(cfg, weights) -> BoxCoder:
-    """The coder of these weights in the config's convention."""
+    """Build a box coder that follows the config's convention."""
     convention = get_convention(cfg.MODEL.CONVENTION)
     return BoxCoder(weights, box_offset=convention.box_offset, bounded_below=convention.codes_bounded_below)

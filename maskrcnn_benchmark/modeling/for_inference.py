@@ -1,3 +1,3 @@
-"""Keeps this import path; see fast.for_inference."""
+"""Former import path; see fast.for_inference."""
 
 from maskrcnn_benchmark.fast.for_inference import for_inference  # noqa: F401

@@ -1,7 +1,7 @@
-"""Exchanges with the device for which the host waits as seldom as can be.
+"""Exchange data with the device with as few host waits as possible.
 
-A GPU works through what the host has queued. Whoever asks for a number that it is yet to compute, the size of a
-selection for instance, waits for all of the queue, and the GPU then waits for the host to fill it again.
+A GPU works through the host's queue. When the host reads a number that is not computed yet, such as the size of a
+selection, it waits for the whole queue. The GPU then idles until the host has filled the queue again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from torch import Tensor
 
 
 def true_indices(masks: Sequence[Tensor]) -> list[Tensor]:
-    """Where each of several masks (n_i,) of one device is true: ascending indices, int64. One wait for all of them."""
+    """Return the ascending int64 indices of the true entries of each mask (n_i,), with one host wait for all masks.
+
+    The masks are on one device.
+    """
     if not masks:
         return []
     counts = torch.stack([mask.sum() for mask in masks]).tolist()
@@ -21,7 +24,7 @@ def true_indices(masks: Sequence[Tensor]) -> list[Tensor]:
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on another device; the host does not wait until it is there."""
+    """Copy a tensor to another device without waiting for the copy."""
     if device.type == "cuda":
-        tensor = tensor.pin_memory()  # from other memory the driver copies only after all that is queued
+        tensor = tensor.pin_memory()  # from pageable memory the driver copies only after the whole queue
     return tensor.to(device, non_blocking=True)

@@ -1,7 +1,7 @@
-"""Convolutions and linear layers as the heads and FPN build them: initialised, optionally with GroupNorm and ReLU.
+"""Make the convolutions and linear layers of the heads and FPN: initialized, optionally with GroupNorm and ReLU.
 
-With GroupNorm or ReLU a factory returns an nn.Sequential (layer, [norm], [relu]), without them the bare layer: the
-state_dict keys depend on it. `num_groups`, `eps` and `dim_per_gp` are `layers.norm.group_norm`'s.
+With GroupNorm or ReLU a factory returns an nn.Sequential (layer, [norm], [relu]), otherwise the bare layer. The
+state_dict keys depend on this. `num_groups`, `eps` and `dim_per_gp` are passed to `layers.norm.group_norm`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["conv_with_kaiming_uniform", "group_norm", "group_norm_options", "mak
 
 
 def group_norm_options(cfg) -> dict:
-    """MODEL.GROUP_NORM as keyword arguments of everything in this file."""
+    """Return MODEL.GROUP_NORM as keyword arguments for the functions in this file."""
     node = cfg.MODEL.GROUP_NORM
     return {"num_groups": node.NUM_GROUPS, "eps": node.EPSILON, "dim_per_gp": node.DIM_PER_GP}
 
@@ -32,7 +32,10 @@ def make_conv3x3(
     kaiming_init: bool = True,
     **gn_options,
 ) -> nn.Module:
-    """3x3 convolution that keeps the map's size (at stride 1), kaiming normal (fan out) or normal with std 0.01."""
+    """Make a 3x3 convolution that keeps the map's size at stride 1.
+
+    Its initialization is kaiming normal (fan out), or normal with std 0.01 if kaiming_init is False.
+    """
     conv = Conv2d(in_channels, out_channels, 3, stride, padding=dilation, dilation=dilation, bias=not use_gn)
     if kaiming_init:
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
@@ -42,15 +45,17 @@ def make_conv3x3(
 
 
 def make_fc(dim_in: int, hidden_dim: int, use_gn: bool = False, **gn_options) -> nn.Module:
-    """Linear layer, kaiming uniform with a = 1 (the "Xavier" of Caffe2)."""
+    """Make a linear layer, initialized kaiming uniform with a = 1 (the "Xavier" of Caffe2)."""
     fc = nn.Linear(dim_in, hidden_dim, bias=not use_gn)
     nn.init.kaiming_uniform_(fc.weight, a=1)
     return _finish(fc, hidden_dim, use_gn, False, gn_options)
 
 
 def conv_with_kaiming_uniform(use_gn: bool = False, use_relu: bool = False, **gn_options) -> Callable[..., nn.Module]:
-    """A factory (in_channels, out_channels, kernel_size, stride=1, dilation=1) of convolutions that keep the map's
-    size (at stride 1), kaiming uniform with a = 1."""
+    """Return a factory (in_channels, out_channels, kernel_size, stride=1, dilation=1) of convolutions.
+
+    They keep the map's size at stride 1 and are initialized kaiming uniform with a = 1.
+    """
 
     def make_conv(in_channels, out_channels, kernel_size, stride=1, dilation=1):
         padding = dilation * (kernel_size - 1) // 2

@@ -1,4 +1,4 @@
-"""Which ground-truth box each anchor or proposal answers for.
+"""Assign ground-truth boxes to anchors or proposals.
 
 Shapes: G ground-truth boxes, N anchors or proposals.
 """
@@ -9,23 +9,24 @@ import torch
 
 from maskrcnn_benchmark.structures.boxes import box_iou
 
-# Pairs looked at in one piece by match_boxes: bounds the memory of a picture with a thousand objects and 250,000
-# anchors to some 300 MB (about ten float32 matrices of this size).
+# Pairs that match_boxes compares at a time. An image with a thousand objects and 250,000 anchors then needs some
+# 300 MB (about ten float32 matrices of this size).
 MAX_PAIRS = 2**23
 
 
 class Matcher:
-    """Gives every prediction the ground truth that it overlaps most, or none.
+    """Assign to each prediction the ground truth that it overlaps most, or none.
 
     Args:
         high_threshold: overlaps of at least this are matches.
-        low_threshold: overlaps below this are BELOW_LOW_THRESHOLD (background); those from here to high_threshold are
+        low_threshold: overlaps below this are BELOW_LOW_THRESHOLD (background). Those from here to high_threshold are
             BETWEEN_THRESHOLDS (neither).
-        allow_low_quality_matches: every ground truth also wins all predictions that have its best overlap (ties
-            included, and an overlap of 0 where it has no better one). Such a prediction is matched with its own best
-            ground truth, which may be another one.
-        best_matches_kept: instead, every ground truth whose best overlap is at least low_threshold is matched with all
-            predictions that have this overlap, even if they overlap another one more; the last of several has them.
+        allow_low_quality_matches: also match all predictions that have the best overlap of some ground truth, ties and
+            a best overlap of 0 included. Such a prediction is matched with its own best ground truth, which may be
+            another one.
+        best_matches_kept: instead, match every ground truth whose best overlap is at least low_threshold with all
+            predictions that have this overlap, even if they overlap another ground truth more. If several ground
+            truths qualify, the last one is matched.
 
     Raises:
         ValueError: low_threshold is above high_threshold.
@@ -43,7 +44,7 @@ class Matcher:
     ):
         if low_threshold > high_threshold:
             raise ValueError(
-                f"a matcher's low threshold is at most its high one, got {low_threshold} and {high_threshold} "
+                f"low threshold {low_threshold} of a matcher is above its high threshold {high_threshold} "
                 "(BG_IOU_THRESHOLD and FG_IOU_THRESHOLD)"
             )
         self.high_threshold = high_threshold
@@ -52,18 +53,24 @@ class Matcher:
         self.best_matches_kept = best_matches_kept
 
     def __call__(self, match_quality_matrix: torch.Tensor) -> torch.Tensor:
-        """Matches (N,) int64 for overlaps (G, N): an index below G (the first of equally good ones), or one of the two
-        negative constants. Without ground truth everything is BELOW_LOW_THRESHOLD."""
+        """Return matches (N,) int64 for overlaps (G, N).
+
+        A match is an index below G (the first of equal overlaps) or one of the two negative constants. Without ground
+        truth every match is BELOW_LOW_THRESHOLD.
+        """
         if len(match_quality_matrix) == 0:
             return self._no_match(match_quality_matrix.shape[1], match_quality_matrix.device)
         quality, index = match_quality_matrix.max(dim=0)
-        best = match_quality_matrix.amax(dim=1) if self._wants_best and index.numel() else None
+        best = match_quality_matrix.amax(dim=1) if self._uses_best_overlaps and index.numel() else None
         return self._decide(match_quality_matrix, quality, index, best)
 
     def match_boxes(self, boxes: torch.Tensor, predictions: torch.Tensor, box_offset: float = 1.0) -> torch.Tensor:
-        """Matches (N,) of predictions (N, 4) by their IoU with boxes (G, 4), in memory that does not grow with G * N.
+        """Return matches (N,) of predictions (N, 4) by their IoU with boxes (G, 4).
 
-        box_offset: see Convention.
+        The memory does not grow with G * N.
+
+        Args:
+            box_offset: see Convention.
         """
         if len(boxes) == 0:
             return self._no_match(len(predictions), predictions.device)
@@ -72,7 +79,7 @@ class Matcher:
             return self(box_iou(boxes, predictions, box_offset))
         # The best overlap of each box is known after the last piece, so the overlaps are computed twice.
         best = None
-        if self._wants_best:
+        if self._uses_best_overlaps:
             best = torch.stack([box_iou(boxes, piece, box_offset).amax(dim=1) for piece in pieces]).amax(dim=0)
         matches = []
         for piece in pieces:
@@ -81,7 +88,10 @@ class Matcher:
         return torch.cat(matches)
 
     def _decide(self, overlaps, quality, index, best):
-        """Matches (n,): quality and index (n,) are the column maxima of overlaps (G, n), best (G,) of whole rows."""
+        """Return matches (n,) from the column maxima quality and index (n,) of overlaps (G, n), and best (G,) of rows.
+
+        best is the maximum over all pieces, or None if best overlaps are not matched.
+        """
         matches = torch.where(quality >= self.high_threshold, index, self.BETWEEN_THRESHOLDS)
         matches = torch.where(quality < self.low_threshold, self.BELOW_LOW_THRESHOLD, matches)
         if best is None:
@@ -94,7 +104,7 @@ class Matcher:
         return torch.where(last >= 0, last, matches)
 
     @property
-    def _wants_best(self):
+    def _uses_best_overlaps(self):
         return self.allow_low_quality_matches or self.best_matches_kept
 
     def _no_match(self, count, device):

@@ -1,4 +1,4 @@
-"""Features of regions, each taken from the FPN level that suits its size (FPN paper, section 4.2).
+"""Pool region features from the FPN level that matches each region's size (FPN paper, section 4.2).
 
 Shapes: N images, L levels, C channels, R regions of all images together, P x Q bins.
 """
@@ -19,13 +19,14 @@ PLACEMENTS = ("clamped", "aligned", "inclusive")
 
 
 class LevelMapper:
-    """Which level a region is pooled from (equation 1): floor(canonical_level + log2(side / canonical_scale + eps)).
+    """Assign regions to levels (equation 1): floor(canonical_level + log2(side / canonical_scale + eps)).
 
     Args:
         k_min, k_max: finest and coarsest level; level k has stride 2**k.
-        canonical_scale: root of the area, in pixels of the network input, of a region that belongs to...
-        canonical_level: ... this level.
-        eps: keeps the logarithm of an empty region finite and lifts regions on the border between two levels.
+        canonical_scale: square root of the area, in pixels of the network input, of a region on canonical_level.
+        canonical_level: the level of a region of size canonical_scale.
+        eps: keeps the logarithm finite for an empty region, and assigns a region on the boundary between two levels
+            to the coarser one.
         box_offset: see Convention.
     """
 
@@ -38,35 +39,35 @@ class LevelMapper:
         self.box_offset = box_offset
 
     def __call__(self, boxlists: list[BoxList]) -> Tensor:
-        """Levels (R,) int64 of the boxes of N lists, counted from 0 = k_min."""
+        """Return the levels (R,) int64 of the boxes of N lists, counted from 0 = k_min."""
         area = torch.cat([box_area(boxlist.convert("xyxy").bbox, self.box_offset) for boxlist in boxlists])
         level = torch.floor(self.canonical_level + torch.log2(area.sqrt() / self.canonical_scale + self.eps))
-        # a diverged model's NaN must not become an index
+        # A diverged model's NaN must not become an index.
         return level.nan_to_num(self.k_min).clamp(self.k_min, self.k_max).to(torch.int64) - self.k_min
 
 
 class Pooler(nn.Module):
-    """ROIAlign on one map, or on the right one of several.
+    """ROIAlign on one map, or on the matching one of several.
 
     Args:
         output_size: bins (P, Q), or one number for both.
-        scales: pixels of the map per pixel of the network input, for each map pooled from, finest first.
-        sampling_ratio: samples per bin and axis; 0 = adaptive.
+        scales: pixels of the map per pixel of the network input, one scale for each map, finest first.
+        sampling_ratio: samples per bin and axis; 0 is adaptive.
         placement: "clamped", "aligned" or "inclusive", see Convention.roi_placement.
         box_offset, level_eps: see Convention.
 
-    Forward takes at least L = len(scales) maps (N, C, H_l, W_l), of which it reads the first L, and N BoxLists. It
-    returns (R, C, P, Q) in the order of the boxes.
+    Forward takes at least L = len(scales) maps (N, C, H_l, W_l), of which it reads the first L, and N BoxLists.
+    It returns (R, C, P, Q) in the order of the boxes.
 
     Raises:
-        ValueError: fewer maps than scales, or an unknown placement.
+        ValueError: there are fewer maps than scales, or the placement is unknown.
     """
 
     def __init__(self, output_size, scales, sampling_ratio, placement="clamped", box_offset=1.0, level_eps=1e-6):
         super().__init__()
         if placement not in PLACEMENTS:
             known = ", ".join(map(repr, PLACEMENTS))
-            raise ValueError(f"the placement of regions is one of {known}, not {placement!r}")
+            raise ValueError(f"placement is {placement!r}; expected one of {known}")
         self.output_size = output_size
         self.scales = tuple(scales)
         self.register_buffer("map_scales", torch.tensor(self.scales), persistent=False)
@@ -79,8 +80,8 @@ class Pooler(nn.Module):
     def forward(self, features: list[Tensor], boxlists: list[BoxList]) -> Tensor:
         if len(features) < len(self.scales):
             raise ValueError(
-                f"regions are to be pooled from {len(self.scales)} maps, but there are {len(features)}; "
-                "POOLER_SCALES lists the scale of each map"
+                f"expected at least {len(self.scales)} feature maps to pool from, one for each scale in POOLER_SCALES, "
+                f"got {len(features)}; shorten POOLER_SCALES or return more maps from the backbone"
             )
         maps = features[: len(self.scales)]
         levels = self.map_levels(boxlists) if len(maps) > 1 else None
@@ -99,17 +100,18 @@ class Pooler(nn.Module):
 
 
 def _to_far_side(rois: Tensor, scales: Tensor) -> Tensor:
-    """Inclusive regions (R, 5) as an aligned ROIAlign has to get them to read from x1 * scale to (x2 + 1) * scale.
+    """Convert inclusive regions (R, 5) so that an aligned ROIAlign reads from x1 * scale to (x2 + 1) * scale.
 
-    scales: of the map of each region, (R,), or of all, (1,).
+    Args:
+        scales: (R,), the scale of each region's map; or (1,) for all regions.
     """
-    half = 0.5 / scales[:, None]  # an aligned one takes half a pixel of the map off
+    half = 0.5 / scales[:, None]  # an aligned ROIAlign subtracts half a pixel of the map
     near = rois[:, 1:3] + half
     return torch.cat((rois[:, :1], near, torch.maximum(rois[:, 3:] + 1 + half, near)), dim=1)
 
 
 def boxes_with_image_index(boxlists: list[BoxList]) -> Tensor:
-    """Boxes of N lists as (R, 5): number of the image, x1, y1, x2, y2."""
+    """Concatenate the boxes of N lists as (R, 5): image index, x1, y1, x2, y2."""
     return torch.cat(
         [
             torch.cat((boxlist.bbox.new_full((len(boxlist), 1), i), boxlist.convert("xyxy").bbox), dim=1)
@@ -119,7 +121,7 @@ def boxes_with_image_index(boxlists: list[BoxList]) -> Tensor:
 
 
 def make_pooler(cfg, head_name: str) -> Pooler:
-    """The pooler that MODEL.<head_name> (ROI_BOX_HEAD, ROI_MASK_HEAD, ...) describes."""
+    """Build the pooler that MODEL.<head_name> (ROI_BOX_HEAD, ROI_MASK_HEAD, ...) describes."""
     node = cfg.MODEL[head_name]
     convention = get_convention(cfg.MODEL.CONVENTION)
     return Pooler(

@@ -1,5 +1,9 @@
-"""The tables of builders: BACKBONES[name](cfg), RPN_HEADS[name](cfg, in_channels, num_anchors), and the ROI heads'
-parts, [name](cfg, in_channels). BODIES[name](norm=..., freeze_at=..., out_features=...) needs no cfg.
+"""Registries of builders.
+
+- BACKBONES[name](cfg)
+- RPN_HEADS[name](cfg, in_channels, num_anchors)
+- the parts of the ROI heads: [name](cfg, in_channels)
+- BODIES[name](norm=..., freeze_at=..., out_features=...), without a cfg
 
 Importing `modeling.backbone`, `modeling.rpn.rpn` and `modeling.roi_heads.roi_heads` fills them.
 """
@@ -18,25 +22,25 @@ ROI_MASK_PREDICTOR = Registry()
 
 
 def channels_of(module, source: str) -> int:
-    """Return `module.out_channels`, which every registered backbone and feature extractor has to set.
+    """Return `module.out_channels`, which every registered backbone and feature extractor must set.
 
     Args:
-        source: names the config key and its value in the error.
+        source: the config key and its value, for the error message.
 
     Raises:
-        ValueError: the attribute is missing or is not a positive whole number.
+        ValueError: the attribute is missing or is not a positive integer.
     """
     channels = getattr(module, "out_channels", None)
     if isinstance(channels, int) and channels > 0:
         return channels
     found = "has no attribute out_channels" if channels is None else f"has out_channels {channels!r}"
     raise ValueError(
-        f"{source}: what its builder returns, a {type(module).__name__}, {found}. The parts behind it take their width "
-        "from there: set out_channels to the number of channels of its output (an int) before the builder returns."
+        f"{source}: its builder returns a {type(module).__name__} that {found}. The following parts take their input "
+        "width from it: set out_channels to the number of output channels (an int) before the builder returns."
     )
 
 
-# Its YAMLs merge, its layers are not here; the names are not registered because every registered one builds.
+# FBNet's YAMLs load, but its layers are not here. The names are not registered because every registered name builds.
 _NO_FBNET = (
     "FBNet's layers are not in this package. For a small model set MODEL.BACKBONE.CONV_BODY to MNV2-FPN-RETINANET "
     "(FCOS) or V-27-FPN, with the heads of the file you start from, such as configs/e2e_faster_rcnn_R_50_FPN_1x.yaml"

@@ -1,3 +1,3 @@
-"""Keeps the forks' import path; see forks."""
+"""Import path of the forks; see forks."""
 
 from maskrcnn_benchmark.forks import cat  # noqa: F401

@@ -1,18 +1,18 @@
-"""Compiles csrc/ into the libraries that native/library.py loads.
+"""Compile csrc/ into the libraries that native/library.py loads.
 
     python -m maskrcnn_benchmark.utils.build_ops
 
-setup.py runs this same file while the package is installed. It never imports torch: pip builds in a sandbox in which
-torch cannot be imported, and PyTorch's stable ABI needs no more than the headers and libraries in torch's folder, which
-are found by path. One binary then serves every Python, and every torch from 2.11 on.
+setup.py runs this file while the package is installed. It never imports torch: pip builds in a sandbox where torch
+cannot be imported. PyTorch's stable ABI only requires the headers and libraries in torch's folder, which are found by
+path. One binary then works with every Python, and every torch from 2.11 on.
 
 Environment variables:
-    BUILD_CUDA: "1" builds the CUDA kernels, "0" does not, "auto" (the default) does where nvcc is found and either a
-        GPU or TORCH_CUDA_ARCH_LIST is there. Without a GPU nothing would run them, and they take most of the time.
-    TORCH_CUDA_ARCH_LIST: compute capabilities such as "8.0;9.0+PTX". Without it: those of the GPUs in the machine, or,
-        when there are none, all that this nvcc knows from Volta on, plus PTX of the newest.
-    CXX, CUDA_HOME: the compilers, when they are not on PATH.
-    MAX_JOBS: compiler processes at a time.
+    BUILD_CUDA: "1" builds the CUDA kernels, "0" does not. "auto" (the default) does if nvcc is found and there is a
+        GPU or TORCH_CUDA_ARCH_LIST. Without a GPU nothing would run them, and they take most of the time.
+    TORCH_CUDA_ARCH_LIST: compute capabilities such as "8.0;9.0+PTX". Default: those of the GPUs in the machine, or,
+        without a GPU, all that this nvcc supports from Volta on, plus PTX of the newest.
+    CXX, CUDA_HOME: the compilers, if they are not on PATH.
+    MAX_JOBS: number of compiler processes at a time.
 
 A build writes, beside the libraries, `_build.json` (what was built, from which sources, or why not) and `_build.log`.
 """
@@ -40,8 +40,8 @@ COMMAND = "python -m maskrcnn_benchmark.utils.build_ops"
 OLDEST_TORCH = (2, 11)
 LIBRARIES = {"cpu": "_C.so", "cuda": "_C_cuda.so"}
 REPORT, LOG = "_build.json", "_build.log"
-# -ffp-contract=off, --fmad=false: a pair of boxes near the threshold is decided alike by every CPU and every GPU.
-# -fno-trapping-math lets loops with a choice in them be vectorised; it changes no result.
+# -ffp-contract=off, --fmad=false: every CPU and GPU decides a pair of boxes near the threshold equally.
+# -fno-trapping-math allows loops with branches to be vectorized; it changes no result.
 CXX_FLAGS = "-std=c++17 -O3 -fPIC -fvisibility=hidden -ffp-contract=off -fno-trapping-math -fno-math-errno"
 CXX_FLAGS += " -DTORCH_TARGET_VERSION=0x020b000000000000"
 NVCC_FLAGS = "-std=c++17 -O3 --fmad=false -DUSE_CUDA -DTORCH_TARGET_VERSION=0x020b000000000000 -Xcompiler -fPIC"
@@ -50,12 +50,12 @@ ARCHITECTURES = ("7.0", "7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
 
 
 class BuildError(RuntimeError):
-    """Why there is no library; the message is shown by collect_env."""
+    """The reason why there is no library. collect_env prints the message."""
 
 
 @dataclass
 class Torch:
-    """A torch installation, seen from outside."""
+    """A torch installation that is not imported."""
 
     folder: Path
     version: str
@@ -71,7 +71,7 @@ class Torch:
 
 
 def source_folder(package: Path = PACKAGE) -> Path:
-    """csrc/ inside an installed package, or beside the package in a checkout."""
+    """Return csrc/ inside an installed package, or beside the package in a checkout."""
     for folder in (package / "csrc", package.parent / "csrc"):
         if (folder / "ops.cpp").is_file():
             return folder
@@ -79,7 +79,7 @@ def source_folder(package: Path = PACKAGE) -> Path:
 
 
 def source_hash(kind: str, sources: Path) -> str:
-    """Changes when the library of this kind has to be built again."""
+    """Return a hash that changes when the library of this kind must be rebuilt."""
     digest = hashlib.sha256()
     for path in sorted([sources / "ops.cpp", *(sources / "common").glob("*"), *(sources / kind).glob("*")]):
         digest.update(path.relative_to(sources).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
@@ -88,13 +88,13 @@ def source_hash(kind: str, sources: Path) -> str:
 
 
 def cache_folder(sources: Path) -> Path:
-    """Where a user without write access to the package keeps the libraries of exactly these sources."""
+    """Return the folder for libraries of exactly these sources if the user cannot write to the package."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return root / "maskrcnn_benchmark" / f"ops-{source_hash('cpu', sources)}-{source_hash('cuda', sources)}"
 
 
 def read_report(folder: Path) -> dict:
-    """What the last build in this folder said: {"cpu": {"hash" or "error", ...}, "cuda": ...}; {} without one."""
+    """Return the last build's report in this folder: {"cpu": {"hash" or "error", ...}, "cuda": ...}; {} if none."""
     try:
         return json.loads((folder / REPORT).read_text())
     except (OSError, ValueError):
@@ -102,7 +102,7 @@ def read_report(folder: Path) -> dict:
 
 
 def find_torch() -> Torch:
-    """The first torch on the environment's path. Raises BuildError where there is none that can be built against."""
+    """Return the first torch on the environment's path. Raises BuildError if there is none to build against."""
     for folder in _site_folders():
         version_file = folder / "torch" / "version.py"
         if not version_file.is_file():
@@ -112,7 +112,7 @@ def find_torch() -> Torch:
         if version is None:
             continue
         if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < OLDEST_TORCH:
-            raise BuildError(f"torch {version} in {folder} is too old: 2.11 or newer is wanted")
+            raise BuildError(f"torch {version} in {folder} is too old: 2.11 or newer is required")
         if not (folder / "torch" / "include" / "torch" / "csrc" / "stable" / "library.h").is_file():
             raise BuildError(f"torch {version} in {folder} comes without its C++ headers")
         return Torch(folder / "torch", version, _assigned(text, "cuda"))
@@ -125,8 +125,10 @@ def _assigned(text: str, name: str) -> str | None:
 
 
 def _site_folders() -> list[Path]:
-    """Folders that may hold the user's packages, as far as pip's build sandbox lets one see them: sysconfig still names
-    the environment's own, sys.path no longer does."""
+    """Return folders that may contain the user's packages, as far as they are visible in pip's build sandbox.
+
+    sysconfig still names the environment's own folders; sys.path no longer does.
+    """
     folders = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *sys.path]
     python = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
     if os.environ.get("VIRTUAL_ENV"):
@@ -158,16 +160,16 @@ def _find_program(names: tuple[str, ...], folders: tuple[str | Path | None, ...]
 
 
 def find_compiler() -> str:
-    wanted = os.environ.get("CXX")
-    names = (shlex.split(wanted)[0],) if wanted else ("c++", "g++", "clang++")
+    given = os.environ.get("CXX")
+    names = (shlex.split(given)[0],) if given else ("c++", "g++", "clang++")
     found = _find_program(names)
     if found is None:
         raise BuildError(f"no C++ compiler: looked for {', '.join(names)} on PATH (to get one: apt install g++)")
-    return shlex.join([found, *shlex.split(wanted)[1:]]) if wanted else shlex.quote(found)
+    return shlex.join([found, *shlex.split(given)[1:]]) if given else shlex.quote(found)
 
 
 def find_ninja() -> str:
-    # a virtual environment that is used but not activated has its programs beside its python, not on PATH
+    # A virtual environment that is not activated has its programs beside its python, not on PATH.
     folders = (sysconfig.get_path("scripts"), Path(sys.executable).parent)
     found = _find_program(("ninja", "ninja-build"), folders)
     if found is None:
@@ -176,12 +178,12 @@ def find_ninja() -> str:
 
 
 def find_nvcc(torch: Torch) -> str:
-    """nvcc, or a BuildError that says why the CUDA kernels are not built."""
+    """Return nvcc, or raise a BuildError with the reason why the CUDA kernels are not built."""
     choice = os.environ.get("BUILD_CUDA", "auto").strip().lower()
     if choice not in ("0", "1", "auto"):
-        raise BuildError(f"BUILD_CUDA is {choice!r}; wanted 0, 1 or auto")
+        raise BuildError(f"BUILD_CUDA is {choice!r}; expected 0, 1 or auto")
     if choice == "0":
-        raise BuildError("not asked for (BUILD_CUDA=0)")
+        raise BuildError("not requested (BUILD_CUDA=0)")
     if torch.cuda is None:
         raise BuildError(f"torch {torch.version} is built without CUDA")
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
@@ -191,18 +193,18 @@ def find_nvcc(torch: Torch) -> str:
         raise BuildError("no nvcc: looked in $CUDA_HOME, /usr/local/cuda and on PATH")
     if choice == "auto":
         if not gpu_is_present() and not os.environ.get("TORCH_CUDA_ARCH_LIST"):
-            raise BuildError("no GPU in this machine (to build them all the same, set BUILD_CUDA=1)")
+            raise BuildError("no GPU in this machine (to build them anyway, set BUILD_CUDA=1)")
         release = re.search(r"release (\d+)", _output([nvcc, "--version"]))
         if release and int(release.group(1)) > int(torch.cuda.split(".")[0]):
             raise BuildError(
-                f"nvcc is of CUDA {release.group(1)}, torch of CUDA {torch.cuda}: the driver may be too old for what "
-                f"this nvcc builds (point CUDA_HOME to a CUDA {torch.cuda}, or set BUILD_CUDA=1 to build anyway)"
+                f"nvcc is of CUDA {release.group(1)}, torch of CUDA {torch.cuda}: the driver may be too old for the "
+                f"output of this nvcc (point CUDA_HOME to a CUDA {torch.cuda}, or set BUILD_CUDA=1 to build anyway)"
             )
     return nvcc
 
 
 def gpu_is_present() -> bool:
-    """Whether an NVIDIA GPU shows itself: its driver's files, WSL's device, or nvidia-smi."""
+    """Detect an NVIDIA GPU by its driver's files, WSL's device, or nvidia-smi."""
     drivers = Path("/proc/driver/nvidia/gpus")
     if (drivers.is_dir() and any(drivers.iterdir())) or Path("/dev/nvidia0").exists() or Path("/dev/dxg").exists():
         return True
@@ -228,28 +230,28 @@ def _as_number(architecture: str) -> int:
 
 
 def architecture_flags(nvcc: str) -> str:
-    """nvcc's -gencode flags. Raises BuildError for a TORCH_CUDA_ARCH_LIST that this nvcc cannot serve."""
+    """Return nvcc's -gencode flags. Raises BuildError if this nvcc does not support TORCH_CUDA_ARCH_LIST."""
     known = {int(number) for number in re.findall(r"\d+", _output([nvcc, "--list-gpu-code"]))}
     given = [word for word in re.split(r"[;,\s]+", os.environ.get("TORCH_CUDA_ARCH_LIST", "")) if word]
     if given:
         for word in given:
             if not re.fullmatch(r"\d+\.\d[af]?(\+PTX)?", word):
-                raise BuildError(f"TORCH_CUDA_ARCH_LIST has {word!r}; wanted numbers such as '8.0;9.0+PTX'")
-        wanted = [word.removesuffix("+PTX") for word in given]
+                raise BuildError(f"TORCH_CUDA_ARCH_LIST has {word!r}; expected numbers such as '8.0;9.0+PTX'")
+        chosen = [word.removesuffix("+PTX") for word in given]
         with_ptx = [word.removesuffix("+PTX") for word in given if word.endswith("+PTX")]
     else:
-        # a GPU newer than this nvcc runs the PTX of the newest architecture that nvcc knows
+        # A GPU newer than this nvcc runs the PTX of the newest architecture that nvcc supports.
         listed = [name for name in _gpu_capabilities() if _as_number(name) in known]
-        wanted = listed or [name for name in ARCHITECTURES if not known or _as_number(name) in known]
-        with_ptx = wanted[-1:]
-    numbers = [name.replace(".", "") for name in wanted]
+        chosen = listed or [name for name in ARCHITECTURES if not known or _as_number(name) in known]
+        with_ptx = chosen[-1:]
+    numbers = [name.replace(".", "") for name in chosen]
     flags = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in numbers]
     flags += [f"-gencode=arch=compute_{n.replace('.', '')},code=compute_{n.replace('.', '')}" for n in with_ptx]
     return " ".join(flags)
 
 
 def compile_library(kind: str, sources: Path, torch: Torch, target: Path) -> str:
-    """Builds one library into the folder `target` and returns the log. Raises BuildError with the log's reason."""
+    """Build one library into the folder `target` and return the log. Raises BuildError with the reason from the log."""
     ninja = find_ninja()
     cxx = find_compiler()
     link_flags = torch.links
@@ -273,7 +275,7 @@ def compile_library(kind: str, sources: Path, torch: Torch, target: Path) -> str
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
         if done.returncode != 0:
             raise BuildError(f"the compiler failed:\n{done.stdout}")
-        # A running program may have the old library mapped: it keeps the old file, the new one takes its name.
+        # A running program may have the old library mapped. It keeps the old file, and the new one takes its name.
         fresh = target / f".{LIBRARIES[kind]}.{os.getpid()}"
         shutil.copy(Path(scratch) / LIBRARIES[kind], fresh)
         os.replace(fresh, target / LIBRARIES[kind])
@@ -285,12 +287,12 @@ def _ninja_path(path: Path) -> str:
 
 
 def build(target: Path | None = None, sources: Path | None = None, if_changed: bool = False) -> dict:
-    """Builds what can be built and returns the report, which is also written; no exception leaves this function.
+    """Build what can be built, and write and return the report. Never raises.
 
     Args:
-        target: folder for libraries, report and log; default: the package, or the user's cache when that is read-only.
+        target: folder for libraries, report and log; default: the package, or the user's cache if that is read-only.
         sources: csrc; default: that of the package.
-        if_changed: leave alone a library whose sources, flags and torch are those it was built from.
+        if_changed: skip a library whose sources, flags and torch are unchanged since it was built.
     """
     report: dict = {"python": sys.executable, "platform": platform.platform()}
     log: list[str] = []
@@ -322,19 +324,19 @@ def build(target: Path | None = None, sources: Path | None = None, if_changed: b
         if log:
             (target / LOG).write_text("\n".join(log) + "\n")
     except OSError as error:
-        print(f"the build's report could not be kept in {target}: {error}", file=sys.stderr)
+        print(f"cannot write the build's report to {target}: {error}", file=sys.stderr)
     return report | {"folder": str(target)}
 
 
 def _first_error(output: str) -> str:
-    """The line that says what is wrong, out of all that compiler and linker wrote."""
+    """Return the first error line of the output of compiler and linker."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     telling = (line for line in lines if re.search(r"error:|undefined reference|cannot find", line))
     return next(telling, lines[-1] if lines else "")
 
 
 def describe(report: dict) -> str:
-    """One line a library."""
+    """Describe each library in one line."""
     folder = report.get("folder", "?")
     lines = []
     for kind, library in LIBRARIES.items():

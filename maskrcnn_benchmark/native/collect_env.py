@@ -1,4 +1,4 @@
-"""What a bug report needs: versions, CPU, GPU, threads, and which compiled ops run, or why not.
+"""Collect the facts for a bug report: versions, CPU, GPU, threads, and which compiled ops are loaded, or why not.
 
 python -m maskrcnn_benchmark.utils.collect_env
 """
@@ -30,12 +30,12 @@ PACKAGES = (
     "tensorboard",
     "ninja",
 )
-# as /proc/cpuinfo spells them: what the ops and PyTorch choose their code by
+# as spelled in /proc/cpuinfo: the flags by which the ops and PyTorch select their code
 CPU_FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile", "asimd", "sve", "bf16")
 
 
 def collect_env_info() -> str:
-    """Lines of "name: value"."""
+    """Return lines of "name: value"."""
     import torch
 
     lines = [
@@ -54,12 +54,12 @@ def collect_env_info() -> str:
 
 
 def cpu_name() -> str:
-    """As its maker calls it."""
+    """Return the CPU's model name."""
     return _cpu_info("model name") or platform.processor() or "unknown CPU"
 
 
 def _cpu_info(names: str) -> str:
-    """What Linux says of the first core under the first of `names` (a pattern) that it has; "" elsewhere."""
+    """Return Linux's value for the first core of the first of `names` (a pattern) that exists; "" elsewhere."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -125,7 +125,7 @@ def _gpu_lines(torch) -> list[tuple[str, str]]:
 
 
 def _kernel_lines() -> list[tuple[str, str]]:
-    # The one look upwards from utils: only the layers know what they loaded, and nothing imports this module.
+    # Imported here because library.py loads the ops at import.
     from . import library
 
     lines = []

@@ -1,7 +1,7 @@
-"""Loads the compiled ops, once, and knows why they are not there when they are not.
+"""Load the compiled ops once, and keep the reason if they cannot be loaded.
 
-The ops stand in `torch.ops.maskrcnn_benchmark`. A layer asks `kernels_for(device)` and runs its twin in plain PyTorch
-when the answer is no; the first such run of a process warns.
+The ops are in `torch.ops.maskrcnn_benchmark`. A layer calls `kernels_for(device)`, and runs its twin in plain PyTorch
+if the result is False. The first such run of a process warns.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from . import build_ops
 
 
 def folders() -> list[Path]:
-    """Where libraries are looked for: the package, then the cache of a user who may not write there."""
+    """Return the folders that may contain the libraries: the package, then the cache of a user without write access."""
     try:
         return [build_ops.PACKAGE, build_ops.cache_folder(build_ops.source_folder())]
     except (build_ops.BuildError, OSError):
@@ -23,11 +23,11 @@ def folders() -> list[Path]:
 
 
 def _load(kind: str) -> tuple[Path | None, str | None]:
-    """(the library that was loaded, None), or (None, why none was)."""
+    """Return (the loaded library, None), or (None, the reason why there is none)."""
     library = build_ops.LIBRARIES[kind]
     try:
         sources = build_ops.source_folder()
-        wanted = build_ops.source_hash(kind, sources)
+        expected = build_ops.source_hash(kind, sources)
     except (build_ops.BuildError, OSError) as error:
         return None, str(error)
     reason = "not built yet"
@@ -37,7 +37,7 @@ def _load(kind: str) -> tuple[Path | None, str | None]:
             reason = report["error"]
         elif not (folder / library).is_file():
             continue
-        elif report.get("hash") != wanted:
+        elif report.get("hash") != expected:
             reason = f"{folder / library} was built from other sources than those in {sources}"
         else:
             try:
@@ -66,21 +66,21 @@ def _load_all() -> tuple[dict[str, Path], dict[str, str]]:
 
 
 LOADED, REASONS = _load_all()
-# A tensor on the meta device has no data to compute with: the fake kernels answer for it.
+# A tensor on the meta device has no data: the fake kernels compute its shape.
 _DEVICES = set(LOADED) | ({"meta"} if "cpu" in LOADED else set())
 _warned = False
 
 
 def declared() -> bool:
-    """Whether torch.ops.maskrcnn_benchmark exists, so that fake kernels and autograd can be registered."""
+    """Check that torch.ops.maskrcnn_benchmark exists, so that fake kernels and autograd can be registered."""
     return "cpu" in LOADED
 
 
 def forbid_gradients(name: str, instead: str) -> None:
-    """Has the op `name` raise where its results are differentiated: without that, autograd takes them for constants.
+    """Make the op `name` raise when its results are differentiated. Otherwise autograd treats them as constants.
 
     Args:
-        instead: the function that can be differentiated, for the message.
+        instead: the differentiable function, for the message.
     """
 
     def backward(ctx, *grads):
@@ -90,7 +90,7 @@ def forbid_gradients(name: str, instead: str) -> None:
 
 
 def kernels_for(device: torch.device) -> bool:
-    """Whether compiled kernels run on this device. The first no of a process warns, with the reason and the remedy."""
+    """Check for compiled kernels on this device. The first False of a process warns, with the reason and the remedy."""
     if device.type in _DEVICES:
         return True
     if not torch.compiler.is_compiling():  # a warning cannot be traced; torch.compiler.disable takes a second to import

@@ -1,4 +1,4 @@
-"""From the SOLVER block of a configuration to an optimizer and a schedule."""
+"""Build the optimizer and the schedule from the SOLVER block of a config."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from .resume import adopt_state
 
 
 def make_optimizer(cfg, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """SGD or AdamW over the trainable parameters of `model`, in one group per distinct (lr, weight decay).
+    """Build SGD or AdamW for the trainable parameters of `model`, with one group per distinct (lr, weight decay).
 
-    SGD has the forks' numbers. A parameter whose name contains "bias" learns at BASE_LR * BIAS_LR_FACTOR and decays
-    by WEIGHT_DECAY_BIAS; all others, norm weights included, learn at BASE_LR and decay by WEIGHT_DECAY. With a
-    WEIGHT_DECAY_NORM of 0 or more, that is what the weights and biases of norms decay by.
+    SGD has the forks' settings. A parameter whose name contains "bias" has the learning rate BASE_LR * BIAS_LR_FACTOR
+    and the weight decay WEIGHT_DECAY_BIAS. All others, norm weights included, have BASE_LR and WEIGHT_DECAY. If
+    WEIGHT_DECAY_NORM is 0 or more, it is the weight decay of the weights and biases of norms.
 
-    AdamW learns at BASE_LR everywhere (its step does not scale with the gradient, so the doubled rate of biases
-    has no ground there) and decays only tensors of more than one dimension: no bias, no norm weight, no scale.
+    AdamW has the learning rate BASE_LR everywhere: its step does not scale with the gradient, so there is no reason to
+    double the rate of biases. It applies weight decay only to tensors of more than one dimension: not to biases, norm
+    weights and scales.
 
-    With both, DCONV_OFFSETS_LR_FACTOR multiplies the rate of the offsets of deformable convolutions, and HEAD_LR_FACTOR
-    that of everything outside of `backbone`.
+    For both, DCONV_OFFSETS_LR_FACTOR multiplies the learning rate of the offsets of deformable convolutions, and
+    HEAD_LR_FACTOR that of everything outside of `backbone`.
 
-    Groups stand in the order of their first parameter; that of group 0 is the rate in the log. Loading a state keeps
-    these settings, see `adopt_state`; a state with one group per parameter, as the forks wrote it, loads too.
+    Groups are in the order of their first parameter. The learning rate of group 0 is logged. Loading a state keeps
+    these settings, see `adopt_state`. A state with one group per parameter, as written by the forks, also loads.
     """
     solver = cfg.SOLVER
     if solver.OPTIMIZER not in ("SGD", "AdamW"):
-        raise ValueError(f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}: want 'SGD' or 'AdamW'")
+        raise ValueError(f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}; expected 'SGD' or 'AdamW'")
     of_norms = _norm_parameters(model) if solver.WEIGHT_DECAY_NORM >= 0 else set()
     groups: dict[tuple[float, float], list] = {}
     names = []
@@ -55,7 +56,7 @@ def make_optimizer(cfg, model: torch.nn.Module) -> torch.optim.Optimizer:
         {"params": members, "lr": lr, "weight_decay": weight_decay, "name": f"lr {lr:g}, weight decay {weight_decay:g}"}
         for (lr, weight_decay), members in groups.items()
     ]
-    # One kernel over all tensors of a group, where torch has it; elsewhere torch chooses its own default.
+    # Fused: one kernel over all tensors of a group, where torch supports it. Otherwise torch uses its default.
     devices = {parameter.device.type for members in groups.values() for _, parameter in members}
     fused = True if devices <= {"cpu", "cuda"} else None
     if solver.OPTIMIZER == "SGD":
@@ -79,10 +80,10 @@ def _norm_parameters(model: torch.nn.Module) -> set[torch.nn.Parameter]:
 
 
 def _start_with_zero_momentum(optimizer: torch.optim.SGD) -> None:
-    """Gives every parameter a momentum of zeros before the first step, which is what no momentum means.
+    """Initialize the momentum of every parameter to zeros before the first step, which is equivalent to no momentum.
 
-    torch's fused SGD makes the buffer in the first step without filling it. When a gradient scaler then leaves that
-    step out, as with float16 it usually does, what happened to be in memory counts as momentum from then on.
+    torch's fused SGD allocates the buffer in the first step without filling it. If a gradient scaler then skips that
+    step, as usual with float16, uninitialized memory is used as momentum from then on.
     """
 
     def fill(optimizer, args, kwargs):
@@ -97,7 +98,7 @@ def _start_with_zero_momentum(optimizer: torch.optim.SGD) -> None:
 
 
 def make_lr_scheduler(cfg, optimizer: torch.optim.Optimizer):
-    """The schedule that SOLVER.LR_SCHEDULER names; step it once after every optimizer step."""
+    """Build the schedule that SOLVER.LR_SCHEDULER names; step it once after every optimizer step."""
     solver = cfg.SOLVER
     warmup = (solver.WARMUP_FACTOR, solver.WARMUP_ITERS, solver.WARMUP_METHOD)
     if solver.LR_SCHEDULER == "multistep":
@@ -106,4 +107,4 @@ def make_lr_scheduler(cfg, optimizer: torch.optim.Optimizer):
         return WarmupCosineLR(optimizer, solver.MAX_ITER, *warmup)
     if solver.LR_SCHEDULER == "poly":
         return WarmupPolyLR(optimizer, solver.MAX_ITER, solver.POLY_POWER, *warmup)
-    raise ValueError(f"SOLVER.LR_SCHEDULER is {solver.LR_SCHEDULER!r}: want 'multistep', 'cosine' or 'poly'")
+    raise ValueError(f"SOLVER.LR_SCHEDULER is {solver.LR_SCHEDULER!r}; expected 'multistep', 'cosine' or 'poly'")

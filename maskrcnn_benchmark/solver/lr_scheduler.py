@@ -1,11 +1,11 @@
 """Learning-rate schedules with a warm-up: multi-step, cosine and polynomial decay.
 
 Iterations count from 0: the first optimizer step runs at `last_epoch` 0, and `step()` is called after
-`optimizer.step()`. Every rate is a closed form of the iteration,
+`optimizer.step()`. Every learning rate is a closed form of the iteration:
 
-    lr = base_lr * warmup(iteration) * decay(iteration),
+    lr = base_lr * warmup(iteration) * decay(iteration)
 
-so nothing accumulates rounding and a resumed run has exactly the rates of an uninterrupted one.
+So rounding errors do not accumulate, and a resumed run has exactly the learning rates of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 
 class _WarmupLR(LRScheduler):
-    """What the three schedules share: the warm-up, and a state that only tells the position.
+    """Base class of the three schedules: the warm-up, and a state that contains only the position.
 
-    Each of them adds `decay(iteration)`, the factor on the base rate.
+    Subclasses define `decay(iteration)`, the factor on the base learning rate.
 
     Args:
-        warmup_factor: share of the base rate at iteration 0.
+        warmup_factor: fraction of the base learning rate at iteration 0.
         warmup_iters: number of warm-up iterations; 0 for none.
         warmup_method: "linear" rises from `warmup_factor` to 1, "constant" stays at `warmup_factor`.
     """
@@ -48,15 +48,15 @@ class _WarmupLR(LRScheduler):
         return [base_lr * warmup * decay for base_lr in self.base_lrs]
 
     def state_dict(self) -> dict:
-        """The position only. The shape of the schedule is the configuration's business."""
+        """Return only the position. The shape of the schedule comes from the config."""
         return {"last_epoch": self.last_epoch, "_step_count": self._step_count}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Takes the position and sets the optimizer's rates for it.
+        """Set the position, and the optimizer's learning rates for it.
 
-        Everything else in the state (the forks also wrote milestones, gamma and one base rate per parameter) is
-        left aside: a schedule changed in the configuration takes effect on resuming, and the forks' list of base
-        rates does not fit our few parameter groups. Load the optimizer's state before this one.
+        Everything else in the state is ignored (the forks also saved milestones, gamma and one base rate per
+        parameter). A schedule changed in the config takes effect when resuming, and the forks' list of base rates does
+        not match our parameter groups. Load the optimizer's state before this one.
         """
         if "last_epoch" not in state_dict:
             raise KeyError(f"not the state of a scheduler: 'last_epoch' is missing, found {sorted(state_dict)}")
@@ -69,7 +69,7 @@ class _WarmupLR(LRScheduler):
 
 
 class WarmupMultiStepLR(_WarmupLR):
-    """Multiplies the rate by `gamma` at each of the `milestones` (Goyal et al., 2017, with the forks' numbers)."""
+    """Multiply the learning rate by `gamma` at each of the `milestones` (Goyal et al., 2017; defaults of the forks)."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class WarmupMultiStepLR(_WarmupLR):
 
 
 class WarmupCosineLR(_WarmupLR):
-    """Half a cosine from the base rate to 0 at `max_iters` (Loshchilov & Hutter, ICLR 2017, without restarts)."""
+    """Half a cosine from the base learning rate to 0 at `max_iters` (Loshchilov & Hutter, ICLR 2017, no restarts)."""
 
     def __init__(
         self, optimizer, max_iters, warmup_factor=1.0 / 3, warmup_iters=500, warmup_method="linear", last_epoch=-1
@@ -105,7 +105,7 @@ class WarmupCosineLR(_WarmupLR):
 
 
 class WarmupPolyLR(_WarmupLR):
-    """(1 - iteration / max_iters) ** power (Chen et al., DeepLab, 2017)."""
+    """Polynomial decay: (1 - iteration / max_iters) ** power (Chen et al., DeepLab, 2017)."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Fit the saved state of an optimizer to the optimizer of the current config."""
+"""Fit a saved optimizer state to the optimizer of the current config."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from collections import Counter
 
 import torch
 
-# What a group of each optimizer has and the other has not, and the name of its SOLVER.OPTIMIZER.
+# A setting that only this optimizer's groups have, and its name in SOLVER.OPTIMIZER.
 _SIGNS = {"momentum": "SGD", "betas": "AdamW"}
 _OF_THE_SCHEDULE = ("lr", "initial_lr")
 
 
 def adopt_state(optimizer: torch.optim.Optimizer, state: dict, names: list[str]) -> dict:
-    """Sort a saved state by parameter names into the groups of `optimizer`, whose settings count.
+    """Sort a saved state by parameter names into the groups of `optimizer`, and keep the settings of `optimizer`.
 
-    Weight decay, momentum, betas and all other settings stay those of `optimizer`; a log line names each that differs
-    from the saved one. The learning rate comes from the state, until the schedule sets it. A parameter without a saved
+    Weight decay, momentum, betas and all other settings are those of `optimizer`; the ones that differ from the saved
+    state are logged. The learning rate comes from the state, until the schedule sets it. A parameter without a saved
     state starts without momentum.
 
     Args:
         optimizer: its groups have "param_names".
-        state: of `make_optimizer`, whose groups have "param_names"; or of the forks, with one group per parameter in
-            the order of `names`.
+        state: a state of `make_optimizer`, whose groups have "param_names"; or one of the forks, with one group per
+            parameter in the order of `names`.
         names: the trainable parameters of the model in the order of `named_parameters()`.
 
     Returns:
-        the state in the groups of `optimizer`; `state` itself if its parameters cannot be identified.
+        The state in the groups of `optimizer`; `state` itself if its parameters cannot be identified.
 
     Raises:
-        ValueError: the state is another optimizer's.
+        ValueError: the state is that of another optimizer.
     """
     _check_kind(optimizer, state)
     saved = _groups_by_name(state, names)
     if saved is None:
-        return state  # torch refuses it where it does not fit
+        return state  # torch raises an error if it does not match
     new_groups, new_state, changes = [], {}, Counter()
     indices = {}
     for group in optimizer.param_groups:
@@ -56,17 +56,17 @@ def adopt_state(optimizer: torch.optim.Optimizer, state: dict, names: list[str])
 
 def _check_kind(optimizer, state: dict) -> None:
     given = {name for key, name in _SIGNS.items() if any(key in group for group in state["param_groups"])}
-    wanted = type(optimizer).__name__
-    if len(given) == 1 and wanted in _SIGNS.values() and given != {wanted}:
+    current = type(optimizer).__name__
+    if len(given) == 1 and current in _SIGNS.values() and given != {current}:
         (name,) = given
         raise ValueError(
-            f"the state was written by {name}, and SOLVER.OPTIMIZER is {wanted!r}: set SOLVER.OPTIMIZER to {name!r}, "
-            "or start a new training, in another OUTPUT_DIR, with this file as MODEL.WEIGHT"
+            f"the state was written by {name}, but SOLVER.OPTIMIZER is {current!r}: set SOLVER.OPTIMIZER to {name!r}, "
+            "or start a new training in another OUTPUT_DIR with this file as MODEL.WEIGHT"
         )
 
 
 def _groups_by_name(state: dict, names: list[str]) -> dict[str, tuple[dict, int]] | None:
-    """{parameter name: (its saved group, its number in the saved state)}."""
+    """Return {parameter name: (its saved group, its index in the saved state)}."""
     groups = state["param_groups"]
     if all("param_names" in group for group in groups):
         return {
@@ -80,7 +80,7 @@ def _groups_by_name(state: dict, names: list[str]) -> dict[str, tuple[dict, int]
 
 
 def _changes(old: dict, new: dict) -> list[tuple[str, object, object]]:
-    """(setting, saved value, value of the config) of those that decide a step and differ."""
+    """Return (setting, saved value, config's value) of the settings that affect a step and differ."""
     pairs = []
     for key, title in (
         ("initial_lr", "base learning rate"),

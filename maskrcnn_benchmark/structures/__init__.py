@@ -1,1 +1,1 @@
-"""What flows between the rooms: boxes with their fields, and batches of pictures."""
+"""Data structures: boxes with their fields, masks, keypoints, semantic maps, and batches of images."""

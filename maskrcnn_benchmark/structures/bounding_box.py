@@ -1,4 +1,4 @@
-"""Boxes of one picture, with whatever belongs to each of them (labels, scores, masks, ...).
+"""Boxes of one image with fields for each of them (labels, scores, masks, ...).
 
 Shapes: N boxes.
 """
@@ -14,29 +14,29 @@ from maskrcnn_benchmark.structures.boxes import box_area, clip_boxes
 FLIP_LEFT_RIGHT = 0
 FLIP_TOP_BOTTOM = 1
 
-# What the side of an inclusive pixel box adds to x2 - x1, as in maskrcnn-benchmark.
+# In inclusive pixel boxes a side is x2 - x1 + 1, as in maskrcnn-benchmark.
 TO_REMOVE = 1
 
 
 class BoxList:
-    """N boxes in one picture and named fields with one entry a box.
+    """N boxes in one image, and named fields with one entry per box.
 
     Args:
-        bbox: (N, 4) tensor or nested list; kept as float32.
-        image_size: (width, height) of the picture that the coordinates belong to, in pixels.
+        bbox: (N, 4) tensor or nested list; stored as float32.
+        image_size: (width, height) of the image of the coordinates, in pixels.
         mode: "xyxy" (corners) or "xywh" (corner, width, height).
-        box_offset: what a side adds to its coordinate difference: 1 where both corners are pixels of the box, 0 where
-            they are points (see Convention). Every list that is made of this one has the same.
+        box_offset: added to a coordinate difference to get the side: 1 if both corners are pixels of the box, 0 if they
+            are points (see Convention). Every list derived from this one has the same.
 
-    A field is a tensor whose first dimension is N, or an object with its own `resize(size)`,
-    `transpose(method)`, `crop(box)`, `to` and indexing (masks, keypoints), which then follow the boxes. Where
-    box_offset is not 1, `transpose` gets it as a second argument.
+    A field is a tensor whose first dimension is N, or an object with its own `resize(size)`, `transpose(method)`,
+    `crop(box)`, `to` and indexing (masks, keypoints), which is transformed with the boxes. If box_offset is not 1,
+    `transpose` gets it as a second argument.
 
     Raises:
         ValueError: bbox is not (N, 4), or mode is unknown.
     """
 
-    # of the class too, for lists in files of programs that knew inclusive boxes only
+    # also on the class, for pickled lists of codebases that only had inclusive boxes
     box_offset: float = TO_REMOVE
 
     def __init__(self, bbox, image_size: tuple[int, int], mode: str = "xyxy", box_offset: float = TO_REMOVE):
@@ -45,9 +45,9 @@ class BoxList:
         if bbox.numel() == 0 and bbox.dim() == 1:
             bbox = bbox.reshape(0, 4)  # an empty list has no second dimension to check
         if bbox.dim() != 2 or bbox.shape[-1] != 4:
-            raise ValueError(f"BoxList wants boxes of shape (N, 4), got {tuple(bbox.shape)}")
+            raise ValueError(f"BoxList requires boxes of shape (N, 4), got {tuple(bbox.shape)}")
         if mode not in ("xyxy", "xywh"):
-            raise ValueError(f"BoxList mode is 'xyxy' or 'xywh', got {mode!r}")
+            raise ValueError(f"BoxList mode is {mode!r}; expected 'xyxy' or 'xywh'")
         self.bbox = bbox
         self.size = image_size
         self.mode = mode
@@ -57,11 +57,11 @@ class BoxList:
     # ---- fields
 
     def add_field(self, field: str, field_data: Any) -> None:
-        """Sets a field, replacing one of the same name."""
+        """Set a field, replacing one of the same name."""
         self.extra_fields[field] = field_data
 
     def get_field(self, field: str) -> Any:
-        """The field of that name; KeyError when there is none."""
+        """Return the field of that name; raise KeyError if it is missing."""
         return self.extra_fields[field]
 
     def has_field(self, field: str) -> bool:
@@ -74,7 +74,7 @@ class BoxList:
         self.extra_fields.update(boxlist.extra_fields)
 
     def _with_boxes(self, bbox: torch.Tensor, size, field_call=None) -> BoxList:
-        """A new BoxList of `bbox` in this list's mode, its object fields put through `field_call`."""
+        """Return a new BoxList of `bbox` in this list's mode, with `field_call` applied to its object fields."""
         new = BoxList(bbox, size, "xyxy", self.box_offset).convert(self.mode)
         for name, data in self.extra_fields.items():
             follows = field_call is not None and not isinstance(data, torch.Tensor)
@@ -84,9 +84,9 @@ class BoxList:
     # ---- coordinates
 
     def convert(self, mode: str) -> BoxList:
-        """The same boxes in another mode (self if it has that mode already); fields are shared."""
+        """Return the same boxes in another mode (self if it has that mode already); fields are shared."""
         if mode not in ("xyxy", "xywh"):
-            raise ValueError(f"BoxList mode is 'xyxy' or 'xywh', got {mode!r}")
+            raise ValueError(f"BoxList mode is {mode!r}; expected 'xyxy' or 'xywh'")
         if mode == self.mode:
             return self
         x1, y1, x2, y2 = self._corners()
@@ -97,14 +97,14 @@ class BoxList:
         return new
 
     def _corners(self) -> tuple[torch.Tensor, ...]:
-        """x1, y1, x2, y2, each (N,)."""
+        """Return x1, y1, x2, y2, each (N,)."""
         a, b, c, d = self.bbox.unbind(dim=1)
         if self.mode == "xyxy":
             return a, b, c, d
         return a, b, a + (c - self.box_offset).clamp(min=0), b + (d - self.box_offset).clamp(min=0)
 
     def with_offset(self, box_offset: float) -> BoxList:
-        """The same boxes under another box_offset (self if it has that already): xyxy corners move, sides stay."""
+        """Return the boxes with another box_offset (self if it is the same): xyxy corners change, sides do not."""
         if box_offset == self.box_offset:
             return self
         x1, y1, x2, y2 = self._corners()
@@ -115,12 +115,12 @@ class BoxList:
         return new
 
     def resize(self, size: tuple[int, int], *args, **kwargs) -> BoxList:
-        """Boxes scaled to a picture of size (width, height); coordinates are multiplied, not rounded."""
+        """Scale the boxes to an image of size (width, height); coordinates are multiplied, not rounded."""
         ratio_x, ratio_y = (float(new) / float(old) for new, old in zip(size, self.size, strict=True))
         x1, y1, x2, y2 = self._corners()
         scaled = torch.stack((x1 * ratio_x, y1 * ratio_y, x2 * ratio_x, y2 * ratio_y), dim=1)
         if self.mode == "xywh":
-            # widths scale like coordinates: going through inclusive corners would not give w * ratio
+            # Widths scale like coordinates. Converting to inclusive corners would not give w * ratio.
             scale = scaled.new_tensor([ratio_x, ratio_y, ratio_x, ratio_y])
             new = BoxList(self.bbox * scale, size, "xywh", self.box_offset)
             for name, data in self.extra_fields.items():
@@ -130,13 +130,13 @@ class BoxList:
         return self._with_boxes(scaled, size, lambda data: data.resize(size, *args, **kwargs))
 
     def transpose(self, method: int) -> BoxList:
-        """Mirrored boxes; method is FLIP_LEFT_RIGHT (x -> W - x - box_offset) or FLIP_TOP_BOTTOM (y -> H - y).
+        """Flip the boxes; method is FLIP_LEFT_RIGHT (x -> W - x - box_offset) or FLIP_TOP_BOTTOM (y -> H - y).
 
         The vertical flip lacks the - 1 of inclusive boxes, as in the original.
         """
         if method not in (FLIP_LEFT_RIGHT, FLIP_TOP_BOTTOM):
             raise NotImplementedError(
-                f"BoxList.transpose knows FLIP_LEFT_RIGHT (0) and FLIP_TOP_BOTTOM (1), got {method!r}"
+                f"BoxList.transpose supports FLIP_LEFT_RIGHT (0) and FLIP_TOP_BOTTOM (1), got {method!r}"
             )
         width, height = self.size
         x1, y1, x2, y2 = self._corners()
@@ -152,7 +152,7 @@ class BoxList:
         return data.transpose(method) if inclusive else data.transpose(method, self.box_offset)
 
     def crop(self, box) -> BoxList:
-        """Boxes relative to the window box = (x1, y1, x2, y2), cut at its border; boxes outside stay, empty."""
+        """Return the boxes relative to the window box = (x1, y1, x2, y2), clipped; boxes outside stay as empty ones."""
         left, top, right, bottom = box
         width, height = right - left, bottom - top
         x1, y1, x2, y2 = self._corners()
@@ -168,10 +168,10 @@ class BoxList:
         return self._with_boxes(cropped, (width, height), lambda data: data.crop(box))
 
     def clip_to_image(self, remove_empty: bool = True) -> BoxList:
-        """Cuts the boxes at the picture's border: coordinates within [0, side - box_offset].
+        """Clip the boxes to the image: coordinates within [0, side - box_offset].
 
-        Changes this BoxList (its tensor is replaced, not written into). With remove_empty, returns
-        a copy without the boxes that have x2 <= x1 or y2 <= y1; otherwise returns self.
+        Modifies this BoxList (its tensor is replaced, not written in place). With remove_empty, returns a copy without
+        the boxes that have x2 <= x1 or y2 <= y1; otherwise returns self.
         """
         clipped = clip_boxes(torch.stack(self._corners(), dim=1), self.size, self.box_offset)
         self.bbox = BoxList(clipped, self.size, "xyxy", self.box_offset).convert(self.mode).bbox
@@ -180,7 +180,7 @@ class BoxList:
         return self[(clipped[:, 3] > clipped[:, 1]) & (clipped[:, 2] > clipped[:, 0])]
 
     def area(self) -> torch.Tensor:
-        """Areas (N,) in square pixels."""
+        """Return the areas (N,) in square pixels."""
         if self.mode == "xywh":
             return self.bbox[:, 2] * self.bbox[:, 3]
         return box_area(self.bbox, self.box_offset)
@@ -188,7 +188,7 @@ class BoxList:
     # ---- the list
 
     def to(self, device, non_blocking: bool = False) -> BoxList:
-        """A copy on another device; fields without a `to` are shared. non_blocking: see torch.Tensor.to."""
+        """Return a copy on another device; fields without a `to` are shared. non_blocking: see torch.Tensor.to."""
         options = {"non_blocking": True} if non_blocking else {}
         new = BoxList(self.bbox.to(device, **options), self.size, self.mode, self.box_offset)
         for name, data in self.extra_fields.items():
@@ -196,15 +196,17 @@ class BoxList:
         return new
 
     def pin_memory(self) -> BoxList:
-        """A copy in page-locked memory, from where a copy to a GPU need not wait; DataLoader calls this. Fields without
-        a `pin_memory` are shared."""
+        """Return a copy in page-locked memory, for copies to a GPU without waiting; DataLoader calls this.
+
+        Fields without a `pin_memory` are shared.
+        """
         new = BoxList(self.bbox.pin_memory(), self.size, self.mode, self.box_offset)
         for name, data in self.extra_fields.items():
             new.add_field(name, data.pin_memory() if hasattr(data, "pin_memory") else data)
         return new
 
     def __getitem__(self, item) -> BoxList:
-        """The boxes that item (slice, index tensor or list, bool mask) picks, with their fields."""
+        """Select boxes with their fields by a slice, index tensor or list, or bool mask."""
         new = BoxList(self.bbox[item], self.size, self.mode, self.box_offset)
         for name, data in self.extra_fields.items():
             new.add_field(name, data[item])
@@ -214,7 +216,7 @@ class BoxList:
         return self.bbox.shape[0]
 
     def copy_with_fields(self, fields, skip_missing: bool = False) -> BoxList:
-        """A BoxList on the same boxes with only the named fields.
+        """Return a BoxList of the same boxes with only the named fields.
 
         Raises:
             KeyError: a field is missing and skip_missing is False.

@@ -1,4 +1,4 @@
-"""Pictures of different sizes in one tensor."""
+"""Batch images of different sizes in one tensor."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 
 
 class ImageList:
-    """A batch of pictures, padded right and bottom to one size.
+    """A batch of images, padded at the right and at the bottom to one size.
 
     Args:
         tensors: (N, C, H, W) float.
-        image_sizes: N pairs (height, width), each picture's own size before padding, in pixels.
+        image_sizes: N pairs (height, width), each image's own size before padding, in pixels.
     """
 
     def __init__(self, tensors: torch.Tensor, image_sizes: list[torch.Size]):
@@ -20,11 +20,11 @@ class ImageList:
         self.image_sizes = image_sizes
 
     def to(self, *args, **kwargs) -> ImageList:
-        """The batch with `tensors.to(*args, **kwargs)`."""
+        """Return the batch with `tensors.to(*args, **kwargs)`."""
         return ImageList(self.tensors.to(*args, **kwargs), self.image_sizes)
 
     def pin_memory(self) -> ImageList:
-        """The batch in page-locked memory, from where a copy to a GPU need not wait; DataLoader calls this."""
+        """Return the batch in page-locked memory, for copies to a GPU without waiting; DataLoader calls this."""
         return ImageList(self.tensors.pin_memory(), self.image_sizes)
 
     def __len__(self) -> int:
@@ -32,33 +32,33 @@ class ImageList:
 
 
 def to_image_list(tensors, size_divisible: int = 0) -> ImageList:
-    """An ImageList from whatever holds pictures.
+    """Make an ImageList from images in various forms.
 
     Args:
-        tensors: an ImageList (returned as it is), one picture (C, H, W), a batch (N, C, H, W), or a
-            list or tuple of pictures (C, H_i, W_i).
-        size_divisible: the padded height and width are rounded up to a multiple of it; 0 rounds nothing.
+        tensors: an ImageList (returned unchanged), one image (C, H, W), a batch (N, C, H, W), or a list or tuple of
+            images (C, H_i, W_i).
+        size_divisible: round the padded height and width up to a multiple of this; 0 disables it.
 
     Returns:
-        the batch, in the dtype that torch promotes those of the images to: uint8 and float32 make float32.
+        The batch. Its dtype is torch's promotion of the images' dtypes: uint8 and float32 give float32.
 
     Raises:
-        TypeError: tensors is none of those.
-        ValueError: there is no picture, or pictures differ in their channels.
+        TypeError: tensors has none of these forms.
+        ValueError: there is no image, or the images differ in their channels.
     """
     if isinstance(tensors, ImageList):
         return tensors
     if isinstance(tensors, torch.Tensor):
         if tensors.dim() not in (3, 4):
-            raise ValueError(f"a tensor of pictures is (C, H, W) or (N, C, H, W), got {tuple(tensors.shape)}")
+            raise ValueError(f"a tensor of images must be (C, H, W) or (N, C, H, W), got {tuple(tensors.shape)}")
         tensors = [tensors] if tensors.dim() == 3 else list(tensors.unbind())
     if not isinstance(tensors, (list, tuple)):
-        raise TypeError(f"to_image_list wants an ImageList, a tensor or a list of tensors, got {type(tensors)}")
+        raise TypeError(f"to_image_list requires an ImageList, a tensor or a list of tensors, got {type(tensors)}")
     if not tensors:
-        raise ValueError("to_image_list got an empty list: a batch has at least one picture")
+        raise ValueError("to_image_list got an empty list; a batch requires at least one image")
     channels = {image.shape[0] for image in tensors}
     if len(channels) > 1 or any(image.dim() != 3 for image in tensors):
-        raise ValueError(f"pictures are (C, H, W) with one C, got {[tuple(image.shape) for image in tensors]}")
+        raise ValueError(f"images must be (C, H, W) with one C, got {[tuple(image.shape) for image in tensors]}")
 
     height = max(image.shape[1] for image in tensors)
     width = max(image.shape[2] for image in tensors)

@@ -1,4 +1,4 @@
-"""Keypoints of the objects of one picture.
+"""Keypoints of the objects of one image.
 
 Shapes: N objects, K keypoints of each.
 """
@@ -19,22 +19,22 @@ _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
 class Keypoints:
-    """N times K keypoints and named fields with one entry an object.
+    """N times K keypoints, and named fields with one entry per object.
 
     Args:
-        keypoints: (N, K, 3) tensor or nested list of x, y, visibility; kept as float32. Visibility 0 says that x and
-            y mean nothing.
-        size: (width, height) of the picture, in pixels.
-        mode: not used, kept for callers of maskrcnn-benchmark.
-        flip_inds: K indices, the keypoint that takes each one's place in a mirrored picture (the left eye for the
-            right one); None takes the class's FLIP_INDS.
+        keypoints: (N, K, 3) tensor or nested list of x, y, visibility; stored as float32. With visibility 0, x and y
+            are undefined.
+        size: (width, height) of the image, in pixels.
+        mode: unused, kept for callers of maskrcnn-benchmark.
+        flip_inds: K indices: the keypoint that replaces each one in a flipped image (the left eye for the right one);
+            None uses the class's FLIP_INDS.
 
     Raises:
         ValueError: keypoints have another shape, or flip_inds are not K indices.
     """
 
     FLIP_INDS: Sequence[int] | None = None
-    # of the class too, for objects in files that older programs wrote
+    # also on the class, for pickled objects of older versions
     flip_inds: Sequence[int] | None = None
 
     def __init__(self, keypoints, size, mode=None, flip_inds: Sequence[int] | None = None):
@@ -44,9 +44,9 @@ class Keypoints:
         if keypoints.dim() == 1 and keypoints.numel() == 0:
             keypoints = keypoints.reshape(0, len(self.flip_inds or ()), 3)
         if keypoints.dim() != 3 or keypoints.shape[2] != 3:
-            raise ValueError(f"Keypoints wants (N, K, 3): x, y, visibility; got {tuple(keypoints.shape)}")
+            raise ValueError(f"Keypoints requires (N, K, 3): x, y, visibility; got {tuple(keypoints.shape)}")
         if flip_inds is not None and sorted(self.flip_inds) != list(range(keypoints.shape[1])):
-            raise ValueError(f"flip_inds has to order {keypoints.shape[1]} keypoints, got {self.flip_inds}")
+            raise ValueError(f"flip_inds must permute {keypoints.shape[1]} keypoints, got {self.flip_inds}")
         self.keypoints = keypoints
         self.size = size
         self.mode = mode
@@ -59,7 +59,7 @@ class Keypoints:
         return new
 
     def resize(self, size, *args, **kwargs) -> Keypoints:
-        """Keypoints of the picture resized to (width, height); coordinates are multiplied, not rounded."""
+        """Scale the keypoints to an image of (width, height); coordinates are multiplied, not rounded."""
         ratio_x, ratio_y = (float(new) / float(old) for new, old in zip(size, self.size, strict=True))
         scaled = self.keypoints.clone()
         scaled[..., 0] *= ratio_x
@@ -67,19 +67,19 @@ class Keypoints:
         return self._like(scaled, size)
 
     def transpose(self, method: int, box_offset: float = TO_REMOVE) -> Keypoints:
-        """Keypoints of the mirrored picture (x -> W - x - box_offset), where left ones become right ones.
+        """Flip the keypoints (x -> W - x - box_offset), and swap left and right ones.
 
-        Those with visibility 0 get zeros.
+        Those with visibility 0 become zeros.
 
         Raises:
-            NotImplementedError: another method than FLIP_LEFT_RIGHT.
-            ValueError: which keypoint is opposite to which is not known.
+            NotImplementedError: method is not FLIP_LEFT_RIGHT.
+            ValueError: flip_inds are not given.
         """
         if method != FLIP_LEFT_RIGHT:
-            raise NotImplementedError(f"Keypoints.transpose knows FLIP_LEFT_RIGHT (0), got {method!r}")
+            raise NotImplementedError(f"Keypoints.transpose supports FLIP_LEFT_RIGHT (0), got {method!r}")
         if self.flip_inds is None or len(self.flip_inds) != self.keypoints.shape[1]:
             raise ValueError(
-                f"{self.keypoints.shape[1]} keypoints cannot be mirrored without knowing which of them change places: "
+                f"{self.keypoints.shape[1]} keypoints cannot be flipped, because their left-right pairs are unknown: "
                 "give flip_inds (INPUT.KEYPOINT_FLIP_PAIRS), or name them with 'left' and 'right' in the dataset's "
                 "categories"
             )
@@ -89,7 +89,7 @@ class Keypoints:
         return self._like(mirrored, self.size)
 
     def crop(self, box) -> Keypoints:
-        """Keypoints relative to the window box = (x1, y1, x2, y2); those outside become zeros (visibility 0)."""
+        """Return keypoints relative to the window box = (x1, y1, x2, y2); those outside become 0 (visibility 0)."""
         left, top, right, bottom = (float(side) for side in box)
         x, y, _ = self.keypoints.unbind(dim=2)
         outside = (x < left) | (x > right) | (y < top) | (y > bottom)
@@ -110,7 +110,7 @@ class Keypoints:
         return new
 
     def __getitem__(self, item) -> Keypoints:
-        """The objects that item (slice, index tensor or list, bool mask) picks, with their fields."""
+        """Select objects with their fields by a slice, index tensor or list, or bool mask."""
         new = self._like(self.keypoints[item], self.size)
         for name, data in self.extra_fields.items():
             new.add_field(name, data[item])
@@ -123,7 +123,7 @@ class Keypoints:
         self.extra_fields[field] = field_data
 
     def get_field(self, field: str):
-        """The field of that name; KeyError when there is none."""
+        """Return the field of that name; raise KeyError if it is missing."""
         return self.extra_fields[field]
 
     def has_field(self, field: str) -> bool:
@@ -138,11 +138,11 @@ class Keypoints:
 
 
 def flip_inds_of(names: Sequence[str], flip_map: dict[str, str] | None = None) -> tuple[int, ...]:
-    """The place of each keypoint's opposite; one without an opposite keeps its own.
+    """Return the index of each keypoint's opposite; a keypoint without an opposite keeps its own.
 
     Args:
-        names: of the keypoints.
-        flip_map: left name -> right name; None exchanges "left" and "right" in the names.
+        names: names of the keypoints.
+        flip_map: left name -> right name; None swaps "left" and "right" in the names.
     """
     if flip_map is None:
         opposite = {name: name.replace("left", "right") for name in names if "left" in name}
@@ -155,9 +155,10 @@ def flip_inds_of(names: Sequence[str], flip_map: dict[str, str] | None = None) -
 
 
 def flip_inds_from_names(names: Sequence[str]) -> tuple[int, ...] | None:
-    """The place of each keypoint's opposite by "left" and "right" in the names, in any case.
+    """Return the index of each keypoint's opposite by "left" and "right" in the names, in any case.
 
-    Returns None where that is a guess: no name has these words, or one with "left" has no partner with "right".
+    Returns:
+        None if this would be a guess: no name has these words, or one with "left" has no partner with "right".
     """
     lower = [name.lower() for name in names]
     sided = [name for name in lower if "left" in name or "right" in name]
@@ -174,22 +175,22 @@ def names_have_sides(names: Sequence[str]) -> bool:
 
 
 def flip_inds_from_pairs(pairs: Sequence, count: int, names: Sequence[str] | None = None) -> tuple[int, ...]:
-    """The place of each of `count` keypoints' opposite; those in no pair keep their own.
+    """Return the index of the opposite of each of `count` keypoints; those in no pair keep their own.
 
     Args:
-        pairs: of names, or of indices from 0.
-        names: of the keypoints; None where they have none.
+        pairs: pairs of names, or of indices from 0.
+        names: names of the keypoints; None if they have none.
 
     Raises:
-        ValueError: a pair is no pair, names an unknown keypoint, or one keypoint is in two pairs.
+        ValueError: an entry is not a pair, a keypoint is unknown, or a keypoint is in two pairs.
     """
     if not isinstance(pairs, (list, tuple)):
-        raise ValueError(f"{pairs!r} is no list of pairs")
+        raise ValueError(f"{pairs!r} is not a list of pairs")
     places = list(range(count))
     taken: set[int] = set()
     for pair in pairs:
         if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-            raise ValueError(f"{pair!r} is no pair of keypoints")
+            raise ValueError(f"{pair!r} is not a pair of keypoints")
         found = []
         for keypoint in pair:
             if names is not None and keypoint in names:
@@ -198,38 +199,38 @@ def flip_inds_from_pairs(pairs: Sequence, count: int, names: Sequence[str] | Non
                 found.append(keypoint)
             else:
                 known = f"{', '.join(names)}, or " if names else ""
-                raise ValueError(f"keypoint {keypoint!r} is unknown; there are {known}the numbers 0 to {count - 1}")
+                raise ValueError(f"keypoint {keypoint!r} is unknown; expected {known}the numbers 0 to {count - 1}")
         left, right = found
         if left in taken or right in taken:
-            raise ValueError(f"a keypoint of {pair!r} is in another pair too")
+            raise ValueError(f"a keypoint of {pair!r} is also in another pair")
         taken |= {left, right}
         places[left], places[right] = right, left
     return tuple(places)
 
 
 def keypoint_sigmas_problem(sigmas: Sequence[float], count: int) -> str:
-    """What keeps `count` keypoints from being evaluated with these sigmas; "" where nothing does.
+    """Return the problem with evaluating `count` keypoints by these sigmas; "" if there is none.
 
     Args:
-        sigmas: standard deviations by keypoint, relative to the object's size; one serves all, none stands for COCO's.
+        sigmas: standard deviation of each keypoint, relative to the object's size; one for all; or none for COCO's.
     """
     if not sigmas and count == len(PersonKeypoints.NAMES):
         return ""
     if not sigmas:
         return (
-            f"objects have {count} keypoints, and COCO's evaluation has standard deviations for a person's "
-            f"{len(PersonKeypoints.NAMES)} only. Set DATASETS.KEYPOINT_SIGMAS to {count} numbers, or to one for all, "
-            "such as [0.05]."
+            f"objects have {count} keypoints, but COCO's evaluation only has standard deviations for the "
+            f"{len(PersonKeypoints.NAMES)} of a person. Set DATASETS.KEYPOINT_SIGMAS to {count} numbers, or one for "
+            "all, such as [0.05]."
         )
     if len(sigmas) not in (1, count):
         return f"objects have {count} keypoints, DATASETS.KEYPOINT_SIGMAS {len(sigmas)} numbers. Give {count}, or one."
     if not all(isinstance(sigma, (int, float)) and 0 < sigma < math.inf for sigma in sigmas):
-        return f"DATASETS.KEYPOINT_SIGMAS is {tuple(sigmas)}. Give numbers above 0."
+        return f"DATASETS.KEYPOINT_SIGMAS is {tuple(sigmas)}; expected numbers above 0."
     return ""
 
 
 def kp_connections(names: Sequence[str]) -> list[list[int]]:
-    """The index pairs between which a person's skeleton is drawn."""
+    """Return the index pairs of the edges of a person's skeleton."""
     lines = [
         ("left_eye", "right_eye"),
         ("left_eye", "nose"),
@@ -281,15 +282,16 @@ class PersonKeypoints(Keypoints):
 def keypoints_to_heat_map(
     keypoints: torch.Tensor, rois: torch.Tensor, heatmap_size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The place of each keypoint in a square heat map over its region.
+    """Convert keypoints to positions in a square heatmap over their region.
 
     Args:
-        keypoints: (N, K, 3) x, y, visibility in pixels of the picture.
+        keypoints: (N, K, 3) x, y, visibility in pixels of the image.
         rois: (N, 4) xyxy; a point on the right or lower edge is in the last column or row.
         heatmap_size: pixels M a side.
 
-    Returns (place, valid), both (N, K) int64: row * M + column, and 1 where the point is visible and inside its region
-    (elsewhere both are 0).
+    Returns:
+        (place, valid), both (N, K) int64: row * M + column, and 1 for points that are visible and inside their region.
+        For other points both are 0.
     """
     if rois.numel() == 0:
         empty = torch.zeros((0, keypoints.shape[1]), dtype=torch.int64, device=rois.device)
@@ -302,6 +304,6 @@ def keypoints_to_heat_map(
     row = torch.where(y == y2, heatmap_size - 1, row)
     inside = (column >= 0) & (row >= 0) & (column < heatmap_size) & (row < heatmap_size)
     valid = inside & (visibility > 0)
-    # numbers of points outside may not fit an integer (a region without width divides by zero)
+    # Values of points outside may exceed an integer (a region without width divides by zero).
     place = torch.where(valid, row * heatmap_size + column, 0)
     return place.to(torch.int64), valid.to(torch.int64)

@@ -1,6 +1,6 @@
-"""Maps of whole numbers in little memory, for predictions of whole data sets.
+"""Compressed integer maps, for predictions of whole datasets.
 
-Shapes: H x W pixels of a picture.
+Shapes: H x W pixels of an image.
 """
 
 from __future__ import annotations
@@ -12,39 +12,39 @@ import torch
 
 
 class PackedMap:
-    """A map without loss in some percent of its size.
+    """A losslessly compressed map, a few percent of its original size.
 
     Args:
-        values: (H, W) of whole numbers, 0 or more and below 2**31.
+        values: (H, W) integers from 0 to 2**31 - 1.
 
-    It stands in BoxLists as a field that has a size of its own: picking and resizing boxes leave it as it is. Files of
-    torch.save hold its attributes, which are numbers and one tensor.
+    As a field of a BoxList it keeps its size: indexing and resizing boxes do not change it. With torch.save it is
+    stored as its attributes, numbers and one tensor.
 
     Raises:
-        ValueError: values has another shape, or numbers that are out of range.
+        ValueError: values has another shape, or numbers out of range.
     """
 
     def __init__(self, values: torch.Tensor | np.ndarray):
         values = np.asarray(values)
         if values.ndim != 2 or values.size and (values.min() < 0 or values.max() >= 2**31):
-            raise ValueError(f"a PackedMap is (H, W) of numbers in 0..2^31 - 1, got {values.shape} {values.dtype}")
+            raise ValueError(f"PackedMap requires (H, W) of 0..2^31 - 1, got {values.shape} {values.dtype}")
         small = not values.size or values.max() < 256
         self.height, self.width = map(int, values.shape)
         self.bytes_per_pixel = 1 if small else 4
         pixels = values.astype(np.uint8 if small else "<i4").tobytes()
-        # level 1: a map of segments is long runs, more work makes it hardly smaller
+        # Level 1: segment maps have long runs, and higher levels hardly reduce their size.
         self.packed = torch.frombuffer(bytearray(zlib.compress(pixels, 1)), dtype=torch.uint8)
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height)."""
+        """Return (width, height)."""
         return self.width, self.height
 
     def unpack(self) -> np.ndarray:
-        """(H, W) uint8, or int32 where the values do not fit.
+        """Return the map (H, W), uint8 if the values fit, otherwise int32.
 
         Raises:
-            ValueError: the content is damaged.
+            ValueError: the data is damaged.
         """
         count = self.height * self.width * self.bytes_per_pixel
         try:
@@ -52,7 +52,7 @@ class PackedMap:
         except zlib.error as error:
             raise ValueError(f"a packed map of {self.width} x {self.height} pixels is damaged: {error}") from error
         if len(pixels) != count:
-            raise ValueError(f"a packed map of {self.width} x {self.height} pixels is damaged: it has another size")
+            raise ValueError(f"a packed map of {self.width} x {self.height} pixels is damaged: its size is wrong")
         dtype = np.uint8 if self.bytes_per_pixel == 1 else np.dtype("<i4")
         return np.frombuffer(pixels, dtype=dtype).reshape(self.height, self.width).copy()
 

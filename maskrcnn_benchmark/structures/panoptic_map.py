@@ -1,6 +1,6 @@
-"""The segments of one picture, things and stuff, none of which overlap (Kirillov et al., CVPR 2019).
+"""Non-overlapping segments of one image, things and stuff (Kirillov et al., CVPR 2019).
 
-Shapes: H x W pixels of a picture, S segments.
+Shapes: H x W pixels of an image, S segments.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from PIL import Image
 from maskrcnn_benchmark.structures.packed_map import PackedMap
 from maskrcnn_benchmark.utils.text_file import open_regular
 
-# The number of pixels that belong to no segment.
+# The id of pixels that belong to no segment.
 VOID = 0
 
 
 class PanopticMap(PackedMap):
-    """Which segment every pixel belongs to.
+    """The segment of every pixel.
 
     Args:
-        ids: (H, W) whole numbers, VOID or 1..S.
-        segments: S dicts, the k-th of which describes the pixels with number k: "label" (of a thing 1..K, of stuff its
-            semantic class), "is_thing", and where known "score" and "crowd".
+        ids: (H, W) integers, VOID or 1..S.
+        segments: S dicts; the k-th describes the pixels with id k: "label" (of a thing 1..K, of stuff its semantic
+            class), "is_thing", and if known "score" and "crowd".
 
     Raises:
-        ValueError: ids has a number without a segment.
+        ValueError: an id has no segment.
     """
 
     def __init__(self, ids: torch.Tensor | np.ndarray, segments: list[dict]):
@@ -35,10 +35,10 @@ class PanopticMap(PackedMap):
         self.segments = segments
         highest = int(np.asarray(ids).max(initial=VOID))
         if highest > len(segments):
-            raise ValueError(f"a pixel has segment number {highest}, but there are {len(segments)} segments")
+            raise ValueError(f"a pixel has segment id {highest}, but there are {len(segments)} segments")
 
     def classes(self, num_things: int) -> np.ndarray:
-        """(S,) int64 classes of the segments in one count: label - 1 of things, num_things + label - 1 of stuff."""
+        """Return (S,) int64 classes of the segments: label - 1 for things, num_things + label - 1 for stuff."""
         labels = [each["label"] - 1 + (0 if each["is_thing"] else num_things) for each in self.segments]
         return np.array(labels, dtype=np.int64)
 
@@ -47,10 +47,10 @@ class PanopticMap(PackedMap):
 
 
 def read_ids(path: str | os.PathLike) -> np.ndarray:
-    """(H, W) int32 segment ids of a picture: R + 256 G + 65536 B, or the grey value where there are no colours.
+    """Read the segment ids of an image file as (H, W) int32: R + 256 G + 65536 B, or the gray value.
 
     Raises:
-        OSError: no such file, or no complete picture.
+        OSError: the file does not exist or is not a complete image.
     """
     with open_regular(path) as file, Image.open(file) as image:
         if image.mode in ("L", "I", "I;16"):
@@ -59,25 +59,25 @@ def read_ids(path: str | os.PathLike) -> np.ndarray:
 
 
 def ids_from_colors(pixels: np.ndarray) -> np.ndarray:
-    """(H, W) int32 segment ids, R + 256 G + 65536 B, of COCO's (H, W, 3) uint8 panoptic pictures."""
+    """Convert COCO's (H, W, 3) uint8 panoptic images to (H, W) int32 segment ids, R + 256 G + 65536 B."""
     red, green, blue = np.moveaxis(pixels.astype(np.int32), 2, 0)
     return red + 256 * green + 65536 * blue
 
 
 def colors_from_ids(ids: np.ndarray) -> np.ndarray:
-    """The inverse of `ids_from_colors`; ids are 0..2^24 - 1."""
+    """Invert `ids_from_colors`; ids are 0..2^24 - 1."""
     return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], axis=2).astype(np.uint8)
 
 
 def renumber(ids: np.ndarray, segment_ids: np.ndarray) -> np.ndarray:
-    """(H, W) int32 in which the pixels of segment_ids[k] are k + 1, VOID ones VOID, and all others S + 1.
+    """Renumber a map (H, W) int32: pixels of segment_ids[k] become k + 1, VOID stays VOID, all others become S + 1.
 
     Args:
         ids: (H, W) int32.
-        segment_ids: (S,) different numbers, none VOID.
+        segment_ids: (S,) distinct numbers, none of them VOID.
     """
     order = np.argsort(segment_ids)
-    ranked = np.concatenate((np.asarray(segment_ids)[order], [2**31 - 1]))  # a last one that no pixel has
+    ranked = np.concatenate((np.asarray(segment_ids)[order], [2**31 - 1]))  # the last one matches no pixel
     numbers = np.concatenate((order + 1, [len(order) + 1])).astype(np.int32)
     place = np.searchsorted(ranked, ids)
     result = np.where(ranked[place] == ids, numbers[place], np.int32(len(order) + 1))
@@ -86,7 +86,7 @@ def renumber(ids: np.ndarray, segment_ids: np.ndarray) -> np.ndarray:
 
 
 def extents(ids: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(areas (S,) int64, boxes (S, 4) int64 x, y, width, height) of the pixels numbered 1..count; 0 where none is."""
+    """Return areas (S,) int64 and boxes (S, 4) int64 x, y, width, height of the ids 1..count; 0 for missing ids."""
     areas = np.bincount(ids.ravel(), minlength=count + 1)[1 : count + 1]
     height, width = ids.shape
     on_column, on_row = np.zeros((count + 1, width), dtype=bool), np.zeros((count + 1, height), dtype=bool)

@@ -1,16 +1,16 @@
-"""Masks predicted in their boxes, put into the picture (Mask R-CNN, section 3.1). Kernel: csrc/cpu/paste_masks.cpp.
+"""Paste predicted masks into the image (Mask R-CNN, section 3.1). Kernel: csrc/cpu/paste_masks.cpp.
 
-Shapes: N masks, M pixels a side of a predicted mask, H x W pixels of the picture.
+Shapes: N masks, M pixels a side of a predicted mask, H x W pixels of the image.
 
-Two ways to place a mask, by `aligned`:
+A mask is placed in one of two ways, by `aligned`:
 
-- False, maskrcnn-benchmark's: the mask gets a border of `padding` zeros, so that interpolation fades to nothing at the
-  box's edge, and its box grows accordingly about its centre; the corners are cut to whole pixels (towards zero), both
-  inside the box. The mask is resized to it bilinearly. A pixel is 1 where the result exceeds the threshold.
-- True, detectron2's: pixel centres lie at half-integers and the box is taken as it is; the mask is sampled bilinearly
-  at the centres, with zeros around it. A pixel is 1 where the result is at least the threshold.
+- False, as in maskrcnn-benchmark: the mask is padded by `padding` zeros, so that interpolation fades to 0 at the box's
+  edge, and its box grows accordingly about its center. The corners are truncated to integers, both inside the box. The
+  mask is resized to the box bilinearly. A pixel is 1 where the result exceeds the threshold.
+- True, as in detectron2: pixel centers are at half-integers, and the box is not changed. The mask is sampled bilinearly
+  at the pixel centers, with zeros around it. A pixel is 1 where the result is at least the threshold.
 
-A box with a corner that is not finite covers nothing; with `aligned`, neither does one without area.
+A box with a non-finite corner covers nothing; with `aligned`, neither does one without area.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from torch.nn import functional as F
 from maskrcnn_benchmark.native import library
 from maskrcnn_benchmark.structures.rle import MAX_PIXELS, encode_window
 
-FARTHEST = 2.0**30  # corners beyond it are taken for it
+FARTHEST = 2.0**30  # corners beyond it are clamped to it
 
 
 @dataclass(frozen=True)
 class MaskPasting:
-    """How a mask is placed in the image, see the top of this file. The default is maskrcnn-benchmark's way.
+    """Placement of a mask in the image, see the top of this file. The default is that of maskrcnn-benchmark.
 
     Args:
         padding: border of zeros around the mask, in its pixels; not used with `aligned`.
@@ -47,25 +47,25 @@ DEFAULT_PASTING = MaskPasting()
 def paste_rles(
     masks: Tensor, boxes: Tensor, image_size, threshold: float = 0.5, pasting: MaskPasting = DEFAULT_PASTING
 ) -> list[dict]:
-    """COCO's compressed run lengths of every mask in the picture, without the picture in between.
+    """Return COCO's compressed run lengths of every mask in the image, without making the image.
 
     Args:
         masks: (N, M, M) or (N, 1, M, M) probabilities, any floating dtype; read as float32.
-        boxes: (N, 4) xyxy in pixels of the picture.
+        boxes: (N, 4) xyxy in pixels of the image.
         image_size: (width, height), together below 2**31 pixels.
         threshold: at least 0.
-        pasting: where the mask lies.
+        pasting: placement of the masks.
 
     Returns:
-        N times {"size": [height, width], "counts": str}. The work is done on the CPU, wherever the masks are.
+        N times {"size": [height, width], "counts": str}. The computation runs on the CPU, wherever the masks are.
 
     Raises:
-        ValueError: masks and boxes do not fit together, or a number is out of range.
+        ValueError: masks and boxes do not match, or a number is out of range.
     """
     masks = _squares(masks, boxes)
     width, height = (int(side) for side in image_size)
     if not threshold >= 0:
-        raise ValueError(f"threshold is {threshold}; run lengths are of masks of 0 and 1: wanted at least 0")
+        raise ValueError(f"threshold is {threshold}; run lengths require masks of 0 and 1: expected at least 0")
     if pasting.padding < 0 or width < 1 or height < 1 or width * height >= MAX_PIXELS:
         raise ValueError(
             f"run lengths of {width} x {height} pixels with a padding of {pasting.padding} are not possible"
@@ -83,31 +83,31 @@ def paste_rles(
 def paste_masks(
     masks: Tensor, boxes: Tensor, image_size, threshold: float = 0.5, pasting: MaskPasting = DEFAULT_PASTING
 ) -> Tensor:
-    """Pictures (N, H, W) uint8 with one mask each; arguments as in `paste_windows`."""
+    """Paste each mask into an image of its own: (N, H, W) uint8; arguments as in `paste_windows`."""
     width, height = (int(side) for side in image_size)
-    pictures = torch.zeros((len(masks), height, width), dtype=torch.uint8, device=masks.device)
+    images = torch.zeros((len(masks), height, width), dtype=torch.uint8, device=masks.device)
     windows = paste_windows(masks, boxes, image_size, threshold, pasting)
-    for picture, (window, left, top) in zip(pictures, windows, strict=True):
-        picture[top : top + window.shape[0], left : left + window.shape[1]] = window
-    return pictures
+    for image, (window, left, top) in zip(images, windows, strict=True):
+        image[top : top + window.shape[0], left : left + window.shape[1]] = window
+    return images
 
 
 def paste_windows(
     masks: Tensor, boxes: Tensor, image_size, threshold: float = 0.5, pasting: MaskPasting = DEFAULT_PASTING
 ) -> Iterator[tuple[Tensor, int, int]]:
-    """The part of the picture that each mask covers, one after the other: (window (h, w) uint8, left, top).
+    """Yield for each mask the part of the image that it covers: (window (h, w) uint8, left, top).
 
-    Windows are clipped to the picture; one outside it has no pixels.
+    Windows are clipped to the image; one outside of it has no pixels.
 
     Args:
         masks: (N, M, M) or (N, 1, M, M) probabilities.
-        boxes: (N, 4) xyxy in pixels of the picture.
+        boxes: (N, 4) xyxy in pixels of the image.
         image_size: (width, height).
-        threshold: below 0 no decision is made, and a pixel is the probability times 255.
-        pasting: where the mask lies.
+        threshold: below 0 a pixel is the probability times 255.
+        pasting: placement of the masks.
 
     Raises:
-        ValueError: masks and boxes do not fit together.
+        ValueError: masks and boxes do not match.
     """
     masks = _squares(masks, boxes)
     width, height = (int(side) for side in image_size)
@@ -135,7 +135,7 @@ def paste_windows(
 def paste_rle_twin(
     masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float, padding: int, aligned: bool
 ) -> tuple[Tensor, Tensor]:
-    """The compiled op: texts one after the other (B,) uint8, and where each ends (N,) int64."""
+    """Compute the op in plain PyTorch: concatenated texts (B,) uint8, and where each ends (N,) int64."""
     pasting = MaskPasting(padding, aligned)
     windows = paste_windows(masks, boxes, (width, height), threshold, pasting)
     rles = [encode_window(window.numpy(), left, top, height, width) for window, left, top in windows]
@@ -145,11 +145,11 @@ def paste_rle_twin(
 
 
 def _squares(masks: Tensor, boxes: Tensor) -> Tensor:
-    """Masks as (N, M, M)."""
+    """Return the masks as (N, M, M)."""
     squares = masks[:, 0] if masks.dim() == 4 and masks.shape[1] == 1 else masks
     if squares.dim() != 3 or squares.shape[1] != squares.shape[2] or boxes.shape != (len(squares), 4):
         raise ValueError(
-            f"wanted masks (N, M, M) or (N, 1, M, M) and boxes (N, 4), got {tuple(masks.shape)} and "
+            f"expected masks (N, M, M) or (N, 1, M, M) and boxes (N, 4), got {tuple(masks.shape)} and "
             f"{tuple(boxes.shape)}"
         )
     if 0 in squares.shape[1:]:
@@ -158,20 +158,20 @@ def _squares(masks: Tensor, boxes: Tensor) -> Tensor:
 
 
 def _expand(boxes: Tensor, scale: float) -> Tensor:
-    """Boxes (N, 4) grown by `scale` about their centres."""
+    """Grow boxes (N, 4) by `scale` about their centers."""
     half = (boxes[:, 2:] - boxes[:, :2]) * 0.5 * scale
     center = (boxes[:, 2:] + boxes[:, :2]) * 0.5
     return torch.cat((center - half, center + half), dim=1)
 
 
 def _mix(mask: Tensor, dim: int, low: Tensor, high: Tensor, fraction: Tensor) -> Tensor:
-    """Lines along `dim`, each between two lines of the mask: low * (1 - fraction) + high * fraction, by index."""
+    """Interpolate between lines of the mask along `dim`: low * (1 - fraction) + high * fraction, by index."""
     weight = fraction[:, None] if dim == 0 else fraction
     return mask.index_select(dim, low).mul_(1 - weight).add_(mask.index_select(dim, high).mul_(weight))
 
 
 def _stretch(low: Tensor, high: Tensor, pixels: int, lines: int) -> tuple[int, Tensor, Tensor, Tensor]:
-    """One axis of a box of whole pixels to which `lines` lines are resized: first pixel, and what _mix takes."""
+    """Map one axis of a box of integer pixels, resized from `lines` lines: first pixel, and arguments of _mix."""
     first, last = int(low), int(high)
     start = min(max(first, 0), pixels)
     at = torch.arange(start, max(min(last + 1, pixels), start), device=low.device)
@@ -182,10 +182,10 @@ def _stretch(low: Tensor, high: Tensor, pixels: int, lines: int) -> tuple[int, T
 
 
 def _sample(low: Tensor, high: Tensor, pixels: int, lines: int) -> tuple[int, Tensor, Tensor, Tensor]:
-    """One axis of a box in continuous coordinates, which all but the first and last of `lines` lines fill."""
+    """Map one axis of a box in continuous coordinates, filled by all but the first and last of `lines` lines."""
     size = lines - 2
     length = high - low
-    fade = length / (2 * size)  # so far around the box the values still fall to those outer lines
+    fade = length / (2 * size)  # distance from the box over which the values fall to those outer lines
     start = min(max(int((low - fade).floor()) - 1, 0), pixels)
     end = max(min(int((high + fade).ceil()) + 1, pixels), start) if length > 0 else start
     unit = (torch.arange(start, end, device=low.device).float() + 0.5 - low) / length * 2 - 1

@@ -1,7 +1,7 @@
-"""Ground-truth masks of the objects of one picture, as polygons or as pixels.
+"""Ground-truth masks of the objects of one image, as polygons or as pixels.
 
-Shapes: N objects, Q polygons and P points of all of them together, H x W pixels of the picture.
-Masks stay on the CPU, whatever `to` is asked for. Masks of pixels are uint8, 0 or 1.
+Shapes: N objects, Q polygons and P points of all of them together, H x W pixels of the image.
+Masks stay on the CPU, whatever device is passed to `to`. Pixel masks are uint8, 0 or 1.
 """
 
 from __future__ import annotations
@@ -15,23 +15,25 @@ from torch.nn import functional as F
 from maskrcnn_benchmark.structures.bounding_box import FLIP_LEFT_RIGHT, FLIP_TOP_BOTTOM, TO_REMOVE
 from maskrcnn_benchmark.structures.rle import decode_counts, parse_counts
 
-# A polygon with fewer points has no inside.
+# A polygon with fewer points has no area.
 MIN_POINTS = 3
 
 
 def _check_method(method: int, what: str) -> None:
     if method not in (FLIP_LEFT_RIGHT, FLIP_TOP_BOTTOM):
-        raise NotImplementedError(f"{what}.transpose knows FLIP_LEFT_RIGHT (0) and FLIP_TOP_BOTTOM (1), got {method!r}")
+        raise NotImplementedError(
+            f"{what}.transpose supports FLIP_LEFT_RIGHT (0) and FLIP_TOP_BOTTOM (1), got {method!r}"
+        )
 
 
 def _numbers(size) -> tuple:
-    """(width, height) as Python numbers; 0-dim tensors are unpacked."""
+    """Return (width, height) as Python numbers; 0-dim tensors are unpacked."""
     width, height = (side.item() if isinstance(side, (torch.Tensor, np.generic)) else side for side in size)
     return width, height
 
 
 def _indices(item, length: int) -> np.ndarray:
-    """The positions that an int, slice, index sequence or bool (or uint8) mask picks."""
+    """Return the positions selected by an int, slice, index sequence or bool (or uint8) mask."""
     if isinstance(item, torch.Tensor):
         item = item.detach().cpu().numpy()
         if item.dtype == np.uint8:
@@ -42,7 +44,7 @@ def _indices(item, length: int) -> np.ndarray:
 
 
 def _gather(offsets: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(positions of the parts of the chosen ones, their new offsets), where i has offsets[i]:offsets[i + 1]."""
+    """Return the positions of the parts of the chosen items, and their new offsets; i has offsets[i]:offsets[i + 1]."""
     lengths = offsets[chosen + 1] - offsets[chosen]
     new = np.concatenate(([0], np.cumsum(lengths)))
     return np.repeat(offsets[chosen] - new[:-1], lengths) + np.arange(new[-1]), new
@@ -52,8 +54,8 @@ class PolygonInstance:
     """The polygons of one object.
 
     Args:
-        polygons: flat x, y lists or tensors; those with fewer than 3 points are left out.
-        size: (width, height) of the picture.
+        polygons: flat x, y lists or tensors; those with fewer than 3 points are dropped.
+        size: (width, height) of the image.
     """
 
     def __init__(self, polygons, size):
@@ -64,7 +66,7 @@ class PolygonInstance:
         self.size = _numbers(size)
 
     def _through(self, method: str, *args) -> PolygonInstance:
-        # without a usable polygon there is no object in the list
+        # Without a valid polygon the list is empty.
         moved = getattr(PolygonList([self.polygons], self.size), method)(*args)
         return PolygonInstance(moved.polygons[0] if len(moved) else [], moved.size)
 
@@ -78,7 +80,7 @@ class PolygonInstance:
         return self._through("resize", size)
 
     def convert_to_binarymask(self) -> torch.Tensor:
-        """(H, W) uint8."""
+        """Rasterize to (H, W) uint8."""
         return torch.from_numpy(_rasterise([polygon.numpy() for polygon in self.polygons], self.size))
 
     def __len__(self) -> int:
@@ -89,16 +91,16 @@ class PolygonInstance:
 
 
 class PolygonList:
-    """The polygons of N objects, kept in three arrays whatever N is.
+    """The polygons of N objects, stored in three arrays.
 
     Args:
         polygons: for each object a list of polygons, each a flat list or tensor x, y, x, y, ...; or a list of
-            PolygonInstance; or a PolygonList. Polygons with fewer than 3 points are left out, and so are objects
-            without any polygon: N can be smaller than the length of what was given.
-        size: (width, height) of the picture, in pixels; numbers or 0-dim tensors.
+            PolygonInstance; or a PolygonList. Polygons with fewer than 3 points are dropped, and so are objects without
+            any polygon: N can be smaller than the length of the input.
+        size: (width, height) of the image, in pixels; numbers or 0-dim tensors.
 
     Raises:
-        ValueError: polygons is none of these.
+        ValueError: polygons has none of these forms.
     """
 
     def __init__(self, polygons, size):
@@ -108,10 +110,10 @@ class PolygonList:
             self._point_offsets, self._offsets = polygons._point_offsets, polygons._offsets
             return
         if not isinstance(polygons, (list, tuple)):
-            raise ValueError(f"PolygonList wants a list of objects, each a list of polygons, got {type(polygons)}")
+            raise ValueError(f"PolygonList requires a list of objects, each a list of polygons, got {type(polygons)}")
         instances = [p.polygons if isinstance(p, PolygonInstance) else p for p in polygons]
         if not all(isinstance(instance, (list, tuple)) for instance in instances):
-            raise ValueError("PolygonList wants for each object a list of polygons, one of them is something else")
+            raise ValueError("PolygonList requires a list of polygons for each object, but one has another type")
         usable = [
             [np.asarray(p, dtype=np.float32) for p in instance if len(p) >= 2 * MIN_POINTS] for instance in instances
         ]
@@ -126,7 +128,7 @@ class PolygonList:
 
     @classmethod
     def from_arrays(cls, points: np.ndarray, point_offsets: np.ndarray, offsets: np.ndarray, size) -> PolygonList:
-        """A list around arrays that are not copied.
+        """Make a list from arrays, without copying them.
 
         Args:
             points: (P, 2) float32.
@@ -147,13 +149,13 @@ class PolygonList:
         return [PolygonInstance([torch.from_numpy(p) for p in self._of(i)], self.size) for i in range(len(self))]
 
     def _of(self, index: int) -> list[np.ndarray]:
-        """The polygons of one object, each flat (2 * points,) float32."""
+        """Return the polygons of one object, each flat (2 * points,) float32."""
         first, last = self._offsets[index], self._offsets[index + 1]
         bounds = self._point_offsets[first : last + 1]
         return [self._points[a:b].reshape(-1) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
 
     def transpose(self, method: int, box_offset: float = TO_REMOVE) -> PolygonList:
-        """Mirrored polygons: x -> W - x - box_offset or y -> H - y - box_offset."""
+        """Flip the polygons: x -> W - x - box_offset or y -> H - y - box_offset."""
         _check_method(method, "PolygonList")
         axis = 0 if method == FLIP_LEFT_RIGHT else 1
         points = self._points.copy()
@@ -161,20 +163,20 @@ class PolygonList:
         return self._with_points(points, self.size)
 
     def crop(self, box) -> PolygonList:
-        """Polygons relative to the window box = (x1, y1, x2, y2); points outside it stay.
+        """Return the polygons relative to the window box = (x1, y1, x2, y2); points outside are kept.
 
-        They move by the window's corner clamped into the picture, while the new size is (x2 - x1, y2 - y1) as given.
-        A following `resize` therefore scales by the window as it was asked for, as in maskrcnn-benchmark.
+        They are shifted by the window's corner clamped to the image, but the new size is (x2 - x1, y2 - y1) as given. A
+        following `resize` therefore scales by the requested window, as in maskrcnn-benchmark.
         """
         x1, y1, x2, y2 = (float(side) for side in box)
         corner = [min(max(first, 0.0), side - 1.0) for first, side in zip((x1, y1), self.size, strict=True)]
         return self._with_points(self._points - np.array(corner, dtype=np.float32), _window_size(box))
 
     def resize(self, size, *args, **kwargs) -> PolygonList:
-        """Polygons of the picture resized to (width, height).
+        """Scale the polygons to an image of (width, height).
 
         Raises:
-            ZeroDivisionError: the present size is zero (after a crop to nothing).
+            ZeroDivisionError: the current size is zero (after a crop to nothing).
         """
         size = _numbers(size)
         ratios = [float(new) / float(old) for new, old in zip(size, self.size, strict=True)]
@@ -211,7 +213,7 @@ def _window_size(box) -> tuple:
 
 
 def _rasterise(polygons: Sequence[np.ndarray], size) -> np.ndarray:
-    """(H, W) uint8 union of flat polygons."""
+    """Rasterize flat polygons, and return their union (H, W) uint8."""
     from pycocotools import mask as coco_mask
 
     width, height = (int(side) for side in size)
@@ -223,7 +225,7 @@ def _rasterise(polygons: Sequence[np.ndarray], size) -> np.ndarray:
 
 
 class BinaryMaskList:
-    """Masks of N objects as pixels.
+    """Pixel masks of N objects.
 
     Args:
         masks: tensor (N, H, W) or (H, W), list of tensors (H, W), list of COCO RLE objects (compressed or not), or a
@@ -232,7 +234,7 @@ class BinaryMaskList:
         copy: False shares the memory of a uint8 tensor.
 
     Raises:
-        ValueError: masks is none of these, or of another size.
+        ValueError: masks has none of these forms, or another size.
     """
 
     def __init__(self, masks, size, copy: bool = True):
@@ -247,24 +249,24 @@ class BinaryMaskList:
             elif all(isinstance(mask, torch.Tensor) for mask in masks):
                 masks, copy = torch.stack([mask.to("cpu") for mask in masks]), False
         if not isinstance(masks, torch.Tensor):
-            raise ValueError(f"BinaryMaskList wants a tensor, a list of tensors or a list of RLEs, got {masks!r:.100}")
+            raise ValueError(f"BinaryMaskList requires a tensor, a list of tensors or of RLEs, got {masks!r:.100}")
         masks = masks.detach().to("cpu")
         if masks.dim() == 2:
             masks = masks[None]
         if masks.dim() != 3 or tuple(masks.shape[1:]) != (height, width):
-            raise ValueError(f"masks of shape {tuple(masks.shape)} do not fit a picture of {width} x {height} pixels")
+            raise ValueError(f"masks of shape {tuple(masks.shape)} do not match an image of {width} x {height} pixels")
         if masks.dtype == torch.uint8:
             self.masks = masks.clone() if copy else masks
         else:
             self.masks = masks.to(torch.uint8)
 
     def transpose(self, method: int, box_offset: float = TO_REMOVE) -> BinaryMaskList:
-        """Mirrored masks; pixels change places alike whatever box_offset is."""
+        """Flip the masks. box_offset has no effect on pixels."""
         _check_method(method, "BinaryMaskList")
         return BinaryMaskList(self.masks.flip(2 if method == FLIP_LEFT_RIGHT else 1), self.size, copy=False)
 
     def crop(self, box) -> BinaryMaskList:
-        """The window box = (x1, y1, x2, y2) with rounded corners, cut at the picture's border, at least one pixel."""
+        """Crop to the window box = (x1, y1, x2, y2) with rounded corners, clipped to the image, at least one pixel."""
         width, height = self.size
         x1, y1, x2, y2 = (round(float(side)) for side in box)
         x1, y1 = min(max(x1, 0), width - 1), min(max(y1, 0), height - 1)
@@ -272,17 +274,17 @@ class BinaryMaskList:
         return BinaryMaskList(self.masks[:, y1:y2, x1:x2].contiguous(), (x2 - x1, y2 - y1), copy=False)
 
     def resize(self, size, *args, **kwargs) -> BinaryMaskList:
-        """Masks of (width, height); a pixel is 1 where bilinear interpolation gives a full 1."""
+        """Resize to (width, height). A pixel is 1 only where bilinear interpolation gives 1."""
         width, height = (int(side) for side in _numbers(size))
         if min(width, height) <= 0:
-            raise ValueError(f"masks are resized to at least one pixel, got size {size}")
+            raise ValueError(f"masks can only be resized to at least one pixel, got size {size}")
         if len(self) == 0:
             return BinaryMaskList([], (width, height))
         resized = F.interpolate(self.masks[None].float(), size=(height, width), mode="bilinear", align_corners=False)
         return BinaryMaskList(resized[0].to(torch.uint8), (width, height), copy=False)
 
     def convert_to_polygon(self) -> PolygonList:
-        """The outer contours (Teh-Chin L1 approximation); holes are lost, and objects of very few pixels too."""
+        """Return the outer contours (Teh-Chin L1 approximation). Holes and objects of very few pixels are lost."""
         import cv2
 
         instances = []
@@ -309,26 +311,26 @@ class BinaryMaskList:
 
 
 def _decode(rles: Sequence[dict]) -> torch.Tensor:
-    """(N, H, W) uint8 of COCO RLE objects of one size."""
+    """Decode COCO RLE objects of one size to (N, H, W) uint8."""
     masks = [decode_counts(parse_counts(rle["counts"], rle["size"]), *map(int, rle["size"])) for rle in rles]
     return torch.from_numpy(np.stack(masks))
 
 
 class SegmentationMask:
-    """Masks of N objects of one picture: what a BoxList carries as its field "masks".
+    """Masks of N objects of one image, the field "masks" of a BoxList.
 
     Args:
-        instances: what PolygonList (mode "poly") or BinaryMaskList (mode "mask") takes.
-        size: (width, height) of the picture, in pixels; numbers or 0-dim tensors.
+        instances: input of PolygonList (mode "poly") or BinaryMaskList (mode "mask").
+        size: (width, height) of the image, in pixels; numbers or 0-dim tensors.
         mode: "poly" or "mask".
 
     Raises:
-        NotImplementedError: another mode.
+        NotImplementedError: the mode is unknown.
     """
 
     def __init__(self, instances, size, mode: str = "poly"):
         if mode not in ("poly", "mask"):
-            raise NotImplementedError(f"SegmentationMask mode is 'poly' or 'mask', got {mode!r}")
+            raise NotImplementedError(f"SegmentationMask mode is {mode!r}; expected 'poly' or 'mask'")
         self.mode = mode
         self.instances = (PolygonList if mode == "poly" else BinaryMaskList)(instances, size)
 
@@ -344,7 +346,7 @@ class SegmentationMask:
         return self.instances.size
 
     def transpose(self, method: int, box_offset: float = TO_REMOVE) -> SegmentationMask:
-        """Mirrored masks; box_offset is that of the boxes beside them, see BoxList."""
+        """Flip the masks. box_offset is that of the boxes, see BoxList."""
         return self._around(self.instances.transpose(method, box_offset))
 
     def crop(self, box) -> SegmentationMask:
@@ -357,9 +359,9 @@ class SegmentationMask:
         return self
 
     def convert(self, mode: str) -> SegmentationMask:
-        """The same masks in another mode (self if it has that mode already)."""
+        """Return the same masks in another mode (self if it has that mode already)."""
         if mode not in ("poly", "mask"):
-            raise NotImplementedError(f"SegmentationMask mode is 'poly' or 'mask', got {mode!r}")
+            raise NotImplementedError(f"SegmentationMask mode is {mode!r}; expected 'poly' or 'mask'")
         if mode == self.mode:
             return self
         if mode == "poly":
@@ -367,19 +369,19 @@ class SegmentationMask:
         return self._around(self.instances.convert_to_binarymask())
 
     def get_mask_tensor(self) -> torch.Tensor:
-        """(N, H, W) uint8, or (H, W) for a single object."""
+        """Return (N, H, W) uint8, or (H, W) for a single object."""
         masks = self.convert("mask").instances.masks
         return masks[0] if len(masks) == 1 else masks
 
     def __getitem__(self, item) -> SegmentationMask:
-        """The objects that item (int, slice, index tensor or list, bool mask) picks."""
+        """Select objects by an int, slice, index tensor or list, or bool mask."""
         return self._around(self.instances[item])
 
     def __len__(self) -> int:
         return len(self.instances)
 
     def __iter__(self) -> Iterator[SegmentationMask]:
-        """One SegmentationMask an object."""
+        """Iterate over one SegmentationMask per object."""
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:

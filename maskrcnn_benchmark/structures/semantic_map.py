@@ -1,6 +1,6 @@
-"""The class of every pixel of one picture.
+"""Class labels of every pixel of one image.
 
-Shapes: N pictures, H x W pixels of a picture, C classes.
+Shapes: N images, H x W pixels of an image, C classes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from PIL import Image
 
 from maskrcnn_benchmark.structures.bounding_box import FLIP_LEFT_RIGHT, FLIP_TOP_BOTTOM, TO_REMOVE
 
-# The label of pixels that have no class, and of those that padding adds; neither trained on nor counted.
+# The label of pixels without a class, and of padding. They are ignored in training and evaluation.
 IGNORE_LABEL = 255
 
 
@@ -23,8 +23,8 @@ class SemanticMap:
     Args:
         labels: (H, W) uint8, 0..C-1, or IGNORE_LABEL.
 
-    It follows transforms as BoxList does, and is the target of models that know no boxes. In a BoxList it stands as the
-    field "semantic" (what a transform does to the boxes it does to the map, too); picking boxes leaves it as it is.
+    It has the transforms of BoxList, and is the target of models without boxes. As the field "semantic" of a BoxList it
+    is transformed with the boxes; indexing boxes does not change it.
 
     Raises:
         ValueError: labels has another shape or dtype.
@@ -32,35 +32,35 @@ class SemanticMap:
 
     def __init__(self, labels: torch.Tensor):
         if labels.dim() != 2 or labels.dtype != torch.uint8:
-            raise ValueError(f"a SemanticMap is (H, W) uint8, got {tuple(labels.shape)} {labels.dtype}")
+            raise ValueError(f"SemanticMap requires (H, W) uint8, got {tuple(labels.shape)} {labels.dtype}")
         self.labels = labels
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height)."""
+        """Return (width, height)."""
         return self.labels.shape[1], self.labels.shape[0]
 
     def resize(self, size, *args, **kwargs) -> SemanticMap:
-        """The map in (width, height): every new pixel has the label of the old one under its centre, as PIL sees it."""
+        """Resize to (width, height): every new pixel has the label of the old pixel under its center, as in PIL."""
         width, height = (int(side) for side in size)
         if min(width, height) <= 0:
-            raise ValueError(f"a map is resized to at least one pixel, got size {size}")
+            raise ValueError(f"a map can only be resized to at least one pixel, got size {size}")
         resized = Image.fromarray(self.labels.cpu().numpy()).resize((width, height), Image.Resampling.NEAREST)
         return SemanticMap(torch.from_numpy(np.array(resized)).to(self.labels.device))
 
     def transpose(self, method: int, box_offset: float = TO_REMOVE) -> SemanticMap:
-        """Mirrored; method is FLIP_LEFT_RIGHT or FLIP_TOP_BOTTOM. Pixels change places alike whatever box_offset is."""
+        """Flip the map; method is FLIP_LEFT_RIGHT or FLIP_TOP_BOTTOM. box_offset has no effect on pixels."""
         if method not in (FLIP_LEFT_RIGHT, FLIP_TOP_BOTTOM):
             raise NotImplementedError(
-                f"SemanticMap.transpose knows FLIP_LEFT_RIGHT (0) and FLIP_TOP_BOTTOM (1), got {method!r}"
+                f"SemanticMap.transpose supports FLIP_LEFT_RIGHT (0) and FLIP_TOP_BOTTOM (1), got {method!r}"
             )
         return SemanticMap(self.labels.flip(1 if method == FLIP_LEFT_RIGHT else 0))
 
     def crop(self, box) -> SemanticMap:
-        """The window box = (x1, y1, x2, y2) with rounded corners; what lies outside the picture is ignored."""
+        """Crop to the window box = (x1, y1, x2, y2) with rounded corners; outside the image it is IGNORE_LABEL."""
         x1, y1, x2, y2 = (round(float(side)) for side in box)
         if x2 <= x1 or y2 <= y1:
-            raise ValueError(f"a map is cropped to at least one pixel, got the window {box}")
+            raise ValueError(f"a map can only be cropped to at least one pixel, got the window {box}")
         width, height = self.size
         window = self.labels.new_full((y2 - y1, x2 - x1), IGNORE_LABEL)
         left, top, right, bottom = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
@@ -75,7 +75,7 @@ class SemanticMap:
         return SemanticMap(self.labels.pin_memory())
 
     def __getitem__(self, item) -> SemanticMap:
-        """The map itself: a BoxList indexes its fields when boxes are picked from it."""
+        """Return the map itself: a BoxList indexes its fields when boxes are selected."""
         return self
 
     def __repr__(self) -> str:
@@ -84,10 +84,10 @@ class SemanticMap:
 
 
 def to_label_batch(maps: Sequence[SemanticMap], size: tuple[int, int]) -> torch.Tensor:
-    """(N, H, W) int64 of maps padded right and bottom with IGNORE_LABEL, as `to_image_list` pads their pictures.
+    """Batch maps as (N, H, W) int64, padded with IGNORE_LABEL at the right and bottom, as `to_image_list` pads images.
 
     Args:
-        size: (height, width) of the padded pictures.
+        size: (height, width) of the padded images.
 
     Raises:
         ValueError: a map is larger than that.
@@ -97,6 +97,6 @@ def to_label_batch(maps: Sequence[SemanticMap], size: tuple[int, int]) -> torch.
     for padded, semantic in zip(batch, maps, strict=True):
         rows, columns = semantic.labels.shape
         if rows > height or columns > width:
-            raise ValueError(f"a map of {columns} x {rows} pixels does not fit a padded picture of {width} x {height}")
+            raise ValueError(f"a map of {columns} x {rows} pixels does not fit a padded image of {width} x {height}")
         padded[:rows, :columns] = semantic.labels
     return batch.long()

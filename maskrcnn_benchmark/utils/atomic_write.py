@@ -1,4 +1,4 @@
-"""Files that are either there in full or not at all."""
+"""Write files completely or not at all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 
 
 def _sync_folder(folder: str) -> None:
-    if os.name == "nt":  # Windows has no handle of a folder to sync
+    if os.name == "nt":  # Windows cannot sync a folder
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -20,11 +20,11 @@ def _sync_folder(folder: str) -> None:
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike):
-    """Opens a binary file beside `path` and moves it onto `path` when the block ends without an error.
+    """Open a temporary binary file beside `path`, and move it to `path` when the block ends without an error.
 
     A reader sees the old file or the new one, never a part, whenever the process or the machine stops: the data are on
-    the disk before the name is. After an error the old file is as it was, and the temporary one is gone. Folders that
-    lack are made.
+    the disk before the name is. After an error the old file is unchanged, and the temporary one is removed. Missing
+    folders are created.
     """
     path = os.path.abspath(path)
     folder, name = os.path.split(path)
@@ -46,10 +46,10 @@ def atomic_write(path: str | os.PathLike):
 
 
 def write_json(path: str | os.PathLike, content, indent: int | None = None) -> None:
-    """Writes content as JSON, atomically.
+    """Write content as JSON, atomically.
 
     Raises:
-        ValueError: a number in it is not finite, which JSON has no word for.
+        ValueError: a number in it is not finite, which JSON cannot represent.
     """
     with atomic_write(path) as file:
         file.write(json.dumps(content, indent=indent, allow_nan=False).encode())

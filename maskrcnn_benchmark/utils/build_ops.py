@@ -1,4 +1,4 @@
-"""Keeps `python -m maskrcnn_benchmark.utils.build_ops`; see native.build_ops."""
+"""Command `python -m maskrcnn_benchmark.utils.build_ops`; see native.build_ops."""
 
 import sys
 

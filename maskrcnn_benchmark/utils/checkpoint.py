@@ -1,4 +1,4 @@
-"""Keeps the forks' import path; see checkpoint.checkpointer."""
+"""Import path of the forks; see checkpoint.checkpointer."""
 
 from maskrcnn_benchmark.checkpoint.checkpointer import (  # noqa: F401
     Checkpointer,

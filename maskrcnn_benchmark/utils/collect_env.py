@@ -1,4 +1,4 @@
-"""Keeps the forks' import path and `python -m maskrcnn_benchmark.utils.collect_env`; see native.collect_env."""
+"""Import path of the forks, and `python -m maskrcnn_benchmark.utils.collect_env`; see native.collect_env."""
 
 from maskrcnn_benchmark.native.collect_env import collect_env_info
 

@@ -1,7 +1,7 @@
-"""Talking between the processes of a distributed run.
+"""Communication between the processes of a distributed run.
 
-Without an initialised process group everything here is the one-process case: rank 0 of 1, and no communication.
-Pickled objects and small tensors on the CPU travel over gloo, so that they need no GPU memory.
+Without an initialized process group there is one process: rank 0 of 1, and no communication.
+Pickled objects and small tensors on the CPU are sent over gloo, so that they need no GPU memory.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def is_main_process() -> bool:
 
 
 def synchronize() -> None:
-    """Waits until all processes have come here."""
+    """Wait until all processes have reached this call."""
     if get_world_size() > 1:
         dist.barrier()
 
 
 def all_gather(data) -> list:
-    """`data` (anything that pickles) of every process, by rank, on every process."""
+    """Return the `data` (anything that pickles) of every process, by rank, on every process."""
     if get_world_size() == 1:
         return [data]
     gathered = [None] * get_world_size()
@@ -44,7 +44,7 @@ def all_gather(data) -> list:
 
 
 def gather(data) -> list | None:
-    """`data` (anything that pickles) of every process, by rank, on rank 0; None on the others."""
+    """Return the `data` (anything that pickles) of every process, by rank, on rank 0; None on the others."""
     if get_world_size() == 1:
         return [data]
     gathered = [None] * get_world_size() if is_main_process() else None
@@ -53,9 +53,9 @@ def gather(data) -> list | None:
 
 
 def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
-    """Sum of a tensor of the same shape over the processes, on every process; without a gradient.
+    """Sum a tensor of the same shape over the processes, and return it on every process; without a gradient.
 
-    With one process it is `tensor` itself; otherwise a new one.
+    With one process the result is `tensor` itself, otherwise a new one.
     """
     if get_world_size() == 1:
         return tensor
@@ -65,10 +65,10 @@ def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def reduce_dict(input_dict: dict[str, torch.Tensor], average: bool = True) -> dict[str, torch.Tensor]:
-    """Sum or mean over the processes of a dict of scalar tensors that has the same keys everywhere.
+    """Sum or average over the processes a dict of scalar tensors with the same keys everywhere.
 
-    With more than one process the result is valid on all of them and its keys are sorted by name (they are summed
-    in that order, whatever order each process built its dict in). With one process it is `input_dict` itself.
+    With more than one process the result is valid on all of them, and its keys are sorted by name. (They are summed in
+    that order, whatever order each process built its dict in.) With one process it is `input_dict` itself.
     """
     world_size = get_world_size()
     if world_size == 1 or not input_dict:
@@ -81,7 +81,7 @@ def reduce_dict(input_dict: dict[str, torch.Tensor], average: bool = True) -> di
 
 
 def broadcast_buffers(module: torch.nn.Module) -> None:
-    """Gives every process the buffers of rank 0 (running statistics of batch norms differ between processes)."""
+    """Copy the buffers of rank 0 to every process (running statistics of batch norms differ between processes)."""
     if get_world_size() == 1:
         return
     for buffer in module.buffers():

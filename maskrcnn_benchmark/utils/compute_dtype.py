@@ -1,4 +1,4 @@
-"""What a model computes in: the config's DTYPE, or what the machine does fastest."""
+"""Choose the dtype of a model's computation: the config's DTYPE, or the fastest one of the machine."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def compute_dtype(name: str, device: str | torch.device) -> torch.dtype:
-    """The dtype that torch.autocast shall compute in; float32 stands for no autocast.
+    """Return the dtype for torch.autocast; float32 means no autocast.
 
     Args:
-        name: of DTYPES, or "auto": bfloat16 where `device` multiplies it in hardware, else float32; logged.
-        device: that the model is on.
+        name: one of DTYPES, or "auto": bfloat16 if `device` multiplies it in hardware, otherwise float32; logged.
+        device: the model's device.
 
     Raises:
-        ValueError: any other name.
+        ValueError: the name is unknown.
     """
     if name == "auto":
         dtype = torch.bfloat16 if multiplies_bfloat16(torch.device(device)) else torch.float32
         logger.info("DTYPE auto: computing in %s on %s", str(dtype).removeprefix("torch."), device)
         return dtype
     if name not in DTYPES:
-        raise ValueError(f"DTYPE {name!r} is not known; give one of {', '.join(DTYPES)}, or auto")
+        raise ValueError(f"DTYPE is {name!r}; expected one of {', '.join(DTYPES)}, or auto")
     return DTYPES[name]
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for products of bfloat16: AMX or AVX512_BF16 of a CPU, compute capability 8.
+    """Check for instructions that multiply bfloat16: AMX or AVX512_BF16 of a CPU, compute capability 8 of a GPU.
 
-    A CPU without them computes in float32 all the same, and converts before and after.
+    A CPU without them computes in float32 anyway, and converts before and after.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)

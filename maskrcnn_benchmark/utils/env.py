@@ -1,7 +1,7 @@
-"""A user's own set-up code, run before anything else.
+"""Run a user's own set-up code before anything else.
 
-The environment variable TORCH_DETECTRON_ENV_MODULE may name a Python file; its function `setup_environment()` is
-called when this module is imported first, which the scripts in tools/ do before they import the rest.
+The environment variable TORCH_DETECTRON_ENV_MODULE may name a Python file. Its function `setup_environment()` is called
+when this module is first imported. The scripts in tools/ import it before the rest.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ VARIABLE = "TORCH_DETECTRON_ENV_MODULE"
 
 
 def setup_environment() -> None:
-    """Calls `setup_environment()` of the file that the variable names; does nothing when it is unset."""
+    """Call `setup_environment()` of the file that the variable names; do nothing if it is unset."""
     path = os.environ.get(VARIABLE)
     if not path:
         return

@@ -1,4 +1,4 @@
-"""Memory that a process frees stays its own, for the next picture."""
+"""Keep freed memory in the process, for the next image."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ NEVER = -1
 
 
 def keep_freed_memory() -> bool:
-    """Tells the C library not to hand freed memory back to the system, from now on and in all of this process.
+    """Stop the C library from returning freed memory to the system, from now on in this whole process.
 
-    Otherwise a map of 32 MiB or more is new memory every time, and the system fills its pages with zeros, one by one,
-    when they are written first: a fifth to a third of a detector's time. The price: the process stays as large as it
-    ever was, and blocks of changing sizes leave gaps: a peak 8 to 35 % higher, see benchmarks/kept_memory.py.
+    Otherwise a map of 32 MiB or more is new memory every time, and the system zeroes its pages one by one on the first
+    write: a fifth to a third of a detector's time. The cost: the process never shrinks, and blocks of changing sizes
+    leave gaps. The peak is 8 to 35 % higher, see benchmarks/kept_memory.py.
 
-    Returns whether it did: only glibc on Linux can be told.
+    Returns:
+        Whether it succeeded: only glibc on Linux supports it.
     """
     if not sys.platform.startswith("linux"):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except AttributeError:  # musl has none
+    except AttributeError:  # musl has no mallopt
         return False
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, NEVER))

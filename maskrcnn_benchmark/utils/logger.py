@@ -9,7 +9,7 @@ import sys
 # logger.info(..., extra=FILE_ONLY) goes to the log file and not to stdout.
 FILE_ONLY = {"file_only": True}
 FORMAT = "%(asctime)s %(name)s %(levelname)s: %(message)s"
-# Other names of the package (see fcos_core), by which programs ask for its lines.
+# Other names of the package (see fcos_core) under which programs request its log lines.
 ALIASES = {"fcos_core": "maskrcnn_benchmark"}
 
 
@@ -30,8 +30,8 @@ class _UnderAlias(logging.Formatter):
 def setup_logger(name: str, save_dir: str, distributed_rank: int, filename: str = "log.txt") -> logging.Logger:
     """Send the lines of logger `name` and its children to stdout and, given a `save_dir`, append them to a file in it.
 
-    Only rank 0 gets handlers. A second call replaces the handlers of the first, so no line comes twice. An alias of
-    the package, "fcos_core", gets the package's lines under that name.
+    Only rank 0 gets handlers. A second call replaces the handlers of the first, so that lines are not repeated. An
+    alias of the package, "fcos_core", gets the package's lines under that name.
     """
     logger = logging.getLogger(name)
     loggers = [logger, logging.getLogger(ALIASES[name])] if name in ALIASES else [logger]

@@ -1,4 +1,4 @@
-"""Smoothed values for the log."""
+"""Smooth values for the log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 class SmoothedValue:
-    """A series of numbers: exact count and sum over all of it, median and mean over the last `window_size`."""
+    """A series of numbers: exact count and sum of all of it, median and mean of the last `window_size`."""
 
     def __init__(self, window_size: int = 20):
         self.deque: deque[float] = deque(maxlen=window_size)
@@ -23,17 +23,17 @@ class SmoothedValue:
 
     @property
     def median(self) -> float:
-        """Of the window; the lower of the two middle values of an even number."""
+        """Return the window's median; for an even number the lower of the two middle values."""
         return median_low(self.deque)
 
     @property
     def avg(self) -> float:
-        """Mean of the window."""
+        """Return the mean of the window."""
         return sum(self.deque) / len(self.deque)
 
     @property
     def global_avg(self) -> float:
-        """Mean of everything."""
+        """Return the mean of all values."""
         return self.total / self.count
 
 
@@ -45,12 +45,14 @@ class MetricLogger:
         self.delimiter = delimiter
 
     def update(self, **values: float | torch.Tensor) -> None:
-        """Numbers, or tensors of one element."""
+        """Add numbers, or tensors of one element."""
         for name, value in values.items():
             if isinstance(value, torch.Tensor):
                 value = value.item()
             if not isinstance(value, (float, int)):
-                raise TypeError(f"metric {name!r} is a {type(value).__name__}: want a number or a one-element tensor")
+                raise TypeError(
+                    f"metric {name!r} is a {type(value).__name__}; expected a number or a one-element tensor"
+                )
             self.meters[name].update(value)
 
     def __getattr__(self, name: str) -> SmoothedValue:

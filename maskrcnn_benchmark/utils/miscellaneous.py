@@ -1,4 +1,4 @@
-"""Small files that a run leaves in its output folder."""
+"""Write small files to the output folder of a run."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from .comm import is_main_process
 
 
 def mkdir(path: str) -> None:
-    """Makes the folder and its parents; "" is the working directory and needs nothing."""
+    """Create the folder and its parents; "" is the working directory and needs nothing."""
     if path:
         os.makedirs(path, exist_ok=True)
 
 
 def save_config(cfg, path: str) -> None:
-    """Writes the merged configuration as YAML (rank 0)."""
+    """Write the merged config as YAML (rank 0)."""
     if is_main_process():
         with open(path, "w") as f:
             f.write(cfg.dump())
 
 
 def save_labels(dataset_list: list, output_dir: str) -> None:
-    """Writes OUTPUT_DIR/labels.json: the data set's own category ids (as strings) to names (rank 0).
+    """Write OUTPUT_DIR/labels.json: the dataset's own category ids (as strings) to names (rank 0).
 
     Args:
-        dataset_list: data sets with the same label space. The first one that has `categories` (id -> name) counts;
-            it is looked for inside wrappers too (`dataset`, and the first of `datasets`).
+        dataset_list: datasets with the same label space. The first one that has `categories` (id -> name) is used. It
+            is also searched for inside wrappers (`dataset`, and the first of `datasets`).
     """
     if not is_main_process():
         return

@@ -1,4 +1,4 @@
-"""Keeps the forks' import path; see checkpoint.matching."""
+"""Import path of the forks; see checkpoint.matching."""
 
 from maskrcnn_benchmark.checkpoint.matching import (  # noqa: F401
     align_and_update_state_dicts,

@@ -1,3 +1,3 @@
-"""Keeps the forks' import path; see checkpoint.download."""
+"""Import path of the forks; see checkpoint.download."""
 
 from maskrcnn_benchmark.checkpoint.download import cache_url  # noqa: F401

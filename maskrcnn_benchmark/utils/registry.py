@@ -1,4 +1,4 @@
-"""A dictionary of builders that is filled by decorators."""
+"""A dictionary of builders, filled by decorators."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Registry(dict):
     Args:
         *args, **kwargs: first entries, as for `dict`.
 
-    A name that is looked up and not there raises KeyError with the nearest known names, or with what `refuse` said.
+    A missing name raises KeyError with similar names, or with the reason given to `refuse`.
     """
 
     def __init__(self, *args, **kwargs):
@@ -19,16 +19,16 @@ class Registry(dict):
         self._refused: dict[str, str] = {}
 
     def refuse(self, module_name: str, reason: str) -> None:
-        """Makes `reason` the error for a name that people will look up although it is not there."""
+        """Set `reason` as the error for a name that users will look up although it is not supported."""
         self._refused[module_name] = reason
 
     def register(self, module_name: str, module=None):
-        """Stores `module`, or, without one, returns a decorator that stores what it decorates.
+        """Store `module`, or, without one, return a decorator that stores what it decorates.
 
-        The decorator returns its object unchanged, so that several can be stacked to give several names.
+        The decorator returns its object unchanged, so that several can be stacked to register several names.
 
         Raises:
-            AssertionError: the name is taken (the forks' exception).
+            AssertionError: the name is already registered (the forks' exception).
         """
         if module is None:
             return lambda decorated: self._store(module_name, decorated)
@@ -36,7 +36,7 @@ class Registry(dict):
 
     def _store(self, name, module):
         if name in self:
-            raise AssertionError(f"{name!r} is registered already, as {self[name]!r}; choose another name")
+            raise AssertionError(f"{name!r} is already registered, as {self[name]!r}; choose another name")
         self[name] = module
         return module
 

@@ -1,4 +1,4 @@
-"""Files that somebody else wrote: opened without ever waiting, decoded whatever program saved them."""
+"""Read files written by others: open them without ever waiting, and decode any Unicode encoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measuring wall time."""
+"""Measure wall time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 
 class Timer:
-    """Adds up the time between `tic()` and `toc()`, in seconds."""
+    """Sums the time between `tic()` and `toc()`, in seconds."""
 
     def __init__(self):
         self.reset()
@@ -26,12 +26,12 @@ class Timer:
         self.start_time = time.perf_counter()
 
     def toc(self, average: bool = True) -> float:
-        """Ends a measurement; returns the mean of all so far, or with `average=False` this one."""
+        """End a measurement; return the mean of all so far, or with `average=False` this one."""
         self.add(time.perf_counter() - self.start_time)
         return self.average_time if average else self.diff
 
     def add(self, time_diff: float) -> None:
-        """Counts a measurement taken elsewhere."""
+        """Add a measurement taken elsewhere."""
         self.diff = time_diff
         self.total_time += time_diff
         self.calls += 1

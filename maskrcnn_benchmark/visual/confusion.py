@@ -1,4 +1,4 @@
-"""Confusion matrices drawn as images.
+"""Draw confusion matrices as images.
 
 Shapes: K classes.
 """
@@ -15,7 +15,7 @@ from maskrcnn_benchmark.visual.fonts import font_for
 
 CELL = 40
 FONT_SIZE = 13
-# Cells in which a share of at least this is written.
+# Shares of at least this are written in their cells.
 WRITTEN_FROM = 0.005
 FULL = np.array((24, 78, 143))
 # Names longer than this (pixels) are cut.
@@ -23,12 +23,12 @@ MAX_NAME = 180
 
 
 def draw_confusion(matrix: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """Draw a confusion matrix as (H, W, 3) uint8 RGB: a row a true class, a column a class found.
+    """Draw a confusion matrix as (H, W, 3) uint8 RGB: a row per true class, a column per predicted class.
 
-    Cells show per cent of the row's pixels. Classes without pixels in row and column are left out.
+    Cells show percentages of the row's pixels. Classes without pixels in row and column are left out.
 
     Args:
-        matrix: (K, K), pixels by (true class, class found).
+        matrix: (K, K), pixels by (true class, predicted class).
         names: K names.
     """
     kept = np.flatnonzero(matrix.sum(axis=0) + matrix.sum(axis=1))
@@ -52,13 +52,13 @@ def draw_confusion(matrix: np.ndarray, names: Sequence[str]) -> np.ndarray:
             if share >= WRITTEN_FROM:
                 ink = PAPER if share > 0.5 else INK
                 draw.text((x + CELL / 2, y + CELL / 2), f"{100 * share:.0f}", fill=ink, font=font, anchor="mm")
-    caption = "rows: true class, columns: class found, in per cent of the row"
+    caption = "rows: true class, columns: predicted class, in percent of the row"
     draw.text((6, margin + side + 14), caption, fill=INK, font=font)
     return np.asarray(canvas).copy()
 
 
 def _upright(name: str, font, height: int) -> Image.Image:
-    """The name as a column heading, read from bottom to top."""
+    """Draw the name as a column heading, read from bottom to top."""
     strip = Image.new("RGB", (height, CELL), PAPER)
     ImageDraw.Draw(strip).text((6, CELL / 2), name, fill=INK, font=font, anchor="lm")
     return strip.transpose(Image.Transpose.ROTATE_90)

@@ -1,6 +1,6 @@
-"""Images with boxes, masks and segments drawn on them, side by side and in grids.
+"""Draw boxes, masks and segments on images, and arrange images side by side and in grids.
 
-Images are (H, W, 3) uint8 RGB numpy arrays. Nothing given is changed.
+Images are (H, W, 3) uint8 RGB numpy arrays. Inputs are never modified.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from maskrcnn_benchmark.visual.palette import contrast_ratio, label_colors
 INK = (20, 20, 20)
 PAPER = (255, 255, 255)
 
-# How much of a mask's colour is mixed in: the image under it stays recognisable.
+# Opacity of a mask's color: the image under it stays recognizable.
 MASK_OPACITY = 0.45
 SEGMENT_OPACITY = 0.6
-# Part of the image that tags may cover before they are shortened.
+# Fraction of the image that tags may cover before they are shortened.
 CROWDED = 0.2
 
 
@@ -33,20 +33,21 @@ def draw_boxes(
     font_size: int = 13,
     font: str | os.PathLike | None = None,
 ) -> np.ndarray:
-    """A copy of the image with boxes and a tag on each: track, class name and score, as far as the boxes have them.
+    """Draw boxes on a copy of the image, each with a tag of track, class name and score, if the boxes have them.
 
-    In a crowded image a class is named once, at its surest box; the other tags have track and score only.
+    In a crowded image each class is named once, at its box with the highest score; other tags have track and score.
 
-    Boxes are drawn by rising score, so that the surest are on top, with a rim in contrast that shows on any background.
+    Boxes are drawn in ascending order of scores, so that the highest are on top. A contrasting rim shows on any
+    background.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        boxes: BoxList; resized to the image when its size is another. Fields "labels", "scores" and "track_ids" (0 is
-            none) are drawn.
+        boxes: BoxList; resized to the image if its size differs. Fields "labels", "scores" and "track_ids" (0 is none)
+            are drawn.
         class_names: name of label k is class_names[k - 1]; without it tags show the label.
         score_threshold: boxes with a lower score are left out; boxes without scores are all drawn.
         font_size: height of the text in pixels.
-        font: font file; None takes one that has the letters of the class names.
+        font: font file; None uses one that has the letters of the class names.
     """
     height, width = image.shape[:2]
     boxes = boxes.copy_with_fields(("labels", "scores", "track_ids"), skip_missing=True).convert("xyxy").to("cpu")
@@ -63,7 +64,7 @@ def draw_boxes(
 
 
 def draw_frames(image: np.ndarray, corners, colors) -> np.ndarray:
-    """A copy of the image with rectangles, the first on top, each with a rim in contrast.
+    """Draw rectangles on a copy of the image, the first on top, each with a contrasting rim.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -89,17 +90,17 @@ def draw_tags(
     font: str | os.PathLike | None = None,
     letters: Sequence[str] = (),
 ) -> np.ndarray:
-    """A copy of the image with a tag at each box, where it covers the fewest other tags.
+    """Draw a tag at each box on a copy of the image, where it covers the fewest other tags.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         corners: (N, 4) x1, y1, x2, y2 in pixels, the most important box first; tags without room are left out.
-        texts: N; "" is no tag.
+        texts: N texts; "" draws no tag.
         colors: (N, 3) uint8 RGB, which fill the tags.
-        short_texts: N, taken where the tags would cover more than CROWDED of the image, but for the first of each
-            colour; None takes the texts in any case.
+        short_texts: N texts, used if the tags would cover more than CROWDED of the image, except for the first box of
+            each color; None always uses texts.
         font_size: height of the text in pixels.
-        font: font file; None takes one that has the letters of `texts` and `letters`.
+        font: font file; None uses one that has the letters of `texts` and `letters`.
     """
     height, width = image.shape[:2]
     canvas = Image.fromarray(image)
@@ -138,12 +139,12 @@ def _tuples(colors) -> list[tuple[int, ...]]:
 
 
 def draw_masks(image: np.ndarray, masks, labels, colors=None) -> np.ndarray:
-    """A copy of the image in which masks are tinted in the colour of their label, with an outline in full colour.
+    """Tint masks on a copy of the image in the color of their label, with an opaque outline.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        masks: (N, H', W') tensor or array, non-zero inside; stretched to the image when their size is another. Later
-            ones are drawn over earlier ones.
+        masks: (N, H', W') tensor or array, nonzero inside; resized to the image if its size differs. Later ones are
+            drawn over earlier ones.
         labels: (N,).
         colors: (N, 3) uint8 RGB; None takes those of the labels.
     """
@@ -166,18 +167,17 @@ def draw_segments(
     font_size: int = 13,
     font: str | os.PathLike | None = None,
 ) -> np.ndarray:
-    """A copy of the image in which segments are tinted in the colour of their label, parted by lines, and named.
+    """Tint segments on a copy of the image in the color of their label, separated by lines, and named.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        numbers: (H', W') uint8 or int32, k + 1 where segment k is and 0 where none is; stretched to the image when
-            its size is another.
-        names: S texts; each stands where its segment is widest, if there is room for half of its height.
-        labels: S numbers, which decide colours only.
+        numbers: (H', W') uint8 or int32, k + 1 for segment k and 0 for none; resized to the image if its size differs.
+        names: S texts; each is drawn where its segment is widest, if there is room for half of its height.
+        labels: S numbers, which only decide colors.
         font_size: height of the text in pixels.
-        font: font file; None takes one that has the letters of the names.
+        font: font file; None uses one that has the letters of the names.
     """
-    import cv2  # a second to import, and nothing else here needs it
+    import cv2  # the import takes a second, and nothing else here needs it
 
     numbers = _stretched(np.asarray(numbers), image.shape[:2])
     tints = np.concatenate((np.zeros((1, 3)), label_colors(labels)))[numbers]
@@ -193,7 +193,7 @@ def draw_segments(
     draw = ImageDraw.Draw(canvas)
     type_face = font_for(names, font_size, font)
     for number, name in enumerate(names, start=1):
-        inside = np.pad(numbers == number, 1).astype(np.uint8)  # the image's border is one of the segment, too
+        inside = np.pad(numbers == number, 1).astype(np.uint8)  # the image's border also limits the segment
         depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
         y, x = np.unravel_index(depth.argmax(), depth.shape)
         if depth[y, x] < font_size / 2:
@@ -214,7 +214,7 @@ def draw_note(image: np.ndarray, text: str, font_size: int = 18, margin: int = 8
 
 
 def _stretched(numbers: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W) numbers in (height, width), by the nearest pixel."""
+    """Resize (H, W) numbers to (height, width), by the nearest pixel."""
     if numbers.shape == tuple(size):
         return numbers
     return np.asarray(Image.fromarray(numbers).resize(size[::-1], Image.Resampling.NEAREST))
@@ -250,19 +250,19 @@ def _draw_tag(draw, text, box, color, font, size, taken) -> tuple[float, float, 
 
 
 def _contrast(color) -> tuple[int, int, int]:
-    """Return the ink that is easier to read on the colour: dark or light."""
+    """Return the ink that is easier to read on the color: dark or light."""
     return max((INK, PAPER), key=lambda ink: contrast_ratio(color, ink))
 
 
 def overlap(a, b) -> float:
-    """Common area of two rectangles (left, top, right, bottom)."""
+    """Return the common area of two rectangles (left, top, right, bottom)."""
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
 def fit_width(image: np.ndarray, min_width: int, max_width: int) -> np.ndarray:
-    """The image at a width that text on it can be read at.
+    """Resize the image to a width at which text on it is readable.
 
-    Narrower than min_width: enlarged by a whole number, so that pixels stay squares. Wider than max_width: reduced.
+    Below min_width it is enlarged by an integer, so that pixels stay squares. Above max_width it is reduced.
     """
     height, width = image.shape[:2]
     if width > max_width:
@@ -273,7 +273,7 @@ def fit_width(image: np.ndarray, min_width: int, max_width: int) -> np.ndarray:
 
 
 def side_by_side(left: np.ndarray, right: np.ndarray, gap: int = 4) -> np.ndarray:
-    """Two images in one, tops aligned, on white."""
+    """Join two images in one, tops aligned, on white."""
     return grid([left, right], columns=2, gap=gap, border=0)
 
 
@@ -291,15 +291,15 @@ def grid(
 
     Args:
         images: may differ in size; a row is as high as its highest image, a column as wide as its widest.
-        captions: one an image; cut where wider than the image's column.
+        captions: one per image; cut if wider than the image's column.
         gap: pixels between images.
-        border: pixels around them all; None is gap.
+        border: pixels around all images; None is gap.
         font_size: height of captions in pixels.
-        title: above them all, in lines as long as the sheet is wide.
-        font: font file; None takes one that has the letters of the captions.
+        title: text above all images, wrapped to the width of the sheet.
+        font: font file; None uses one that has the letters of the captions.
 
     Raises:
-        ValueError: no images, or not one caption an image.
+        ValueError: there are no images, or not one caption per image.
     """
     if not images:
         raise ValueError("grid requires at least one image")
@@ -354,10 +354,10 @@ def _cut(text: str, width: int, font) -> str:
 
 
 def save_image(image: np.ndarray, path: str | os.PathLike) -> None:
-    """Writes the image, complete or not at all, in the format of the file's extension (.png, .jpg, ...).
+    """Write the image, completely or not at all, in the format of the file's extension (.png, .jpg, ...).
 
     Raises:
-        ValueError: the extension is of no image format that can be written.
+        ValueError: the extension is not that of an image format that can be written.
     """
     extension = os.path.splitext(os.fspath(path))[1].lower()
     format_name = Image.registered_extensions().get(extension)

@@ -1,4 +1,4 @@
-"""Writing matplotlib's figures; matplotlib is an extra, so it is imported when one is drawn."""
+"""Write matplotlib's figures. matplotlib is an extra, so it is only imported to draw one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from maskrcnn_benchmark.utils.atomic_write import atomic_write
 
 
 def check_figure_file(path: str | os.PathLike) -> None:
-    """For programs that work for long before they draw: raises what new_figure and save_figure would.
+    """Raise what new_figure and save_figure would raise, for programs that run for long before they draw.
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: it can't write files with path's ending.
+        ValueError: matplotlib can't write files with this extension.
     """
     endings = new_figure().canvas.get_supported_filetypes()
     ending = _ending(path)
@@ -22,7 +22,7 @@ def check_figure_file(path: str | os.PathLike) -> None:
 
 
 def new_figure(**settings):
-    """matplotlib's Figure(**settings), without pyplot's windows.
+    """Return matplotlib's Figure(**settings), without pyplot's windows.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -30,15 +30,15 @@ def new_figure(**settings):
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError('drawing needs matplotlib; run: pip install "maskrcnn-benchmark[plot]"') from error
+        raise ImportError('drawing requires matplotlib; run: pip install "maskrcnn-benchmark[plot]"') from error
     return Figure(**settings)
 
 
 def save_figure(figure, path: str | os.PathLike) -> None:
-    """Writes the figure, complete or not at all, in the format of path's ending; folders that lack are made.
+    """Write the figure, completely or not at all, in the format of path's extension; missing folders are created.
 
     Raises:
-        ValueError: matplotlib can't write files with that ending.
+        ValueError: matplotlib can't write files with that extension.
     """
     check_figure_file(path)
     content = BytesIO()

@@ -1,6 +1,6 @@
-"""Fonts that have the letters of class names.
+"""Find fonts that have the letters of class names.
 
-Pillow's own font has few beyond ASCII. The machine's fonts are searched for one that has all letters of a text.
+Pillow's own font has few letters beyond ASCII. The machine's fonts are searched for one that has all letters of a text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from PIL import ImageFont
 
 logger = logging.getLogger(__name__)
 
-# Files that are tried first, by the beginning of their name: many Latin, Greek and Cyrillic letters, then Chinese,
+# Files that are tried first, by the start of their name: many Latin, Greek and Cyrillic letters, then Chinese,
 # Japanese and Korean ones.
 PREFERRED = (
     "DejaVuSans.ttf",
@@ -39,31 +39,31 @@ PREFERRED = (
     "unifont",
 )
 ENDINGS = (".ttf", ".otf", ".ttc")
-# Fonts of the machine that are tried at most.
+# Maximum number of the machine's fonts to try.
 TRIED = 400
-# A character that no font has: what is drawn for it is what is drawn for every missing one.
+# A character that no font has. It is drawn like every missing one.
 NO_CHARACTER = "\uffff"
 PROBE_SIZE = 20
 
 
 def font_for(texts: Iterable[str], size: int, path: str | os.PathLike | None = None) -> ImageFont.FreeTypeFont:
-    """Return a font with all letters of the texts: Pillow's own where it has them, else one of the machine's.
+    """Return a font with all letters of the texts: Pillow's own if it has them, otherwise one of the machine's.
 
-    If there is none, the font with the most of them is returned, and a warning names the letters that it lacks, once.
+    If there is none, the font with the most of them is returned, and a warning names the missing letters once.
 
     Args:
         size: height in pixels.
         path: font file to use in any case.
 
     Raises:
-        ValueError: `path` is no font file.
+        ValueError: `path` is not a font file.
     """
     letters = "".join(sorted({letter for text in texts for letter in text if not letter.isspace()}))
     if path is not None:
         try:
             font = ImageFont.truetype(os.fspath(path), size)
         except OSError as error:
-            raise ValueError(f"{os.fspath(path)} is no font file: {error}") from None
+            raise ValueError(f"{os.fspath(path)} is not a font file: {error}") from None
         _warn_of_missing(missing_letters(font, letters), os.fspath(path))
         return font
     chosen = _find(letters)
@@ -71,8 +71,8 @@ def font_for(texts: Iterable[str], size: int, path: str | os.PathLike | None = N
 
 
 def missing_letters(font, letters: str) -> str:
-    """Return those of the letters that the font draws as it draws characters that it does not have."""
-    if _drawn(font, "A") == _drawn(font, "B"):  # a font of last resort draws boxes for everything
+    """Return the letters that the font draws like characters that it does not have."""
+    if _drawn(font, "A") == _drawn(font, "B"):  # a fallback font draws boxes for everything
         return letters
     blank = _drawn(font, NO_CHARACTER)
     return "".join(letter for letter in letters if _drawn(font, letter) == blank)
@@ -80,12 +80,12 @@ def missing_letters(font, letters: str) -> str:
 
 @lru_cache(maxsize=64)
 def _find(letters: str) -> str | None:
-    """Return the file of a font that has the letters, or the most of them; None is Pillow's own."""
+    """Return the file of the font that has most of the letters; None is Pillow's own."""
     best, lacking = None, missing_letters(ImageFont.load_default(PROBE_SIZE), letters)
     for path in _machine_fonts() if lacking else ():
         try:
             missing = missing_letters(ImageFont.truetype(path, PROBE_SIZE), letters)
-        except (OSError, ValueError):  # damaged, or of bitmaps in other sizes
+        except (OSError, ValueError):  # damaged, or a bitmap font of other sizes
             continue
         if len(missing) < len(lacking):
             best, lacking = path, missing

@@ -1,7 +1,6 @@
-"""Colours of classes, and the palette of Pascal VOC's files.
+"""Colors of classes, and the palette of Pascal VOC's files.
 
-`class_colors` is the one palette of everything that is drawn. `voc_palette` is only written into index maps (PNG),
-whose readers expect it.
+All drawings use `class_colors`. `voc_palette` is only written into index maps (PNG), whose readers expect it.
 """
 
 from __future__ import annotations
@@ -10,26 +9,26 @@ from functools import lru_cache
 
 import numpy as np
 
-# Label k has colour k - 1 of this many; later labels start again.
+# Label k has color k - 1 of this many; later labels start again.
 COLORS = 256
-# The first colour; each later one is as far from all before it as possible.
+# The first color; each later one is as far from all before it as possible.
 FIRST = (230, 75, 0)
-# Distance of two values of a channel among the candidates.
+# Difference of adjacent values of a channel among the candidates.
 GRID = 15
-# Candidates in Oklab: neither nearly black nor nearly white, and no greys, which photographs are full of.
+# Candidates in Oklab: neither nearly black nor nearly white, and no grays, which are frequent in photographs.
 LIGHTNESS = (0.42, 0.93)
 CHROMA = 0.11
-# Distances in normal vision count this much beside those in colour-blind vision, whose space has one dimension less.
+# Weight of distances in normal vision relative to those in color-blind vision, whose space has one dimension less.
 NORMAL_VISION = 0.6
 
-# Linear RGB as people without green or red receptors see it (Machado, Oliveira, Fernandes, TVCG 2009; severity 1).
+# Linear RGB as seen without green or red receptors (Machado, Oliveira, Fernandes, TVCG 2009; severity 1).
 DEUTERANOPIA = np.array(
     ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.01182, 0.04294, 0.968881))
 )
 PROTANOPIA = np.array(
     ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998))
 )
-# Linear RGB to cone responses and their cube roots to lightness and two colour axes (Ottosson 2020).
+# Linear RGB to cone responses, and their cube roots to lightness and two color axes (Ottosson 2020).
 _OKLAB_CONES = np.array(
     (
         (0.4122214708, 0.5363325363, 0.0514459929),
@@ -47,16 +46,16 @@ _OKLAB_AXES = np.array(
 
 
 def class_colors(count: int = COLORS) -> np.ndarray:
-    """Return the first `count` colours of classes, (count, 3) uint8 RGB, far apart for colour-blind eyes too.
+    """Return the first `count` colors of classes, (count, 3) uint8 RGB, far apart for color-blind eyes, too.
 
-    Each colour maximizes the smallest distance (Oklab) to those before it, in normal vision, deuteranopia and
-    protanopia. A class thus keeps its colour whatever the number of classes.
+    Each color maximizes the smallest distance (Oklab) to those before it, in normal vision, deuteranopia and
+    protanopia. A class thus keeps its color whatever the number of classes.
 
     Raises:
         ValueError: count is not 0 to COLORS.
     """
     if not 0 <= count <= COLORS:
-        raise ValueError(f"class_colors has {COLORS} colours, got count {count}")
+        raise ValueError(f"class_colors has {COLORS} colors, got count {count}")
     computed = 32
     while computed < count:
         computed *= 2
@@ -64,13 +63,13 @@ def class_colors(count: int = COLORS) -> np.ndarray:
 
 
 def label_colors(labels) -> np.ndarray:
-    """Return the colours of labels (N,), 1.., as (N, 3) uint8 RGB; label 0 has the last one."""
+    """Return the colors of labels (N,), 1.., as (N, 3) uint8 RGB; label 0 has the last one."""
     indices = (np.asarray(labels, dtype=np.int64).reshape(-1) - 1) % COLORS
     return class_colors(int(indices.max(initial=-1)) + 1)[indices]
 
 
 def as_seen(colors: np.ndarray) -> np.ndarray:
-    """Return colours (N, 3) uint8 RGB in Oklab, (3, N, 3): in normal vision, deuteranopia and protanopia."""
+    """Return colors (N, 3) uint8 RGB in Oklab, (3, N, 3): in normal vision, deuteranopia and protanopia."""
     values = np.asarray(colors, dtype=np.float64) / 255
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     seen = np.stack((linear, linear @ DEUTERANOPIA.T, linear @ PROTANOPIA.T)).clip(0, 1)
@@ -78,7 +77,7 @@ def as_seen(colors: np.ndarray) -> np.ndarray:
 
 
 def contrast_ratio(a, b) -> float:
-    """Return WCAG's contrast of two RGB colours, 1 to 21; text is readable from 3 (large) or 4.5 (small) on."""
+    """Return WCAG's contrast of two RGB colors, 1 to 21; text is readable from 3 (large) or 4.5 (small) on."""
     values = np.array((a, b), dtype=np.float64) / 255
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     dark, light = sorted((linear @ (0.2126, 0.7152, 0.0722)).tolist())
@@ -100,15 +99,15 @@ def _class_colors(count: int) -> np.ndarray:
     for _ in range(count - 1):
         distances = np.linalg.norm(seen - seen[:, chosen[-1:]], axis=2).min(axis=0)
         nearest = np.minimum(nearest, distances)
-        # rounded, so that the last bit, which differs between machines, decides nothing
+        # rounded, because the last bit differs between machines
         chosen.append(int(nearest.round(6).argmax()))
     return candidates[chosen]
 
 
 def voc_palette(count: int = 256) -> np.ndarray:
-    """Return Pascal VOC's colours as (count, 3) uint8 RGB: black, then the colours of its 20 classes, and so on.
+    """Return Pascal VOC's colors as (count, 3) uint8 RGB: black, then the colors of its 20 classes, and so on.
 
-    Bit 3i + c of a number is bit 7 - i of colour c.
+    Bit 3i + c of a number is bit 7 - i of channel c.
     """
     numbers = np.arange(count)
     colors = np.zeros((count, 3), dtype=np.uint8)

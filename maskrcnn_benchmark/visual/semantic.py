@@ -1,4 +1,4 @@
-"""Semantic maps drawn on images."""
+"""Draw semantic maps on images."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def draw_semantic(image: np.ndarray, classes: np.ndarray, names: Sequence[str], 
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        classes: (H', W') uint8, 0..K-1 or IGNORE_LABEL; stretched to the image when its size is another.
-        names: K names. A first class called "background" is not drawn, nor is what has no label.
-        font: of the names; None is the default.
+        classes: (H', W') uint8, 0..K-1 or IGNORE_LABEL; resized to the image if its size differs.
+        names: K names. A first class called "background" and pixels without a label are not drawn.
+        font: font of the names; None is the default.
     """
     first = 1 if names and names[0].strip("_ ").lower() == "background" else 0
     present = [k for k in np.unique(classes).tolist() if first <= k < len(names)]

@@ -1,7 +1,7 @@
-"""The kernels of csrc/cuda, compiled as C++ and run on the CPU, against the twins: see emulation/cuda_runtime.h.
+"""Compare the kernels of csrc/cuda, compiled as C++ for the CPU, with the twins: see emulation/cuda_runtime.h.
 
-What a GPU would run of index arithmetic, barriers, sizes of launches and the host's side is tested here; its own
-arithmetic, its memory and its atomics are not.
+This tests the index arithmetic, barriers, launch sizes and host code of the CUDA sources. It does not test a GPU's own
+arithmetic, memory and atomics.
 """
 
 import ctypes
@@ -38,7 +38,7 @@ def library(tmp_path_factory):
 
 @pytest.fixture(params=["first to last", "last to first", "shuffled"])
 def ops(library, request):
-    """The emulated ops; the threads of a block take turns in the order of the parameter."""
+    """Return the emulated ops; the parameter is the order in which the threads of a block run."""
     library.set_order(["first to last", "last to first", "shuffled"].index(request.param))
     return torch.ops.maskrcnn_benchmark_emulated
 
@@ -52,7 +52,7 @@ def pyramid(channels, dtype, layout):
 
 
 def regions(count):
-    """ROIs (count, 5) for a picture of 52 x 72 pixels, some of them partly or wholly outside, and their levels."""
+    """Make ROIs (count, 5) for an image of 52 x 72 pixels, some of them partly or completely outside, and levels."""
     corner = torch.rand(count, 2) * torch.tensor([90.0, 70.0]) - 10
     rois = torch.cat((torch.randint(0, 2, (count, 1)), corner, corner + torch.rand(count, 2) ** 2 * 60), dim=1)
     return rois, torch.randint(0, 3, (count,))
@@ -84,7 +84,7 @@ def assert_all_close(ours, twins, dtype):
 @dtypes
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_roi_align(ops, dtype, layout, rng_seed):
-    # 16 channels can be read several at a time in every dtype, 3 in none
+    # In every dtype several of 16 channels can be read at a time, but of 3 channels only one.
     for channels, ratio, aligned, bins in ((16, 2, True, (3, 2)), (3, 0, False, (2, 5)), (8, 0, True, (7, 7))):
         maps, (rois, levels) = pyramid(channels, dtype, layout), regions(12)
         weights = torch.randn(12, channels, *bins).to(dtype)
@@ -95,7 +95,7 @@ def test_roi_align(ops, dtype, layout, rng_seed):
             assert all(x.is_contiguous(memory_format=layout) for x in ours)
 
 
-def test_roi_align_gathers_the_same_bits_in_every_order(library, rng_seed):
+def test_deterministic_roi_align_is_identical_in_every_order(library, rng_seed):
     ops = torch.ops.maskrcnn_benchmark_emulated
     maps, (rois, levels) = pyramid(8, torch.float32, torch.channels_last), regions(20)
     weights, results = torch.randn(20, 8, 3, 3), []
@@ -106,18 +106,18 @@ def test_roi_align_gathers_the_same_bits_in_every_order(library, rng_seed):
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_roi_align_of_one_map_that_is_not_aligned_for_wide_reads(ops, deterministic, rng_seed):
+def test_roi_align_of_a_map_not_aligned_for_vector_reads(ops, deterministic, rng_seed):
     store = torch.randn(1 + 2 * 8 * 6 * 5)
     maps = [store[1:].view(2, 6, 5, 8).permute(0, 3, 1, 2)]
     assert maps[0].data_ptr() % 16 and maps[0].is_contiguous(memory_format=torch.channels_last)
     rois, weights = regions(5)[0], torch.randn(5, 8, 2, 2)
-    weights = weights.expand(2, 5, 8, 2, 2)[0].transpose(2, 3)  # not contiguous in any sense
+    weights = weights.expand(2, 5, 8, 2, 2)[0].transpose(2, 3)  # contiguous in no memory format
     ours = kernels_with_gradients(ops, maps, rois, None, (2, 2), 2, False, weights, deterministic)
     assert_all_close(ours, twin_with_gradients(maps, rois, None, (2, 2), 2, False, weights), torch.float32)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_roi_align_takes_as_many_samples_as_a_large_region_wants(ops, layout, rng_seed):
+def test_roi_align_with_many_adaptive_samples(ops, layout, rng_seed):
     maps = [torch.randn(1, 4, 40, 60).contiguous(memory_format=layout)]
     rois = torch.tensor([[0.0, -1e5, -1e5, 1e5, 1e5], [0, 0, 0, 239, 159], [0, 1e6, 1e6, 3e6, 3e6]])
     weights = torch.randn(3, 4, 14, 14)
@@ -128,7 +128,7 @@ def test_roi_align_takes_as_many_samples_as_a_large_region_wants(ops, layout, rn
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_roi_align_gives_zeros_where_nothing_can_be_sampled(ops, layout):
+def test_roi_align_returns_zeros_without_samples(ops, layout):
     maps = [torch.ones(1, 4, 6, 6).contiguous(memory_format=layout)] * 2
     nan, inf = math.nan, math.inf
     rois = torch.tensor([[1.0, 0, 0, 4, 4], [-1, 0, 0, 4, 4], [nan, 0, 0, 4, 4], [0, nan, 0, 4, 4], [0, 0, 0, inf, 4]])
@@ -151,7 +151,7 @@ def test_roi_align_without_regions_or_images(ops):
     assert none[1].shape == (0, 4, 6, 6)
 
 
-def test_roi_align_says_how_many_maps_it_takes(ops):
+def test_roi_align_refuses_too_many_maps(ops):
     maps, scales = [torch.zeros(1, 1, 2, 2)] * 9, [1.0] * 9
     with pytest.raises(RuntimeError, match="more than 8 maps"):
         ops.roi_align(maps, torch.zeros(1, 5), torch.zeros(1, dtype=torch.int64), scales, 1, 1, 2, True)
@@ -179,7 +179,7 @@ def test_nms(ops, count, dtype, rng_seed):
 
 
 @pytest.mark.slow
-def test_nms_of_more_tiles_than_the_sweeping_block_has_threads(library):
+def test_nms_of_more_tiles_than_threads_of_the_sweep(library):
     library.set_order(2)
     ops, side = torch.ops.maskrcnn_benchmark_emulated, 200
     corner = torch.cartesian_prod(torch.arange(side) * 10.0, torch.arange(side) * 10.0)[:33_000]
@@ -189,7 +189,7 @@ def test_nms_of_more_tiles_than_the_sweeping_block_has_threads(library):
     assert ops.nms(boxes, scores, None, 0.5, False, -1).tolist() == list(range(32_000))
 
 
-def test_nms_of_what_is_not_a_number_or_not_contiguous(ops, rng_seed):
+def test_nms_of_nan_and_non_contiguous_inputs(ops, rng_seed):
     boxes, scores = boxes_and_scores(150, torch.float32)
     scores[:10], scores[10], scores[11] = math.nan, math.inf, -math.inf
     boxes[20:30, 1], boxes[30:40, 2], boxes[40:50, 3] = math.nan, math.inf, -math.inf
@@ -200,7 +200,7 @@ def test_nms_of_what_is_not_a_number_or_not_contiguous(ops, rng_seed):
         assert ops.nms(*arguments).tolist() == nms_twin(*arguments).tolist()
 
 
-def test_nms_may_be_asked_to_keep_nothing(ops):
+def test_nms_with_max_keep_zero(ops):
     assert ops.nms(torch.zeros(3, 4), torch.ones(3), None, 0.5, True, 0).tolist() == []
 
 
@@ -221,7 +221,7 @@ def test_focal_loss(ops, dtype, gamma, rng_seed):
             assert_all_close([ours, ours_gradient], [twin.detach(), gradient], dtype)
 
 
-def test_focal_loss_of_nothing_or_of_a_slice(ops, rng_seed):
+def test_focal_loss_of_empty_inputs_and_slices(ops, rng_seed):
     assert ops.sigmoid_focal_loss(torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64), 2.0, 0.25).shape == (0, 5)
     logits, targets = torch.randn(40, 12)[:, 1:11:3], torch.randint(0, 5, (80,))[::2]
     ours = ops.sigmoid_focal_loss(logits, targets, 2.0, 0.25)

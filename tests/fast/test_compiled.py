@@ -1,4 +1,4 @@
-"""Detectors whose dense part torch.compile has translated find what they found before."""
+"""Compare detectors with a compiled dense part with the uncompiled ones."""
 
 import copy
 from functools import partial
@@ -22,7 +22,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 class Detector(nn.Module):
-    """As much of one as is translated."""
+    """The compiled parts of a detector."""
 
     def __init__(self):
         super().__init__()
@@ -35,7 +35,7 @@ class Detector(nn.Module):
         return self.rpn.head(self.backbone(x))
 
 
-def test_nothing_is_translated_before_the_first_picture():
+def test_nothing_is_compiled_before_the_first_image():
     model = for_inference(Detector())
     assert compile_dense_part(model) is model
     assert is_compiled(model.backbone) and is_compiled(model.rpn.head) and not is_compiled(model)
@@ -45,25 +45,25 @@ def test_nothing_is_translated_before_the_first_picture():
 
 @pytest.fixture
 def only_traced(monkeypatch):
-    """torch.compile follows the code and does not translate it, which takes long."""
+    """Make torch.compile trace without generating code, which takes long."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     yield
     forget_programs()
 
 
 @pytest.mark.parametrize("name", ["fcos", "retinanet", "mask", "panoptic"])
-def test_the_compiler_can_follow_detectors(rng_seed, only_traced, name):
+def test_detectors_can_be_traced_by_the_compiler(rng_seed, only_traced, name):
     plain = for_inference(tiny_model(tiny_cfg(name)))
     translated = compile_dense_part(for_inference(tiny_model(tiny_cfg(name))))
     translated.load_state_dict(plain.state_dict())
     for size in ((96, 128), (128, 64)):
         x = torch.randn(1, 3, *size)
         with torch.inference_mode():
-            for found, wanted in zip(dense_maps(translated, x), dense_maps(plain, x), strict=True):
-                assert (found - wanted).norm() <= 1e-4 * wanted.norm()
+            for found, expected in zip(dense_maps(translated, x), dense_maps(plain, x), strict=True):
+                assert (found - expected).norm() <= 1e-4 * expected.norm()
 
 
-def test_a_training_that_tests_often_does_not_collect_programs(tmp_path, only_traced, monkeypatch):
+def test_repeated_evaluation_in_training_does_not_accumulate_programs(tmp_path, only_traced, monkeypatch):
     monkeypatch.setattr(compiled, "PROGRAMS", 3)
     opts = ["DATASETS.TEST", [write_pictures(tmp_path)], "INPUT.MIN_SIZE_TEST", 64, "OUTPUT_DIR", str(tmp_path)]
     cfg = tiny_cfg("fcos", "TEST.COMPILE", True, *opts)
@@ -96,11 +96,11 @@ def test_maps_of_detectors_are_equal(rng_seed, name):
     for size in ((96, 128), (128, 64)):
         x = torch.randn(1, 3, *size)
         with torch.inference_mode():
-            for found, wanted in zip(dense_maps(translated, x), dense_maps(plain, x), strict=True):
-                assert (found - wanted).norm() <= 1e-4 * wanted.norm()
+            for found, expected in zip(dense_maps(translated, x), dense_maps(plain, x), strict=True):
+                assert (found - expected).norm() <= 1e-4 * expected.norm()
 
 
 def dense_maps(model, x):
-    """What FPN and head return, as one list."""
+    """Return the outputs of FPN and head as one list."""
     features = model.backbone(x)
     return [*features, *(level for output in model.rpn.head(features) for level in output)]

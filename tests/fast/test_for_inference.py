@@ -1,4 +1,4 @@
-"""The copy that tests run on: same numbers, no batch norms left."""
+"""Test the copy for inference: equal outputs, and no batch norms."""
 
 import pytest
 import torch
@@ -27,18 +27,18 @@ def with_random_statistics(model):
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d(8), nn.BatchNorm2d(8, affine=False), FrozenBatchNorm2d(8, eps=1e-5)])
-def test_a_folded_convolution_does_both(rng_seed, bias, norm):
+def test_a_folded_convolution_equals_convolution_and_norm(rng_seed, bias, norm):
     conv = nn.Conv2d(4, 8, 3, bias=bias).double()
     norm = norm.double().eval()
     norm.running_mean.normal_()
     norm.running_var.uniform_(0.1, 2)
     x = torch.randn(2, 4, 9, 7, dtype=torch.float64)
-    wanted = norm(conv(x))
+    expected = norm(conv(x))
     fold(conv, norm)
-    torch.testing.assert_close(conv(x), wanted)
+    torch.testing.assert_close(conv(x), expected)
 
 
-def test_layers_with_hooks_stay_and_their_hooks_are_called(rng_seed):
+def test_layers_with_hooks_are_kept_and_hooks_are_called(rng_seed):
     model = registry.BODIES["V-27"](norm=FrozenBatchNorm2d)
     block = model.stage2.OSA2_1
     called = []
@@ -49,17 +49,17 @@ def test_layers_with_hooks_stay_and_their_hooks_are_called(rng_seed):
     assert called == [Conv2d, type(block.layers[1]), Conv2d, FrozenBatchNorm2d]
 
 
-def test_weights_that_are_not_finite_are_named(caplog):
+def test_non_finite_weights_are_named_in_a_warning(caplog):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1))
     for_inference(model)
     assert not caplog.text
     model[0].weight.data[1, 1] = float("nan")
     model[2].bias.data[0] = float("inf")
     for_inference(model)
-    assert "2 weights have values that are not finite (0.weight, 2.bias)" in caplog.text
+    assert "2 weights are not finite (0.weight, 2.bias)" in caplog.text
 
 
-def test_a_norm_without_statistics_is_not_folded():
+def test_folding_a_norm_without_statistics_is_refused():
     with pytest.raises(ValueError, match="without running statistics"):
         fold(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2, track_running_stats=False))
 
@@ -77,8 +77,8 @@ def test_no_batch_norm_is_left_in_a_body_and_maps_are_equal(rng_seed, body, norm
     assert any(isinstance(module, NORMS) for module in backbone.modules())
     x = torch.randn(1, 3, 64, 96, dtype=torch.float64)
     with torch.no_grad():
-        for folded, wanted in zip(copy(x), backbone(x), strict=True):
-            assert (folded - wanted).abs().max() <= 1e-9 * wanted.abs().max()
+        for folded, expected in zip(copy(x), backbone(x), strict=True):
+            assert (folded - expected).abs().max() <= 1e-9 * expected.abs().max()
 
 
 @pytest.mark.parametrize("body", ["R-50-FPN", "V-27-FPN", "V2-19-slim-FPN", "V2-19-slim-dw-FPNLite"])
@@ -94,11 +94,11 @@ def test_faster_convolutions_give_equal_maps(rng_seed, body):
         pytest.skip("nothing to replace on this machine")
     assert any(isinstance(module, WinogradConv2d) for module in fast.modules())
     with torch.inference_mode():
-        for result, wanted in zip(fast(x), plain(x), strict=True):
-            assert (result - wanted).abs().max() <= 1e-4 * wanted.abs().max()
+        for result, expected in zip(fast(x), plain(x), strict=True):
+            assert (result - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
-def test_a_convolution_that_is_used_twice_is_replaced_once():
+def test_a_shared_convolution_is_replaced_once():
     shared = nn.Conv2d(16, 16, 3, padding=1)
     if not suits(shared):
         pytest.skip("nothing to replace on this machine")
@@ -106,9 +106,9 @@ def test_a_convolution_that_is_used_twice_is_replaced_once():
     assert isinstance(model[1], WinogradConv2d) and model[0][0] is model[1]
 
 
-def test_other_neighbours_are_left_alone(rng_seed):
+def test_other_neighbors_are_unchanged(rng_seed):
     class BeforeIt(nn.Module):
-        """Named in the order of the pair, computed in the other."""
+        """Defines its modules in the order of the pair, but computes them in the other."""
 
         def __init__(self):
             super().__init__()
@@ -124,7 +124,7 @@ def test_other_neighbours_are_left_alone(rng_seed):
     torch.testing.assert_close(copy(x), model(x))
 
 
-def test_half_precision_weights_are_stored_as_such_and_norms_are_not():
+def test_weights_are_stored_in_half_precision_except_norms():
     convolutions = (nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8))
     model = nn.Sequential(*convolutions, nn.Linear(4, 4))
     copy = for_inference(model, torch.bfloat16)

@@ -1,4 +1,4 @@
-"""Frozen norms as a part of convolutions: the same results, gradients, parameters and keys."""
+"""Test frozen norms folded into convolutions: equal outputs, gradients, parameters and keys."""
 
 import copy
 
@@ -29,7 +29,7 @@ def layers(dtype=torch.float32):
     return with_random_statistics(model).to(dtype)
 
 
-def test_results_and_gradients_are_those_of_the_plain_layers(rng_seed):
+def test_results_and_gradients_equal_the_plain_layers(rng_seed):
     model = layers(torch.float64)
     converted = for_training(copy.deepcopy(model))
     assert [type(layer) for layer in converted[:2]] == [NormedConv2d, AppliedNorm]
@@ -59,7 +59,7 @@ def test_every_dtype_is_kept(rng_seed, dtype):
 
 
 @pytest.mark.parametrize("body", ["R-50-FPN", "V-27-FPN"])
-def test_keys_parameters_and_buffers_stay(body):
+def test_keys_parameters_and_buffers_are_unchanged(body):
     cfg = defaults.clone()
     cfg.merge_from_list(["MODEL.BACKBONE.CONV_BODY", body, "MODEL.RPN_ONLY", True, "MODEL.RPN.USE_FPN", True])
     cfg.merge_from_list(["MODEL.RPN.ANCHOR_STRIDE", (4, 8, 16, 32, 64)])
@@ -76,7 +76,7 @@ def test_keys_parameters_and_buffers_stay(body):
     assert not any(type(module) in (NormedConv2d, AppliedNorm) for module in model.modules())
 
 
-def test_the_copy_of_a_converted_model_is_its_own(rng_seed):
+def test_a_copy_of_a_converted_model_is_independent(rng_seed):
     model = for_training(layers())
     copied = copy.deepcopy(model)
     assert copied[0].norm_behind[0] is copied[1] and copied[1] is not model[1]
@@ -85,7 +85,7 @@ def test_the_copy_of_a_converted_model_is_its_own(rng_seed):
     assert not torch.equal(copied(x), model(x))
 
 
-def test_layers_with_hooks_and_other_norms_stay(rng_seed):
+def test_layers_with_hooks_and_other_norms_are_unchanged(rng_seed):
     model = nn.Sequential(*layers()[:2], Conv2d(8, 8, 1, bias=False), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 1))
     model[1].register_forward_hook(lambda *_: None)
     kinds = [type(layer) for layer in model]
@@ -93,7 +93,7 @@ def test_layers_with_hooks_and_other_norms_stay(rng_seed):
     assert [type(layer) for layer in model] == kinds
 
 
-def test_inference_on_a_converted_model_is_that_of_the_plain_one(rng_seed):
+def test_inference_of_a_converted_model_equals_the_plain_one(rng_seed):
     model, x = layers(), torch.randn(1, 8, 9, 9)
     plain = for_inference(model)
     converted = for_inference(for_training(model))

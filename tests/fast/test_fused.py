@@ -1,4 +1,4 @@
-"""Fused convolutions and linear layers give what their steps give one by one."""
+"""Compare fused convolutions and linear layers with their separate steps."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def test_contiguous_maps_and_empty_batches(rng_seed):
 
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
-def test_autocast_gives_half_precision(rng_seed, stored):
+def test_autocast_returns_half_precision(rng_seed, stored):
     conv = nn.Conv2d(8, 16, 3, padding=1).to(memory_format=torch.channels_last)
     linear = nn.Linear(8, 16)
     x, rows = channels_last(2, 8, 9, 7), torch.randn(5, 8)
@@ -81,7 +81,7 @@ def test_fused_linear_equals_its_steps(rng_seed, relu, rows):
         torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_steps_run_one_by_one_where_fused_ops_are_missing(rng_seed, monkeypatch):
+def test_steps_run_separately_without_fused_ops(rng_seed, monkeypatch):
     monkeypatch.setattr(fused, "has_fused_ops", lambda: False)
     conv, linear, x = nn.Conv2d(4, 8, 3), nn.Linear(9, 5), torch.randn(1, 4, 9, 9)
     with torch.inference_mode():
@@ -89,7 +89,7 @@ def test_steps_run_one_by_one_where_fused_ops_are_missing(rng_seed, monkeypatch)
         assert torch.equal(FusedLinear(linear, relu=True)(x[0, 0]), linear(x[0, 0]).relu())
 
 
-def test_gradients_flow_where_they_are_enabled(rng_seed):
+def test_gradients_flow_if_enabled(rng_seed):
     conv, linear = nn.Conv2d(8, 8, 1), nn.Linear(8, 8)
     x = torch.randn(2, 8, 5, 5, requires_grad=True)
     plus = torch.randn(2, 8, 5, 5)

@@ -14,7 +14,7 @@ from maskrcnn_benchmark.fast.hooks import has_hooks, has_hooks_inside
         "register_full_backward_pre_hook",
     ],
 )
-def test_every_kind_of_hook_counts_until_it_is_removed(register):
+def test_every_kind_of_hook_is_detected_until_it_is_removed(register):
     module = nn.Sequential(nn.Linear(2, 2))
     assert not has_hooks(module[0])
     handle = getattr(module[0], register)(lambda *_: None)
@@ -23,7 +23,7 @@ def test_every_kind_of_hook_counts_until_it_is_removed(register):
     assert not has_hooks_inside(module)
 
 
-def test_hooks_of_all_modules_and_replaced_forwards_count():
+def test_global_hooks_and_replaced_forwards_are_detected():
     module = nn.Linear(2, 2)
     handle = torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
     assert has_hooks(module)

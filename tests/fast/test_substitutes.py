@@ -1,4 +1,4 @@
-"""Fused modules: the same results as the plain ones, and modules with hooks are left alone."""
+"""Test fused modules: equal outputs, and modules with hooks stay unchanged."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(not has_fused_ops(), reason="this torch has no f
 
 
 class FirstMap(nn.Module):
-    """In place of a pooler."""
+    """Replaces a pooler."""
 
     def forward(self, features, proposals):
         return features[0]
@@ -97,9 +97,9 @@ def flat(outputs):
 
 @pytest.mark.parametrize("winograd", [False, True])
 @pytest.mark.parametrize("name", CASES)
-def test_substitutes_give_the_results_of_plain_modules(rng_seed, name, winograd):
+def test_substitutes_equal_the_plain_modules(rng_seed, name, winograd):
     make, inputs = CASES[name]
-    plain = nn.ModuleList([make()]).eval()  # a part of a model, as nothing inside of it knows its name
+    plain = nn.ModuleList([make()]).eval()  # as part of a model
     fast = for_inference(plain, winograd=winograd)
     assert not any(isinstance(module, NORMS) for module in fast.modules())
     given = inputs()
@@ -115,12 +115,12 @@ def test_every_substitute_is_used(rng_seed):
     makers = [nn.ModuleList([make()]) for make, _ in CASES.values()]
     assert {type(module) for maker in makers for module in maker.modules()} >= set(SUBSTITUTES)
     left = {type(module) for maker in makers for module in for_inference(maker).modules()} & set(SUBSTITUTES)
-    # the block with GroupNorm, and FPN and its like whose laterals are not plain convolutions
+    # left: the block with GroupNorm, and FPNs whose lateral layers are not plain convolutions
     assert left <= {type(make_stage(16, 16, 32, 1, norm, stride=1)[0]), FPN}
 
 
 @pytest.mark.parametrize("hooked", ["0", "0.conv2", "1.bn1", "1.downsample.0", "2"])
-def test_what_hooks_keep_is_not_overwritten(rng_seed, hooked):
+def test_tensors_kept_by_hooks_are_not_overwritten(rng_seed, hooked):
     stage = make_stage(32, 16, 32, 3, norm, stride=1).eval()
     stage[1].downsample = nn.Sequential(nn.Conv2d(32, 32, 1))
     kept = []
@@ -133,13 +133,13 @@ def test_what_hooks_keep_is_not_overwritten(rng_seed, hooked):
         x = torch.randn(1, 32, 8, 8)
         result, expected = fast(x), stage(x)
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
-    if hooked != "1.bn1":  # the plain block's own ReLU is in place there, as the originals' is
+    if hooked != "1.bn1":  # there the plain block's own ReLU is in place, as in the original
         (output, copied), *_ = seen
         assert torch.equal(output, copied)
     assert len(kept) == 1 and len(seen) == 1
 
 
-def test_blocks_with_hooks_stay_and_the_others_are_fused(rng_seed):
+def test_blocks_with_hooks_are_kept_and_others_are_fused(rng_seed):
     stage = make_stage(16, 16, 32, 3, norm, stride=1)
     kind = type(stage[1])
     stage[1].register_forward_hook(lambda *_: None)
@@ -148,7 +148,7 @@ def test_blocks_with_hooks_stay_and_the_others_are_fused(rng_seed):
     assert type(fast) is nn.Sequential
 
 
-def test_chained_only_where_every_convolution_is_winograds(rng_seed):
+def test_chain_requires_winograd_in_every_convolution(rng_seed):
     if not suits(Conv2d(16, 16, 3, padding=1)):
         pytest.skip("this CPU has no AVX2")
     blocks = [OSABlock("a", 16, 32, 48, 3, norm), OSABlock("a", 16, 32, 48, 3, norm, depthwise=True, bias=True)]
@@ -156,20 +156,20 @@ def test_chained_only_where_every_convolution_is_winograds(rng_seed):
     assert [block.chained for block in fast if isinstance(block, FusedOSABlock)] == [True, False, False]
 
 
-def test_relus_join_convolutions_only_where_they_are_in_place(rng_seed):
+def test_only_in_place_relus_are_fused(rng_seed):
     sequence = [Conv2d(8, 8, 3), nn.ReLU(), Conv2d(8, 8, 3), nn.ReLU(inplace=True), nn.Linear(8, 8)]
     layers = for_inference(nn.Sequential(*sequence))
     assert [type(layer) for layer in layers] == [FusedConv2d, nn.ReLU, FusedConv2d, nn.Identity, FusedLinear]
     assert [layers[0].relu, layers[2].relu] == [False, True]
 
 
-def test_one_module_used_twice_is_converted_once():
+def test_a_shared_module_is_converted_once():
     shared = make_stage(16, 16, 32, 1, norm, stride=1)
     model = for_inference(nn.ModuleDict({"box": nn.Sequential(shared), "mask": nn.Sequential(shared)}))
     assert model["box"][0] is model["mask"][0] and isinstance(model["box"][0][0], FusedBottleneck)
 
 
-def test_a_whole_detector_keeps_the_names_of_its_parts():
+def test_a_detector_keeps_the_names_of_its_modules():
     cfg = defaults.clone()
     cfg.merge_from_list(["MODEL.BACKBONE.CONV_BODY", "V-27-FPN", "MODEL.RPN.USE_FPN", True])
     from maskrcnn_benchmark.modeling import registry

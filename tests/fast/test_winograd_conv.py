@@ -1,4 +1,4 @@
-"""WinogradConv2d computes what an ordinary convolution computes, up to float32 rounding."""
+"""Compare WinogradConv2d with a plain convolution, up to float32 rounding."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not library.kernels_for(torch.device("cpu")), re
 
 
 def rounding_error(result, expected):
-    """Largest difference from float64 `expected`, relative to its spread."""
+    """Return the largest difference from float64 `expected`, relative to its standard deviation."""
     return ((result.double() - expected).abs().max() / expected.std()).item()
 
 
@@ -36,7 +36,7 @@ def reference(conv, x, relu):
         ((3, 32, 5, 9), 16, 1),
         ((2, 64, 21, 18), 80, 1),  # panels of different widths
         ((1, 160, 40, 31), 224, 2),
-        ((20, 16, 14, 14), 48, 1),  # more blocks than one, each over several pictures
+        ((20, 16, 14, 14), 48, 1),  # several blocks, each of several images
     ],
 )
 @torch.no_grad()
@@ -114,7 +114,7 @@ def test_chain_equals_the_concatenation(rng_seed):
 
 @pytest.mark.parametrize("capability", ["avx2", "default"])
 def test_narrower_cpus_give_the_same_results(capability):
-    """ATEN_CPU_CAPABILITY is read once a process."""
+    """In a subprocess, because ATEN_CPU_CAPABILITY is read once per process."""
     script = (
         "import torch; from torch import nn; from maskrcnn_benchmark.fast.winograd_conv import WinogradConv2d\n"
         "torch.manual_seed(3); conv = nn.Conv2d(80, 112, 3, padding=1).requires_grad_(False)\n"

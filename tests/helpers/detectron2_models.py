@@ -1,7 +1,7 @@
-"""Compares models of the detectron2 convention with what detectron2 computed from the same weights and pictures.
+"""Compare models of the detectron2 convention with recorded outputs of detectron2 for the same weights and images.
 
-A golden file holds, for weights that `fill_d2.py` makes from detectron2's names: 64 samples of each map and head
-output, proposals, detections, losses and gradients of two pictures (d2/inputs.npz, d2/inputs.json).
+A golden file contains, for weights that `fill_d2.py` makes from detectron2's names: 64 samples of each map and head
+output, proposals, detections, losses and gradients of two images (d2/inputs.npz, d2/inputs.json).
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from maskrcnn_benchmark.structures.semantic_map import SemanticMap
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "d2"
 
-# Largest difference of a tensor as a part of the recorded largest value, and relative ones of losses and gradients.
+# Largest difference of a tensor, relative to the largest recorded value; relative differences of losses and gradients.
 TENSOR = 1e-4
 LOSS = 1e-4
 GRADIENT = 2e-2
 BOX_PIXELS = 0.05
 SCORE = 1e-4
-# scores closer than this may come in another order
+# Closer scores may be swapped.
 SWAP = 1e-5
 
 
 def filled_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The golden weights, made from detectron2's names and shapes, for the keys of `state`, which are ours."""
+    """Make the golden weights from detectron2's names and shapes, for the keys of `state`, which are ours."""
     theirs, _ = convert_state_dict(state, "detectron2")
     for name, tensor in theirs.items():
         value = fill_d2.value(name, tensor.shape)
@@ -59,11 +59,11 @@ def golden_targets(masks: bool, semantic: bool = False) -> list[BoxList]:
 
 
 class Detectron2Model:
-    """Our model under a golden file's weights.
+    """Our model with a golden file's weights.
 
     Args:
         name: golden file without its suffix.
-        cfg: of the model; the options of the golden's training are set in it, which change nothing in evaluation.
+        cfg: config of the model; the golden's training options are set in it. They change nothing in evaluation.
     """
 
     def __init__(self, name: str, cfg):
@@ -76,25 +76,25 @@ class Detectron2Model:
         self.model.load_state_dict(filled_state(self.model.state_dict()))
 
     @cached_property
-    def pictures(self):
-        """Two tensors (3, H, W)."""
-        pictures = np.load(GOLDEN / "inputs.npz")
+    def image_tensors(self):
+        """Return two tensors (3, H, W)."""
+        arrays = np.load(GOLDEN / "inputs.npz")
         mean, std = (torch.tensor(x).view(3, 1, 1) for x in (self.cfg.INPUT.PIXEL_MEAN, self.cfg.INPUT.PIXEL_STD))
         return [
-            (torch.from_numpy(pictures[key][:, :, ::-1].copy()).permute(2, 0, 1).float() - mean) / std
+            (torch.from_numpy(arrays[key][:, :, ::-1].copy()).permute(2, 0, 1).float() - mean) / std
             for key in ("image0_rgb", "image1_rgb")
         ]
 
     @cached_property
     def images(self):
-        return to_image_list(self.pictures, self.cfg.DATALOADER.SIZE_DIVISIBILITY)
+        return to_image_list(self.image_tensors, self.cfg.DATALOADER.SIZE_DIVISIBILITY)
 
     @cached_property
     def fixed_rois(self):
         rois = np.load(GOLDEN / "inputs.npz")
         return [
-            BoxList(rois[f"fixed_rois{i}"], (picture.shape[2], picture.shape[1]), box_offset=0)
-            for i, picture in enumerate(self.pictures)
+            BoxList(rois[f"fixed_rois{i}"], (image.shape[2], image.shape[1]), box_offset=0)
+            for i, image in enumerate(self.image_tensors)
         ]
 
     @cached_property
@@ -104,7 +104,7 @@ class Detectron2Model:
 
     @cached_property
     def losses(self):
-        """Losses of one batch; backward has run."""
+        """Return the losses of one batch, after backward."""
         self.model.train().zero_grad()
         losses = self.model(self.images, self.targets)
         sum(losses.values()).backward()
@@ -120,13 +120,14 @@ def check_tensor(tensor, recorded, what):
 
 
 def check_scored_boxes(found: BoxList, boxes, scores, labels, what) -> list[int]:
-    """One to one by label, in the recorded order but for scores that are all but equal.
+    """Match boxes one to one by label, in the recorded order except for almost equal scores.
 
     Args:
-        found: with fields "scores" and "labels" in 1..K.
+        found: BoxList with the fields "scores" and "labels" in 1..K.
         boxes, scores, labels: the recorded arrays, labels in 0..K-1.
 
-    Returns for each of ours the place of the recorded one.
+    Returns:
+        For each of ours the index of the recorded one.
     """
     assert len(found) == len(boxes), what
     ours = (found.bbox.numpy(), found.get_field("scores").numpy(), found.get_field("labels").numpy() - 1)
@@ -148,12 +149,12 @@ def check_scored_boxes(found: BoxList, boxes, scores, labels, what) -> list[int]
 
 
 def check_losses(golden: Detectron2Model, names: dict[str, str]):
-    """names: our name of each loss -> the recorded one."""
+    """Compare losses and gradients. names: our name of each loss -> the recorded one."""
     recorded = golden.golden["train"]
     assert set(golden.losses) == set(names)
     for ours, theirs in names.items():
-        value, wanted = golden.losses[ours].item(), recorded["losses"][theirs]
-        assert abs(value - wanted) <= LOSS * abs(wanted), f"{ours}: {value} against {wanted}"
+        value, expected = golden.losses[ours].item(), recorded["losses"][theirs]
+        assert abs(value - expected) <= LOSS * abs(expected), f"{ours}: {value} against {expected}"
     gradients = {name: parameter.grad for name, parameter in golden.model.named_parameters()}
     assert [name for name, gradient in gradients.items() if gradient is None] == recorded["params_without_grad"] == []
     gradients, _ = convert_state_dict(gradients, "detectron2")

@@ -1,4 +1,4 @@
-"""Compiles the CUDA sources as C++ for the CPU: see emulation/cuda_runtime.h."""
+"""Compile the CUDA sources as C++ for the CPU: see emulation/cuda_runtime.h."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ extern "C" __attribute__((visibility("default"))) void set_order(int order) {
 
 
 def build(folder: Path, flags: str = "-O1") -> Path:
-    """A library in whose namespace torch.ops.maskrcnn_benchmark_emulated the kernels of csrc/cuda take CPU tensors.
+    """Build a library whose namespace torch.ops.maskrcnn_benchmark_emulated runs csrc/cuda's kernels on CPU tensors.
 
-    Its function set_order(0, 1 or 2) lets the threads of a block run first to last, last to first or shuffled.
+    Its function set_order(0, 1 or 2) makes the threads of a block run first to last, last to first or shuffled.
 
     Raises:
         BuildError: there is no compiler, or it failed.
@@ -47,7 +47,7 @@ def build(folder: Path, flags: str = "-O1") -> Path:
 
 
 def as_cpp(source: str) -> str:
-    """CUDA source with calls for launches, for the dispatcher's CPU key and in a namespace of its own."""
+    """Convert CUDA source: calls for launches, the dispatcher's CPU key, and a separate namespace."""
     for old, new in REPLACEMENTS.items():
         source = source.replace(old, new)
     return LAUNCH.sub(r"emulation::launch(\2, [&] { \1(\3); });", source)

@@ -1,7 +1,7 @@
-"""Compares whole models with what the original programs computed from the same weights and pictures.
+"""Compare whole models with recorded outputs of the original programs for the same weights and images.
 
-A golden file holds, for weights made by `fill.py`: 64 samples of each feature map and head output, the
-detections, the losses and some gradient norms of two COCO pictures (inputs.npz, targets.json).
+A golden file contains, for weights made by `fill.py`: 64 samples of each feature map and head output, the detections,
+the losses and some gradient norms of two COCO images (inputs.npz, targets.json).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
 GOLDEN = Path(__file__).parents[1] / "golden"
 CONFIGS = Path(__file__).parents[2] / "configs"
 
-# Largest difference of a tensor as a part of the recorded largest value; repeats of the originals
-# themselves (1 against 2 threads) differ by 1e-6 to 1e-5.
+# Largest difference of a tensor, relative to the largest recorded value. Repeated runs of the originals themselves
+# (1 against 2 threads) differ by 1e-6 to 1e-5.
 TENSOR = 1e-4
 LOSS = 1e-3
 GRADIENT = 2e-2
@@ -35,7 +35,7 @@ SCORE = 1e-4
 
 
 def build_on_meta(config, opts=()):
-    """The model of a file below configs/ and further options, without memory for its values."""
+    """Build the model of a file below configs/ and further options, without memory for its values."""
     cfg = copy.deepcopy(defaults)
     cfg.merge_from_file(str(CONFIGS / config))
     cfg.merge_from_list(list(opts))
@@ -44,7 +44,7 @@ def build_on_meta(config, opts=()):
 
 
 def golden_targets(masks=False, keypoints=False):
-    """Invented ground truth of the two pictures: labels and, where asked for, masks and keypoints (of persons)."""
+    """Make ground truth of the two images: labels, and optionally masks and keypoints (of persons)."""
     targets = []
     for entry in json.loads((GOLDEN / "targets.json").read_text()):
         size = (entry["width"], entry["height"])
@@ -59,7 +59,7 @@ def golden_targets(masks=False, keypoints=False):
 
 
 class GoldenModel:
-    """Our model under a golden file's weights.
+    """Our model with a golden file's weights.
 
     Args:
         name: golden file without its suffix.
@@ -72,7 +72,7 @@ class GoldenModel:
         self.arrays = np.load(GOLDEN / f"{name}.npz")
         cfg = copy.deepcopy(defaults)
         cfg.merge_from_file(str(CONFIGS / config))
-        # the options for training draw every anchor and region, and change nothing in evaluation
+        # The training options sample every anchor and region, and change nothing in evaluation.
         cfg.merge_from_list([*opts, *self.golden["opts"], *self.golden.get("train_opts", [])])
         self.cfg = cfg
         self.model = build_detection_model(cfg)
@@ -81,23 +81,23 @@ class GoldenModel:
         self.model.load_state_dict({**state, **{key: torch.from_numpy(value) for key, value in filled.items()}})
 
     @cached_property
-    def pictures(self):
-        """Two tensors (3, H, W), in the order of targets.json."""
-        pictures = np.load(GOLDEN / "inputs.npz")
+    def image_tensors(self):
+        """Return two tensors (3, H, W), in the order of targets.json."""
+        arrays = np.load(GOLDEN / "inputs.npz")
         mean = torch.tensor(self.golden["pixel_mean_bgr"]).view(3, 1, 1)
         return [
-            torch.from_numpy(pictures[key][:, :, ::-1].copy()).permute(2, 0, 1).float() - mean
+            torch.from_numpy(arrays[key][:, :, ::-1].copy()).permute(2, 0, 1).float() - mean
             for key in ("image0", "image1")
         ]
 
     @cached_property
     def images(self):
-        return to_image_list(self.pictures, self.golden["size_divisibility"])
+        return to_image_list(self.image_tensors, self.golden["size_divisibility"])
 
     def test_batches(self):
-        """What each recorded forward got: both pictures together, or one at a time."""
+        """Return the inputs of each recorded forward pass: both images together, or one at a time."""
         count = len(self.golden["test"])
-        batches = [self.pictures] if count == 1 else [[picture] for picture in self.pictures]
+        batches = [self.image_tensors] if count == 1 else [[image] for image in self.image_tensors]
         return [to_image_list(batch, self.golden["size_divisibility"]) for batch in batches]
 
     @cached_property
@@ -105,7 +105,7 @@ class GoldenModel:
         return golden_targets(masks=self.cfg.MODEL.MASK_ON, keypoints=self.cfg.MODEL.KEYPOINT_ON)
 
     def outputs(self):
-        """body maps, FPN maps, head outputs and detections of the two pictures, in evaluation."""
+        """Return body maps, FPN maps, head outputs and detections of the two images, in evaluation."""
         model = self.model.eval()
         with torch.no_grad():
             body = model.backbone.body(self.images.tensors)
@@ -114,7 +114,7 @@ class GoldenModel:
             return body, features, head, model(self.images)
 
     def stages(self, images):
-        """What the parts of a two-stage model return in evaluation, by their names in the model, and "detections"."""
+        """Return the outputs of a two-stage model's parts in evaluation, by their module names, and "detections"."""
         found = {}
 
         def record(name):
@@ -132,7 +132,7 @@ class GoldenModel:
         return found
 
     def losses(self):
-        """Losses and, after backward, gradients, with batch norm in evaluation as the golden says."""
+        """Return losses and, after backward, gradients. Batch norms are in evaluation mode if the golden says so."""
         model = self.model.train()
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
@@ -144,7 +144,7 @@ class GoldenModel:
 
 
 def check_tensor(tensor, recorded, what, rows_that_may_swap=0):
-    """All samples; or all but so many, where rows are ordered by scores of which neighbours differ by rounding."""
+    """Compare all samples; or all but a few, where rows are sorted by scores that differ only by rounding."""
     assert list(tensor.shape) == recorded["shape"], what
     values = tensor.detach().reshape(-1)[fill.sample_indices(tensor.numel())].double().numpy()
     difference = np.sort(np.abs(values - np.array(recorded["samples"])))
@@ -154,7 +154,7 @@ def check_tensor(tensor, recorded, what, rows_that_may_swap=0):
 
 
 def check_proposals(proposals, recorded):
-    """The first twenty in their order, and all together."""
+    """Compare the first twenty in order, and all of them together."""
     assert len(proposals) == recorded["n"] and list(proposals.size) == recorded["size_wh"]
     scores = proposals.get_field("objectness")
     np.testing.assert_allclose(scores[:20].numpy(), recorded["first20_objectness"], atol=SCORE)
@@ -163,7 +163,7 @@ def check_proposals(proposals, recorded):
 
 
 def check_detections(detections, recorded, arrays):
-    """One to one by label. Returns for each of ours the place of the recorded one."""
+    """Match detections one to one by label. Return for each of ours the index of the recorded one."""
     prefix = recorded["npz_prefix"]
     boxes, scores, labels = (arrays[prefix + part] for part in ("boxes", "scores", "labels"))
     assert len(detections) == recorded["n"] and list(detections.size) == recorded["size_wh"]

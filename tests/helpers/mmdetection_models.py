@@ -1,7 +1,7 @@
-"""Compares models of the mmdetection convention with what mmdetection 1.2 computed from the same weights and pictures.
+"""Compare models of the mmdetection convention with recorded outputs of mmdetection 1.2 for equal weights and images.
 
-A golden file (mmdet/) holds, for weights that `fill_d2.py` makes from mmdetection's names: 64 samples of each map and
-head output, proposals, detections, losses and gradients of two pictures (d2/inputs.npz, d2/inputs.json).
+A golden file (mmdet/) contains, for weights that `fill_d2.py` makes from mmdetection's names: 64 samples of each map
+and head output, proposals, detections, losses and gradients of two images (d2/inputs.npz, d2/inputs.json).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "mmdet"
 
-# Relative; batch statistics are least exact in the originals themselves.
+# Relative tolerances; batch statistics are least exact in the originals themselves.
 LOSS = 1e-4
 GRADIENT = 2e-2
 
 
 def filled_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The golden weights, made from mmdetection's names and shapes, for the keys of `state`, which are ours."""
+    """Make the golden weights from mmdetection's names and shapes, for the keys of `state`, which are ours."""
     theirs, _ = convert_state_dict(state, "mmdetection")
     for name, tensor in theirs.items():
         value = fill_d2.value(name, tensor.shape, fill_d2.MMDETECTION_RULES)
@@ -38,11 +38,11 @@ def filled_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 class MMDetectionModel:
-    """Our model under a golden file's weights.
+    """Our model with a golden file's weights.
 
     Args:
         name: golden file without its suffix.
-        cfg: of the model; every anchor and region takes part in its training.
+        cfg: config of the model; training uses every anchor and region.
     """
 
     def __init__(self, name: str, cfg):
@@ -59,20 +59,20 @@ class MMDetectionModel:
         self.model.load_state_dict(filled_state(self.model.state_dict()))
 
     @cached_property
-    def pictures(self):
-        """Two tensors (3, H, W)."""
-        pictures = np.load(INPUTS / "inputs.npz")
+    def image_tensors(self):
+        """Return two tensors (3, H, W)."""
+        arrays = np.load(INPUTS / "inputs.npz")
         mean, std = (torch.tensor(x).view(3, 1, 1) for x in (self.cfg.INPUT.PIXEL_MEAN, self.cfg.INPUT.PIXEL_STD))
         return [
-            (torch.from_numpy(pictures[key]).permute(2, 0, 1).float() / 255 - mean) / std
+            (torch.from_numpy(arrays[key]).permute(2, 0, 1).float() / 255 - mean) / std
             for key in ("image0_rgb", "image1_rgb")
         ]
 
     def images(self, which):
-        return to_image_list([self.pictures[i] for i in which], self.cfg.DATALOADER.SIZE_DIVISIBILITY)
+        return to_image_list([self.image_tensors[i] for i in which], self.cfg.DATALOADER.SIZE_DIVISIBILITY)
 
     def fixed_rois(self, i):
-        _, height, width = self.pictures[i].shape
+        _, height, width = self.image_tensors[i].shape
         return [BoxList(np.load(INPUTS / "inputs.npz")[f"fixed_rois{i}"], (width, height))]
 
     def targets(self, with_objects=(True, True)):
@@ -90,7 +90,7 @@ class MMDetectionModel:
         return targets
 
     def losses(self, targets, batch_statistics=False):
-        """Losses of both pictures in one batch; batch norms in evaluation, or not."""
+        """Return the losses of both images in one batch, with batch norms in evaluation mode or not."""
         self.model.train().zero_grad()
         for module in self.model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):

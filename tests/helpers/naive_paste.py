@@ -1,4 +1,4 @@
-"""Mask pasting, said once more in the plainest way: the probability of every pixel, before any decision."""
+"""Mask pasting in the simplest way: the probability of every pixel, before the threshold."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def pasted_probability(mask, box, image_size, padding: int = 1) -> np.ndarray:
-    """(H, W) float64: probabilities of one mask, 0 where it does not reach.
+    """Return (H, W) float64 probabilities of one mask, 0 outside of it.
 
     Args:
         mask: (M, M) probabilities.
@@ -25,17 +25,17 @@ def pasted_probability(mask, box, image_size, padding: int = 1) -> np.ndarray:
     rows = _weights(side + 2 * padding, max(bottom - top + 1, 1))
     columns = _weights(side + 2 * padding, max(right - left + 1, 1))
     window = rows @ padded @ columns.T
-    picture = np.zeros((height, width))
+    image = np.zeros((height, width))
     for row in range(window.shape[0]):
         if 0 <= top + row < height:
             for column in range(window.shape[1]):
                 if 0 <= left + column < width:
-                    picture[top + row, left + column] = window[row, column]
-    return picture
+                    image[top + row, left + column] = window[row, column]
+    return image
 
 
 def _weights(old: int, new: int) -> np.ndarray:
-    """(new, old): how much of each old sample is in each new one, bilinearly, by the middles of pixels."""
+    """Return (new, old): the bilinear weight of each old sample in each new one, at pixel centers."""
     weights = np.zeros((new, old))
     for i in range(new):
         place = max((i + 0.5) * old / new - 0.5, 0.0)

@@ -1,4 +1,4 @@
-"""Runs a function in several processes joined by gloo, as torchrun would."""
+"""Run a function in several processes joined by gloo, as torchrun would."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from maskrcnn_benchmark.engine.launch import leave_processes
 
 
 def run(count: int, function, *args) -> list:
-    """`function(*args)` in `count` new processes; returns their results by rank.
+    """Run `function(*args)` in `count` new processes, and return the results by rank.
 
-    The function has to live in a module that can be imported by name (test files cannot).
+    The function must be in a module that can be imported by name (test files cannot).
     """
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(_work, (count, folder, function, args), nprocs=count)

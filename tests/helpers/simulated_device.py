@@ -1,6 +1,6 @@
-"""A stand-in for a GPU that counts how often the host would wait for it.
+"""A simulated GPU that counts how often the host would wait for it.
 
-Tensors on it say they are on "meta", a device for which torch plans as for a GPU, and compute on the CPU.
+Its tensors report the device "meta", for which torch takes the same code paths as for a GPU, but compute on the CPU.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 DEVICE = torch.device("meta")
 MODELING = Path(__file__).resolve().parents[2] / "maskrcnn_benchmark" / "modeling"
 aten = torch.ops.aten
-# The sizes of their results, or the results themselves, are numbers that the host reads.
+# The host reads their results, or the sizes of their results.
 READ_BY_THE_HOST = {
     "_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "bincount", "unique_dim", "_unique",
     "_unique2", "unique_consecutive", "repeat_interleave", "nms",
@@ -25,7 +25,7 @@ INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
 
 
 class SimulatedTensor(torch.Tensor):
-    """A tensor on the simulated device; `data_on_host` holds its numbers."""
+    """A tensor on the simulated device; `data_on_host` contains its values."""
 
     @staticmethod
     def __new__(cls, data_on_host):
@@ -44,7 +44,7 @@ class SimulatedTensor(torch.Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     def tolist(self):
-        return self.cpu().tolist()  # torch's own refuses subclasses
+        return self.cpu().tolist()  # torch's own method refuses subclasses
 
     @classmethod
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
@@ -52,9 +52,9 @@ class SimulatedTensor(torch.Tensor):
 
 
 class SimulatedDevice(TorchDispatchMode):
-    """While it is entered, device="meta" and tensors there mean the simulated device.
+    """While entered, device="meta" and tensors there refer to the simulated device.
 
-    `waits` counts (operation, place in the package) for all that a GPU would have made the host wait for.
+    `waits` counts (operation, place in the package) for everything that would make the host wait for a GPU.
     """
 
     def __init__(self):
@@ -65,7 +65,7 @@ class SimulatedDevice(TorchDispatchMode):
         kwargs = kwargs or {}
         tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, torch.Tensor)]
         name = function._schema.name.split("::")[1]
-        # torch.tensor(numbers, device="meta") throws the numbers away, and not every version of torch comes here for it
+        # torch.tensor(numbers, device="meta") discards the numbers, and some versions of torch do not dispatch it here.
         if any(map(is_without_numbers, tensors)):
             self.waits["numbers", place()] += 1
         there = any(value.device.type == DEVICE.type for value in tensors)
@@ -113,7 +113,7 @@ def on_host(value):
 
 
 def place() -> str:
-    """The innermost function of modeling that is being run, as "file.py function"; "elsewhere" where there is none."""
+    """Return the innermost running function of modeling, as "file.py function"; "elsewhere" if there is none."""
     frame = sys._getframe()
     while frame is not None:
         path = Path(frame.f_code.co_filename)
@@ -124,7 +124,7 @@ def place() -> str:
 
 
 def move_there(module: torch.nn.Module) -> torch.nn.Module:
-    """The module with its parameters and buffers on the simulated device."""
+    """Return the module with its parameters and buffers on the simulated device."""
     for part in module.modules():
         for name, parameter in part._parameters.items():
             if parameter is not None:

@@ -1,4 +1,4 @@
-"""Detectors of a few channels: every kind of head, built in milliseconds."""
+"""Detectors with few channels: every kind of head, built in milliseconds."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _KEYPOINT = (
     f"MODEL.ROI_KEYPOINT_HEAD.POOLER_SCALES {_PYRAMID} MODEL.ROI_KEYPOINT_HEAD.POOLER_SAMPLING_RATIO 2 "
 )
 _PANOPTIC = "MODEL.META_ARCHITECTURE PanopticFPN MODEL.SEM_SEG_HEAD.CONVS_DIM 32 MODEL.SEM_SEG_HEAD.NUM_CLASSES 4"
-# Two classes besides the background. Each is a body of four stages with GroupNorm, and pictures may have any size.
+# Two classes and the background. Each has a body of four stages with GroupNorm, and accepts images of any size.
 MODELS = {
     "fcos": _DENSE + "MODEL.FCOS_ON True MODEL.FCOS.NUM_CLASSES 3 MODEL.FCOS.NUM_CONVS 1",
     "retinanet": _DENSE + "MODEL.RETINANET_ON True MODEL.RETINANET.NUM_CLASSES 3 MODEL.RETINANET.NUM_CONVS 1",
@@ -56,7 +56,7 @@ MODELS = {
 
 
 def tiny_cfg(name: str, *opts):
-    """The configuration of MODELS[name] with KEY VALUE opts on top, not frozen."""
+    """Return the config of MODELS[name] with KEY VALUE opts on top, not frozen."""
     cfg = copy.deepcopy(defaults)
     cfg.merge_from_list([*MODELS[name].split(), *opts])
     check_values(cfg)
@@ -64,7 +64,7 @@ def tiny_cfg(name: str, *opts):
 
 
 def tiny_model(cfg):
-    """The model in evaluation, with scores, masks and boxes that differ from place to place as fresh ones do not."""
+    """Build the model in evaluation mode. Unlike untrained ones its scores, masks and boxes vary by position."""
     model = build_detection_model(cfg).eval()
     for part, parameter in model.named_parameters():
         if part.endswith(("cls_logits.weight", "cls_score.weight", "bbox_pred.weight", "centerness.weight")):

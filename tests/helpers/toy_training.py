@@ -78,7 +78,7 @@ class ToyDataset(torch.utils.data.Dataset):
 
 
 class ToyLoader:
-    """Micro-batches of 2 pictures; batch k of a training is the same whatever the start and the accumulation."""
+    """Micro-batches of 2 images; batch k of a training is the same whatever the start and the accumulation."""
 
     def __init__(self, max_iter: int, start_iter: int = 0, accumulation_steps: int = 1, bad=()):
         self.dataset = ToyDataset(2 * max_iter * accumulation_steps * get_world_size(), bad)
@@ -95,8 +95,8 @@ class ToyLoader:
     def _micro_batches(self):
         for batch in self.batches[self.start :]:
             first = 2 * (batch * get_world_size() + get_rank())
-            pictures, targets, indices = zip(*(self.dataset[first + k] for k in range(2)), strict=True)
-            yield to_image_list(list(pictures)), targets, indices
+            images, targets, indices = zip(*(self.dataset[first + k] for k in range(2)), strict=True)
+            yield to_image_list(list(images)), targets, indices
 
 
 def optimizer_config(lr):

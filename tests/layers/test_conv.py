@@ -1,4 +1,4 @@
-"""Conv2d and ConvTranspose2d compute what torch's own compute, whichever algorithm training uses."""
+"""Compare Conv2d and ConvTranspose2d with torch's own, for every algorithm of training."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def used_winograd(result):
 
 
 @pytest.mark.parametrize("options", [{"padding": 1}, {"padding": 2}, {"stride": 2}, {"dilation": 2}])
-def test_training_gives_torchs_results_and_gradients(rng_seed, options):
+def test_training_equals_torch(rng_seed, options):
     conv = Conv2d(16, 32, 3, **options)
     plain = twin(conv)
     x = torch.randn(2, 16, 19, 15, requires_grad=True)
@@ -48,7 +48,7 @@ def test_winograd_can_be_disabled(rng_seed):
     assert not used_winograd(conv(x)) and torch.equal(conv(x), twin(conv)(x))
 
 
-def test_without_gradients_it_is_torchs_convolution(rng_seed):
+def test_forward_without_gradients_equals_torch(rng_seed):
     conv, x = Conv2d(16, 32, 3, padding=1), torch.randn(2, 16, 9, 9)
     with torch.inference_mode():
         assert torch.equal(conv(x), twin(conv)(x))
@@ -56,7 +56,7 @@ def test_without_gradients_it_is_torchs_convolution(rng_seed):
 
 @pytest.mark.parametrize("kind", [Conv2d, ConvTranspose2d])
 @pytest.mark.parametrize("count", [0, 3, 15, 16, 17])
-def test_padded_batches_change_nothing(rng_seed, kind, count):
+def test_padded_batches_give_equal_results(rng_seed, kind, count):
     conv = kind(8, 8, 2)
     x = torch.randn(count, 8, 6, 6, requires_grad=True)
     plain = {Conv2d: nn.Conv2d, ConvTranspose2d: nn.ConvTranspose2d}[kind](8, 8, 2)
@@ -75,7 +75,7 @@ def test_padded_batches_change_nothing(rng_seed, kind, count):
 
 @pytest.mark.parametrize("grad", [False, True])
 @pytest.mark.parametrize("channels", [16, 64])
-def test_a_wrong_number_of_channels_is_torchs_own_error(grad, channels):
+def test_wrong_number_of_channels_raises_torchs_error(grad, channels):
     conv = Conv2d(32, 32, 3, padding=1, bias=False)
     with torch.set_grad_enabled(grad), pytest.raises(RuntimeError, match=f"to have 32 channels, but got {channels}"):
         conv(torch.zeros(1, channels, 8, 8))

@@ -1,4 +1,4 @@
-"""Judged by the formula: plain convolutions, shifted maps and hand-made samples."""
+"""Compare deformable convolution with plain convolutions, shifted maps and manual samples."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from maskrcnn_benchmark.layers import (
 @pytest.mark.parametrize(
     ("stride", "padding", "dilation", "groups"), [(1, 1, 1, 1), (2, 0, 2, 2), ((2, 1), (2, 1), 1, 4)]
 )
-def test_without_offsets_it_is_the_plain_convolution(rng_seed, stride, padding, dilation, groups):
+def test_zero_offsets_equal_the_plain_convolution(rng_seed, stride, padding, dilation, groups):
     x, weight = torch.randn(2, 8, 11, 14), torch.randn(4, 8 // groups, 3, 3)
     plain = F.conv2d(x, weight, None, stride, padding, dilation, groups)
     offset = torch.zeros(2, 18, *plain.shape[2:])
@@ -25,7 +25,7 @@ def test_without_offsets_it_is_the_plain_convolution(rng_seed, stride, padding, 
     torch.testing.assert_close(deformed, plain, rtol=1e-4, atol=1e-4)
 
 
-def test_a_common_offset_reads_the_shifted_map(rng_seed):
+def test_a_constant_offset_shifts_the_map(rng_seed):
     x, weight = torch.randn(1, 3, 12, 12), torch.randn(5, 3, 3, 3)
     offset = torch.zeros(1, 9, 2, 10, 10)
     offset[:, :, 0], offset[:, :, 1] = 2, -1  # two rows down, one column to the left
@@ -34,7 +34,7 @@ def test_a_common_offset_reads_the_shifted_map(rng_seed):
     torch.testing.assert_close(deformed, shifted, rtol=1e-4, atol=1e-4)
 
 
-def test_every_tap_has_its_own_offset_and_reads_bilinearly(rng_seed):
+def test_every_tap_has_its_own_offset_and_is_bilinear(rng_seed):
     x = torch.randn(1, 1, 6, 6)
     weight = torch.zeros(1, 1, 3, 3)
     weight[0, 0, 1, 2] = 1  # tap 5 of 9
@@ -45,7 +45,7 @@ def test_every_tap_has_its_own_offset_and_reads_bilinearly(rng_seed):
     torch.testing.assert_close(deform_conv(x, offset, weight)[0, 0], 0.75 * column + 0.25 * below)
 
 
-def test_deformable_groups_shift_their_channels_alone(rng_seed):
+def test_deformable_groups_shift_only_their_channels(rng_seed):
     x, weight = torch.randn(2, 4, 9, 9), torch.randn(3, 4, 3, 3)
     offset, mask = torch.randn(2, 36, 7, 7), torch.rand(2, 18, 7, 7)
     both = modulated_deform_conv(x, offset, mask, weight, deformable_groups=2)
@@ -66,7 +66,7 @@ def test_mask_multiplies_the_taps_and_not_the_bias(rng_seed):
 
 def test_gradients_of_all_operands(rng_seed):
     x = torch.randn(1, 2, 4, 5, dtype=torch.float64, requires_grad=True)
-    # away from whole numbers, where bilinear reading has a corner
+    # away from integers, where bilinear interpolation has a kink
     offset = (torch.rand(1, 8, 3, 4, dtype=torch.float64) * 0.6 + 0.2).requires_grad_()
     mask = torch.rand(1, 4, 3, 4, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(3, 2, 2, 2, dtype=torch.float64, requires_grad=True)
@@ -98,7 +98,7 @@ def test_half_precision_and_autocast_are_computed_in_float32(rng_seed):
     torch.testing.assert_close(halved.float(), exact, rtol=0.1, atol=0.1)
 
 
-def test_channels_last_input_gives_the_same(rng_seed):
+def test_channels_last_input_gives_equal_results(rng_seed):
     layer, x = DFConv2d(4, 6), torch.randn(2, 4, 9, 9)
     torch.testing.assert_close(layer(x.contiguous(memory_format=torch.channels_last)), layer(x))
 
@@ -113,32 +113,32 @@ def test_layer_predicts_its_offsets_and_sigmoid_mask(rng_seed):
     torch.testing.assert_close(layer(x), expected)
 
 
-def test_a_fresh_layer_is_the_forks(rng_seed):
+def test_initialization_equals_the_forks(rng_seed):
     layer = DFConv2d(64, 32)
     assert [(key, tuple(value.shape)) for key, value in layer.state_dict().items()] == [
         ("offset.weight", (27, 64, 3, 3)),
         ("offset.bias", (27,)),
         ("conv.weight", (32, 64, 3, 3)),
     ]
-    # uniform distributions of these bounds
+    # uniform distributions with these bounds
     assert layer.offset.weight.abs().max().item() == pytest.approx((3 / (64 * 9)) ** 0.5, rel=0.02)
     assert layer.conv.weight.abs().max().item() == pytest.approx((1 / (64 * 9)) ** 0.5, rel=0.02)
     assert not layer.offset.bias.any()
     assert ModulatedDeformConv(4, 4, 3).bias is not None and DeformConv(4, 4, 3).bias is None
 
 
-def test_a_fresh_pack_is_half_the_plain_convolution(rng_seed):
+def test_an_untrained_pack_is_half_the_plain_convolution(rng_seed):
     layer, x = ModulatedDeformConvPack(4, 6, 3, padding=1), torch.randn(2, 4, 9, 9)
     torch.testing.assert_close(layer(x), F.conv2d(x, layer.weight / 2, padding=1), rtol=1e-4, atol=1e-5)
 
 
-def test_wrong_channels_are_named():
+def test_wrong_channels_are_refused():
     x, weight = torch.zeros(1, 4, 5, 5), torch.zeros(2, 4, 3, 3)
-    with pytest.raises(ValueError, match="offset has 18 channels; a 3x3 kernel and deformable_groups 2 want 36"):
+    with pytest.raises(ValueError, match="offset has 18 channels; a 3x3 kernel and deformable_groups 2 require 36"):
         deform_conv(x, torch.zeros(1, 18, 3, 3), weight, deformable_groups=2)
     with pytest.raises(ValueError, match="mask has 18 channels"):
         modulated_deform_conv(x, torch.zeros(1, 18, 3, 3), torch.zeros(1, 18, 3, 3), weight)
     with pytest.raises(ValueError, match="input has 4 channels"):
         deform_conv(x, torch.zeros(1, 18, 3, 3), weight, groups=2)
-    with pytest.raises(ValueError, match="in_channels 4 can't be cut into 3 groups"):
+    with pytest.raises(ValueError, match="in_channels 4 cannot be divided into 3 groups"):
         DeformConv(4, 4, 3, deformable_groups=3)

@@ -1,4 +1,4 @@
-"""nms against the original's results, its twin, torchvision, and its own contract."""
+"""Compare nms with the original, its twin and torchvision, and test its contract."""
 
 import math
 
@@ -33,8 +33,8 @@ def test_equals_twin(rng_seed, dtype, inclusive, max_keep):
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.25, 0.5, 1.0, 1.5])
-def test_decides_pairs_on_the_threshold_as_the_quotient_does(rng_seed, threshold):
-    # whole-number corners: many pairs have an IoU of exactly the threshold, where only ">" is right
+def test_pairs_at_the_threshold_equal_the_exact_quotient(rng_seed, threshold):
+    # integer corners: many pairs have an IoU of exactly the threshold, where only ">" is right
     boxes = torch.randint(0, 12, (600, 2)).float()
     boxes = torch.cat([boxes, boxes + torch.randint(0, 8, (600, 2))], dim=1)
     scores = torch.rand(600)
@@ -65,11 +65,11 @@ def test_equal_scores_keep_the_lower_index():
     assert batched_nms(boxes, torch.ones(4), None, 0.5).tolist() == [0, 3]
 
 
-def test_not_a_number_is_decided():
+def test_nan_scores_and_boxes():
     nan, inf = math.nan, math.inf
     boxes = torch.tensor([[0.0, 0, 10, 10], [nan, 0, 10, 10], [0, 0, 10, 10], [0, 0, inf, inf], [-inf, 0, inf, 10]])
     scores = torch.tensor([0.5, 0.9, nan, 0.1, -inf])
-    # the NaN score is left out; boxes with NaN or infinite corners overlap nothing
+    # The NaN score is dropped; boxes with NaN or infinite corners overlap nothing.
     assert batched_nms(boxes, scores, None, 0.5).tolist() == [1, 0, 3, 4]
     assert nms_twin(boxes, scores, None, 0.5, False, -1).tolist() == [1, 0, 3, 4]
     assert batched_nms(torch.full((300, 4), nan), torch.zeros(300), None, 0.5).tolist() == list(range(300))
@@ -83,7 +83,7 @@ def test_boxes_without_area_and_inverted_boxes_equal_twin(rng_seed):
         assert batched_nms(boxes, torch.arange(300.0), None, 0.3, inclusive=inclusive).equal(expected)
 
 
-def test_no_box_and_one_box():
+def test_zero_and_one_box():
     assert batched_nms(torch.zeros(0, 4), torch.zeros(0), None, 0.5).shape == (0,)
     assert batched_nms(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), 0.5).dtype == torch.int64
     assert nms(torch.rand(1, 4), torch.rand(1), 0.5).tolist() == [0]
@@ -132,7 +132,7 @@ def test_boxes_that_need_gradients_are_accepted(rng_seed):
         ({"scores": torch.rand(3, device="meta")}, ValueError, "meta"),
     ],
 )
-def test_mistakes_are_named(change, error, words):
+def test_invalid_arguments_are_refused(change, error, words):
     arguments = {"boxes": torch.rand(3, 4), "scores": torch.rand(3), "groups": None, "iou_threshold": 0.5} | change
     with pytest.raises(error, match=words):
         batched_nms(**arguments)

@@ -14,7 +14,7 @@ def random_frozen(channels, eps=0.0):
     return norm
 
 
-def test_frozen_equals_the_forks_numbers(units):
+def test_frozen_norm_equals_the_forks(units):
     case = units["frozen_bn"]
     norm = FrozenBatchNorm2d(2)
     norm.load_state_dict(
@@ -30,21 +30,21 @@ def test_frozen_equals_the_forks_numbers(units):
 
 
 @pytest.mark.parametrize("eps", [0.0, 1e-5])
-def test_frozen_equals_batch_norm_in_evaluation(rng_seed, eps):
+def test_frozen_norm_equals_batch_norm_in_evaluation(rng_seed, eps):
     norm = random_frozen(5, eps)
     x = torch.randn(2, 5, 7, 9)
     statistics = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    wanted = torch.batch_norm(x, *statistics, False, 0.0, eps, False)  # torch 2.11's nn.functional refuses eps 0
-    torch.testing.assert_close(norm(x), wanted, rtol=1e-5, atol=1e-5)
+    expected = torch.batch_norm(x, *statistics, False, 0.0, eps, False)  # torch 2.11's nn.functional refuses eps 0
+    torch.testing.assert_close(norm(x), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_frozen_has_four_buffers_and_no_parameters():
+def test_frozen_norm_has_four_buffers_and_no_parameters():
     norm = FrozenBatchNorm2d(3)
     assert list(norm.state_dict()) == ["weight", "bias", "running_mean", "running_var"]
     assert not list(norm.parameters())
 
 
-def test_frozen_loads_the_state_of_a_batch_norm():
+def test_frozen_norm_loads_the_state_of_a_batch_norm():
     trained = nn.BatchNorm2d(3)
     trained.running_mean.fill_(2.0)
     norm = FrozenBatchNorm2d(3)
@@ -53,7 +53,7 @@ def test_frozen_loads_the_state_of_a_batch_norm():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_frozen_keeps_the_input_dtype_and_its_own(dtype):
+def test_frozen_norm_keeps_the_dtypes_of_input_and_buffers(dtype):
     norm = FrozenBatchNorm2d(3)
     # 1/sqrt of this variance is 4e4 in float32; a float16 variance would be 0.
     norm.running_var.fill_(6.25e-10)
@@ -64,7 +64,7 @@ def test_frozen_keeps_the_input_dtype_and_its_own(dtype):
     assert norm.weight.dtype == norm.running_var.dtype == torch.float32
 
 
-def test_frozen_keeps_channels_last_and_takes_an_empty_batch(rng_seed):
+def test_frozen_norm_keeps_channels_last_and_supports_empty_batches(rng_seed):
     norm = random_frozen(4)
     x = torch.randn(2, 4, 5, 6).to(memory_format=torch.channels_last)
     assert norm(x).is_contiguous(memory_format=torch.channels_last)
@@ -72,7 +72,7 @@ def test_frozen_keeps_channels_last_and_takes_an_empty_batch(rng_seed):
     assert norm(torch.empty(0, 4, 5, 6)).shape == (0, 4, 5, 6)
 
 
-def test_gradient_flows_through_frozen_to_its_input(rng_seed):
+def test_gradient_flows_through_the_frozen_norm(rng_seed):
     norm = random_frozen(3).double()
     torch.autograd.gradcheck(norm, torch.randn(2, 3, 2, 2, dtype=torch.float64, requires_grad=True))
 
@@ -87,13 +87,13 @@ def test_get_norm_by_name(name, kind):
     assert norm(torch.randn(2, 64, 3, 3)).shape == (2, 64, 3, 3)
 
 
-def test_eps_of_the_norms():
+def test_default_and_given_eps():
     assert get_norm("FrozenBN", 32).eps == 0.0
     assert get_norm("FrozenBN", 32, eps=1e-5).eps == 1e-5
     assert get_norm("BN", 32).eps == get_norm("GN", 32).eps == 1e-5
 
 
-def test_unknown_norm_is_named():
+def test_unknown_norm_is_refused():
     with pytest.raises(ValueError, match="no norm 'bn'.*'FrozenBN'"):
         get_norm("bn", 8)
 
@@ -106,7 +106,7 @@ def test_groups_by_number_or_by_size():
     assert group_norm(64, affine=False).weight is None
 
 
-def test_groups_that_do_not_fit_are_refused():
+def test_indivisible_groups_are_refused():
     with pytest.raises(ValueError, match="cannot divide 48 channels into 32 groups"):
         group_norm(48)
     with pytest.raises(ValueError, match="either num_groups or dim_per_gp"):
@@ -121,5 +121,5 @@ def test_group_norm_does_not_depend_on_the_layout(offset, rng_seed):
     in_channels_last = norm(x.contiguous(memory_format=torch.channels_last))
     assert in_channels_last.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(in_channels_last, norm(x), rtol=0, atol=0)
-    # of a value near 300, float32 keeps 3e-5
+    # float32 resolves values near 300 to 3e-5
     torch.testing.assert_close(in_channels_last, exact, rtol=1e-4, atol=1e-4)

@@ -1,4 +1,4 @@
-"""roi_align against the original's values, its twin, torchvision, and its own contract."""
+"""Compare roi_align with the original, its twin and torchvision, and test its contract."""
 
 import math
 
@@ -14,7 +14,7 @@ CHANNELS_LAST = torch.channels_last
 
 
 def random_case(n=2, c=20, h=13, w=17, r=9, dtype=torch.float32):
-    """Maps and ROIs (scale 1/4) of all sizes, some of them partly or wholly outside."""
+    """Make maps and ROIs (scale 1/4) of all sizes, some of them partly or completely outside."""
     corner = torch.rand(r, 2) * torch.tensor([w, h]) * 4 * 1.4 - 10
     side = torch.rand(r, 2) ** 2 * 60
     rois = torch.cat([torch.randint(0, n, (r, 1)), corner, corner + side], dim=1)
@@ -35,7 +35,7 @@ def twin(maps, rois, size, scale, ratio, aligned):
 
 @pytest.mark.parametrize("ratio", [2, 0])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, CHANNELS_LAST])
-def test_original_values(units, ratio, memory_format):
+def test_equals_the_original(units, ratio, memory_format):
     case = units["roi_align"]
     maps = torch.from_numpy(np.random.RandomState(8).standard_normal((1, 2, 12, 14)).astype(np.float32))
     maps, rois = maps.contiguous(memory_format=memory_format), torch.tensor(case["rois"])
@@ -49,7 +49,7 @@ def test_original_values(units, ratio, memory_format):
 @pytest.mark.parametrize("aligned", [False, True])
 @pytest.mark.parametrize("ratio", [0, 1, 2, 3])
 def test_equals_twin(rng_seed, dtype, memory_format, aligned, ratio):
-    # few and many ROIs take different ways through contiguous maps; 83 channels leave a rest in the wide loop
+    # few and many ROIs use different code for contiguous maps; 83 channels leave a remainder in the vectorized loop
     for c, r in ((20, 4), (83, 40)):
         maps, rois = random_case(c=c, r=r, dtype=dtype)
         maps = maps.contiguous(memory_format=memory_format)
@@ -115,7 +115,7 @@ def test_no_roi_gives_empty_output_and_zero_gradient():
         assert maps.grad.shape == maps.shape and maps.grad.abs().sum() == 0
 
 
-def test_wild_rois_end_and_sample_what_is_there():
+def test_extreme_rois_terminate_and_sample_the_map():
     maps = torch.ones(1, 20, 8, 8)
     nan, inf = math.nan, math.inf
     rois = torch.tensor(
@@ -133,7 +133,7 @@ def test_wild_rois_end_and_sample_what_is_there():
 
 @needs_kernels
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, CHANNELS_LAST])
-def test_does_not_depend_on_threads(rng_seed, memory_format):
+def test_results_do_not_depend_on_threads(rng_seed, memory_format):
     maps, rois = random_case(c=96, h=40, w=40, r=200)
     maps = maps.contiguous(memory_format=memory_format)
     threads = torch.get_num_threads()
@@ -147,7 +147,7 @@ def test_does_not_depend_on_threads(rng_seed, memory_format):
     assert one[0].equal(two[0]) and one[1].equal(two[1])
 
 
-def test_both_layouts_give_the_same_bits(rng_seed):
+def test_both_memory_formats_give_identical_results(rng_seed):
     for r in (2, 60):
         maps, rois = random_case(c=70, r=r)
         first = pooled_and_grad(roi_align, maps, rois, (7, 7), 0.25, 2, False)
@@ -165,7 +165,7 @@ def test_strided_maps_and_rois(rng_seed):
     assert roi_align(maps, rois.double(), 3, 0.25, 2).dtype == torch.float32
 
 
-def test_gradient_given_in_another_layout(rng_seed):
+def test_gradient_in_another_memory_format(rng_seed):
     maps, rois = random_case()
     for memory_format in (torch.contiguous_format, CHANNELS_LAST):
         x = maps.contiguous(memory_format=memory_format).requires_grad_()
@@ -184,7 +184,7 @@ def test_gradient_given_in_another_layout(rng_seed):
         ({"input": torch.rand(3, 8, 8)}, ValueError, r"\(3, 8, 8\)"),
         ({"rois": torch.rand(2, 4)}, ValueError, r"\(2, 4\)"),
         ({"rois": torch.zeros(2, 5).int()}, TypeError, "int32"),
-        ({"rois": [torch.zeros(2, 5)]}, ValueError, r"\(2, 5\).*wanted \(R_i, 4\)"),
+        ({"rois": [torch.zeros(2, 5)]}, ValueError, r"\(2, 5\).*expected \(R_i, 4\)"),
         ({"rois": [torch.zeros(2, 4), torch.zeros(2, 4)]}, ValueError, "list of 2 for 1 images"),
         ({"rois": []}, ValueError, "list of 0 for 1 images"),
         ({"rois": [[1, 2, 3, 4]]}, TypeError, "list"),
@@ -196,13 +196,13 @@ def test_gradient_given_in_another_layout(rng_seed):
         ({"spatial_scale": 0.0}, ValueError, "0.0"),
     ],
 )
-def test_mistakes_are_named(change, error, words):
+def test_invalid_arguments_are_refused(change, error, words):
     arguments = {"input": torch.rand(1, 3, 8, 8), "rois": torch.zeros(2, 5), "output_size": 7} | change
     with pytest.raises(error, match=words):
         roi_align(**{"spatial_scale": 0.25, "sampling_ratio": 2, **arguments})
 
 
-def test_lists_of_boxes_equal_rois_with_an_image_index(rng_seed):
+def test_lists_of_boxes_equal_rois_with_image_index(rng_seed):
     maps, rois = random_case()
     per_image = [rois[rois[:, 0] == image, 1:] for image in range(len(maps))]
     sorted_rois = torch.cat([rois[rois[:, 0] == image] for image in range(len(maps))])
@@ -223,7 +223,7 @@ def test_rois_of_half_types_are_computed_in_float32(rng_seed, dtype):
 
 def test_many_half_rois_keep_their_image_index():
     maps = torch.arange(300.0).view(300, 1, 1, 1).expand(300, 1, 4, 4)
-    boxes = [torch.tensor([[0, 0, 2, 2]], dtype=torch.bfloat16)] * 300  # bfloat16 has no 257
+    boxes = [torch.tensor([[0, 0, 2, 2]], dtype=torch.bfloat16)] * 300  # bfloat16 cannot represent 257
     assert roi_align(maps, boxes, 1, 1.0, 1).flatten().equal(torch.arange(300.0))
 
 
@@ -231,7 +231,7 @@ PYRAMID_SCALES = [1 / 4, 1 / 8, 1 / 16]
 
 
 def random_pyramid(memory_format=torch.contiguous_format, dtype=torch.float32, c=40, r=30):
-    """Three maps, ROIs, and a level for each of them; no ROI is on the second map."""
+    """Make three maps, ROIs, and a level for each of them; no ROI is on the second map."""
     _, rois = random_case(h=24, w=32, r=r)
     maps = [torch.randn(2, c, int(96 * s), int(128 * s)).to(dtype) for s in PYRAMID_SCALES]
     return [x.contiguous(memory_format=memory_format) for x in maps], rois, torch.randint(0, 2, (r,)) * 2
@@ -239,7 +239,7 @@ def random_pyramid(memory_format=torch.contiguous_format, dtype=torch.float32, c
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, CHANNELS_LAST])
-def test_every_roi_has_its_own_map(rng_seed, dtype, memory_format):
+def test_every_roi_is_pooled_from_its_level(rng_seed, dtype, memory_format):
     maps, rois, levels = random_pyramid(memory_format, dtype)
     weights = torch.randn(30, 40, 4, 5).to(dtype)
 
@@ -264,7 +264,7 @@ def test_every_roi_has_its_own_map(rng_seed, dtype, memory_format):
         assert_close(mine, other, rtol=tolerance, atol=tolerance * max(1.0, float(other.abs().max())))
 
 
-def test_one_channels_last_map_decides_for_all(rng_seed):
+def test_one_channels_last_map_makes_the_result_channels_last(rng_seed):
     maps, rois, levels = random_pyramid()
     pooled = multilevel_roi_align(maps, rois, levels, 3, PYRAMID_SCALES, 2)
     maps[1] = maps[1].contiguous(memory_format=CHANNELS_LAST)
@@ -294,7 +294,7 @@ def test_rois_in_another_order_give_the_same_rows(rng_seed):
         ({"inputs": [torch.rand(1, 3, 8, 8), torch.rand(1, 3, 4, 4).double()]}, ValueError, "float64"),
     ],
 )
-def test_mistakes_with_several_maps_are_named(change, error, words):
+def test_invalid_arguments_with_several_maps_are_refused(change, error, words):
     arguments = {
         "inputs": [torch.rand(1, 3, 8, 8), torch.rand(1, 3, 4, 4)],
         "rois": torch.zeros(2, 5),
@@ -343,7 +343,7 @@ def test_runs_inside_torch_compile(rng_seed):
     assert_close(x.grad, y.grad)
 
 
-def test_autocast_leaves_coordinates_alone(rng_seed):
+def test_autocast_does_not_cast_coordinates(rng_seed):
     maps, rois = random_case()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert roi_align(maps, rois, 7, 0.25, 2).equal(roi_align(maps, rois, 7, 0.25, 2))
@@ -353,7 +353,7 @@ def test_autocast_leaves_coordinates_alone(rng_seed):
 
 
 @needs_kernels
-def test_its_gradient_says_that_it_cannot_be_differentiated():
+def test_double_backward_is_refused():
     x = torch.randn(1, 4, 9, 9, requires_grad=True)
     pooled = roi_align(x, torch.tensor([[0.0, 1, 1, 7, 7]]), 3, 1.0, 2)
     (gradient,) = torch.autograd.grad(pooled.square().sum(), x, create_graph=True)

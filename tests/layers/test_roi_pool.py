@@ -3,7 +3,7 @@ import torch
 from maskrcnn_benchmark.layers import ROIPool, roi_pool
 
 
-def test_bins_hold_the_largest_value():
+def test_bins_contain_the_maximum():
     maps = torch.arange(36.0).reshape(1, 1, 6, 6)
     rois = torch.tensor([[0.0, 0, 0, 3, 3], [0.0, 2, 2, 2, 2], [0.0, 0, 0, 10, 10]])
     pooled = ROIPool((2, 2), 1.0)(maps, rois)
@@ -12,15 +12,15 @@ def test_bins_hold_the_largest_value():
     torch.testing.assert_close(pooled, roi_pool(maps, rois, (2, 2), 1.0))
 
 
-def test_gradient_goes_to_the_largest_value():
+def test_gradient_flows_to_the_maximum():
     maps = torch.arange(16.0).reshape(1, 1, 4, 4).requires_grad_()
     roi_pool(maps, torch.tensor([[0.0, 0, 0, 3, 3]]), 1, 1.0).sum().backward()
     assert maps.grad.flatten().tolist() == [0.0] * 15 + [1.0]
 
 
-def test_lists_of_boxes_and_half_types_keep_coordinates_exact():
+def test_coordinates_are_exact_for_lists_and_half_types():
     maps = torch.arange(2 * 2048.0).reshape(1, 1, 2, 2048)
-    boxes = torch.tensor([[1025.0, 0, 1027, 1], [2047, 0, 2047, 0]])  # bfloat16 has no 1025
+    boxes = torch.tensor([[1025.0, 0, 1027, 1], [2047, 0, 2047, 0]])  # bfloat16 cannot represent 1025
     expected = roi_pool(maps, torch.cat((torch.zeros(2, 1), boxes), dim=1), 1, 1.0)
     assert expected.flatten().tolist() == [2048 + 1027, 2047]
     assert roi_pool(maps, [boxes], 1, 1.0).equal(expected)

@@ -1,4 +1,4 @@
-"""sigmoid_focal_loss against the original's values, its twin, torchvision, and its own contract."""
+"""Compare sigmoid_focal_loss with the original, its twin and torchvision, and test its contract."""
 
 import functools
 import math
@@ -26,7 +26,7 @@ def loss_and_grad(function, logits, targets, *numbers):
     return loss.detach(), grad
 
 
-def test_original_values(units):
+def test_equals_the_original(units):
     case = units["sigmoid_focal"]
     expected = torch.tensor(case["elementwise_g2_a0.25"])
     logits, targets = torch.tensor(case["logits"]), torch.tensor(case["targets"])
@@ -40,7 +40,7 @@ def test_original_values(units):
 def test_equals_twin(rng_seed, gamma, dtype):
     logits, labels = random_case(dtype=dtype)
     soft = torch.rand(logits.shape).to(dtype)
-    # float32: the written-out exp and log1p err by about 1e-7; half types: one rounding of the result
+    # float32: the implementations of exp and log1p are off by about 1e-7; half types: one rounding of the result
     tolerance = {torch.float32: 2e-6, torch.float64: 1e-12, torch.float16: 2e-3, torch.bfloat16: 1e-2}[dtype]
     for targets in (labels, labels.int(), soft, (soft > 0.9).to(dtype)):
         ours = loss_and_grad(sigmoid_focal_loss, logits, targets, gamma, 0.25)
@@ -51,7 +51,7 @@ def test_equals_twin(rng_seed, gamma, dtype):
 
 
 def test_relative_accuracy_of_tiny_losses():
-    # far negatives decide nothing alone, but there are a million of them
+    # Single easy negatives do not matter, but there are a million of them.
     x = torch.linspace(-40, 40, 4001)[:, None]
     for label in (0, 1):
         targets = torch.full((len(x),), label)
@@ -66,14 +66,14 @@ def test_no_logit_overflows():
     for targets in (torch.zeros(8, dtype=torch.int64), torch.ones(8, dtype=torch.int64)):
         loss, grad = loss_and_grad(sigmoid_focal_loss, x[1:-1], targets[1:-1], 2.0, 0.25)
         assert torch.isfinite(loss).all() and torch.isfinite(grad).all()
-    # an object at logit -200: log(p) stops at log(FLT_MIN), as in the original, and the gradient still pulls
+    # an object at logit -200: log(p) is clamped at log(FLT_MIN), as in the original, but the gradient is not 0
     loss, grad = loss_and_grad(sigmoid_focal_loss, torch.tensor([[-200.0]]), torch.tensor([1]), 2.0, 0.25)
     assert_close(loss, torch.tensor([[0.25 * 87.33654475]]))
     assert grad.item() < -0.1
 
 
 @pytest.mark.parametrize("gamma", [2.0, 1.5, 0.0])
-def test_a_logit_that_is_not_a_number_is_not_hidden(gamma):
+def test_nan_logits_give_nan_losses(gamma):
     x = torch.tensor([[math.nan]])
     for targets in (torch.tensor([0]), torch.tensor([1]), torch.tensor([[0.0]]), torch.tensor([[1.0]])):
         loss, grad = loss_and_grad(sigmoid_focal_loss, x, targets, gamma, 0.25)
@@ -89,7 +89,7 @@ def test_dense_targets_equal_torchvision(rng_seed, gamma):
         theirs = loss_and_grad(lambda x, t: torchvision.ops.sigmoid_focal_loss(x, t, 0.25, gamma), logits, targets)
         ours = loss_and_grad(sigmoid_focal_loss, logits, targets, gamma, 0.25)
         for mine, other in zip(ours, theirs, strict=True):
-            # torchvision takes 1 - p_t by subtraction, which leaves 1e-7 of absolute error
+            # torchvision computes 1 - p_t by subtraction, with an absolute error of 1e-7
             assert_close(mine, other, rtol=1e-4, atol=2e-5)
 
 
@@ -102,8 +102,8 @@ def test_integer_and_one_hot_targets_agree(rng_seed):
 
 
 @pytest.mark.parametrize("shape", [(37, 20), (900, 1), (3, 1500), (211, 83)])
-def test_blocks_that_end_amid_rows(rng_seed, shape):
-    # the CPU kernel takes 512 elements at a time, wherever rows begin
+def test_blocks_that_end_within_rows(rng_seed, shape):
+    # The CPU kernel processes 512 elements at a time, independent of rows.
     logits, labels = random_case(*shape)
     few = (torch.rand(shape) < 0.01).float()
     half_of_it_soft = torch.rand(shape) * (torch.arange(shape[0])[:, None] > shape[0] // 2)
@@ -116,8 +116,8 @@ def test_blocks_that_end_amid_rows(rng_seed, shape):
         assert_close(summed, sigmoid_focal_loss_twin(logits.double(), targets, 2.0, 0.25).sum().float())
 
 
-def test_an_element_does_not_depend_on_the_targets_beside_it(rng_seed):
-    # few targets above 0 are put right one by one, many by another loop
+def test_a_loss_does_not_depend_on_other_targets(rng_seed):
+    # Few targets above 0 are corrected one by one, many by another loop.
     logits, _ = random_case(16, 32)
     soft = torch.rand(logits.shape)
     few = soft * (torch.rand(logits.shape) < 0.02)
@@ -133,7 +133,7 @@ def test_an_element_does_not_depend_on_the_targets_beside_it(rng_seed):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 def test_reductions(rng_seed, dtype):
     logits, labels = random_case(dtype=dtype)
-    # half types: 3 / 740 is rounded before it meets the slopes, and the gradient after
+    # half types: 3 / 740 is rounded before it is multiplied by the slopes, and the gradient afterwards
     tolerance = {torch.float32: 2e-6, torch.float64: 1e-12, torch.float16: 2e-3, torch.bfloat16: 1e-2}[dtype]
     for targets in (labels, torch.rand(logits.shape).to(dtype)):
         for reduction in ("sum", "mean"):
@@ -156,13 +156,13 @@ def test_mean_of_float16_does_not_overflow():
 
 
 @pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
-def test_backward_twice_gives_the_same_and_accumulates(rng_seed, reduction):
+def test_repeated_backward_accumulates_equal_gradients(rng_seed, reduction):
     logits, targets = random_case()
     x = (logits * 1).requires_grad_()
     loss = sigmoid_focal_loss(x * 1, targets, 2.0, 0.25, reduction=reduction).sum()
     loss.backward(retain_graph=True)
     first = x.grad.clone()
-    x.grad.mul_(5)  # what was handed out is the caller's
+    x.grad.mul_(5)  # the returned gradient belongs to the caller
     loss.backward()
     assert_close(x.grad, 6 * first)
 
@@ -238,7 +238,7 @@ def test_gradcheck(rng_seed, gamma):
         ({"reduction": "max"}, ValueError, "max"),
     ],
 )
-def test_mistakes_are_named(change, error, words):
+def test_invalid_arguments_are_refused(change, error, words):
     arguments = {"logits": torch.rand(3, 4), "targets": torch.tensor([0, 1, 4]), "gamma": 2.0, "alpha": 0.25} | change
     with pytest.raises(error, match=words):
         sigmoid_focal_loss(**arguments)
@@ -283,7 +283,7 @@ def test_autocast_computes_in_float32(rng_seed):
 
 @needs_kernels
 @pytest.mark.parametrize("reduction", ["none", "sum"])
-def test_its_gradient_says_that_it_cannot_be_differentiated(reduction):
+def test_double_backward_is_refused(reduction):
     logits = torch.randn(6, 4, requires_grad=True)
     loss = sigmoid_focal_loss(logits, torch.tensor([0, 1, 2, 3, 4, 0]), 2.0, 0.25, reduction=reduction).sum()
     (gradient,) = torch.autograd.grad(loss, logits, create_graph=True)

@@ -1,4 +1,4 @@
-"""The Winograd algorithm for training: results and gradients of ordinary convolutions, up to float32 rounding."""
+"""Compare the Winograd algorithm for training with plain convolutions and their gradients, up to float32 rounding."""
 
 import pytest
 import torch
@@ -12,9 +12,9 @@ from maskrcnn_benchmark.native import library
 pytestmark = pytest.mark.skipif(not library.kernels_for(torch.device("cpu")), reason="no compiled ops")
 
 
-def rounding_error(result, wanted):
-    """Largest difference from float64 `wanted`, relative to its spread."""
-    return ((result.double() - wanted).abs().max() / wanted.std()).item()
+def rounding_error(result, expected):
+    """Return the largest difference from float64 `expected`, relative to its standard deviation."""
+    return ((result.double() - expected).abs().max() / expected.std()).item()
 
 
 @pytest.mark.parametrize(
@@ -30,14 +30,14 @@ def rounding_error(result, wanted):
         (lambda op, w: op.winograd_chain(torch.zeros(1, 16, 8, 8), [w], []), "one of each"),
     ],
 )
-def test_what_does_not_fit_is_named(call, message):
+def test_invalid_arguments_of_the_ops_are_refused(call, message):
     op = torch.ops.maskrcnn_benchmark
     with pytest.raises(RuntimeError, match=message):
         call(op, op.winograd_weight(torch.zeros(16, 16, 3, 3), False))
 
 
 @pytest.mark.parametrize("shape, filters, padding", [((2, 32, 45, 39), 80, 1), ((1, 16, 9, 50), 32, 0)])
-def test_gradients_are_those_of_the_convolution(rng_seed, shape, filters, padding, monkeypatch):
+def test_gradients_equal_the_convolution(rng_seed, shape, filters, padding, monkeypatch):
     monkeypatch.setattr(winograd, "GRADIENT_TILES", 0)
     x = torch.randn(shape, requires_grad=True)
     weight = torch.randn(filters, shape[1], 3, 3, requires_grad=True)
@@ -46,8 +46,8 @@ def test_gradients_are_those_of_the_convolution(rng_seed, shape, filters, paddin
     grad = torch.randn_like(result)
     found = torch.autograd.grad(result, (x, weight, bias), grad)
     exact = [tensor.detach().double().requires_grad_() for tensor in (x, weight, bias)]
-    wanted = torch.autograd.grad(nn.functional.conv2d(*exact, padding=padding), exact, grad.double())
-    for one, other in zip(found, wanted, strict=True):
+    expected = torch.autograd.grad(nn.functional.conv2d(*exact, padding=padding), exact, grad.double())
+    for one, other in zip(found, expected, strict=True):
         assert one.dtype == torch.float32 and rounding_error(one, other) < 1e-4
 
 
@@ -57,18 +57,18 @@ def test_gradients_of_dilated_convolutions(rng_seed, size, dilation, padding, mo
     x = torch.randn(2, 16, *size, requires_grad=True)
     conv = Conv2d(16, 32, 3, padding=padding, dilation=dilation)
     exact = [tensor.detach().double().requires_grad_() for tensor in (x, conv.weight, conv.bias)]
-    wanted = nn.functional.conv2d(*exact, padding=padding, dilation=dilation)
+    expected = nn.functional.conv2d(*exact, padding=padding, dilation=dilation)
     result = conv(x)
     assert any("WinogradConv" in name for name in ancestors(result))
-    assert result.shape == wanted.shape and rounding_error(result, wanted) < 5e-5
+    assert result.shape == expected.shape and rounding_error(result, expected) < 5e-5
     grad = torch.randn_like(result)
     found = torch.autograd.grad(result, (x, conv.weight, conv.bias), grad)
-    for one, other in zip(found, torch.autograd.grad(wanted, exact, grad.double()), strict=True):
+    for one, other in zip(found, torch.autograd.grad(expected, exact, grad.double()), strict=True):
         assert rounding_error(one, other) < 1e-4
 
 
 def ancestors(tensor):
-    """Names of the nodes of autograd's graph."""
+    """Return the names of the nodes of autograd's graph."""
     nodes, names = [tensor.grad_fn], []
     while nodes:
         node = nodes.pop()
@@ -81,7 +81,7 @@ def ancestors(tensor):
 @pytest.mark.parametrize(
     "dilation, padding, taken", [(1, 1, True), (2, 2, True), (4, 4, True), (6, 6, False), (2, 1, False)]
 )
-def test_dilations_that_are_faster(dilation, padding, taken):
+def test_winograd_is_used_for_small_dilations(dilation, padding, taken):
     assert suits(nn.Conv2d(16, 16, 3, padding=padding, dilation=dilation)) == taken
 
 
@@ -95,8 +95,8 @@ def test_gradients_in_bfloat16_and_of_small_maps(rng_seed):
         grad = torch.randn_like(result)
         found = torch.autograd.grad(result, (x, weight, bias), grad)
         exact = [tensor.detach().bfloat16().double().requires_grad_() for tensor in (x, weight, bias)]
-        wanted = torch.autograd.grad(nn.functional.conv2d(*exact, padding=1), exact, grad.double())
-        for one, other in zip(found, wanted, strict=True):
+        expected = torch.autograd.grad(nn.functional.conv2d(*exact, padding=1), exact, grad.double())
+        for one, other in zip(found, expected, strict=True):
             assert one.dtype == torch.float32 and rounding_error(one, other) < 0.1
 
 
@@ -113,14 +113,14 @@ def test_gradients_of_filters_do_not_depend_on_the_threads(rng_seed):
     assert all(torch.equal(result, results[0]) for result in results[1:])
 
 
-def test_only_wanted_gradients_are_computed(rng_seed):
+def test_only_required_gradients_are_computed(rng_seed):
     x, weight = torch.randn(1, 16, 9, 9), torch.randn(16, 16, 3, 3, requires_grad=True)
     winograd_conv2d(x, weight, None, 1).sum().backward()
     assert x.grad is None and weight.grad.shape == weight.shape
     assert winograd_conv2d(x, weight.detach(), None, 1).grad_fn is None
 
 
-def test_only_plain_convolutions_suit(monkeypatch):
+def test_only_plain_convolutions_are_supported(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     assert suits(nn.Conv2d(16, 32, 3, padding=1))
     others = [
@@ -139,7 +139,7 @@ def test_only_plain_convolutions_suit(monkeypatch):
     assert not any(suits(other) for other in others)
 
 
-def test_it_is_not_used_where_it_is_slower(monkeypatch):
+def test_winograd_is_not_used_where_it_is_slower(monkeypatch):
     conv = nn.Conv2d(16, 32, 3)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
@@ -150,7 +150,7 @@ def test_it_is_not_used_where_it_is_slower(monkeypatch):
     assert not suits(conv)
 
 
-def test_a_compiler_can_see_its_shapes(rng_seed):
+def test_fake_kernels_return_the_shapes(rng_seed):
     weight = torch.ops.maskrcnn_benchmark.winograd_weight(torch.randn(32, 16, 3, 3), False)
     x, bias = torch.randn(2, 16, 9, 7), torch.randn(32)
     checks = ("test_schema", "test_faketensor")
@@ -161,7 +161,7 @@ def test_a_compiler_can_see_its_shapes(rng_seed):
     torch.library.opcheck(ops.winograd_chain.default, (x, [weight], [bias]), test_utils=checks)
 
 
-def test_without_avx_nothing_is_asked_of_the_ops(monkeypatch):
+def test_ops_are_not_called_without_avx(monkeypatch):
     monkeypatch.setattr(winograd.library, "kernels_for", lambda device: False)
     assert not suits(nn.Conv2d(16, 32, 3))
 
@@ -175,8 +175,8 @@ def test_gradients_can_be_differentiated_again(rng_seed):
         return torch.autograd.grad(gradient.square().sum(), [x, conv.weight, conv.bias])
 
     ours = penalty(lambda x: winograd_conv2d(x, conv.weight, conv.bias, 1))
-    for result, wanted in zip(ours, penalty(conv), strict=True):
-        torch.testing.assert_close(result, wanted, rtol=1e-4, atol=1e-5 * wanted.abs().max().item())
+    for result, expected in zip(ours, penalty(conv), strict=True):
+        torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
 
 
 def test_levels_of_a_pyramid_share_transformed_weights(rng_seed, monkeypatch):
@@ -197,17 +197,17 @@ def test_levels_of_a_pyramid_share_transformed_weights(rng_seed, monkeypatch):
 
     monkeypatch.setattr(torch.ops.maskrcnn_benchmark, "winograd_weight", count)
     shared = gradients()
-    # the first level cannot know of the second one, so that forward transforms twice
+    # the cache starts with the second level, so that the forward pass transforms twice
     assert sorted(transformed) == [False, False, True]
     torch.testing.assert_close(shared[0], sum(pair[0] for pair in separate))
     assert all(torch.equal(one, pair[1]) for one, pair in zip(shared[1:], separate, strict=True))
-    assert not winograd._taps, "the graph is gone, and the transformed weights with it"
+    assert not winograd._taps, "the transformed weights must be freed with the graph"
 
 
 @pytest.mark.parametrize("change", ["in place", "data", "fused optimizer"])
 def test_changed_weights_are_transformed_again(rng_seed, change):
     weight, x = nn.Parameter(torch.randn(16, 16, 3, 3)), torch.randn(1, 16, 9, 9)
-    graphs = [winograd_conv2d(x, weight, None, 1) for _ in range(3)]  # alive, so that their taps are
+    graphs = [winograd_conv2d(x, weight, None, 1) for _ in range(3)]  # kept, so that their taps stay cached
     assert winograd._taps[id(weight)].made
     if change == "in place":
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Numbers, masks and fairness of the sampler."""
+"""Test sizes, masks and fairness of the sampler."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def labels(positives, negatives, ignored):
         ((0, 0, 0), (0, 0)),
     ],
 )
-def test_numbers(counts, expected, rng_seed):
+def test_sample_sizes(counts, expected, rng_seed):
     image = labels(*counts)
     (positive,), (negative,) = BalancedPositiveNegativeSampler(256, 0.25)([image])
     assert positive.dtype == negative.dtype == torch.bool and positive.shape == negative.shape == image.shape
@@ -31,14 +31,14 @@ def test_numbers(counts, expected, rng_seed):
     assert (image[positive] > 0).all() and (image[negative] == 0).all()
 
 
-def test_images_are_sampled_one_by_one(rng_seed):
+def test_images_are_sampled_independently(rng_seed):
     images = [labels(3, 100, 5), labels(0, 4, 0), labels(40, 40, 40)]
     positive, negative = BalancedPositiveNegativeSampler(10, 0.5)(images)
     assert [int(p.sum()) for p in positive] == [3, 0, 5]
     assert [int(n.sum()) for n in negative] == [7, 4, 5]
 
 
-def test_everything_is_drawn_when_there_is_room(rng_seed):
+def test_everything_is_drawn_from_small_images(rng_seed):
     image = labels(30, 50, 20)
     (positive,), (negative,) = BalancedPositiveNegativeSampler(1_000_000, 0.5)([image])
     assert torch.equal(positive, image > 0) and torch.equal(negative, image == 0)
@@ -52,7 +52,7 @@ def test_every_example_is_drawn_about_equally_often(rng_seed):
         (positive,), (negative,) = sampler([image])
         drawn += positive.float() + negative.float()
     share = drawn / rounds
-    # 10 of 20 and 10 of 40: 0.5 and 0.25, six standard deviations of a share are below 0.08
+    # 10 of 20 and 10 of 40: 0.5 and 0.25; six standard deviations of a share are below 0.08
     assert (share[image > 0] - 0.5).abs().max() < 0.08 and (share[image == 0] - 0.25).abs().max() < 0.08
 
 

@@ -1,4 +1,4 @@
-"""Box codes against the numbers of the original."""
+"""Compare box codes with the original."""
 
 import math
 
@@ -31,7 +31,7 @@ def test_decoding_undoes_encoding(box_offset, rng_seed):
     torch.testing.assert_close(coder.decode(coder.encode(boxes, proposals), proposals), boxes, rtol=1e-4, atol=1e-3)
 
 
-def test_only_growth_is_bounded():
+def test_only_growth_is_clipped():
     coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
     box = torch.tensor([[0.0, 0, 15, 15]])
     grown = coder.decode(torch.tensor([[0.0, 0, 100, -100]]), box)[0]

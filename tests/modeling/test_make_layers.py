@@ -30,20 +30,20 @@ def test_group_norm_options_reach_the_norm():
 
 
 @pytest.mark.parametrize("dilation", [1, 2])
-def test_size_is_kept_at_stride_one_and_halved_at_two(dilation):
+def test_stride_one_keeps_the_size_and_two_halves_it(dilation):
     x = torch.zeros(1, 4, 9, 12)
     assert make_conv3x3(4, 8, dilation=dilation)(x).shape == (1, 8, 9, 12)
     assert make_conv3x3(4, 8, dilation=dilation, stride=2)(x).shape == (1, 8, 5, 6)
     assert conv_with_kaiming_uniform()(4, 8, 3, 2, dilation)(x).shape == (1, 8, 5, 6)
 
 
-def test_initial_spread(rng_seed):
-    # 64 * 64 * 9 samples: the standard deviation is known to 0.4 %.
-    wanted = {
+def test_initial_standard_deviations(rng_seed):
+    # From 64 * 64 * 9 samples the standard deviation is accurate to 0.4 %.
+    expected = {
         make_conv3x3(64, 64, kaiming_init=False): 0.01,
         make_conv3x3(64, 64): (2 / (64 * 9)) ** 0.5,
         conv_with_kaiming_uniform()(64, 64, 3): (1 / (64 * 9)) ** 0.5,
     }
-    for layer, std in wanted.items():
+    for layer, std in expected.items():
         assert isinstance(layer, nn.Conv2d)
         assert layer.weight.std().item() == pytest.approx(std, rel=0.03)

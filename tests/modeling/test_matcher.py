@@ -1,4 +1,4 @@
-"""Matching against the cases of the original, and its odd cases."""
+"""Compare matches with the original, and test edge cases."""
 
 import pytest
 import torch
@@ -20,18 +20,18 @@ def test_matches_equal_the_originals(units, case, arguments):
     assert Matcher(*arguments)(overlaps).tolist() == units["matcher"][case]
 
 
-def test_thresholds_belong_to_the_upper_side():
+def test_thresholds_are_inclusive():
     overlaps = torch.tensor([[0.5, 0.4, 0.39]])
     assert Matcher(0.5, 0.4)(overlaps).tolist() == [0, Matcher.BETWEEN_THRESHOLDS, Matcher.BELOW_LOW_THRESHOLD]
 
 
-def test_low_quality_match_goes_to_the_predictions_own_best_box():
-    # the best overlap of box 1 is prediction 0, whose own best box is 0
+def test_low_quality_match_is_the_best_box_of_the_prediction():
+    # The best overlap of box 1 is prediction 0, whose own best box is 0.
     overlaps = torch.tensor([[0.6, 0.5], [0.4, 0.1]])
     assert Matcher(0.7, 0.3, True)(overlaps).tolist() == [0, Matcher.BETWEEN_THRESHOLDS]
 
 
-def test_best_overlap_of_zero_counts():
+def test_best_overlap_of_zero_is_a_low_quality_match():
     overlaps = torch.tensor([[0.8, 0.0], [0.0, 0.0]])
     assert Matcher(0.7, 0.3, True)(overlaps).tolist() == [0, 0]
 
@@ -48,7 +48,7 @@ def test_without_boxes_everything_is_background(low_quality):
 @pytest.mark.parametrize("max_pairs", [2**23, 700, 1])
 def test_pieces_give_the_same_matches(low_quality, max_pairs, rng_seed, monkeypatch):
     monkeypatch.setattr("maskrcnn_benchmark.modeling.matcher.MAX_PAIRS", max_pairs)
-    # whole numbers, so that equal overlaps occur
+    # integers, so that equal overlaps occur
     corners = torch.randint(0, 30, (400, 2)).float()
     boxes = torch.cat((corners, corners + torch.randint(4, 20, (400, 2))), dim=1)
     boxes, predictions = boxes[:40], boxes[40:]
@@ -58,6 +58,6 @@ def test_pieces_give_the_same_matches(low_quality, max_pairs, rng_seed, monkeypa
     assert {-2, -1} < set(expected.tolist())
 
 
-def test_thresholds_the_wrong_way_round_are_refused():
+def test_swapped_thresholds_are_refused():
     with pytest.raises(ValueError, match="IOU_THRESHOLD"):
         Matcher(0.3, 0.7)

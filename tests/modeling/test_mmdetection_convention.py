@@ -1,4 +1,4 @@
-"""What the mmdetection convention decides in the parts, against small cases computed by mmdetection 1.2."""
+"""Compare the parts in the mmdetection convention with small cases computed by mmdetection 1.2."""
 
 import json
 import math
@@ -50,7 +50,7 @@ def test_codes_equal_the_originals(mmdet_units):
         torch.testing.assert_close(found, torch.tensor(case["deltas"]), rtol=1e-5, atol=1e-5)
 
 
-def test_decoded_boxes_shrink_and_grow_alike_at_most(mmdet_units):
+def test_decoding_clips_growth_and_shrinkage(mmdet_units):
     for case in mmdet_units["delta2bbox"]["cases"]:
         coder = make_box_coder(config(), [1 / std for std in case["stds"]])
         codes = torch.tensor(case["deltas"])
@@ -92,7 +92,7 @@ def test_matches_are_the_same_in_pieces(mmdet_units, monkeypatch, rng_seed):
 
 
 @pytest.mark.parametrize("make", [lambda cfg: make_rpn_loss_evaluator(cfg, None).assign, make_roi_box_loss_evaluator])
-def test_both_stages_match_so(make):
+def test_both_stages_keep_best_matches(make):
     assert make(config()).matcher.best_matches_kept and not make(defaults).matcher.best_matches_kept
 
 
@@ -106,8 +106,8 @@ def test_anchors_equal_the_originals(mmdet_units):
         assert ours.tolist() == boxes
     assert generator.grid_anchors([(2, 3)] * 5)[0].tolist() == recorded["grid_2x3_stride4"]
     inside = generator.visible(generator.grid_anchors([(16, 24)] * 5)[2], (256, 384)).nonzero().squeeze(1)
-    wanted = recorded["inside_image_256x384_stride16"]
-    assert len(inside) == wanted["n"] and inside.sum() == wanted["index_sum"]
+    expected = recorded["inside_image_256x384_stride16"]
+    assert len(inside) == expected["n"] and inside.sum() == expected["index_sum"]
 
 
 @pytest.mark.parametrize(
@@ -125,14 +125,14 @@ def test_proposals_equal_the_originals(mmdet_units, name, limits):
     logits = [torch.tensor(case["cls (1,3,2,2)"]), torch.tensor(case["cls (1,3,1,1)"])]
     anchors = module.anchor_generator.grid_anchors([(2, 2), (1, 1)])
     (found,) = module.box_selector_test(anchors, logits, codes, [case["img_hw"]])
-    wanted = torch.tensor(case["proposals_with_score"][name])
-    torch.testing.assert_close(found.bbox, wanted[:, :4], rtol=1e-5, atol=1e-4)
-    torch.testing.assert_close(found.get_field("objectness"), wanted[:, 4])
+    expected = torch.tensor(case["proposals_with_score"][name])
+    torch.testing.assert_close(found.bbox, expected[:, :4], rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(found.get_field("objectness"), expected[:, 4])
 
 
 def test_rpn_losses_count_a_missing_positive_or_negative_as_one(mmdet_units):
     example = mmdet_units["rpn_normaliser"]["example"]
-    # one level of 256 anchors in a row: as many as the first image draws
+    # one level of 256 anchors in a row, the sample size of the first image
     positives = [torch.zeros(256, dtype=torch.bool) for _ in example["pos"]]
     for mask, count in zip(positives, example["pos"], strict=True):
         mask[:count] = True
@@ -150,8 +150,8 @@ def test_rpn_losses_count_a_missing_positive_or_negative_as_one(mmdet_units):
     assert loss.item() == pytest.approx(512 * math.log(2) / 513)
 
 
-def test_ground_truth_is_matched_with_anchors_inside_the_picture():
-    """The best anchor of the box leaves the picture; one inside overlaps it by 0.49."""
+def test_ground_truth_is_matched_with_anchors_inside_the_image():
+    """The box's best anchor exceeds the image; one inside overlaps it by 0.49."""
     box, outside, inside = [4.0, 10, 43, 49], [-2.0, 10, 37, 49], [10.0, 19, 49, 58]
     anchors = torch.tensor([outside, inside, [60.0, 60, 90, 90]])
     visible = [torch.tensor([False, True, True])]
@@ -173,7 +173,7 @@ def test_levels_equal_the_originals(mmdet_units):
     levels = make_pooler(config(*scales), "ROI_BOX_HEAD").map_levels
     boxes = [[0, 0, side - 1, side - 1] for side in recorded["square_side_with_plus1"]]
     assert levels([BoxList(boxes, (2000, 2000))]).tolist() == recorded["level"]
-    # 111.9998 is the side that the fork's number decides otherwise
+    # At side 111.9998 the fork's eps gives another level.
     assert LevelMapper(2, 5)([BoxList([[0.0, 0, 110.9999, 110.9999]], (200, 200))]).item() == 1
     assert levels([BoxList([[0.0, 0, 110.9999, 110.9999]], (200, 200))]).item() == 0
 
@@ -186,8 +186,8 @@ def test_pooled_regions_equal_the_originals(mmdet_units):
         torch.testing.assert_close(found, torch.tensor(case["result"]), rtol=1e-5, atol=1e-5)
 
 
-def test_unknown_placement_is_an_error():
-    with pytest.raises(ValueError, match="'clamped', 'aligned', 'inclusive', not 'centred'"):
+def test_unknown_placement_is_refused():
+    with pytest.raises(ValueError, match="placement is 'centred'; expected one of .'clamped', 'aligned', 'inclusive'"):
         Pooler(7, (0.25,), 2, placement="centred")
 
 
@@ -230,10 +230,10 @@ def test_regions_of_the_next_stage_equal_the_originals(mmdet_units):
         BoxList(rows[rows[:, 0] == image, 1:], (width, height)) for image, (height, width) in enumerate(case["img_hw"])
     ]
     refined = make_roi_box_post_processor(config(*opts)).refine(torch.cat((torch.zeros_like(codes), codes), 1), boxes)
-    for found, wanted, is_truth in zip(refined, case["refined_per_image"], case["pos_is_gt_per_image"], strict=True):
-        # positives come first
+    for found, expected, is_truth in zip(refined, case["refined_per_image"], case["pos_is_gt_per_image"], strict=True):
+        # Positives come first.
         kept = [i for i in range(len(found)) if i >= len(is_truth) or not is_truth[i]]
-        torch.testing.assert_close(found.bbox[kept], torch.tensor(wanted), rtol=1e-5, atol=1e-3)
+        torch.testing.assert_close(found.bbox[kept], torch.tensor(expected), rtol=1e-5, atol=1e-3)
 
 
 # ---- masks
@@ -253,7 +253,7 @@ def test_mask_targets_equal_the_originals(mmdet_units):
     assert packed == case["size28_packed_hex"]
 
 
-def test_polygons_become_the_targets_that_their_pixels_do(rng_seed):
+def test_polygons_and_their_pixels_have_equal_targets(rng_seed):
     polygons = SegmentationMask([[[5.0, 3, 40, 8, 22, 31]], [[1.0, 1, 30, 1, 30, 12, 1, 12]]], (48, 40))
     corner = torch.rand(12, 2) * 20
     regions = BoxList(torch.cat((corner, corner + torch.rand(12, 2) * 25), dim=1), (48, 40))
@@ -280,7 +280,7 @@ def test_pasted_masks_equal_the_originals(mmdet_units):
 # ---- data
 
 
-def test_pictures_have_the_originals_sizes(mmdet_units):
+def test_resized_images_have_the_original_sizes(mmdet_units):
     (resize,) = (step for step in build_transforms(config(), is_train=False).transforms if isinstance(step, Resize))
     for case in mmdet_units["resize_1333x800"]:
         height, width = case["hw"]

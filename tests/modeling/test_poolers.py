@@ -17,7 +17,7 @@ def test_levels_equal_the_originals(units):
     assert LevelMapper(2, 5)([squares(case["sqrt_area"])]).tolist() == case["level_index"]
 
 
-def test_a_box_that_is_no_number_gets_a_level():
+def test_a_nan_box_has_a_level():
     boxes = BoxList([[0.0, 0, float("nan"), 5], [0, 0, float("inf"), 5], [5, 5, 0, 0]], (10, 10))
     assert set(LevelMapper(2, 5)([boxes]).tolist()) <= {0, 1, 2, 3}
 
@@ -32,9 +32,9 @@ def maps(channels=5, images=2, **options):
     return [torch.randn(images, channels, int(192 * s), int(256 * s), **options) for s in SCALES]
 
 
-def test_each_region_comes_from_its_level_in_the_order_of_the_boxes(rng_seed):
+def test_each_region_is_pooled_from_its_level_in_box_order(rng_seed):
     features, boxlists = maps(), [random_boxes(17), random_boxes(0), random_boxes(9)]
-    boxlists[0].bbox[3] = torch.tensor([10.0, 5, 240, 180])  # among the small ones, one of a coarser level
+    boxlists[0].bbox[3] = torch.tensor([10.0, 5, 240, 180])  # among small boxes, one of a coarser level
     features = [torch.cat((level, level[:1])) for level in features]
     boxlists[0].bbox[3] = torch.tensor([5.0, 5, 250, 180])
     pooled = Pooler((7, 7), SCALES, 2)(features, boxlists)
@@ -51,14 +51,14 @@ def test_each_region_comes_from_its_level_in_the_order_of_the_boxes(rng_seed):
             row += 1
 
 
-def test_one_scale_maps_no_levels(rng_seed):
+def test_one_scale_needs_no_level_mapping(rng_seed):
     features, boxlists = maps()[2:3], [random_boxes(4), random_boxes(3)]
     pooled = Pooler((3, 3), SCALES[2:3], 0)(features, boxlists)
     assert pooled.shape == (7, 5, 3, 3)
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_levels_without_a_region_stay_in_the_graph(count, rng_seed):
+def test_levels_without_regions_stay_in_the_graph(count, rng_seed):
     features = maps(requires_grad=True)
     pooled = Pooler((7, 7), SCALES, 2)(features, [random_boxes(count), random_boxes(0)])
     assert pooled.shape == (count, 5, 7, 7)
@@ -67,7 +67,7 @@ def test_levels_without_a_region_stay_in_the_graph(count, rng_seed):
         assert level.grad is not None and level.grad.isfinite().all()
 
 
-def test_gradient_returns_to_the_pixels_it_came_from(rng_seed):
+def test_gradient_reaches_the_pooled_pixels(rng_seed):
     features = maps(requires_grad=True)
     boxes = squares([10])
     Pooler((7, 7), SCALES, 2)(features, [boxes, boxes[:0]]).sum().backward()
@@ -76,11 +76,11 @@ def test_gradient_returns_to_the_pixels_it_came_from(rng_seed):
     assert all(gradient.abs().sum() == 0 for gradient in gradients[1:])
 
 
-def test_more_maps_than_scales_are_passed_over_and_fewer_refused(rng_seed):
+def test_extra_maps_are_ignored_and_missing_maps_are_refused(rng_seed):
     features, boxlists = maps(), [random_boxes(3), random_boxes(3)]
     pooler = Pooler((7, 7), SCALES, 2)
     torch.testing.assert_close(
         pooler([*features, torch.randn(2, 5, 1, 1)], boxlists), pooler(features, boxlists), rtol=0, atol=0
     )
-    with pytest.raises(ValueError, match="4 maps, but there are 2"):
+    with pytest.raises(ValueError, match="at least 4 feature maps.* got 2"):
         pooler(features[:2], boxlists)

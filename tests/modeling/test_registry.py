@@ -4,7 +4,7 @@ from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.utils.registry import Registry
 
 
-def test_decorator_returns_its_object_and_can_be_stacked():
+def test_register_decorator_returns_its_object_and_stacks():
     table = Registry()
 
     @table.register("one")
@@ -22,21 +22,21 @@ def test_register_with_a_module_stores_it():
     assert dict(table.items()) == {"first": 1, "second": 2} and len(table) == 2
 
 
-def test_a_name_twice_is_refused_and_the_first_stays():
+def test_duplicate_name_is_refused_and_the_first_entry_is_kept():
     table = Registry(name=1)
-    with pytest.raises(AssertionError, match="'name' is registered already"):
+    with pytest.raises(AssertionError, match="'name' is already registered"):
         table.register("name", 2)
     assert table["name"] == 1
 
 
-def test_unknown_name_lists_the_nearest():
+def test_unknown_name_error_suggests_similar_names():
     table = Registry({"V-39-FPN": 1, "R-50-C4": 2})
     with pytest.raises(KeyError, match="did you mean V-39-FPN"):
         table["V-38-FPN"]
     assert "V-38-FPN" not in table and table.get("V-38-FPN") is None
 
 
-def test_refused_name_says_why_and_is_no_entry():
+def test_refused_name_has_a_reason_and_no_entry():
     table = Registry({"V-39-FPN": 1})
     table.refuse("FBNet", "no layers of it")
     with pytest.raises(KeyError, match="'FBNet' is not supported: no layers of it"):
@@ -54,12 +54,12 @@ def test_refused_name_says_why_and_is_no_entry():
         ("ROI_MASK_FEATURE_EXTRACTORS", "FBNet.roi_head_mask"),
     ],
 )
-def test_fbnet_is_refused_with_what_to_take_instead(table, name):
+def test_fbnet_is_refused_with_an_alternative(table, name):
     with pytest.raises(KeyError, match=f"'{name}' is not supported: .*MNV2-FPN-RETINANET"):
         getattr(registry, table)[name]
 
 
-def test_the_forks_eight_tables_are_there():
+def test_fork_registries_exist():
     for name in (
         "BACKBONES",
         "RPN_HEADS",

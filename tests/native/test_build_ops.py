@@ -1,4 +1,4 @@
-"""Building the ops, and living without them."""
+"""Test the build of the ops, and the package without them."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def compiled(monkeypatch):
-    """Names of the libraries that were "compiled"; no compiler runs."""
+    """Record the names of "compiled" libraries, without running a compiler."""
     names = []
 
     def compile_library(kind, sources, torch, target):
@@ -53,7 +53,7 @@ def test_cuda_sources_compile_for_sm_90(tmp_path, monkeypatch):
         pytest.skip(f"the CUDA sources cannot be compiled here: {error}")
     build_ops.compile_library("cuda", build_ops.source_folder(), torch, tmp_path)
     assert (tmp_path / "_C_cuda.so").stat().st_size > 100_000
-    if library.declared():  # it registers kernels for ops that the CPU library declares; no GPU is needed for that
+    if library.declared():  # it registers kernels for ops that the CPU library declares; this needs no GPU
         libraries = [library.LOADED["cpu"], tmp_path / "_C_cuda.so"]
         code = f"import torch; [torch.ops.load_library(path) for path in {[str(path) for path in libraries]}]\n"
         code += "assert 'registered at' in torch._C._dispatch_dump('maskrcnn_benchmark::nms').split('CUDA')[1]"
@@ -61,7 +61,7 @@ def test_cuda_sources_compile_for_sm_90(tmp_path, monkeypatch):
         assert done.returncode == 0, done.stderr
 
 
-def test_without_a_compiler_the_reason_is_kept(tmp_path, monkeypatch):
+def test_a_missing_compiler_is_reported(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(build_ops, "find_ninja", lambda: "ninja")
@@ -73,7 +73,7 @@ def test_without_a_compiler_the_reason_is_kept(tmp_path, monkeypatch):
     assert not (tmp_path / "_C.so").exists()
 
 
-def test_without_torch_the_reason_is_kept(tmp_path, monkeypatch):
+def test_missing_torch_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(build_ops, "_site_folders", lambda: [tmp_path])
     assert "torch is not installed" in build_ops.build(target=tmp_path)["cpu"]["error"]
 
@@ -82,7 +82,7 @@ def test_without_torch_the_reason_is_kept(tmp_path, monkeypatch):
     ("version", "words"),
     [("2.10.1", "2.11 or newer"), ("2.15.0+cpu", "without its C.. headers"), (None, "not installed")],
 )
-def test_unusable_torch_is_named(tmp_path, monkeypatch, version, words):
+def test_unusable_torch_is_reported(tmp_path, monkeypatch, version, words):
     (tmp_path / "torch").mkdir()
     text = "" if version is None else f"__version__ = '{version}'\ncuda: Optional[str] = None\n"
     (tmp_path / "torch" / "version.py").write_text(text)
@@ -111,7 +111,7 @@ def test_build_and_setup_do_not_import_torch():
     assert "import torch" not in (ROOT / "setup.py").read_text()
 
 
-def test_unchanged_sources_are_not_built_again(tmp_path, compiled):
+def test_unchanged_sources_are_not_rebuilt(tmp_path, compiled):
     for expected in (["cpu"], ["cpu"]):
         report = build_ops.build(target=tmp_path, if_changed=True)
         assert compiled == expected
@@ -123,7 +123,7 @@ def test_unchanged_sources_are_not_built_again(tmp_path, compiled):
     assert compiled == ["cpu"] * 3
 
 
-def test_changed_sources_are_built_again(tmp_path, compiled):
+def test_changed_sources_are_rebuilt(tmp_path, compiled):
     sources = tmp_path / "csrc"
     shutil.copytree(build_ops.source_folder(), sources)
     build_ops.build(target=tmp_path, sources=sources, if_changed=True)
@@ -133,7 +133,7 @@ def test_changed_sources_are_built_again(tmp_path, compiled):
     assert compiled == ["cpu", "cpu"]
 
 
-def test_read_only_package_builds_into_the_users_cache(own_cache, compiled, monkeypatch):
+def test_read_only_package_is_built_into_the_user_cache(own_cache, compiled, monkeypatch):
     monkeypatch.setattr(build_ops.os, "access", lambda path, mode: False)
     report = build_ops.build()
     assert Path(report["folder"]).is_relative_to(own_cache)
@@ -141,7 +141,7 @@ def test_read_only_package_builds_into_the_users_cache(own_cache, compiled, monk
     assert Path(report["folder"]) in library.folders()
 
 
-def test_cuda_waits_for_a_gpu_unless_asked_for(monkeypatch):
+def test_cuda_is_built_only_with_a_gpu_or_on_request(monkeypatch):
     for name in ("TORCH_CUDA_ARCH_LIST", "CUDA_HOME", "CUDA_PATH"):
         monkeypatch.delenv(name, raising=False)
     torch = build_ops.Torch(Path("torch"), "2.15.0", "13.0")
@@ -228,7 +228,7 @@ assert roi_align(torch.ones(1, 2, 8, 8), torch.tensor([[0.0, 1, 1, 5, 5]]), 2, 1
 
 
 @pytest.mark.slow
-def test_wheel_carries_libraries_and_sources(tmp_path):
+def test_wheel_contains_libraries_and_sources(tmp_path):
     pytest.importorskip("setuptools", minversion="77")
     source = tmp_path / "source"
     ignored = shutil.ignore_patterns(".git", ".venv", "*.so", "_build*", "build", "*.egg-info", "datasets", "output")
@@ -238,6 +238,6 @@ def test_wheel_carries_libraries_and_sources(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     assert "-py3-none-" in wheel.name and not wheel.name.endswith("-any.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for wanted in ("csrc/ops.cpp", "csrc/common/iou.h", "csrc/cuda/nms.cu", "_build.json", "native/build_ops.py"):
-        assert f"maskrcnn_benchmark/{wanted}" in names
+    for expected in ("csrc/ops.cpp", "csrc/common/iou.h", "csrc/cuda/nms.cu", "_build.json", "native/build_ops.py"):
+        assert f"maskrcnn_benchmark/{expected}" in names
     assert not [name for name in names if name.startswith(("tests/", "csrc/"))]

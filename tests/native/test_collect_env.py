@@ -1,4 +1,4 @@
-"""The report for bug reports."""
+"""Test the environment report."""
 
 from maskrcnn_benchmark.native import build_ops, library
 from maskrcnn_benchmark.native.collect_env import collect_env_info
@@ -8,7 +8,7 @@ def lines_of(report):
     return dict(line.split(": ", 1) for line in report.splitlines())
 
 
-def test_names_versions_cpu_threads_and_kernels():
+def test_report_lists_versions_cpu_threads_and_kernels():
     import torch
 
     lines = lines_of(collect_env_info())
@@ -17,7 +17,7 @@ def test_names_versions_cpu_threads_and_kernels():
     assert {"Python", "CPU", "CPU flags", "C++ compiler", "nvcc", "CPU kernels", "CUDA kernels"} <= set(lines)
 
 
-def test_says_which_library_runs_and_why_another_does_not(monkeypatch, tmp_path):
+def test_report_lists_loaded_libraries_and_reasons(monkeypatch, tmp_path):
     monkeypatch.setattr(library, "LOADED", {"cpu": tmp_path / "_C.so"})
     monkeypatch.setattr(library, "REASONS", {"cuda": "no nvcc anywhere"})
     lines = lines_of(collect_env_info())
@@ -26,7 +26,7 @@ def test_says_which_library_runs_and_why_another_does_not(monkeypatch, tmp_path)
     assert lines["to build the kernels"] == build_ops.COMMAND
 
 
-def test_shows_where_the_log_is(monkeypatch, tmp_path):
+def test_report_contains_the_path_of_the_log(monkeypatch, tmp_path):
     (tmp_path / build_ops.LOG).write_text("the compiler failed")
     monkeypatch.setattr(library, "folders", lambda: [tmp_path])
     monkeypatch.setattr(library, "LOADED", {})

@@ -30,7 +30,7 @@ class WithOffsets(nn.Module):
         self.frozen.requires_grad_(False)
 
 
-def test_every_parameter_has_the_forks_settings(units):
+def test_every_parameter_has_the_settings_of_the_forks(units):
     expected = units["optimizer_groups"]
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     optimizer = make_optimizer(config(BASE_LR=0.02, WEIGHT_DECAY=0.0001), model)
@@ -40,7 +40,7 @@ def test_every_parameter_has_the_forks_settings(units):
     assert optimizer.param_groups[0]["lr"] == 0.02
 
 
-def test_parameters_outside_of_the_backbone_have_a_factor():
+def test_head_lr_factor_applies_outside_of_the_backbone():
     model = nn.ModuleDict({"backbone": nn.Linear(2, 2), "aspp": nn.Linear(2, 2)})
     recipe = {"BASE_LR": 0.007, "WEIGHT_DECAY": 1e-4, "WEIGHT_DECAY_BIAS": 1e-4, "BIAS_LR_FACTOR": 1}
     optimizer = make_optimizer(config(HEAD_LR_FACTOR=10.0, **recipe), model)
@@ -48,7 +48,7 @@ def test_parameters_outside_of_the_backbone_have_a_factor():
     assert [len(group["params"]) for group in optimizer.param_groups] == [2, 2]
 
 
-def test_offsets_of_deformable_convolutions_have_a_factor_and_frozen_parameters_no_group():
+def test_dconv_offsets_factor_and_frozen_parameters():
     optimizer = make_optimizer(config(BASE_LR=0.1, DCONV_OFFSETS_LR_FACTOR=0.1), WithOffsets())
     found = settings_by_name(optimizer)
     assert found["norm.weight"] == (0.1, 0.0005)
@@ -58,7 +58,7 @@ def test_offsets_of_deformable_convolutions_have_a_factor_and_frozen_parameters_
     assert not any(name.startswith("frozen") for name in found)
 
 
-def test_norm_layers_can_have_a_decay_of_their_own():
+def test_weight_decay_norm_applies_to_norms():
     numbers = {"BASE_LR": 0.1, "BIAS_LR_FACTOR": 1, "WEIGHT_DECAY": 0.01, "WEIGHT_DECAY_BIAS": 0.01}
     found = settings_by_name(make_optimizer(config(**numbers, WEIGHT_DECAY_NORM=0.0), WithOffsets()))
     assert found == {
@@ -90,8 +90,8 @@ def step(optimizer, model, data):
     optimizer.step()
 
 
-def test_steps_equal_those_with_one_group_per_parameter_and_its_state_loads(rng_seed):
-    """What the forks saved continues here as it would have there."""
+def test_groups_equal_one_group_per_parameter_and_load_its_state(rng_seed):
+    """A fork's training continues here as it would have there."""
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     twin = copy.deepcopy(model)
     cfg = config(BASE_LR=0.02, WEIGHT_DECAY=0.01)
@@ -120,7 +120,7 @@ def test_steps_equal_those_with_one_group_per_parameter_and_its_state_loads(rng_
         torch.testing.assert_close(p, q)
 
 
-def test_first_step_left_out_by_the_scaler_leaves_no_momentum():
+def test_first_step_skipped_by_the_scaler_keeps_zero_momentum():
     model = nn.Linear(64, 64)
     optimizer = make_optimizer(config(), model)
     scaler = torch.amp.GradScaler("cpu")
@@ -143,7 +143,7 @@ def test_own_state_loads(rng_seed):
 @pytest.mark.parametrize(
     "name, kind", [("multistep", WarmupMultiStepLR), ("cosine", WarmupCosineLR), ("poly", WarmupPolyLR)]
 )
-def test_scheduler_is_chosen_by_name(name, kind):
+def test_scheduler_is_selected_by_name(name, kind):
     cfg = config(LR_SCHEDULER=name)
     assert type(make_lr_scheduler(cfg, make_optimizer(cfg, nn.Linear(1, 1)))) is kind
 

@@ -9,7 +9,7 @@ def optimizer(*rates):
 
 
 def rates(scheduler, iterations):
-    """Rate of group 0 at every iteration from 0."""
+    """Return the learning rate of group 0 at every iteration from 0."""
     found = []
     for _ in range(iterations):
         found.append(scheduler.optimizer.param_groups[0]["lr"])
@@ -22,7 +22,7 @@ def rates(scheduler, iterations):
     "case, factor, method",
     [("linear_1/3", 1 / 3, "linear"), ("constant_1/3", 1 / 3, "constant"), ("linear_0.001", 0.001, "linear")],
 )
-def test_multi_step_gives_the_forks_rates_exactly(units, case, factor, method):
+def test_multi_step_rates_equal_the_forks_exactly(units, case, factor, method):
     expected = units["lr_by_last_epoch"]
     scheduler = WarmupMultiStepLR(
         optimizer(expected["base_lr"]),
@@ -63,7 +63,7 @@ def test_poly_follows_its_power_after_the_warmup():
 
 
 @pytest.mark.parametrize("kind, argument", [(WarmupMultiStepLR, [8, 12]), (WarmupCosineLR, 20), (WarmupPolyLR, 20)])
-def test_restored_schedule_goes_on_where_it_was(kind, argument):
+def test_restored_schedule_continues(kind, argument):
     whole = rates(kind(optimizer(0.1, 0.2), argument, warmup_iters=5), 20)
     first = kind(optimizer(0.1, 0.2), argument, warmup_iters=5)
     rates(first, 7)
@@ -73,7 +73,7 @@ def test_restored_schedule_goes_on_where_it_was(kind, argument):
     assert rates(second, 13) == whole[7:]
 
 
-def test_state_of_the_forks_tells_only_the_position():
+def test_only_the_position_of_a_fork_state_is_used():
     scheduler = WarmupMultiStepLR(optimizer(0.1, 0.2), [8], warmup_iters=0)
     scheduler.load_state_dict(
         {

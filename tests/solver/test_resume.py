@@ -1,4 +1,4 @@
-"""A saved optimizer state under a changed config: the config counts, and a line says so."""
+"""Load a saved optimizer state under a changed config: the config's settings are used and logged."""
 
 import copy
 import logging
@@ -52,7 +52,7 @@ def buffers(model, optimizer, key="momentum_buffer"):
     return {name: state[key] for name, state in states.items() if key in state}
 
 
-def test_changed_weight_decay_momentum_and_rate_count_and_are_logged(caplog):
+def test_changed_sgd_settings_are_used_and_logged(caplog):
     model = network()
     states = saved_state(model, WEIGHT_DECAY=0.0001, MOMENTUM=0.9, BASE_LR=0.01)
     with caplog.at_level(logging.INFO):
@@ -63,7 +63,7 @@ def test_changed_weight_decay_momentum_and_rate_count_and_are_logged(caplog):
     ]
     for part in ("weight decay 0.0001 -> 0.01", "momentum 0.9 -> 0.5", "base learning rate 0.01 -> 0.02"):
         assert part in caplog.text
-    # and the next step is the one of these numbers
+    # The next step uses these settings.
     twin = copy.deepcopy(model)
     plain = torch.optim.SGD(
         [{"params": [p], "lr": 0.04 if "bias" in n else 0.02, "weight_decay": 0 if "bias" in n else 0.01}
@@ -78,7 +78,7 @@ def test_changed_weight_decay_momentum_and_rate_count_and_are_logged(caplog):
         torch.testing.assert_close(ours, theirs)
 
 
-def test_changed_betas_count_and_are_logged(caplog):
+def test_changed_betas_are_used_and_logged(caplog):
     model = network()
     states = saved_state(model, OPTIMIZER="AdamW")
     with caplog.at_level(logging.INFO):
@@ -101,7 +101,7 @@ def test_an_unchanged_config_logs_nothing_and_keeps_the_state(caplog):
 
 
 @pytest.mark.parametrize("first, second", [((2, 0.0), (1, 0.0005)), ((1, 0.0005), (2, 0.0))])
-def test_settings_that_join_or_split_groups_keep_every_parameters_momentum(first, second):
+def test_merged_or_split_groups_keep_every_momentum(first, second):
     model = network()
     states = saved_state(model, BIAS_LR_FACTOR=first[0], WEIGHT_DECAY_BIAS=first[1], WEIGHT_DECAY=0.0005)
     optimizer = resumed(model, states, BIAS_LR_FACTOR=second[0], WEIGHT_DECAY_BIAS=second[1], WEIGHT_DECAY=0.0005)
@@ -116,7 +116,7 @@ def test_settings_that_join_or_split_groups_keep_every_parameters_momentum(first
     assert len(optimizer.param_groups) != len(states[0]["param_groups"])
 
 
-def test_parameters_that_are_trained_now_or_no_longer_are_named(caplog):
+def test_newly_trained_and_frozen_parameters_are_logged(caplog):
     model = network()
     states = saved_state(model)
     model[0].requires_grad_(False)
@@ -132,16 +132,16 @@ def test_parameters_that_are_trained_now_or_no_longer_are_named(caplog):
 
 
 @pytest.mark.parametrize("saved, asked", [("AdamW", "SGD"), ("SGD", "AdamW")])
-def test_the_state_of_another_optimizer_is_refused(saved, asked):
+def test_state_of_another_optimizer_is_refused(saved, asked):
     model = network()
     states = saved_state(model, OPTIMIZER=saved)
     with pytest.raises(
-        ValueError, match=f"written by {saved}, and SOLVER.OPTIMIZER is '{asked}': set SOLVER.OPTIMIZER"
+        ValueError, match=f"written by {saved}, but SOLVER.OPTIMIZER is '{asked}': set SOLVER.OPTIMIZER"
     ):
         resumed(model, states, OPTIMIZER=asked)
 
 
-def test_forks_state_of_another_number_of_parameters_is_refused():
+def test_fork_state_with_another_number_of_parameters_is_refused():
     model = network()
     plain = torch.optim.SGD([{"params": [p]} for p in list(model.parameters())[:3]], lr=0.1, momentum=0.9)
     with pytest.raises(ValueError, match="different number of parameter groups"):

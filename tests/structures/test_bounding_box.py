@@ -1,4 +1,4 @@
-"""BoxList: inclusive boxes, as the originals computed them."""
+"""Compare BoxList with inclusive boxes with the originals, and test continuous boxes."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def check(boxes, expected):
     np.testing.assert_allclose(boxes.numpy(), np.array(expected, dtype=np.float32), rtol=1e-6, atol=1e-5)
 
 
-def test_operations_give_the_recorded_numbers(boxlist, units):
+def test_operations_equal_the_original(boxlist, units):
     check(boxlist.convert("xywh").bbox, units["xywh"])
     check(boxlist.convert("xywh").convert("xyxy").bbox, units["box_coder_1"]["proposals"])
     check(boxlist.area(), units["area"])
@@ -35,17 +35,17 @@ def test_operations_give_the_recorded_numbers(boxlist, units):
     check(boxlist.resize((150, 90)).bbox, units["resize_150_90"])
 
 
-def test_iou_gives_the_recorded_numbers(boxlist, units):
+def test_iou_equals_the_original(boxlist, units):
     reference = BoxList(units["box_coder_1"]["ref"], SIZE)
     check(boxlist_iou(boxlist, reference), units["iou"])
 
 
-def test_iou_of_different_pictures_is_an_error(boxlist):
-    with pytest.raises(RuntimeError, match="same picture"):
+def test_iou_of_different_images_is_refused(boxlist):
+    with pytest.raises(RuntimeError, match="same image"):
         boxlist_iou(boxlist, BoxList(boxlist.bbox, (7, 7)))
 
 
-def test_clip_stays_inside_and_removes_what_is_empty():
+def test_clip_removes_empty_boxes():
     boxes = BoxList([[-5.0, -5, 10, 10], [90, 70, 300, 300], [200, 10, 300, 20]], SIZE)
     boxes.add_field("labels", torch.tensor([1, 2, 3]))
     kept = boxes.clip_to_image()
@@ -58,10 +58,10 @@ def test_clip_works_on_views_with_autograd():
     whole = torch.tensor([[-5.0, 3.0, 10.0, 9999.0], [1.0, 1.0, 5.0, 5.0]], requires_grad=True)
     first, _ = whole.split(1)
     BoxList(first, SIZE).clip_to_image(remove_empty=False).bbox.sum().backward()
-    assert whole.grad.tolist() == [[0, 1, 1, 0], [0, 0, 0, 0]]  # nothing comes back through what was cut
+    assert whole.grad.tolist() == [[0, 1, 1, 0], [0, 0, 0, 0]]  # clipped coordinates get no gradient
 
 
-def test_empty_list_survives_everything():
+def test_empty_list_supports_all_operations():
     empty = BoxList([], SIZE)
     empty.add_field("labels", torch.zeros(0, dtype=torch.int64))
     assert empty.bbox.shape == (0, 4)
@@ -79,13 +79,13 @@ def test_empty_list_survives_everything():
         assert len(changed) == 0 and len(changed.get_field("labels")) == 0
 
 
-def test_crop_shifts_cuts_and_keeps_empty_boxes():
+def test_crop_shifts_clips_and_keeps_empty_boxes():
     cropped = BoxList([[10, 10, 30, 30], [0, 0, 5, 5]], SIZE).crop((20, 20, 50, 40))
     assert cropped.size == (30, 20)
     check(cropped.bbox, [[0, 0, 10, 10], [0, 0, 0, 0]])
 
 
-def test_object_fields_follow_the_boxes_and_tensor_fields_stay():
+def test_object_fields_are_transformed_and_tensor_fields_are_kept():
     class Recorder:
         calls: list = []
 
@@ -109,7 +109,7 @@ def test_object_fields_follow_the_boxes_and_tensor_fields_stay():
     assert out.get_field("labels").tolist() == [7]
 
 
-def test_indexing_picks_boxes_and_fields(boxlist):
+def test_indexing_selects_boxes_and_fields(boxlist):
     boxlist.add_field("labels", torch.arange(6))
     assert boxlist[[4, 1]].get_field("labels").tolist() == [4, 1]
     assert boxlist[2:4].get_field("labels").tolist() == [2, 3]
@@ -118,7 +118,7 @@ def test_indexing_picks_boxes_and_fields(boxlist):
         boxlist[0]
 
 
-def test_mistakes_are_named():
+def test_invalid_arguments_are_refused():
     with pytest.raises(ValueError, match="(3, 5)"):
         BoxList(torch.zeros(3, 5), SIZE)
     with pytest.raises(ValueError, match="xxyy"):
@@ -130,7 +130,7 @@ def test_mistakes_are_named():
     assert BoxList(torch.zeros(3, 4), SIZE).copy_with_fields("scores", skip_missing=True).fields() == []
 
 
-def test_repr_is_the_forks(boxlist):
+def test_repr_equals_the_forks(boxlist):
     assert repr(boxlist) == "BoxList(num_boxes=6, image_width=100, image_height=80, mode=xyxy)"
 
 
@@ -145,7 +145,7 @@ def test_nms_keeps_list_order_and_mode():
     assert len(boxlist_ml_nms(boxes, 0.5)) == 3
 
 
-def test_cat_wants_lists_that_fit(boxlist):
+def test_cat_refuses_incompatible_lists(boxlist):
     assert len(cat_boxlist([boxlist, boxlist])) == 12
     with pytest.raises(ValueError, match="same fields"):
         other = BoxList(boxlist.bbox, SIZE)
@@ -165,7 +165,7 @@ def continuous(**fields):
     return boxes
 
 
-def test_continuous_boxes_end_where_they_end():
+def test_operations_on_continuous_boxes():
     boxes = continuous()
     assert boxes.area().tolist() == [70, 600]
     assert boxes.convert("xywh").bbox[0].tolist() == [2, 3, 10, 7]
@@ -175,7 +175,7 @@ def test_continuous_boxes_end_where_they_end():
     assert boxlist_iou(boxes, boxes)[0].tolist() == pytest.approx([1, 70 / 600])
 
 
-def test_offset_outlives_every_operation():
+def test_every_operation_keeps_the_offset():
     boxes = continuous(labels=torch.tensor([1, 2]))
     for made in (
         boxes.convert("xywh"),
@@ -202,12 +202,12 @@ def test_with_offset_keeps_sides_and_fields():
     torch.testing.assert_close(boxlist_iou(boxes, inclusive), boxlist_iou(boxes, boxes))
 
 
-def test_lists_of_different_offsets_are_not_joined():
+def test_cat_refuses_different_offsets():
     with pytest.raises(ValueError, match="one box_offset, got 0 and 1"):
         cat_boxlist([continuous(), continuous().with_offset(1)])
 
 
-def test_fields_are_mirrored_in_the_offset_of_their_boxes():
+def test_fields_are_flipped_with_the_offset_of_the_boxes():
     class Recorder:
         calls = []
 
@@ -220,7 +220,7 @@ def test_fields_are_mirrored_in_the_offset_of_their_boxes():
     assert Recorder.calls == [(0, 0), (0,)]
 
 
-def test_lists_that_older_programs_pickled_are_inclusive():
+def test_pickled_lists_of_older_versions_are_inclusive():
     boxes = continuous()
     del boxes.__dict__["box_offset"]
     assert boxes.box_offset == 1 and boxes.area().tolist() == [88, 31 * 21]

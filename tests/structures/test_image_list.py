@@ -1,4 +1,4 @@
-"""Batches of pictures of different sizes."""
+"""Test batches of images of different sizes."""
 
 import pytest
 import torch
@@ -6,14 +6,14 @@ import torch
 from maskrcnn_benchmark.structures.image_list import ImageList, to_image_list
 
 
-def test_pictures_are_padded_right_and_bottom_with_zeros():
+def test_images_are_padded_right_and_bottom_with_zeros():
     batch = to_image_list([torch.ones(3, 5, 7), torch.ones(3, 8, 4)], size_divisible=16)
     assert batch.tensors.shape == (2, 3, 16, 16)
     assert batch.image_sizes == [(5, 7), (8, 4)]
     assert batch.tensors[0].sum() == 3 * 5 * 7 and batch.tensors[0, :, :5, :7].min() == 1
 
 
-def test_without_divisor_the_largest_sides_decide():
+def test_without_divisor_the_largest_sides_are_the_size():
     assert to_image_list((torch.ones(3, 5, 7), torch.ones(3, 8, 4))).tensors.shape == (2, 3, 8, 7)
 
 
@@ -25,9 +25,9 @@ def test_tensors_and_image_lists_are_accepted():
     assert batch.to(torch.float64).tensors.dtype == torch.float64
 
 
-def test_mistakes_are_named():
+def test_invalid_arguments_are_refused():
     with pytest.raises(TypeError, match="str"):
-        to_image_list("picture.jpg")
+        to_image_list("image.jpg")
     with pytest.raises(ValueError, match="empty"):
         to_image_list([])
     with pytest.raises(ValueError, match="one C"):

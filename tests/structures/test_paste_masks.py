@@ -27,25 +27,25 @@ def test_pasted_masks_equal_the_forks(units):
     masks, boxes, size, rows = golden_input(units)
     pasted = paste_masks(masks, boxes, size)
     assert pasted.dtype == torch.uint8
-    wanted = torch.tensor([[[int(pixel) for pixel in row] for row in picture] for picture in rows])
-    assert torch.equal(pasted, wanted.to(torch.uint8))
+    expected = torch.tensor([[[int(pixel) for pixel in row] for row in image] for image in rows])
+    assert torch.equal(pasted, expected.to(torch.uint8))
 
 
 @pytest.mark.parametrize("side, threshold", [(28, 0.5), (14, 0.3), (5, 0.7)])
-def test_pasted_masks_equal_a_naive_restatement_pixel_by_pixel(side, threshold, rng_seed):
+def test_pasted_masks_equal_a_naive_implementation(side, threshold, rng_seed):
     width, height = 70, 50
     corners = torch.rand(40, 2) * torch.tensor([90.0, 70]) - 20
     boxes = torch.cat((corners, corners + torch.rand(40, 2) * 60), dim=1)
-    boxes[:4, 2:] = boxes[:4, :2]  # of one pixel
+    boxes[:4, 2:] = boxes[:4, :2]  # boxes of one pixel
     masks = torch.rand(40, side, side)
     pasted = paste_masks(masks, boxes, (width, height), threshold).numpy()
     for mask, box, pixels in zip(masks, boxes, pasted, strict=True):
         probability = pasted_probability(mask.numpy(), box.tolist(), (width, height))
-        decided = np.abs(probability - threshold) > 1e-5  # float32 rounds below that
+        decided = np.abs(probability - threshold) > 1e-5  # smaller differences are float32 rounding
         assert (pixels == (probability > threshold))[decided].all() and decided.mean() > 0.99
 
 
-def test_without_a_threshold_pixels_are_probabilities_times_255(units):
+def test_negative_threshold_returns_probabilities_times_255(units):
     masks, boxes, size, _ = golden_input(units)
     heat = paste_masks(masks, boxes, size, threshold=-1)
     assert 200 < int(heat.max()) <= 255 and len(heat.unique()) > 100
@@ -53,11 +53,11 @@ def test_without_a_threshold_pixels_are_probabilities_times_255(units):
 
 
 @pytest.mark.parametrize("box", [[200.0, 10, 260, 40], [-90, 10, -30, 40], [10, 300, 40, 320], [np.inf] * 4])
-def test_a_box_outside_the_picture_leaves_it_empty(box):
+def test_a_box_outside_the_image_is_empty(box):
     assert paste_masks(torch.ones(1, 28, 28), torch.tensor([box]), (100, 80)).sum() == 0
 
 
-def test_a_box_of_one_pixel_and_a_box_around_everything():
+def test_a_box_of_one_pixel_and_a_box_around_the_image():
     boxes = torch.tensor([[5.0, 5, 5, 5], [-50, -50, 150, 150]])
     pasted = paste_masks(torch.ones(2, 14, 14), boxes, (100, 80))
     assert pasted[0].sum() == 1 and pasted[0, 5, 5] == 1
@@ -65,7 +65,7 @@ def test_a_box_of_one_pixel_and_a_box_around_everything():
 
 
 def boxes_around(size, count=40):
-    """Boxes of all sizes in and around a picture of (width, height)."""
+    """Boxes of all sizes in and around a image of (width, height)."""
     corners = torch.rand(count, 2) * torch.tensor(size) * 1.4 - 20
     boxes = torch.cat((corners, corners + torch.rand(count, 2) ** 2 * 150), dim=1)
     boxes[0] = torch.tensor([-50.0, -50, 300, 300])
@@ -85,7 +85,7 @@ def decoded(rle):
 @pytest.mark.parametrize("aligned", [False, True])
 @pytest.mark.parametrize("side", [1, 14, 28, 56])
 @pytest.mark.parametrize("threshold", [0.5, 0.3, 0.0])
-def test_run_lengths_are_those_of_the_pasted_picture(rng_seed, aligned, side, threshold):
+def test_run_lengths_equal_the_pasted_image(rng_seed, aligned, side, threshold):
     size = (97, 64)
     noise, boxes = torch.rand(40, side, side), boxes_around(size)
     blobs = F.interpolate(torch.rand(40, 1, 3, 3), size=(side, side), mode="bilinear")
@@ -94,63 +94,63 @@ def test_run_lengths_are_those_of_the_pasted_picture(rng_seed, aligned, side, th
     noise[11:14] = 1
     for masks in (noise, blobs):
         rles = paste_rles(masks, boxes, size, threshold, pasting=MaskPasting(aligned=aligned))
-        pictures = paste_masks(masks, boxes, size, threshold, pasting=MaskPasting(aligned=aligned))
-        assert 0 < pictures.sum() < pictures.numel()
-        for rle, picture in zip(rles, pictures, strict=True):
-            assert rle["size"] == [64, 97] and (decoded(rle) == picture.numpy()).all()
+        images = paste_masks(masks, boxes, size, threshold, pasting=MaskPasting(aligned=aligned))
+        assert 0 < images.sum() < images.numel()
+        for rle, image in zip(rles, images, strict=True):
+            assert rle["size"] == [64, 97] and (decoded(rle) == image.numpy()).all()
         text, ends = paste_rle_twin(masks.view(40, side, side), boxes, 64, 97, threshold, 1, aligned)
         assert text.numpy().tobytes().decode() == "".join(rle["counts"] for rle in rles)
         assert ends.diff(prepend=torch.zeros(1, dtype=torch.int64)).tolist() == [len(rle["counts"]) for rle in rles]
 
 
 @pytest.mark.parametrize("padding", [0, 2])
-def test_padding_is_taken_into_the_run_lengths(rng_seed, padding):
+def test_padding_applies_to_run_lengths(rng_seed, padding):
     masks, boxes = torch.rand(20, 1, 14, 14), boxes_around((60, 40), 20)
-    pictures = paste_masks(masks, boxes, (60, 40), pasting=MaskPasting(padding))
+    images = paste_masks(masks, boxes, (60, 40), pasting=MaskPasting(padding))
     rles = paste_rles(masks, boxes, (60, 40), pasting=MaskPasting(padding))
-    assert all((decoded(rle) == picture.numpy()).all() for rle, picture in zip(rles, pictures, strict=True))
-    assert not torch.equal(pictures, paste_masks(masks, boxes, (60, 40)))
+    assert all((decoded(rle) == image.numpy()).all() for rle, image in zip(rles, images, strict=True))
+    assert not torch.equal(images, paste_masks(masks, boxes, (60, 40)))
 
 
-def test_whole_pixel_boxes_are_resized_as_interpolate_does(rng_seed):
+def test_integer_boxes_equal_interpolate(rng_seed):
     masks = torch.rand(30, 28, 28)
     corners = torch.randint(0, 300, (30, 2)).float()
     boxes = torch.cat((corners, corners + torch.randint(0, 300, (30, 2))), dim=1)
-    for mask, (x1, y1, x2, y2), picture in zip(
+    for mask, (x1, y1, x2, y2), image in zip(
         masks, boxes.int().tolist(), paste_masks(masks, boxes, (700, 700), pasting=MaskPasting(padding=0)), strict=True
     ):
         sides = (y2 - y1 + 1, x2 - x1 + 1)
         resized = F.interpolate(mask[None, None], sides, mode="bilinear", align_corners=False)[0, 0]
-        differs = picture[y1 : y2 + 1, x1 : x2 + 1].bool() != (resized > 0.5)
+        differs = image[y1 : y2 + 1, x1 : x2 + 1].bool() != (resized > 0.5)
         assert ((resized[differs] - 0.5).abs() < 1e-6).all()
-        assert picture.sum() == picture[y1 : y2 + 1, x1 : x2 + 1].sum()
+        assert image.sum() == image[y1 : y2 + 1, x1 : x2 + 1].sum()
 
 
-def test_aligned_masks_are_sampled_as_grid_sample_does(rng_seed):
+def test_aligned_masks_equal_grid_sample(rng_seed):
     width, height = 90, 70
     masks, boxes = torch.rand(40, 28, 28), boxes_around((width, height))
     pasted = paste_masks(masks, boxes, (width, height), pasting=MaskPasting(aligned=True))
     heat = paste_masks(masks, boxes, (width, height), threshold=-1, pasting=MaskPasting(aligned=True))
-    for mask, (x1, y1, x2, y2), picture, values in zip(masks, boxes, pasted, heat, strict=True):
+    for mask, (x1, y1, x2, y2), image, values in zip(masks, boxes, pasted, heat, strict=True):
         if not (x2 > x1 and y2 > y1 and x2 < 1e6):
-            assert picture.sum() == 0 or x2 > 1e6
+            assert image.sum() == 0 or x2 > 1e6
             continue
         x = (torch.arange(width) + 0.5 - x1) / (x2 - x1) * 2 - 1
         y = (torch.arange(height) + 0.5 - y1) / (y2 - y1) * 2 - 1
         grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
         sampled = F.grid_sample(mask[None, None], grid[None], align_corners=False)[0, 0]
-        differs = picture.bool() != (sampled >= 0.5)
+        differs = image.bool() != (sampled >= 0.5)
         assert ((sampled[differs] - 0.5).abs() < 1e-5).all()
         assert ((values.float() - sampled * 255).abs() < 1.001).all()
 
 
-def test_a_value_at_the_threshold_counts_only_when_aligned():
+def test_threshold_is_inclusive_only_if_aligned():
     masks, boxes = torch.full((1, 28, 28), 0.5), torch.tensor([[-40.0, -40, 139, 119]])
     assert decoded(paste_rles(masks, boxes, (100, 80))[0]).sum() == 0
     assert decoded(paste_rles(masks, boxes, (100, 80), pasting=MaskPasting(aligned=True))[0]).all()
 
 
-def test_masks_of_any_dtype_and_stride_give_run_lengths(rng_seed):
+def test_run_lengths_of_any_dtype_and_stride(rng_seed):
     masks, boxes = torch.rand(5, 1, 28, 28), boxes_around((97, 64))[:5]
     for dtype in (torch.float64, torch.bfloat16):
         changed = masks.to(dtype)
@@ -159,7 +159,7 @@ def test_masks_of_any_dtype_and_stride_give_run_lengths(rng_seed):
     assert paste_rles(turned, boxes.t().contiguous().t(), (97, 64)) == paste_rles(masks, boxes, (97, 64))
 
 
-def test_no_masks_make_no_run_lengths():
+def test_no_masks_give_no_run_lengths():
     for aligned in (False, True):
         assert (
             paste_rles(torch.zeros(0, 1, 28, 28), torch.zeros(0, 4), (100, 80), pasting=MaskPasting(aligned=aligned))
@@ -181,7 +181,7 @@ def test_no_masks_make_no_run_lengths():
         ({"masks": torch.zeros(2, 0, 0)}, "no pixels"),
     ],
 )
-def test_numbers_without_run_lengths_are_value_errors(options, words):
+def test_invalid_options_of_run_lengths_are_refused(options, words):
     given = {"masks": torch.zeros(2, 28, 28), "boxes": torch.zeros(2, 4), "image_size": (10, 10)} | options
     with pytest.raises(ValueError, match=words):
         paste_rles(**given)
@@ -196,35 +196,35 @@ def test_opcheck(rng_seed):
             torch.library.opcheck(op, (masks, boxes, 40, 50, 0.5, 1, aligned))
 
 
-def test_no_masks_make_no_pictures():
+def test_no_masks_give_no_images():
     assert paste_masks(torch.zeros(0, 1, 28, 28), torch.zeros(0, 4), (100, 80)).shape == (0, 80, 100)
 
 
-def test_masks_that_do_not_fit_their_boxes_are_a_value_error():
+def test_masks_that_do_not_match_the_boxes_are_refused():
     with pytest.raises(ValueError, match=r"\(2, 28, 28\)"):
         paste_masks(torch.zeros(2, 28, 28), torch.zeros(1, 4), (10, 10))
 
 
-def test_windows_encode_to_the_rle_of_the_whole_picture(rng_seed):
+def test_encoded_windows_equal_the_rle_of_the_image(rng_seed):
     from pycocotools import mask as coco_mask
 
     width, height = 60, 40
     corners = torch.rand(30, 2) * torch.tensor([80.0, 60]) - 20
     boxes = torch.cat((corners, corners + torch.rand(30, 2) * 70), dim=1)
-    boxes[0] = torch.tensor([-10.0, -10, 80, 60])  # columns of full height, whose runs join
+    boxes[0] = torch.tensor([-10.0, -10, 80, 60])  # columns of full height, whose runs are merged
     masks = torch.rand(30, 28, 28)
     masks[:5] = masks[:5].round() * 0 + 1
-    pictures = paste_masks(masks, boxes, (width, height)).numpy()
-    for picture, (window, left, top) in zip(pictures, paste_windows(masks, boxes, (width, height)), strict=True):
+    images = paste_masks(masks, boxes, (width, height)).numpy()
+    for image, (window, left, top) in zip(images, paste_windows(masks, boxes, (width, height)), strict=True):
         rle = encode_window(window.numpy(), left, top, height, width)
-        reference = coco_mask.encode(np.asfortranarray(picture))
+        reference = coco_mask.encode(np.asfortranarray(image))
         assert rle == {"size": [height, width], "counts": reference["counts"].decode()}
-        assert (decode_counts(parse_counts(rle["counts"], rle["size"]), height, width) == picture).all()
+        assert (decode_counts(parse_counts(rle["counts"], rle["size"]), height, width) == image).all()
 
 
-def test_uncompressed_counts_are_read(rng_seed):
-    picture = (torch.rand(11, 7) > 0.5).numpy()
-    rle = encode_window(picture, 0, 0, 11, 7)
+def test_uncompressed_counts_are_parsed(rng_seed):
+    image = (torch.rand(11, 7) > 0.5).numpy()
+    rle = encode_window(image, 0, 0, 11, 7)
     runs = parse_counts(rle["counts"], [11, 7])
     assert (parse_counts(runs.tolist(), (11, 7)) == runs).all()
     assert (parse_counts(rle["counts"].encode(), (11, 7)) == runs).all()
@@ -247,6 +247,6 @@ def test_uncompressed_counts_are_read(rng_seed):
         ([0], [0, 5]),
     ],
 )
-def test_damaged_run_lengths_are_value_errors(counts, size):
+def test_damaged_run_lengths_are_refused(counts, size):
     with pytest.raises(ValueError, match="mask"):
         parse_counts(counts, size)

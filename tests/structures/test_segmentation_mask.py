@@ -16,7 +16,7 @@ from maskrcnn_benchmark.structures.segmentation_mask import (
     SegmentationMask,
 )
 
-# One object of a 14-point outline and the square 100..200.
+# One object with a 14-point outline and the square 100..200.
 OUTLINE = [423.0, 306.5, 406.5, 277.0, 400.0, 271.5, 389.5, 277.0, 387.5, 292.0, 384.5, 295.0, 374.5, 220.0]
 OUTLINE += [378.5, 210.0, 391.0, 200.5, 404.0, 199.5, 414.0, 203.5, 425.5, 221.0, 438.5, 297.0, 423.0, 306.5]
 SQUARE = [100.0, 100, 200, 100, 200, 200, 100, 200]
@@ -30,30 +30,30 @@ def both():
 
 
 def wrapping_difference(polygons, pixels):
-    """Summed as the forks do it: uint8 differences of -1 count 255."""
+    """Sum as the forks do: uint8 differences of -1 count 255."""
     return (pixels.get_mask_tensor() - polygons.get_mask_tensor()).float().abs().sum().item()
 
 
-def test_crop_agrees_between_polygons_and_pixels(both):
+def test_crop_of_polygons_and_pixels_agrees(both):
     polygons, pixels = (mask.crop([400, 250, 500, 300]) for mask in both)
     assert wrapping_difference(polygons, pixels) <= 1
     assert polygons.size == pixels.size == (100, 50) != SIZE
 
 
-def test_resize_agrees_between_polygons_and_pixels(both):
+def test_resize_of_polygons_and_pixels_agrees(both):
     polygons, pixels = (mask.resize((50, 25)) for mask in both)
     assert wrapping_difference(polygons, pixels) <= 255
     assert polygons.size == pixels.size == (50, 25)
 
 
 @pytest.mark.parametrize(("method", "limit"), [(FLIP_LEFT_RIGHT, 53250), (FLIP_TOP_BOTTOM, 42494)])
-def test_mirroring_agrees_between_polygons_and_pixels(both, method, limit):
+def test_flip_of_polygons_and_pixels_agrees(both, method, limit):
     polygons, pixels = (mask.transpose(method) for mask in both)
     assert wrapping_difference(polygons, pixels) <= limit
     assert polygons.size == pixels.size == SIZE
 
 
-def test_converting_there_and_back_loses_little(both):
+def test_converting_back_and_forth_loses_little(both):
     polygons, pixels = both
     there_and_back = pixels.convert("poly").convert("mask")
     assert wrapping_difference(there_and_back, pixels) == wrapping_difference(there_and_back, polygons) <= 8169
@@ -61,16 +61,16 @@ def test_converting_there_and_back_loses_little(both):
 
 
 def test_targets_of_the_mask_head_equal_the_forks(units):
-    picture = json.loads((GOLDEN / "targets.json").read_text())[0]
-    masks = SegmentationMask(picture["polygons"], (picture["width"], picture["height"]))
-    for mask, box, wanted in zip(
+    image = json.loads((GOLDEN / "targets.json").read_text())[0]
+    masks = SegmentationMask(image["polygons"], (image["width"], image["height"]))
+    for mask, box, expected in zip(
         masks, units["mask_targets"]["proposals"], units["mask_targets"]["targets28"], strict=True
     ):
         target = mask.crop(box).resize((28, 28)).get_mask_tensor()
-        assert target.tolist() == wanted
+        assert target.tolist() == expected
 
 
-def test_a_crop_moves_by_the_clamped_corner_and_scales_by_the_window_as_given():
+def test_crop_shifts_by_the_clamped_corner_and_keeps_the_window_size():
     masks = SegmentationMask([[[10.0, 20, 30, 20, 30, 40]]], (100, 100))
     cropped = masks.crop((-10, 5, 30, 45))
     assert cropped.size == (40, 40)
@@ -78,7 +78,7 @@ def test_a_crop_moves_by_the_clamped_corner_and_scales_by_the_window_as_given():
     assert cropped.resize((80, 20)).instances.polygons[0].polygons[0].tolist() == [20, 7.5, 60, 7.5, 60, 17.5]
 
 
-def test_polygons_with_fewer_than_three_points_are_left_out():
+def test_polygons_with_fewer_than_three_points_are_dropped():
     masks = SegmentationMask([[[1.0, 1, 5, 5]], [[1.0, 1], SQUARE]], SIZE)
     assert len(masks) == 1
     assert [len(instance) for instance in masks.instances] == [1]
@@ -92,7 +92,7 @@ def some_masks(mode):
 
 @pytest.mark.parametrize("mode", ["poly", "mask"])
 @pytest.mark.parametrize(
-    ("item", "wanted"),
+    ("item", "expected"),
     [
         (1, [1]),
         (-1, [2]),
@@ -107,30 +107,30 @@ def some_masks(mode):
         (torch.zeros(0, dtype=torch.int64), []),
     ],
 )
-def test_indexing_picks_objects(mode, item, wanted):
+def test_indexing_selects_objects(mode, item, expected):
     masks = some_masks(mode)
     every = masks.get_mask_tensor()
     chosen = masks[item]
-    assert chosen.mode == mode and len(chosen) == len(wanted) and chosen.size == masks.size
+    assert chosen.mode == mode and len(chosen) == len(expected) and chosen.size == masks.size
     got = chosen.get_mask_tensor()
-    assert torch.equal(got[None] if len(wanted) == 1 else got, every[wanted])
+    assert torch.equal(got[None] if len(expected) == 1 else got, every[expected])
 
 
 @pytest.mark.parametrize("mode", ["poly", "mask"])
-def test_an_index_out_of_range_is_an_index_error(mode):
+def test_index_out_of_range_raises_index_error(mode):
     with pytest.raises(IndexError):
         some_masks(mode)[3]
 
 
 @pytest.mark.parametrize("mode", ["poly", "mask"])
-def test_nested_loops_do_not_disturb_each_other(mode):
+def test_nested_iteration(mode):
     masks = some_masks(mode)
     assert sum(1 for _ in masks for _ in masks) == 9
     assert [len(mask) for mask in masks] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("mode", ["poly", "mask"])
-def test_a_picture_without_objects_goes_through_everything(mode):
+def test_empty_masks_support_all_operations(mode):
     masks = SegmentationMask([], (20, 10), mode)
     for changed in (masks.transpose(0), masks.crop((2, 2, 12, 7)), masks.resize((40, 30)), masks[[]], masks.to("cpu")):
         assert len(changed) == 0
@@ -139,7 +139,7 @@ def test_a_picture_without_objects_goes_through_everything(mode):
     assert list(masks) == []
 
 
-def test_a_boxlist_takes_its_masks_along():
+def test_masks_are_transformed_with_their_boxlist():
     boxes = BoxList([[0, 2, 4, 8], [8, 2, 12, 15], [16, 2, 20, 8]], (24, 16))
     boxes.add_field("masks", some_masks("poly"))
     moved = boxes.resize((48, 32)).transpose(FLIP_LEFT_RIGHT)[torch.tensor([False, True, False])]
@@ -159,7 +159,7 @@ def test_size_may_be_tensors_and_masks_stay_integers():
     )
 
 
-def test_pixels_are_taken_from_tensors_lists_and_rle():
+def test_pixel_masks_from_tensors_lists_and_rle():
     from pycocotools import mask as coco_mask
 
     pixels = some_masks("mask").get_mask_tensor()
@@ -175,7 +175,7 @@ def runs(mask):
     return np.diff(np.concatenate(([0], borders, [len(column_major)]))).tolist()
 
 
-def test_pixels_are_copied():
+def test_pixel_masks_are_copied():
     pixels = torch.zeros(1, 4, 5, dtype=torch.uint8)
     masks = SegmentationMask(pixels, (5, 4), "mask")
     pixels += 1
@@ -192,12 +192,12 @@ def test_pixels_are_copied():
         (torch.zeros(4, 4), "mask"),
     ],
 )
-def test_what_is_no_mask_is_a_value_error(instances, mode):
+def test_invalid_masks_are_refused(instances, mode):
     with pytest.raises(ValueError):
         SegmentationMask(instances, (5, 4), mode)
 
 
-def test_unknown_modes_and_methods_are_not_implemented():
+def test_unknown_modes_and_methods_are_refused():
     for mode in ("poly", "mask"):
         with pytest.raises(NotImplementedError, match="FLIP_LEFT_RIGHT"):
             some_masks(mode).transpose(2)
@@ -207,7 +207,7 @@ def test_unknown_modes_and_methods_are_not_implemented():
         SegmentationMask([], (5, 4), "rle")
 
 
-def test_one_object_can_be_handled_by_itself():
+def test_operations_on_a_single_object():
     instance = PolygonList([[OUTLINE, SQUARE]], SIZE).polygons[0]
     assert isinstance(instance, PolygonInstance) and len(instance) == 2
     pixels = instance.crop([400, 250, 500, 300]).resize((50, 25)).transpose(0).convert_to_binarymask()

@@ -12,14 +12,14 @@ def random_map(height, width):
 
 
 @pytest.mark.parametrize("size", [(13, 7), (60, 31), (5, 40), (1, 1)])
-def test_resizing_takes_the_pixels_that_pil_takes(rng_seed, size):
+def test_resize_equals_pil(rng_seed, size):
     semantic = random_map(21, 30)
-    wanted = np.asarray(Image.fromarray(semantic.labels.numpy()).resize(size, Image.Resampling.NEAREST))
+    expected = np.asarray(Image.fromarray(semantic.labels.numpy()).resize(size, Image.Resampling.NEAREST))
     resized = semantic.resize(size)
-    assert resized.size == size and (resized.labels.numpy() == wanted).all()
+    assert resized.size == size and (resized.labels.numpy() == expected).all()
 
 
-def test_it_follows_the_boxes_of_its_boxlist(rng_seed):
+def test_semantic_map_is_transformed_with_its_boxlist(rng_seed):
     boxes = BoxList([[2, 3, 8, 9], [0, 0, 29, 20]], (30, 21))
     boxes.add_field("semantic", random_map(21, 30))
     labels = boxes.get_field("semantic").labels
@@ -31,7 +31,7 @@ def test_it_follows_the_boxes_of_its_boxlist(rng_seed):
     assert torch.equal(boxes.to("cpu").get_field("semantic").labels, labels)
 
 
-def test_a_window_past_the_border_is_ignored_there(rng_seed):
+def test_crop_outside_the_image_is_ignored(rng_seed):
     semantic = random_map(6, 8)
     window = semantic.crop((-2, 4, 5, 9)).labels
     assert torch.equal(window[:2, 2:], semantic.labels[4:, :5])
@@ -52,7 +52,7 @@ def test_a_batch_is_padded_with_the_ignored_label(rng_seed):
         to_label_batch(maps, (8, 9))
 
 
-def test_other_shapes_and_dtypes_are_refused():
+def test_invalid_shapes_and_dtypes_are_refused():
     with pytest.raises(ValueError, match="uint8"):
         SemanticMap(torch.zeros(3, 4, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"\(1, 3, 4\)"):

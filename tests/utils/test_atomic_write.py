@@ -51,7 +51,7 @@ def test_a_failing_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next_writing(tmp_path):
+def test_temporary_files_of_a_killed_process_are_removed(tmp_path):
     code = """
         import os, signal, sys
         from maskrcnn_benchmark.utils.atomic_write import atomic_write, write_json
@@ -68,7 +68,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_writing(tmp_path):
     assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["model.pth"]
 
 
-def test_json_is_written_whole_or_not_at_all(tmp_path):
+def test_json_is_written_completely_or_not_at_all(tmp_path):
     path = tmp_path / "figures.json"
     write_json(path, {"AP": 0.5})
     assert json.loads(path.read_text()) == {"AP": 0.5}

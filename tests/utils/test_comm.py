@@ -14,7 +14,7 @@ def test_without_a_process_group_everything_is_local():
     assert comm.all_reduce_sum(data["a"]) is data["a"]
 
 
-def test_two_processes_talk():
+def test_communication_of_two_processes():
     first, second = processes.run(2, distributed_cases.talk)
     for result in (first, second):
         assert result["world_size"] == 2

@@ -11,19 +11,19 @@ from maskrcnn_benchmark.utils.compute_dtype import DTYPES, compute_dtype, multip
 
 
 @pytest.mark.parametrize("name", ["float32", "float16", "bfloat16"])
-def test_a_name_is_taken_by_its_word(name):
+def test_given_names_are_used(name):
     assert compute_dtype(name, "cpu") is getattr(torch, name)
 
 
 @pytest.mark.parametrize("supported, dtype", [(True, torch.bfloat16), (False, torch.float32)])
-def test_auto_asks_the_device_and_says_what_it_took(monkeypatch, caplog, supported, dtype):
+def test_auto_selects_by_device_and_logs_it(monkeypatch, caplog, supported, dtype):
     monkeypatch.setattr(module, "multiplies_bfloat16", lambda device: supported)
     with caplog.at_level(logging.INFO):
         assert compute_dtype("auto", "cpu") is dtype
     assert str(dtype).removeprefix("torch.") in caplog.text
 
 
-def test_configs_may_have_every_name():
+def test_configs_accept_every_name():
     assert set(CHOICES["DTYPE"]) == {*DTYPES, "auto"}
     cfg = defaults.clone()
     cfg.merge_from_list(["DTYPE", "auto"])
@@ -32,17 +32,17 @@ def test_configs_may_have_every_name():
 
 @pytest.mark.parametrize("name", ["int8", "bf16", "", "Auto"])
 def test_other_names_are_refused(name):
-    with pytest.raises(ValueError, match=f"DTYPE '{name}' is not known; give one of float32, .* auto"):
+    with pytest.raises(ValueError, match=f"DTYPE is '{name}'; expected one of float32, .* auto"):
         compute_dtype(name, "cpu")
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="no /proc/cpuinfo to compare with")
-def test_the_cpu_is_known_as_the_system_knows_it():
+def test_cpu_detection_agrees_with_the_system():
     words = set(Path("/proc/cpuinfo").read_text().split())
     assert multiplies_bfloat16(torch.device("cpu")) == bool({"avx512_bf16", "amx_bf16"} & words)
 
 
 @pytest.mark.parametrize("capability, supported", [((7, 5), False), ((8, 0), True), ((9, 0), True)])
-def test_a_gpu_is_judged_by_its_compute_capability(monkeypatch, capability, supported):
+def test_gpu_detection_uses_the_compute_capability(monkeypatch, capability, supported):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert multiplies_bfloat16(torch.device("cuda")) is supported

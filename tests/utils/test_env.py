@@ -8,7 +8,7 @@ from maskrcnn_benchmark.utils import env
 from maskrcnn_benchmark.utils.imports import import_file
 
 
-def test_users_file_runs_when_the_module_is_imported(tmp_path):
+def test_user_file_runs_at_import(tmp_path):
     (tmp_path / "mine.py").write_text("def setup_environment():\n    print('set up by', __name__)\n")
     run = subprocess.run(
         [sys.executable, "-c", "import maskrcnn_benchmark.utils.env"],
@@ -20,7 +20,7 @@ def test_users_file_runs_when_the_module_is_imported(tmp_path):
     assert run.stdout == "set up by maskrcnn_benchmark.utils.env.custom_module\n"
 
 
-def test_users_file_without_the_function_is_an_error(tmp_path, monkeypatch):
+def test_user_file_without_the_function_is_refused(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text("")
     monkeypatch.setenv(env.VARIABLE, str(tmp_path / "mine.py"))
     with pytest.raises(AttributeError, match="no function setup_environment"):
@@ -35,6 +35,6 @@ def test_import_file_makes_a_module_importable_on_demand(tmp_path):
     assert sys.modules.pop("test_env_some").value == 3
 
 
-def test_import_file_wants_python(tmp_path):
+def test_import_file_requires_a_python_file(tmp_path):
     with pytest.raises(ImportError, match=r"\.py"):
         import_file("anything", str(tmp_path / "words.txt"))

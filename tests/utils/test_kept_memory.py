@@ -1,4 +1,4 @@
-"""Freed memory that stays with the process, or goes."""
+"""Test that freed memory stays with the process on request."""
 
 import platform
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# Four blocks of 64 MiB, of which the last one lies at the end of the heap; resident MiB before them and after.
+# Four blocks of 64 MiB; the last one is at the end of the heap. Prints the difference of resident MiB after and before.
 CODE = """
 import re, sys
 import torch
@@ -29,13 +29,13 @@ print(resident() - before)
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc/self/status to measure by")
 @pytest.mark.parametrize("argument, least, most", [("keep", 250, 300), ("leave", -10, 70)])
-def test_freed_blocks_stay_if_asked(argument, least, most):
+def test_freed_blocks_are_kept_on_request(argument, least, most):
     command = [sys.executable, "-c", CODE, argument]
     kept = int(subprocess.run(command, text=True, stdout=subprocess.PIPE, check=True).stdout)
     assert least < kept < most
 
 
-def test_other_systems_are_left_alone(monkeypatch):
+def test_other_systems_are_unchanged(monkeypatch):
     from maskrcnn_benchmark.utils import kept_memory
 
     monkeypatch.setattr(kept_memory.sys, "platform", "darwin")

@@ -8,7 +8,7 @@ def lines_of(path):
     return path.read_text().splitlines()
 
 
-def test_line_has_the_forks_form_on_stdout_and_in_the_file(tmp_path, capsys):
+def test_line_format_equals_the_forks_on_stdout_and_in_the_file(tmp_path, capsys):
     setup_logger("test_logger_form", str(tmp_path), 0)
     logging.getLogger("test_logger_form.part").info("words")
     (line,) = lines_of(tmp_path / "log.txt")
@@ -16,7 +16,7 @@ def test_line_has_the_forks_form_on_stdout_and_in_the_file(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines() == [line]
 
 
-def test_second_call_does_not_double_lines(tmp_path, capsys):
+def test_second_call_does_not_duplicate_lines(tmp_path, capsys):
     for _ in range(2):
         logger = setup_logger("test_logger_twice", str(tmp_path), 0, filename="other.txt")
     logger.debug("once")

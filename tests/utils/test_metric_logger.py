@@ -4,7 +4,7 @@ import torch
 from maskrcnn_benchmark.utils.metric_logger import MetricLogger, SmoothedValue
 
 
-def test_meter_has_median_of_the_window_and_mean_of_everything():
+def test_meter_has_window_median_and_global_mean():
     logger = MetricLogger()
     for value in range(10):
         logger.update(metric=float(value))
@@ -31,7 +31,7 @@ def test_line_is_in_the_order_of_first_update():
     assert logger.delimiter == "  "
 
 
-def test_unknown_attribute_and_unfit_value_are_errors():
+def test_unknown_attributes_and_invalid_values_are_refused():
     logger = MetricLogger()
     with pytest.raises(AttributeError, match="absent"):
         _ = logger.absent

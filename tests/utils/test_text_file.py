@@ -13,7 +13,7 @@ def test_unicode_encodings_are_read_with_and_without_mark(tmp_path, encoding):
     assert read_text(path) == '{"name": "Waschbär 浣熊"}'
 
 
-def test_another_code_page_is_named_with_place_and_remedy(tmp_path):
+def test_other_encodings_are_refused_with_position_and_remedy(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes("ein Waschbär\n".encode("cp1252"))
     with pytest.raises(
@@ -23,7 +23,7 @@ def test_another_code_page_is_named_with_place_and_remedy(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "socket", "device"])
-def test_what_is_no_regular_file_is_refused_at_once(tmp_path, kind):
+def test_special_files_are_refused_without_waiting(tmp_path, kind):
     path = tmp_path / "x"
     if kind == "folder":
         path.mkdir()
@@ -38,7 +38,7 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path, kind):
         open_regular(path)
 
 
-def test_nearest_path_is_named_in_the_folder_or_above_it(tmp_path):
+def test_nearest_path_in_the_folder_or_above_it(tmp_path):
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations" / "instances_train.json").touch()
     assert did_you_mean(tmp_path / "annotations" / "instance_train.json").endswith("instances_train.json.")

@@ -5,7 +5,7 @@ import pytest
 from maskrcnn_benchmark.utils.timer import Timer, get_time_str
 
 
-def test_timer_adds_up_and_averages():
+def test_timer_sums_and_averages():
     timer = Timer()
     assert timer.average_time == 0
     timer.tic()
@@ -17,5 +17,5 @@ def test_timer_adds_up_and_averages():
     assert timer.total_time == 0
 
 
-def test_time_reads_as_hours_minutes_seconds():
+def test_time_is_formatted_as_hours_minutes_seconds():
     assert get_time_str(3723.5) == "1:02:03.500000"

@@ -27,7 +27,7 @@ def _boxes(boxes, size, labels=None, scores=None):
     return boxlist
 
 
-def test_drawing_changes_a_copy_on_the_box_only():
+def test_drawing_changes_only_a_copy_and_only_at_the_box():
     image = np.full((120, 160, 3), 200, np.uint8)
     drawn = draw_boxes(image, _boxes([[40, 50, 99, 99]], (160, 120)))
     assert (image == 200).all() and drawn.dtype == np.uint8 and drawn.shape == image.shape
@@ -36,14 +36,14 @@ def test_drawing_changes_a_copy_on_the_box_only():
     assert (drawn[60:90, 50:90] == 200).all()
 
 
-def test_boxes_of_another_picture_size_are_resized():
+def test_boxes_of_another_image_size_are_resized():
     image = np.full((120, 160, 3), 200, np.uint8)
     here = draw_boxes(image, _boxes([[40, 50, 99, 98]], (160, 120)))
     resized = draw_boxes(image, _boxes([[20, 25, 49.5, 49]], (80, 60)))
     assert (here == resized).all()
 
 
-def test_threshold_leaves_out_low_scores():
+def test_boxes_below_the_threshold_are_not_drawn():
     image = np.zeros((120, 160, 3), np.uint8)
     low = _boxes([[40, 50, 99, 99]], (160, 120), [1], [0.2])
     assert (draw_boxes(image, low, score_threshold=0.3) == image).all()
@@ -58,19 +58,19 @@ def test_tags_of_boxes_at_every_border_stay_inside():
 
 
 @pytest.mark.parametrize("background", [0, 255])
-def test_every_box_shows_on_black_and_on_white(background):
+def test_every_box_is_visible_on_black_and_on_white(background):
     image = np.full((60, 80, 3), background, np.uint8)
     for label in range(1, 81):
         drawn = draw_boxes(image, _boxes([[10, 30, 69, 49]], (80, 60), [label])).astype(int)
         assert np.abs(drawn - background).max(axis=2).max() > 90
 
 
-def test_no_boxes_leave_the_picture_as_it_is():
+def test_no_boxes_leave_the_image_unchanged():
     image = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
     assert (draw_boxes(image, _boxes([], (30, 20), [], [])) == image).all()
 
 
-def test_masks_tint_their_inside_and_outline_it_in_full_colour():
+def test_masks_are_tinted_with_an_opaque_outline():
     image = np.full((20, 30, 3), 100, dtype=np.uint8)
     mask = torch.zeros(1, 20, 30, dtype=torch.uint8)
     mask[0, 5:10, 5:15] = 1
@@ -82,7 +82,7 @@ def test_masks_tint_their_inside_and_outline_it_in_full_colour():
     assert (drawn[4] == 100).all() and (drawn[:, 15:] == 100).all()
 
 
-def test_masks_of_another_size_are_stretched_and_none_change_nothing():
+def test_masks_are_resized_and_no_masks_change_nothing():
     image = np.zeros((40, 60, 3), dtype=np.uint8)
     mask = np.zeros((1, 20, 30), dtype=bool)
     mask[0, :10] = True
@@ -91,34 +91,34 @@ def test_masks_of_another_size_are_stretched_and_none_change_nothing():
     assert (draw_masks(image, torch.zeros(0, 40, 60), []) == image).all()
 
 
-def test_grid_places_pictures_of_different_sizes():
-    pictures = [np.full((h, w, 3), value, np.uint8) for h, w, value in ((10, 20, 1), (30, 10, 2), (5, 5, 3))]
-    canvas = grid(pictures, columns=2, gap=4)
+def test_grid_places_images_of_different_sizes():
+    images = [np.full((h, w, 3), value, np.uint8) for h, w, value in ((10, 20, 1), (30, 10, 2), (5, 5, 3))]
+    canvas = grid(images, columns=2, gap=4)
     assert canvas.shape == (4 + 30 + 4 + 5 + 4, 4 + 20 + 4 + 10 + 4, 3)
     assert [(canvas == value).all(axis=2).sum() for value in (1, 2, 3)] == [200, 300, 25]
     assert (canvas[4, 4] == 1).all() and (canvas[4, 28] == 2).all() and (canvas[38, 4] == 3).all()
 
 
-def test_side_by_side_is_as_wide_as_both_and_the_gap():
+def test_side_by_side_width():
     left, right = np.zeros((10, 20, 3), np.uint8), np.ones((12, 5, 3), np.uint8)
     joined = side_by_side(left, right, gap=3)
     assert joined.shape == (12, 28, 3)
     assert (joined[:10, :20] == 0).all() and (joined[:, 23:] == 1).all()
 
 
-def test_captions_are_above_their_pictures_and_cut_to_fit():
-    pictures = [np.zeros((10, 60, 3), np.uint8)] * 2
-    plain = grid(pictures, columns=2)
-    canvas = grid(pictures, columns=2, captions=["short", "much longer than sixty pixels can hold"])
+def test_captions_are_above_their_images_and_cut_to_fit():
+    images = [np.zeros((10, 60, 3), np.uint8)] * 2
+    plain = grid(images, columns=2)
+    canvas = grid(images, columns=2, captions=["short", "much longer than sixty pixels can hold"])
     assert canvas.shape[0] == plain.shape[0] + 21 and canvas.shape[1] == plain.shape[1]
     assert (canvas[:, -12:] == 255).all()  # nothing runs into the border
     with pytest.raises(ValueError, match="2 images and 1 captions"):
-        grid(pictures, columns=2, captions=["one"])
+        grid(images, columns=2, captions=["one"])
     with pytest.raises(ValueError, match="at least one"):
         grid([], columns=2)
 
 
-def test_tags_of_a_crowded_image_are_scores_and_hide_little():
+def test_tags_of_a_crowded_image_are_scores_and_cover_little():
     image = np.full((240, 320, 3), 200, np.uint8)
     corners = [[x, y, x + 30, y + 30] for x in range(0, 300, 40) for y in range(20, 220, 40)]
     boxes = _boxes(corners, (320, 240), [1] * len(corners), [0.5] * len(corners))
@@ -127,10 +127,10 @@ def test_tags_of_a_crowded_image_are_scores_and_hide_little():
     assert (tagged[:, :, 0] != bare[:, :, 0]).mean() < 0.5
     few = _boxes(corners[:1], (320, 240), [1], [0.5])
     named = draw_boxes(image, few, ["a class with quite a long name"])
-    assert (named[:, 100:] != image[:, 100:]).any()  # the name is written where there is room
+    assert (named[:, 100:] != image[:, 100:]).any()  # the name is written if there is room
 
 
-def test_title_is_broken_into_lines_above_all_images():
+def test_title_is_wrapped_above_all_images():
     images = [np.zeros((10, 90, 3), np.uint8)] * 2
     plain, canvas = (grid(images, columns=2, title=title) for title in (None, "a title that needs two lines here"))
     lines = (canvas.shape[0] - plain.shape[0]) / 24
@@ -138,7 +138,7 @@ def test_title_is_broken_into_lines_above_all_images():
     assert (canvas[12:60] != 255).any() and (canvas[:, -12:] == 255).all()
 
 
-def test_width_is_fitted():
+def test_fit_width():
     image = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
     assert fit_width(image, 7, 20).shape == (6, 9, 3)
     assert (fit_width(image, 7, 20)[::3, ::3] == image).all()
@@ -156,7 +156,7 @@ def test_saving_by_extension(tmp_path):
         save_image(image, tmp_path / "a.txt")
 
 
-def test_segments_are_tinted_parted_and_named():
+def test_segments_are_tinted_separated_and_named():
     image = np.full((120, 160, 3), 200, np.uint8)
     numbers = np.zeros((60, 80), np.uint8)
     numbers[:40, :30], numbers[:40, 30:] = 1, 2
@@ -172,7 +172,7 @@ def test_segments_are_tinted_parted_and_named():
     assert not (unnamed[5:75, 5:55] == 255).any()
 
 
-def test_a_segment_without_room_or_pixels_goes_unnamed():
+def test_segments_without_room_or_pixels_are_not_named():
     image = np.full((60, 80, 3), 200, np.uint8)
     numbers = np.zeros((60, 80), np.int32)
     numbers[20:24] = 1

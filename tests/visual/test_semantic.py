@@ -16,13 +16,13 @@ def test_classes_are_tinted_and_background_and_unlabelled_pixels_are_not():
     assert (draw_semantic(image, classes, ["sky", "cat"])[40:45, :5] != 100).any(axis=2).all()
 
 
-def test_a_small_map_is_stretched_to_the_image():
+def test_a_small_map_is_resized_to_the_image():
     classes = np.array([[0, 1]], dtype=np.uint8)
     drawn = draw_semantic(np.zeros((10, 20, 3), dtype=np.uint8), classes, ["background", "cat"])
     assert (drawn[:, :9] == 0).all() and drawn[:, 12:].any()
 
 
-def test_a_confusion_matrix_shows_shares_of_rows():
+def test_confusion_matrix_cells_are_shares_of_rows():
     matrix = np.array([[90, 10, 0], [50, 50, 0], [0, 0, 0]])
     drawn = draw_confusion(matrix, ["ground", "cat", "unicorn"])
     left = drawn.shape[1] - 12 - 2 * CELL

@@ -1,1 +1,1 @@
-"""Keeps the forks' import paths; see layers.deform_conv."""
+"""Import path of the forks; see layers.deform_conv."""

@@ -1,6 +1,6 @@
-"""From a config, or from a name alone, to a backbone. Every family's file fills the registries when it is imported.
+"""Build backbones from a config, or bodies from a name. Importing this file fills the registries.
 
-MODEL.BACKBONE.CONV_BODY is a body and a form:
+MODEL.BACKBONE.CONV_BODY names a body and a form:
 
 | body | network |
 |---|---|
@@ -9,20 +9,20 @@ MODEL.BACKBONE.CONV_BODY is a body and a form:
 | V2-19-slim-dw1-mmdet, V2-19-slim-dw-mmdet, V2-19-slim-mmdet, V2-19-mmdet, V2-39-mmdet, V2-57-mmdet, V2-99-mmdet | mmdetection's VoVNetV2: another stem, another pooling, another gate |
 | ese_vovnet19b_slim_dw, ese_vovnet19b_slim, ese_vovnet19b_dw, ese_vovnet39b, ese_vovnet57b, ese_vovnet99b | timm's VoVNetV2: eSE in the last block of a stage only |
 | vovnet39a, vovnet57a | timm's VoVNet: no shortcuts |
-| R-50, R-101, R-152 | ResNet, and by MODEL.RESNETS ResNeXt |
+| R-50, R-101, R-152 | ResNet, or ResNeXt with MODEL.RESNETS |
 | MNV2 | MobileNetV2 |
 | D-121, D-161, D-169, D-201 | DenseNet |
 
 | form | maps | channels |
 |---|---|---|
-| the name alone | the body's four, the last ones dilated beyond MODEL.BACKBONE.OUTPUT_STRIDE | their own |
-| -FPN | P2 to P6, P6 by pooling | MODEL.VOVNET.BACKBONE_OUT_CHANNELS; of R, D and MNV2 MODEL.RESNETS.BACKBONE_OUT_CHANNELS |
-| -FPNLite (not of R) | P2 to P6, P6 by pooling | 128 |
+| the name alone | the body's four, dilated beyond MODEL.BACKBONE.OUTPUT_STRIDE | the body's own |
+| -FPN | P2 to P6, P6 by pooling | MODEL.VOVNET.BACKBONE_OUT_CHANNELS; for R, D and MNV2 MODEL.RESNETS.BACKBONE_OUT_CHANNELS |
+| -FPNLite (not for R) | P2 to P6, P6 by pooling | 128 |
 | -FPN-RETINANET | P3 to P7, P6 and P7 by convolutions | as -FPN |
-| -C4, -C5 (of R) | C4 or C5 alone | its own |
+| -C4, -C5 (for R) | C4 or C5 alone | its own |
 
-The heads take their widths from the backbone: with -FPNLite the RPN's convolution has 128 channels, the box head's first
-layer 128 * 7 * 7 inputs and the mask head's first convolution 128.
+The heads take their input channels from the backbone. With -FPNLite the RPN's convolution has 128 channels, the box
+head's first layer has 128 * 7 * 7 inputs, and the mask head's first convolution has 128.
 """  # noqa: E501  (rows of tables)
 
 from __future__ import annotations
@@ -37,17 +37,18 @@ from maskrcnn_benchmark.modeling.backbone import densenet, mobilenet, resnet, vo
 
 
 def build_backbone(cfg, **options) -> nn.Module:
-    """The backbone that MODEL.BACKBONE.CONV_BODY names; or, given a body's name instead of a cfg, that body alone.
+    """Build the backbone that MODEL.BACKBONE.CONV_BODY names; or a body alone, given its name instead of a cfg.
 
     Args:
         cfg: a config, or a name of the first table above.
         options: with a name only, see `build_body`.
 
-    Returns, for a config, an nn.Sequential of `body` and, in the FPN forms, `fpn`. It takes (N, 3, H, W), H and W any
-    size, and returns a list of maps (N, `backbone.out_channels`, H_k, W_k), finest first.
+    Returns:
+        For a config, an nn.Sequential of `body` and, in the FPN forms, `fpn`. It takes (N, 3, H, W) of any H and W.
+        It returns a list of maps (N, `backbone.out_channels`, H_k, W_k), finest first.
 
     Raises:
-        KeyError: there is no backbone of that name.
+        KeyError: the name is unknown.
     """
     if isinstance(cfg, str):
         return build_body(cfg, **options)
@@ -55,7 +56,7 @@ def build_backbone(cfg, **options) -> nn.Module:
 
 
 def build_body(name: str, *, norm="FrozenBN", norm_eps: float = 1e-5, **options) -> nn.Module:
-    """A body alone, as a feature extractor for models of other projects.
+    """Build a body alone, as a feature extractor for models of other projects.
 
     >>> body = build_backbone("V2-99", out_features=("stage3", "stage4", "stage5"), norm="BN")
     >>> body.out_features, body.out_channels, body.out_strides
@@ -64,20 +65,23 @@ def build_body(name: str, *, norm="FrozenBN", norm_eps: float = 1e-5, **options)
     [(1, 512, 40, 100), (1, 768, 20, 50), (1, 1024, 10, 25)]
 
     Args:
-        name: of the first table above.
+        name: a name of the first table above.
         norm: "FrozenBN", "BN", "SyncBN" or "GN" (32 groups), see `get_norm`; or a function channels -> norm.
-        norm_eps: added to the variance, where `norm` is a name. The forks of maskrcnn-benchmark have 0 in FrozenBN.
-        options: out_features, names of the maps, finest first: "stem", "stage2", ..., "stage5" of a VoVNet, "res2",
-            ..., "res5" of the others; by default the four of strides 4 to 32. What lies behind the last of them is not
-            built. freeze_at, as MODEL.BACKBONE.FREEZE_CONV_BODY_AT: 0 by default, which freezes nothing.
-            output_stride, as MODEL.BACKBONE.OUTPUT_STRIDE: 32 by default; 16 and 8 dilate instead of striding.
+        norm_eps: added to the variance if `norm` is a name. The forks of maskrcnn-benchmark have 0 in FrozenBN.
+        options: keyword arguments of the body:
+            out_features: names of the maps, finest first: "stem", "stage2", ..., "stage5" of a VoVNet, "res2", ...,
+            "res5" of the others. Default: the four of strides 4 to 32. Layers after the last one are not built.
+            freeze_at: as MODEL.BACKBONE.FREEZE_CONV_BODY_AT. Default 0, which freezes nothing.
+            output_stride: as MODEL.BACKBONE.OUTPUT_STRIDE. Default 32; 16 and 8 dilate instead of striding.
 
-    Returns a module that takes (N, 3, H, W), H and W any size, and returns a list of maps (N, C_k, H_k, W_k), with
-    `out_features`, `out_channels` (C_k) and `out_strides`, a tuple each. Pictures enter as the weights were trained.
+    Returns:
+        A module that takes (N, 3, H, W) of any H and W and returns a list of maps (N, C_k, H_k, W_k). It has
+        `out_features`, `out_channels` (C_k) and `out_strides`, a tuple each. The images must be normalized as the
+        weights require.
 
     Raises:
-        KeyError: there is no body of that name.
-        ValueError: there is no such norm, or no such map.
+        KeyError: the body's name is unknown.
+        ValueError: the norm or a map's name is unknown.
     """
     if isinstance(norm, str):
         norm = partial(get_norm, norm, eps=norm_eps)

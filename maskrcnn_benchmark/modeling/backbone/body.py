@@ -1,4 +1,4 @@
-"""What the bodies share: the norm that the config chooses, the maps that they return, and freezing."""
+"""Norms, feature selection, dilation and freezing shared by the bodies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from maskrcnn_benchmark.modeling.make_layers import group_norm_options
 
 
 def build_norm(cfg, default: str) -> Callable[[int], nn.Module]:
-    """channels -> norm: MODEL.BACKBONE.NORM, or `default` (a name that `get_norm` knows) where that is empty."""
+    """Return channels -> norm, of the name MODEL.BACKBONE.NORM, or `default` if that is empty (see `get_norm`)."""
     node = cfg.MODEL.BACKBONE
     name = node.NORM or default
     options = {
@@ -34,16 +34,17 @@ def dilated_strides(strides: Sequence[int], output_stride: int) -> list[tuple[in
     [(4, 1), (1, 1), (2, 1), (1, 2), (1, 4)]
 
     Args:
-        strides: of the body's parts in order, the first of them the stem's.
-        output_stride: pixels of the input for one point of the last map; 32 keeps all strides.
+        strides: strides of the body's parts in order, beginning with the stem.
+        output_stride: pixels of the input per point of the last map; 32 keeps all strides.
 
-    Returns the stride and the dilation of every part.
+    Returns:
+        The stride and the dilation of every part.
 
     Raises:
-        ValueError: output_stride is none of 4, 8, 16 and 32.
+        ValueError: output_stride is not 4, 8, 16 or 32.
     """
     if output_stride not in (4, 8, 16, 32):
-        raise ValueError(f"output_stride is {output_stride!r}; give 4, 8, 16 or 32 (MODEL.BACKBONE.OUTPUT_STRIDE)")
+        raise ValueError(f"output_stride is {output_stride!r}; expected 4, 8, 16 or 32 (MODEL.BACKBONE.OUTPUT_STRIDE)")
     parts, reached, dilation = [], 1, 1
     for stride in strides:
         if reached * stride > output_stride:
@@ -54,44 +55,44 @@ def dilated_strides(strides: Sequence[int], output_stride: int) -> list[tuple[in
 
 
 def as_backbone(body: nn.Module) -> nn.Sequential:
-    """Return the body as a backbone: all its maps, `out_channels` being the last one's."""
+    """Return the body as a backbone with all its maps. `out_channels` is that of the last one."""
     backbone = nn.Sequential(OrderedDict(body=body))
     backbone.out_channels = body.out_channels[-1]
     return backbone
 
 
 def pick_features(asked: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    """`asked` as a tuple.
+    """Validate the names of requested maps and return them as a tuple.
 
     Args:
-        asked: names of the maps that a body is to return.
+        asked: names of the maps that a body returns.
         known: names of all its maps, finest first.
 
     Raises:
-        ValueError: `asked` is a single string, is empty, is not in `known`'s order, or has an unknown name.
+        ValueError: `asked` is a single string, is empty, is not in the order of `known`, or has an unknown name.
     """
     if isinstance(asked, str):
-        raise ValueError(f"out_features is the string {asked!r}, but must be a list of map names: write ({asked!r},).")
+        raise ValueError(f"out_features is the string {asked!r}; expected a list of map names: write ({asked!r},).")
     picked = tuple(name for name in known if name in asked)
     if not picked or picked != tuple(asked):
         raise ValueError(
-            f"out_features is {tuple(asked)}; it wants at least one of {tuple(known)}, each once and in this order"
+            f"out_features is {tuple(asked)}; expected at least one of {tuple(known)}, each once and in this order"
         )
     return picked
 
 
 def freeze(modules: Iterable[nn.Module]) -> None:
-    """Takes the modules out of training: parameters, and the statistics of batch norms."""
+    """Freeze modules: parameters, and the statistics of batch norms."""
     for module in modules:
         module.requires_grad_(False)
         hold_frozen_statistics(module)
 
 
 def hold_frozen_statistics(body: nn.Module) -> None:
-    """Puts the batch norms whose parameters are frozen into eval mode, so that their statistics stay as they are.
+    """Put batch norms with frozen parameters into eval mode, so that their statistics stay fixed.
 
-    To be called at the end of a body's `train`, too. (The forks' ResNet and VoVNet had only frozen norms and
-    GroupNorm; in MobileNetV2 they froze the parameters of a block and let its statistics move on.)
+    A body's `train` calls this at its end. The forks' ResNet and VoVNet had only frozen norms and GroupNorm. Their
+    MobileNetV2 froze the parameters of a block, but its statistics continued to change.
     """
     for module in body.modules():
         if isinstance(module, _BatchNorm) and module.affine and not module.weight.requires_grad:

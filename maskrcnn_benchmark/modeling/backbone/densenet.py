@@ -1,4 +1,4 @@
-"""DenseNet (Huang et al., CVPR 2017): every layer of a block sees the maps of all layers before it.
+"""DenseNet (Huang et al., CVPR 2017): every layer of a block reads the maps of all layers before it.
 
 The module names are torchvision's, without its classifier.
 
@@ -29,17 +29,17 @@ from maskrcnn_benchmark.modeling.backbone.body import (
 from maskrcnn_benchmark.modeling.backbone.fpn import FPN_LITE_CHANNELS, add_fpn, add_fpn_p3_to_p7
 
 FEATURES = ("res2", "res3", "res4", "res5")
-BOTTLENECK = 4  # channels of a layer's 1x1 convolution, in growth rates
+BOTTLENECK = 4  # channels of a layer's 1x1 convolution, as a multiple of the growth rate
 
 
 @dataclass(frozen=True)
 class DenseNetSpec:
-    """Numbers of a variant (table 1 of the paper).
+    """Sizes of a variant (table 1 of the paper).
 
     Args:
         growth: channels that each layer adds.
-        layers: of the four blocks.
-        stem_channels: of the first convolution.
+        layers: layers of each of the four blocks.
+        stem_channels: channels of the first convolution.
     """
 
     growth: int
@@ -58,7 +58,7 @@ VARIANTS = {
 class DenseLayer(nn.Module):
     """Norm, ReLU and 1x1 convolution, then norm, ReLU and 3x3 convolution (DenseNet-B).
 
-    Forward: the maps of the block so far (N, C, H, W) to new ones (N, growth, H, W).
+    Forward takes the maps of the block so far (N, C, H, W) and returns new ones (N, growth, H, W).
     """
 
     norm_after = {"conv1": "norm2"}
@@ -76,7 +76,7 @@ class DenseLayer(nn.Module):
 
 
 class DenseBlock(nn.Sequential):
-    """Layers, each on the concatenation of the block's input and all maps before: (N, C + layers * growth, H, W)."""
+    """Apply each layer to the concatenation of the input and all maps before: (N, C + layers * growth, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self:
@@ -88,9 +88,9 @@ class Transition(nn.Module):
     """Norm, ReLU, 1x1 convolution to half the channels and 2x2 mean pooling.
 
     Args:
-        pools: without it the map keeps its size.
+        pools: False leaves the pooling out, so that the map keeps its size.
 
-    Forward returns the map after the ReLU, which is the block's result, and the one for the next block.
+    Forward returns two maps: the one after the ReLU, which is the block's result, and the input of the next block.
     """
 
     def __init__(self, in_channels: int, norm: Callable[[int], nn.Module], pools: bool = True):
@@ -102,27 +102,26 @@ class Transition(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         result = F.relu(self.norm(x))
         x = self.conv(result)
-        # a side of 1 stays 1, so that images of any size pass
+        # A side of 1 stays 1, so that images of any size pass.
         return result, F.avg_pool2d(x, [min(side, 2) for side in x.shape[-2:]], 2) if self.pools else x
 
 
 class DenseNet(nn.Module):
-    """The body: `features` with the stem, four dense blocks and what lies between, as far as the last map asked for.
+    """DenseNet body: `features` with the stem, dense blocks and transitions, up to the last requested map.
 
     Args:
         spec: the variant's numbers.
         norm: channels -> norm.
-        freeze_at: n takes the stem (n >= 1) and the blocks below n (n >= 2) out of training, with what follows them
-            and statistics of BatchNorm; 0 or less freezes nothing.
-        out_features: names of the maps that are returned, finest first: those of the blocks, each after the norm and
-            the ReLU behind it.
+        freeze_at: n freezes the stem (n >= 1) and the blocks below n (n >= 2) with the transitions after them,
+            BatchNorm statistics included; 0 or less freezes nothing.
+        out_features: names of the returned maps, finest first: those of the blocks, each after the following norm and
+            ReLU.
         output_stride: transitions beyond it do not pool; the 3x3 convolutions after them are dilated instead.
 
     Forward takes (N, 3, H, W) and returns the list of these maps, channels `out_channels`, strides `out_strides`.
 
     Raises:
-        ValueError: out_features is empty, not in order, or names a map that there is not; or there is no such
-            output_stride.
+        ValueError: out_features is empty, out of order or has an unknown name; or output_stride is not supported.
     """
 
     def __init__(
@@ -167,7 +166,7 @@ class DenseNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
-        # the numbers at the end of the names: 0 in the stem, 1 to 4 in the blocks and behind them, 5 in the last norm
+        # The names end with a number: 0 in the stem, 1 to 4 in the blocks and transitions, 5 in the last norm.
         freeze(part for name, part in self.features.named_children() if int(name[-1]) < freeze_at)
 
     def train(self, mode: bool = True):
@@ -189,7 +188,7 @@ class DenseNet(nn.Module):
 
 
 def build_densenet(cfg, variant: str) -> DenseNet:
-    """The body of MODEL.BACKBONE.CONV_BODY, or of `variant` where that key names no DenseNet."""
+    """Build the body that MODEL.BACKBONE.CONV_BODY names, or `variant` if that key names no DenseNet."""
     asked = cfg.MODEL.BACKBONE.CONV_BODY.split("-FPN")[0]
     return DenseNet(
         VARIANTS.get(asked, VARIANTS[variant]),

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from maskrcnn_benchmark.layers.conv import Conv2d
 from maskrcnn_benchmark.modeling.make_layers import conv_with_kaiming_uniform, group_norm_options
 
-# of the "FPNLite" forms; all else of a detector follows from the backbone's out_channels
+# Of the "FPNLite" forms. The other widths of a detector follow from the backbone's out_channels.
 FPN_LITE_CHANNELS = 128
 
 
@@ -25,12 +25,12 @@ class FPN(nn.Module):
         in_channels_list: C_k of the body's maps, finest first; 0 leaves that map out.
         out_channels: D.
         conv_block: factory (in_channels, out_channels, kernel_size, stride) of convolutions.
-        top_blocks: makes further, coarser maps; None for none. Called with (the body's last map, FPN's last map).
+        top_blocks: makes further, coarser maps from (the body's last map, FPN's last map); None for no such maps.
 
-    The convolutions are named by the place of their map in the list, from 1: fpn_inner1, fpn_layer1, ...
+    The convolutions are numbered by the position of their map in the list, from 1: fpn_inner1, fpn_layer1, ...
 
-    Forward takes the body's maps (N, C_k, H_k, W_k) and returns a list of maps (N, D, H_k, W_k), finest first, then
-    those of top_blocks. A coarser map is brought to the size of the finer one, whatever their ratio.
+    Forward takes the body's maps (N, C_k, H_k, W_k). It returns a list of maps (N, D, H_k, W_k), finest first, then
+    those of top_blocks. A coarser map is resized to the finer one, whatever their ratio.
     """
 
     def __init__(
@@ -61,18 +61,18 @@ class FPN(nn.Module):
 
 
 class LastLevelMaxPool(nn.Module):
-    """P6 for RPN: every second point of P5. Forward takes (c5, p5) and returns [p6]."""
+    """Make P6 for RPN: every second point of P5. Forward takes (c5, p5) and returns [p6]."""
 
     def forward(self, c5: Tensor, p5: Tensor) -> list[Tensor]:
         return [F.max_pool2d(p5, 1, 2)]
 
 
 class LastLevelP6P7(nn.Module):
-    """P6 and P7 for RetinaNet and FCOS: 3x3 convolutions with stride 2.
+    """Make P6 and P7 for RetinaNet and FCOS: 3x3 convolutions with stride 2.
 
     Args:
-        in_channels: channels of the map that P6 is made from: P5 if they equal out_channels, else C5. This is the
-            forks' rule, so a body whose C5 has out_channels channels gets its P6 from P5 in any case.
+        in_channels: channels of the map that P6 is computed from. If they equal out_channels, this is P5, otherwise C5.
+            This is the forks' rule: a body whose C5 has out_channels channels always gets its P6 from P5.
 
     Forward takes (c5, p5) and returns [p6, p7].
     """
@@ -93,20 +93,19 @@ class LastLevelP6P7(nn.Module):
 
 def _halve(conv, x):
     if x.shape[-1] == 1:
-        # In bfloat16 on the CPU the weight gradient of this convolution comes out of uninitialised memory where the
-        # map is one point wide (seen with torch 2.15). A column of its own zero padding, written out, changes nothing
-        # else.
+        # In bfloat16 on the CPU the weight gradient of this convolution reads uninitialized memory if the map is one
+        # point wide (seen with torch 2.15). Padding a column of zeros explicitly avoids this and changes nothing else.
         x = F.pad(x, (0, 1))
     return conv(x)
 
 
 def add_fpn(cfg, body: nn.Module, out_channels: int) -> nn.Sequential:
-    """P2 to P5 from a body's four maps, and P6 by pooling."""
+    """Add an FPN with P2 to P5 from a body's four maps, and P6 by pooling."""
     return _join(cfg, body, body.out_channels, out_channels, LastLevelMaxPool())
 
 
 def add_fpn_p3_to_p7(cfg, body: nn.Module, out_channels: int, *, p6_from_c5: bool) -> nn.Sequential:
-    """P3 to P5 from the last three of a body's four maps, and P6, P7 by convolutions."""
+    """Add an FPN with P3 to P5 from the last three of a body's four maps, and P6 and P7 by convolutions."""
     top_blocks = LastLevelP6P7(body.out_channels[-1] if p6_from_c5 else out_channels, out_channels)
     return _join(cfg, body, (0, *body.out_channels[1:]), out_channels, top_blocks)
 
@@ -114,8 +113,8 @@ def add_fpn_p3_to_p7(cfg, body: nn.Module, out_channels: int, *, p6_from_c5: boo
 def _join(cfg, body, in_channels_list, out_channels, top_blocks):
     if tuple(body.out_strides) != (4, 8, 16, 32):
         raise ValueError(
-            f"FPN wants maps of strides (4, 8, 16, 32), the body's have {tuple(body.out_strides)}; a dilated body "
-            "(MODEL.BACKBONE.OUTPUT_STRIDE, MODEL.RESNETS.RES5_DILATION) goes without FPN, or with the C5 form"
+            f"FPN requires maps of strides (4, 8, 16, 32), but the body's are {tuple(body.out_strides)}; use a dilated "
+            "body (MODEL.BACKBONE.OUTPUT_STRIDE, MODEL.RESNETS.RES5_DILATION) without FPN, or with the C5 form"
         )
     conv_block = conv_with_kaiming_uniform(cfg.MODEL.FPN.USE_GN, cfg.MODEL.FPN.USE_RELU, **group_norm_options(cfg))
     fpn = FPN(in_channels_list, out_channels, conv_block, top_blocks)

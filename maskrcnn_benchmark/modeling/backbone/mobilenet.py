@@ -36,8 +36,8 @@ INVERTED_RESIDUALS = (
     (6, 320, 1, 1),
 )
 
-# The last of `features` of each stride: its map's name, index in `features`, channels and stride. The names are
-# detectron2's of VoVNetV2.
+# The last block of `features` at each stride: name of its map, index in `features`, channels and stride. The names are
+# those of detectron2's VoVNetV2.
 OUTPUTS = {"res2": (3, 24, 4), "res3": (6, 32, 8), "res4": (13, 96, 16), "res5": (17, 320, 32)}
 
 
@@ -48,9 +48,9 @@ def conv_norm(in_channels, out_channels, kernel_size, norm, stride=1, dilation=1
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion, 3x3 depthwise, linear 1x1 projection; plus the input where the shapes agree.
+    """1x1 expansion, 3x3 depthwise, linear 1x1 projection; plus the input if the shapes agree.
 
-    Forward: (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride).
+    Forward takes (N, in_channels, H, W) and returns (N, out_channels, H / stride, W / stride).
     """
 
     def __init__(self, in_channels, out_channels, stride, expansion, norm, dilation=1):
@@ -69,20 +69,19 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """The body: `features` 0 (stem) to 17, as far as the last map that is asked for.
+    """MobileNetV2 body: `features` 0 (stem) to 17, up to the last requested map.
 
     Args:
         norm: channels -> norm.
-        freeze_at: n takes features[0] to features[n - 1] out of training, statistics of BatchNorm included; n counts
-            blocks, not stages. 0 or less freezes nothing.
-        out_features: names of the maps that are returned, finest first.
-        output_stride: blocks beyond it keep the size of their map; those after them are dilated instead.
+        freeze_at: n freezes features[0] to features[n - 1], BatchNorm statistics included; n counts blocks, not stages.
+            0 or less freezes nothing.
+        out_features: names of the returned maps, finest first.
+        output_stride: blocks beyond it keep the size of their map; the following blocks are dilated instead.
 
     Forward takes (N, 3, H, W) and returns the list of these maps, channels `out_channels`, strides `out_strides`.
 
     Raises:
-        ValueError: out_features is empty, not in order, or names a map that there is not; or there is no such
-            output_stride.
+        ValueError: out_features is empty, out of order or has an unknown name; or output_stride is not supported.
     """
 
     def __init__(
@@ -101,7 +100,7 @@ class MobileNetV2(nn.Module):
         parts = dilated_strides((2, *(stride for *_, stride in INVERTED_RESIDUALS)), output_stride)[1:]
         for (expansion, channels, blocks, _), (stride, dilation) in zip(INVERTED_RESIDUALS, parts, strict=True):
             for block in range(blocks):
-                # the first block's convolution still lies on the points that the one before it computed
+                # The first block's convolution still works on the grid of the block before it.
                 block_stride, block_dilation = (1, dilation) if block else (stride, last_dilation)
                 features.append(InvertedResidual(in_channels, channels, block_stride, expansion, norm, block_dilation))
                 in_channels = channels
@@ -142,7 +141,7 @@ def build_mobilenet_v2_fpn(cfg, out_channels: int | None = None) -> nn.Sequentia
 
 
 def build_mobilenet_v2_fpn_p3_to_p7(cfg) -> nn.Sequential:
-    # From P5 whatever RETINANET.USE_C5 says, as in the FCOS forks.
+    # P6 from P5 whatever RETINANET.USE_C5 says, as in the FCOS forks.
     return add_fpn_p3_to_p7(cfg, build_mobilenet_v2(cfg), cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS, p6_from_c5=False)
 
 

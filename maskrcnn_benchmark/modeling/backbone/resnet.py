@@ -1,4 +1,4 @@
-"""ResNet (He et al., CVPR 2016) and ResNeXt (Xie et al., CVPR 2017) of bottleneck blocks.
+"""ResNet (He et al., CVPR 2016) and ResNeXt (Xie et al., CVPR 2017) with bottleneck blocks.
 
 Shapes: N images of H x W pixels, C channels.
 """
@@ -32,7 +32,7 @@ VARIANTS = {"R-50": (3, 4, 6, 3), "R-101": (3, 4, 23, 3), "R-152": (3, 8, 36, 3)
 # names of the maps of layer1 to layer4, for `out_features`
 FEATURES = ("res2", "res3", "res4", "res5")
 
-# The forks' names of stems and blocks: they differ in their norm only.
+# The forks' names of stems and blocks. They differ only in their norm.
 STEMS = {"StemWithFixedBatchNorm": "FrozenBN", "StemWithGN": "GN"}
 BLOCKS = {"BottleneckWithFixedBatchNorm": "FrozenBN", "BottleneckWithGN": "GN"}
 
@@ -52,7 +52,7 @@ class Stem(nn.Module):
 
 
 def conv3x3(in_channels: int, out_channels: int, *, stride: int, dilation: int, groups: int) -> nn.Module:
-    """Make the ordinary middle convolution of a block. DFConv2d takes the same arguments."""
+    """Make the standard middle convolution of a block. DFConv2d takes the same arguments."""
     return Conv2d(in_channels, out_channels, 3, stride, dilation, dilation, groups, bias=False)
 
 
@@ -62,12 +62,12 @@ class Bottleneck(nn.Module):
     Args:
         bottleneck_channels: channels of the first two convolutions.
         stride: s.
-        dilation: of the 3x3 convolution.
-        num_groups: of the 3x3 convolution; more than one makes it a ResNeXt.
-        stride_in_1x1: the first convolution has the stride (the MSRA weights), otherwise the 3x3 (torchvision's and
-            ResNeXt's weights).
+        dilation: dilation of the 3x3 convolution.
+        num_groups: groups of the 3x3 convolution; more than one makes it a ResNeXt.
+        stride_in_1x1: put the stride in the first convolution (the MSRA weights) instead of the 3x3 (torchvision's
+            and ResNeXt's weights).
         norm: channels -> norm.
-        conv: what makes the 3x3 convolution, called as `conv3x3` is.
+        conv: makes the 3x3 convolution; takes the arguments of `conv3x3`.
 
     Forward: (N, C, H, W) to (N, D, H / s, W / s).
     """
@@ -125,10 +125,10 @@ def make_stage(
     stride_in_1x1: bool = True,
     conv: Callable[..., nn.Module] = conv3x3,
 ) -> nn.Sequential:
-    """Make a row of bottleneck blocks, the first of which has the stride.
+    """Make a sequence of bottleneck blocks, the first of which has the stride.
 
-    A dilation of more than 1 takes the stride's place: the map keeps its size. `first_dilation`, if given, is the
-    first block's. The ordinary convolutions are kaiming uniform with a = 1.
+    A dilation of more than 1 replaces the stride: the map keeps its size. `first_dilation`, if given, is the dilation
+    of the first block. The standard convolutions are initialized kaiming uniform with a = 1.
     """
     stage = nn.Sequential()
     for block in range(blocks):
@@ -159,27 +159,27 @@ def _initialise(module):
 
 
 class ResNet(nn.Module):
-    """The body: stem, layer1, ..., as far as the last map that is asked for.
+    """ResNet body: stem, layer1, ..., up to the last requested map.
 
     Args:
         blocks: bottleneck blocks of layer1 to layer4.
-        outputs: numbers of the layers whose maps are returned, rising; (1, 2, 3, 4) is C2 to C5.
+        outputs: numbers of the layers whose maps are returned, ascending; (1, 2, 3, 4) is C2 to C5.
         stem_channels: channels of the stem.
-        res2_channels: channels of layer1's map; they double from layer to layer.
-        num_groups, width_per_group: their product is layer1's bottleneck width; it doubles from layer to layer.
+        res2_channels: channels of layer1's map; each layer doubles them.
+        num_groups, width_per_group: their product is layer1's bottleneck width; each layer doubles it.
         stride_in_1x1: see Bottleneck.
-        res5_dilation: dilation of all blocks of layer4, as the forks have it; more than 1 keeps its map's size.
-        output_stride: layers beyond it are dilated instead, so that every convolution sees the points that it would
-            see with the stride: a 3x3 that had the stride itself those of the layer before. It does not go with
-            res5_dilation.
+        res5_dilation: dilation of all blocks of layer4, as in the forks; more than 1 keeps the size of its map.
+        output_stride: layers beyond it are dilated instead of strided. Every convolution reads the same points as
+            with the stride, so the 3x3 that had the stride keeps the dilation of the layer before. It cannot be
+            combined with res5_dilation.
         norm, stem_norm: channels -> norm; stem_norm None means norm.
-        deformable_layers: numbers of the layers, of 1 to 4, whose 3x3 convolutions are deformable.
+        deformable_layers: numbers (1 to 4) of the layers whose 3x3 convolutions are deformable.
         modulated, deformable_groups: see DFConv2d.
-        freeze_at: n takes the stem (n >= 1) and the layers below n (n >= 2) out of training, statistics of
-            BatchNorm included; 0 or less freezes nothing.
+        freeze_at: n freezes the stem (n >= 1) and the layers below n (n >= 2), BatchNorm statistics included; 0 or
+            less freezes nothing.
 
-    Forward takes (N, 3, H, W) and returns a list of maps, names `out_features`, channels `out_channels`, strides
-    `out_strides`.
+    Forward takes (N, 3, H, W) and returns a list of maps. Their names are `out_features`, their channels
+    `out_channels`, their strides `out_strides`.
     """
 
     def __init__(
@@ -204,8 +204,8 @@ class ResNet(nn.Module):
         super().__init__()
         if res5_dilation > 1 and output_stride < 32:
             raise ValueError(
-                f"res5_dilation is {res5_dilation} and output_stride {output_stride}; give one of them (MODEL.RESNETS."
-                "RES5_DILATION 1, or MODEL.BACKBONE.OUTPUT_STRIDE 32)"
+                f"res5_dilation is {res5_dilation} and output_stride is {output_stride}; set only one of them: leave "
+                "MODEL.RESNETS.RES5_DILATION 1 or MODEL.BACKBONE.OUTPUT_STRIDE 32"
             )
         self.outputs = outputs
         self.out_features = tuple(FEATURES[i - 1] for i in outputs)
@@ -260,15 +260,15 @@ class ResNet(nn.Module):
 
 
 def build_resnet(cfg, variant: str, outputs: tuple[int, ...]) -> ResNet:
-    """The body of MODEL.BACKBONE.CONV_BODY's depth, or of `variant`'s where that key names no ResNet.
+    """Build the body that MODEL.BACKBONE.CONV_BODY names, or `variant` if that key names no ResNet.
 
     Raises:
-        ValueError: an unknown STEM_FUNC or TRANS_FUNC.
+        ValueError: STEM_FUNC or TRANS_FUNC is unknown.
     """
     node = cfg.MODEL.RESNETS
     for key, value, known in (("STEM_FUNC", node.STEM_FUNC, STEMS), ("TRANS_FUNC", node.TRANS_FUNC, BLOCKS)):
         if value not in known:
-            raise ValueError(f"MODEL.RESNETS.{key} is {value!r}; known are {', '.join(known)}")
+            raise ValueError(f"MODEL.RESNETS.{key} is {value!r}; expected one of {', '.join(known)}")
     asked = "-".join(cfg.MODEL.BACKBONE.CONV_BODY.split("-")[:2])
     return ResNet(
         VARIANTS.get(asked, VARIANTS[variant]),
@@ -290,7 +290,7 @@ def build_resnet(cfg, variant: str, outputs: tuple[int, ...]) -> ResNet:
 
 
 def build_resnet_alone(variant: str, out_features: Sequence[str] = FEATURES, **options) -> ResNet:
-    """For `build_body`: the outputs by names, and ResNet's other arguments."""
+    """Build a ResNet for `build_body`: outputs by name, and ResNet's other arguments."""
     return ResNet(
         VARIANTS[variant], tuple(FEATURES.index(name) + 1 for name in pick_features(out_features, FEATURES)), **options
     )
@@ -301,7 +301,7 @@ def build_resnet_four_maps(cfg, variant: str) -> nn.Sequential:
 
 
 def build_resnet_last_map(cfg, variant: str, form: str) -> nn.Sequential:
-    """C4 or C5 alone: as MODEL.BACKBONE.CONV_BODY says, or `form` where it says neither."""
+    """Build C4 or C5 alone: the one that MODEL.BACKBONE.CONV_BODY names, or `form` if it names neither."""
     asked = cfg.MODEL.BACKBONE.CONV_BODY.rpartition("-")[2]
     form = asked if asked in ("C4", "C5") else form
     body = build_resnet(cfg, variant, outputs=(3,) if form == "C4" else (4,))

@@ -1,7 +1,7 @@
 """VoVNet (Lee et al., CVPRW 2019) and VoVNetV2 (Lee & Park, CVPR 2020): stages of One-Shot Aggregation (OSA) blocks.
 
-The module names, with a slash in them, are the originals': the state_dict keys of the VoVNet forks and of detectron2's
-VoVNetV2. Every variant has them, whichever program its network comes from. vovnet_variants.py has the table.
+The module names contain a slash. They are the original ones: the state_dict keys of the VoVNet forks and of
+detectron2's VoVNetV2. All variants use them, whichever codebase they come from. vovnet_variants.py has the table.
 
 Shapes: N images of H x W pixels, C channels.
 """
@@ -38,14 +38,14 @@ FEATURES = ("stem", "stage2", "stage3", "stage4", "stage5")
 
 
 def conv_norm_relu(name, in_channels, out_channels, norm, kernel_size=3, stride=1, dilation=1, bias=False):
-    """The three layers, by the names that they get in their nn.Sequential."""
+    """Return convolution, norm and ReLU by their names in the nn.Sequential."""
     padding = dilation * (kernel_size // 2)
     conv = Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=bias)
     return {f"{name}/conv": conv, f"{name}/norm": norm(out_channels), f"{name}/relu": nn.ReLU(inplace=True)}
 
 
 def depthwise_conv_norm_relu(name, in_channels, out_channels, norm, stride=1, dilation=1, bias=False):
-    """3x3 depthwise and 1x1 convolution with nothing between them, norm, ReLU. The bias is the 1x1's."""
+    """Return a 3x3 depthwise and a 1x1 convolution, norm and ReLU by name. The bias is that of the 1x1."""
     depthwise = Conv2d(in_channels, in_channels, 3, stride, dilation, dilation, groups=in_channels, bias=False)
     return {
         f"{name}/dw_conv3x3": depthwise,
@@ -56,9 +56,9 @@ def depthwise_conv_norm_relu(name, in_channels, out_channels, norm, stride=1, di
 
 
 class CeilMaxPool(nn.Module):
-    """3x3 maximum with stride 2 that starts at the first point: a side of n becomes ceil((n - 3) / 2) + 1.
+    """3x3 max pooling with stride 2 that starts at the first point: a side of n becomes ceil((n - 3) / 2) + 1.
 
-    A side of 1 stays 1 (there the formula gives 0), so that pictures of any size pass.
+    A side of 1 stays 1 (the formula gives 0 there), so that images of any size pass.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class CeilMaxPool(nn.Module):
 
 
 class ESE(nn.Module):
-    """Effective squeeze-excitation (VoVNetV2, section 3.3): a gate for each channel from the means of all.
+    """Effective squeeze-excitation (VoVNetV2, section 3.3): gate each channel by the means of all channels.
 
     Forward: (N, C, H, W) to the same shape and memory format.
     """
@@ -84,17 +84,17 @@ class ESE(nn.Module):
 
 
 class OSABlock(nn.Module):
-    """3x3 convolutions in a chain, whose input and outputs are all concatenated once and reduced by a 1x1 convolution.
+    """One-Shot Aggregation: concatenate the input and all outputs of a chain of 3x3 convolutions, then reduce by a 1x1.
 
     Args:
-        name: prefix of the module names, as OSA3_1 for the first block of stage 3.
-        layers: 3x3 convolutions in the chain.
-        depthwise: they are depthwise, and a 1x1 convolution comes first where the input has not conv_channels
-            channels; the input itself is concatenated as it is.
-        dilation: of the 3x3 convolutions.
-        bias: of the 1x1 convolutions.
+        name: prefix of the module names, such as OSA3_1 for the first block of stage 3.
+        layers: number of 3x3 convolutions in the chain.
+        depthwise: make them depthwise. A 1x1 convolution comes first if the input does not have conv_channels
+            channels; the concatenation takes the input itself.
+        dilation: dilation of the 3x3 convolutions.
+        bias: bias of the 1x1 convolutions.
         ese: the last module, or None.
-        identity: add the input to the result (no activation follows); the channels have to agree.
+        identity: add the input to the result, without an activation after it; the channels must agree.
 
     Forward: (N, in_channels, H, W) to (N, out_channels, H, W).
     """
@@ -148,21 +148,20 @@ class OSABlock(nn.Module):
 
 
 class VoVNet(nn.Module):
-    """The body: a stem and four stages, named stem, stage2, ..., stage5, as far as the last map that is asked for.
+    """VoVNet body: a stem and four stages, named stem, stage2, ..., stage5, up to the last requested map.
 
     Args:
         spec: the variant's numbers.
         norm: channels -> norm.
-        freeze_at: n takes the stem (n >= 1) and the stages up to n (n >= 2) out of training, statistics of
-            BatchNorm included; 0 or less freezes nothing.
-        out_features: names of the maps that are returned, finest first.
+        freeze_at: n freezes the stem (n >= 1) and the stages up to n (n >= 2), BatchNorm statistics included; 0 or
+            less freezes nothing.
+        out_features: names of the returned maps, finest first.
         output_stride: stages beyond it do not pool; their 3x3 convolutions are dilated instead.
 
     Forward takes (N, 3, H, W) and returns the list of these maps, channels `out_channels`, strides `out_strides`.
 
     Raises:
-        ValueError: out_features is empty, not in order, or names a map that there is not; or there is no such
-            output_stride.
+        ValueError: out_features is empty, out of order or has an unknown name; or output_stride is not supported.
     """
 
     def __init__(
@@ -187,7 +186,7 @@ class VoVNet(nn.Module):
             )
         )
         channels, stride = [spec.stem[-1]], [prod(strides)]
-        # A stem of stride 4 has brought the map to stage 2's size already.
+        # A stem of stride 4 has already reduced the map to stage 2's size.
         parts = dilated_strides((stride[0], 4 // stride[0], 2, 2, 2), output_stride)[1:]
         for i, (stage_stride, dilation) in enumerate(parts[: FEATURES.index(self.out_features[-1])]):
             pools = stage_stride > 1
@@ -247,14 +246,14 @@ class VoVNet(nn.Module):
         return maps
 
 
-DEFAULT_OUT_CHANNELS = 256  # of MODEL.VOVNET.OUT_CHANNELS: most likely nobody has set it
+DEFAULT_OUT_CHANNELS = 256  # of MODEL.VOVNET.OUT_CHANNELS: at this value the user most likely did not set it
 
 
 def build_vovnet(cfg, variant: str) -> VoVNet:
-    """The body of MODEL.BACKBONE.CONV_BODY, or of `variant` where that key names no VoVNet.
+    """Build the body that MODEL.BACKBONE.CONV_BODY names, or `variant` if that key names no VoVNet.
 
     Raises:
-        ValueError: a list in MODEL.VOVNET has not one number for each stage (or stem convolution).
+        ValueError: a list in MODEL.VOVNET does not have one number for each stage (or stem convolution).
     """
     node = cfg.MODEL.VOVNET
     asked = cfg.MODEL.BACKBONE.CONV_BODY.split("-FPN")[0]
@@ -266,11 +265,9 @@ def build_vovnet(cfg, variant: str) -> VoVNet:
         "blocks": ("BLOCKS_PER_STAGE", node.BLOCKS_PER_STAGE, 4),
     }
     changes = {}
-    for field, (key, numbers, wanted) in given.items():
-        if len(numbers) not in (0, wanted) or any(number < 1 for number in numbers):
-            raise ValueError(
-                f"MODEL.VOVNET.{key} is {list(numbers)}; it wants {wanted} positive numbers, or none for {variant}'s"
-            )
+    for field, (key, numbers, expected) in given.items():
+        if len(numbers) not in (0, expected) or any(number < 1 for number in numbers):
+            raise ValueError(f"MODEL.VOVNET.{key} is {list(numbers)}; expected {expected} positive numbers, or []")
         if len(numbers):
             changes[field] = tuple(numbers)
     if node.LAYERS_PER_BLOCK:
@@ -278,7 +275,7 @@ def build_vovnet(cfg, variant: str) -> VoVNet:
     spec = replace(VARIANTS[variant], **changes)
     if node.OUT_CHANNELS not in (spec.out_channels[0], DEFAULT_OUT_CHANNELS):
         logging.getLogger(__name__).info(
-            "MODEL.VOVNET.OUT_CHANNELS is %d, the first stage of this body has %d channels; the key decides nothing",
+            "MODEL.VOVNET.OUT_CHANNELS is %d, but the first stage of this body has %d channels; the key has no effect",
             node.OUT_CHANNELS,
             spec.out_channels[0],
         )

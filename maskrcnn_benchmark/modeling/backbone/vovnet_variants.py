@@ -1,4 +1,4 @@
-"""The VoVNets that there are: the numbers of their stages, and the rules of the programs that they come from."""
+"""VoVNet variants and how each source codebase builds them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class OSARules:
-    """What the programs that have VoVNets do differently around the same convolutions.
+    """Differences between the codebases that have VoVNets, around the same convolutions.
 
     Args:
         ese: blocks of a stage that end with eSE: "none", "every" or "last".
-        hard_gate: eSE's gate is relu6(x + 3) / 6, otherwise a sigmoid.
-        shortcut: blocks that add their input to their result: "later", all of a stage but the first; "equal", those
-            whose channels agree; or "none".
-        stem_strides: of the three convolutions of the stem.
-        padded_pooling: stages begin with 3x3 max pooling with padding 1, otherwise with `CeilMaxPool`. Stage 2 pools
-            only where the stem has not reached stride 4.
-        pointwise_bias: the 1x1 convolutions have a bias in front of their norm.
-        init_mode: "fan_in" or "fan_out", which kaiming normal initialisation counts.
+        hard_gate: eSE's gate is relu6(x + 3) / 6 instead of a sigmoid.
+        shortcut: blocks that add their input to their result. "later": all but the first of a stage. "equal": those
+            whose input and output channels agree. "none": no block.
+        stem_strides: strides of the three convolutions of the stem.
+        padded_pooling: stages begin with 3x3 max pooling with padding 1 instead of `CeilMaxPool`. Stage 2 pools only
+            if the stem has not reached stride 4.
+        pointwise_bias: the 1x1 convolutions before a norm have a bias.
+        init_mode: mode of the kaiming normal initialization, "fan_in" or "fan_out".
     """
 
     ese: str = "none"
@@ -47,16 +47,16 @@ MMDETECTION = OSARules(
 
 @dataclass(frozen=True)
 class OSASpec:
-    """The numbers of a variant.
+    """Sizes of a variant.
 
     Args:
-        conv_channels: channels of the 3x3 convolutions of stage 2 to 5.
-        out_channels: channels after aggregation, that is of the maps, of stage 2 to 5.
-        blocks: OSA blocks of stage 2 to 5.
+        conv_channels: channels of the 3x3 convolutions, stages 2 to 5.
+        out_channels: channels after aggregation, stages 2 to 5. These are the channels of the maps.
+        blocks: OSA blocks, stages 2 to 5.
         layers: 3x3 convolutions of a block.
         stem: channels of the three convolutions of the stem.
-        depthwise: the 3x3 convolutions but the first of all are depthwise, each with a 1x1 after it.
-        rules: of the program that the variant comes from.
+        depthwise: all 3x3 convolutions but the very first are depthwise, each with a 1x1 after it.
+        rules: how the variant's source codebase builds it.
     """
 
     conv_channels: tuple[int, ...]
@@ -97,7 +97,7 @@ VARIANTS = {
         f"V2-{size}-mmdet": replace(SIZES[size], rules=MMDETECTION)
         for size in ("19-slim-dw1", "19-slim-dw", "19-slim", "19", "39", "57", "99")
     },
-    # by timm's own names
+    # timm's own names
     "ese_vovnet19b_slim_dw": replace(SIZES["19-slim-dw"], rules=TIMM),
     "ese_vovnet19b_slim": replace(SIZES["19-slim"], rules=TIMM),
     "ese_vovnet19b_dw": replace(SIZES["19-dw"], rules=TIMM),

@@ -1,4 +1,4 @@
-"""Whole models."""
+"""Complete models."""
 
 from maskrcnn_benchmark.modeling.detector.detectors import build_detection_model
 

@@ -1,4 +1,4 @@
-"""From a config to a model."""
+"""Build models from configs."""
 
 from __future__ import annotations
 
@@ -66,20 +66,25 @@ def _channels(cfg, backbone) -> int:
 
 
 def _size_divisible(cfg) -> int:
-    """The least common multiple of the convention's number and DATALOADER.SIZE_DIVISIBILITY; 0 if both are 0."""
+    """Return the least common multiple of the convention's value and DATALOADER.SIZE_DIVISIBILITY; 0 if both are 0."""
     numbers = (get_convention(cfg.MODEL.CONVENTION).size_divisibility, cfg.DATALOADER.SIZE_DIVISIBILITY)
     return math.lcm(*filter(None, numbers)) if any(numbers) else 0
 
 
 def check_panoptic_fpn(cfg):
-    """Whether the keys describe a Mask R-CNN on FPN, which PanopticFPN is built around."""
-    wanted = {"MASK_ON": True, "RPN_ONLY": False, "RETINANET_ON": False, "FCOS_ON": False}
-    for key, value in wanted.items():
+    """Check that the config describes a Mask R-CNN with FPN, which PanopticFPN extends.
+
+    Raises:
+        ValueError: a key has another value.
+    """
+    expected = {"MASK_ON": True, "RPN_ONLY": False, "RETINANET_ON": False, "FCOS_ON": False}
+    for key, value in expected.items():
         if cfg.MODEL[key] != value:
-            raise ValueError(f"MODEL.META_ARCHITECTURE PanopticFPN needs MODEL.{key} {value}, but it is {not value}")
+            raise ValueError(f"MODEL.META_ARCHITECTURE PanopticFPN requires MODEL.{key} {value}, but it is {not value}")
     if not cfg.MODEL.RPN.USE_FPN or cfg.MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS:
         raise ValueError(
-            "MODEL.META_ARCHITECTURE PanopticFPN needs MODEL.RPN.USE_FPN True and ROI_MASK_HEAD.POSTPROCESS_MASKS False"
+            "MODEL.META_ARCHITECTURE PanopticFPN requires MODEL.RPN.USE_FPN True and "
+            "MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS False"
         )
 
 
@@ -87,14 +92,14 @@ def _build_semantic_segmentor(cfg):
     node = cfg.MODEL.SEM_SEG_HEAD
     if not 1 <= node.NUM_CLASSES <= IGNORE_LABEL:
         raise ValueError(
-            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {node.NUM_CLASSES}; give 1 to {IGNORE_LABEL} classes, or run "
-            "tools/train_net.py with -1 to take them from the data"
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {node.NUM_CLASSES}; set it to 1 to {IGNORE_LABEL} classes, or run "
+            "tools/train_net.py with -1 to take the number from the dataset"
         )
     backbone = build_backbone(cfg)
     if hasattr(backbone, "fpn"):
         raise ValueError(
-            "MODEL.META_ARCHITECTURE SemanticSegmentor works on the maps of a body alone, but MODEL.BACKBONE.CONV_BODY "
-            f"is {cfg.MODEL.BACKBONE.CONV_BODY!r}; leave out '-FPN...', as in 'V-39'"
+            "MODEL.META_ARCHITECTURE SemanticSegmentor requires a body without FPN, but MODEL.BACKBONE.CONV_BODY is "
+            f"{cfg.MODEL.BACKBONE.CONV_BODY!r}; leave out '-FPN...', as in 'V-39'"
         )
     return SemanticSegmentor(
         backbone,
@@ -114,18 +119,18 @@ META_ARCHITECTURES = {
 
 
 def build_detection_model(cfg):
-    """The model that MODEL.META_ARCHITECTURE and the keys below it describe, on the CPU, freshly initialised.
+    """Build the model that MODEL.META_ARCHITECTURE describes, on the CPU, with freshly initialized weights.
 
     Raises:
-        ValueError: there is no such meta architecture, a value is out of its key's range, or a part cannot be built.
+        ValueError: the meta architecture is unknown, a value is out of range, or a part cannot be built.
     """
     name = cfg.MODEL.META_ARCHITECTURE
     if name not in META_ARCHITECTURES:
-        raise ValueError(f"MODEL.META_ARCHITECTURE is {name!r}; known are {', '.join(META_ARCHITECTURES)}")
+        raise ValueError(f"MODEL.META_ARCHITECTURE is {name!r}; expected one of {', '.join(META_ARCHITECTURES)}")
     check_values(cfg)
     model = META_ARCHITECTURES[name](cfg)
     for module in model.modules():
         if isinstance(module, Conv2d):
             module.winograd = cfg.WINOGRAD
-    # Convolutions take the layout of their weights: channels_last is what CPUs and tensor cores compute fastest in.
+    # Convolutions follow the memory format of their weights. channels_last is the fastest on CPUs and tensor cores.
     return model.to(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""The model that every detector here is: backbone, a head on whole maps, and optionally heads on regions.
+"""Generalized R-CNN: a backbone, a first stage on whole feature maps, and optional heads on regions of interest.
 
 Shapes: N images.
 """
@@ -11,20 +11,25 @@ from maskrcnn_benchmark.structures.image_list import to_image_list
 
 
 class GeneralizedRCNN(nn.Module):
-    """Backbone, first stage and ROI heads in a row.
+    """Backbone, first stage and ROI heads in sequence.
 
     Args:
         backbone: maps (N, 3, H, W) to a list of feature maps.
         rpn: first stage; (images, features, targets) -> (BoxLists, losses). RPN, RetinaNet or FCOS.
         roi_heads: second stage; (features, proposals, targets) -> (features, BoxLists, losses); [] for none.
-        size_divisible: pictures that come without an ImageList are padded to a multiple of this.
-        takes_output_sizes: whoever tests the model tells it the sizes of the original pictures.
+        size_divisible: images given without an ImageList are padded to a multiple of this.
+        takes_output_sizes: whether evaluation passes the sizes of the original images.
 
-    Forward takes an ImageList, or pictures (3, H_i, W_i) as `to_image_list` accepts them, normalised as
-    the weights want them. In training it also takes N BoxLists with field "labels", their boxes in the
-    model's own convention, and returns a dict of scalar losses. In evaluation it may take N `output_sizes`
-    (width, height), see CombinedROIHeads, and returns N BoxLists with fields "scores" and "labels", in
-    pixels of the network input, on the model's device.
+    Forward takes an ImageList, or images (3, H_i, W_i) as `to_image_list` accepts them, normalized as the weights
+    require.
+
+    Args:
+        targets: in training, N BoxLists with the field "labels". Their boxes follow the model's convention.
+        output_sizes: in evaluation, optionally N (width, height), see CombinedROIHeads.
+
+    Returns:
+        In training, a dict of scalar losses. In evaluation, N BoxLists with the fields "scores" and "labels", in
+        pixels of the network input, on the model's device.
 
     Raises:
         ValueError: training without targets.
@@ -40,7 +45,7 @@ class GeneralizedRCNN(nn.Module):
 
     def forward(self, images, targets=None, output_sizes=None):
         if self.training and targets is None:
-            raise ValueError("in training the model wants targets, one BoxList an image; call model.eval() to test")
+            raise ValueError("training requires targets, one BoxList per image; call model.eval() for inference")
         images = to_image_list(images, self.size_divisible)
         features = self.backbone(images.tensors)
         boxes, losses = self.rpn(images, features, targets)

@@ -1,7 +1,7 @@
 """Panoptic FPN (Kirillov et al., CVPR 2019): Mask R-CNN and a semantic head on one feature pyramid.
 
 Shapes: N images, D detections of an image, M pixels a side of a mask, C semantic classes, H x W pixels.
-Read on in panoptic_merge.py: how instances and stuff share the pixels.
+See panoptic_merge.py for how instances and stuff share the pixels.
 """
 
 from __future__ import annotations
@@ -18,29 +18,35 @@ from maskrcnn_benchmark.structures.paste_masks import MaskPasting
 
 
 class PanopticFPN(nn.Module):
-    """Backbone, RPN, box and mask head, and beside them a semantic head.
+    """Backbone, RPN, box and mask head, and a semantic head on the same features.
 
     Args:
         backbone: maps (N, 3, H, W) to a list of FPN maps.
-        rpn, roi_heads: as in GeneralizedRCNN; the ROI heads predict masks, in their boxes.
+        rpn, roi_heads: as in GeneralizedRCNN; the ROI heads predict masks relative to their boxes.
         sem_seg_head: FPN maps -> logits (N, C, H', W').
         merge_rules: thresholds of the merge.
         mask_pasting: how the masks of instances are pasted.
         semantic_loss_weight: factor of the semantic loss.
         instance_loss_weight: factor of the losses of the ROI heads.
-        size_divisible: pictures that come without an ImageList are padded to a multiple of this.
+        size_divisible: images given without an ImageList are padded to a multiple of this.
 
-    Forward takes an ImageList, or pictures (3, H_i, W_i) as `to_image_list` accepts them. In training it also takes N
-    BoxLists with the fields "labels", "masks" and "semantic" (SemanticMap: 0 for things, then stuff), and returns a
-    dict of scalar losses. In evaluation it also takes N `output_sizes` (width, height), default: the network input's,
-    and returns N BoxLists in pixels of the network input with the fields "scores", "labels", "mask" (D, 1, M, M), and
-    in output size "panoptic" (PanopticMap) and "semantic" (PackedMap of classes).
+    Forward takes an ImageList, or images (3, H_i, W_i) as `to_image_list` accepts them.
+
+    Args:
+        targets: in training, N BoxLists with the fields "labels", "masks" and "semantic" (SemanticMap: 0 for things,
+            then stuff).
+        output_sizes: in evaluation, N (width, height). Default: the sizes in the network input.
+
+    Returns:
+        In training, a dict of scalar losses. In evaluation, N BoxLists in pixels of the network input with the fields
+        "scores", "labels" and "mask" (D, 1, M, M); and in output size "panoptic" (PanopticMap) and "semantic"
+        (PackedMap of classes).
 
     Raises:
         ValueError: training without targets, or with targets that have no semantic map.
     """
 
-    # Whoever tests the model tells it the sizes of the original pictures: the merge counts pixels.
+    # The merge counts pixels of the original images, so evaluation passes their sizes.
     takes_output_sizes = True
 
     def __init__(
@@ -69,8 +75,8 @@ class PanopticFPN(nn.Module):
     def forward(self, images, targets: list[BoxList] | None = None, output_sizes=None):
         if self.training and (targets is None or not all(target.has_field("semantic") for target in targets)):
             raise ValueError(
-                "in training PanopticFPN wants targets, one BoxList an image, with the field 'semantic' (SemanticMap) "
-                "that data of FORMAT: coco_panoptic has; call model.eval() to test"
+                "in training PanopticFPN requires targets, one BoxList per image, with the field 'semantic' "
+                "(SemanticMap); datasets of FORMAT: coco_panoptic have it; call model.eval() for inference"
             )
         images = to_image_list(images, self.size_divisible)
         features = self.backbone(images.tensors)

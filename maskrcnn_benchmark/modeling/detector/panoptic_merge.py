@@ -1,6 +1,6 @@
-"""From instances, which may overlap, and a class for every pixel to segments that share the pixels.
+"""Merge overlapping instances and a class per pixel into segments that share the pixels.
 
-Shapes: D detections, M pixels a side of a mask, H x W pixels of the picture.
+Shapes: D detections, M pixels a side of a mask, H x W pixels of the image.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class MergeRules:
     """Thresholds of the merge (Panoptic FPN, section 3), counted in pixels of the output; defaults are detectron2's.
 
     Args:
-        score: instances below it are left out.
-        overlap: an instance of which more than this part is taken already is left out.
-        stuff_area: stuff with fewer free pixels is left out.
+        score: instances below it are dropped.
+        overlap: instances of which more than this fraction is already taken are dropped.
+        stuff_area: stuff with fewer free pixels is dropped.
     """
 
     score: float = 0.5
@@ -34,12 +34,12 @@ class MergeRules:
 def merge_segments(
     detections: BoxList, classes: Tensor, rules: MergeRules, pasting: MaskPasting = DEFAULT_PASTING
 ) -> PanopticMap:
-    """Instances take their pixels, the surest first; stuff takes what is left.
+    """Assign pixels to instances in descending order of scores, then the remaining pixels to stuff.
 
     Args:
-        detections: with the fields "scores", "labels" and "mask" (D, 1, M, M) probabilities in their boxes; on the CPU,
-            in pixels of the output.
-        classes: (H, W) uint8, 0 for things and semantic classes of stuff, on the CPU.
+        detections: BoxList on the CPU, in pixels of the output, with the fields "scores", "labels" and "mask"
+            (D, 1, M, M), probabilities relative to the boxes.
+        classes: (H, W) uint8 on the CPU, 0 for things, otherwise semantic classes of stuff.
         pasting: how masks are pasted.
     """
     chosen = detections.get_field("scores").argsort(descending=True, stable=True)
@@ -58,11 +58,11 @@ def merge_segments(
 def share_pixels(
     instances: Iterable[tuple[dict, np.ndarray, int, int]], classes: np.ndarray, rules: MergeRules
 ) -> PanopticMap:
-    """The merge of masks.
+    """Merge masks.
 
     Args:
-        instances: surest first, what a segment says of itself, its mask (h, w) bool, and where in the picture the
-            mask's first pixel lies: left, top.
+        instances: in descending order of scores: the segment's description, its mask (h, w) bool, and the position
+            (left, top) of the mask's first pixel in the image.
         classes: (H, W) uint8.
     """
     ids = np.full(classes.shape, VOID, dtype=np.int32)

@@ -1,7 +1,7 @@
-"""Semantic segmentation: a class for every pixel (DeepLabV3, Chen et al., 2017).
+"""Semantic segmentation: predict a class for every pixel (DeepLabV3, Chen et al., 2017).
 
 Shapes: N images, K classes, H x W pixels of the padded images, h x w points of the head's map.
-Read on in semantic/deeplab_head.py: what happens between the body's maps and the logits.
+See semantic/deeplab_head.py for the computation between the body's maps and the logits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class SemanticSegmentor(nn.Module):
         loss: (logits (N, K, H, W), labels (N, H, W)) -> scalar, see semantic/segmentation_losses.py.
         loss_weight: factor of the loss.
         align_corners: of the upsampling of the logits.
-        size_divisible: images that come without an ImageList are padded to a multiple of this.
+        size_divisible: images given without an ImageList are padded to a multiple of this.
 
     Forward takes an ImageList, or images (3, H_i, W_i) as `to_image_list` accepts them.
 
@@ -62,7 +62,7 @@ class SemanticSegmentor(nn.Module):
         self.size_divisible = size_divisible
 
     def logits(self, images: ImageList | Tensor | list[Tensor]) -> Tensor:
-        """(N, K, H, W) float32, padding included."""
+        """Return the logits (N, K, H, W) float32, padding included."""
         images = to_image_list(images, self.size_divisible)
         maps = self.backbone(images.tensors)
         return upsample(self.aspp(maps).float(), images.tensors.shape[-2:], self.align_corners)
@@ -80,18 +80,18 @@ class SemanticSegmentor(nn.Module):
 
 
 def semantic_maps(targets) -> list:
-    """The SemanticMaps of N targets."""
+    """Return the SemanticMaps of N targets."""
     with_field = [isinstance(target, BoxList) for target in targets or ()]
     if not targets or not all(t.has_field("semantic") for t, has in zip(targets, with_field, strict=True) if has):
         raise ValueError(
-            "in training SemanticSegmentor requires targets, one BoxList an image, with the field 'semantic' "
-            "(SemanticMap) that data of FORMAT: semantic have; call model.eval() to test"
+            "in training SemanticSegmentor requires targets, one BoxList per image, with the field 'semantic' "
+            "(SemanticMap); datasets of FORMAT: semantic have it; call model.eval() for inference"
         )
     return [t.get_field("semantic") if has else t for t, has in zip(targets, with_field, strict=True)]
 
 
 def as_result(logits: Tensor, size: tuple[int, int]) -> BoxList:
-    """A BoxList without boxes, in pixels of the network input, with the classes in `size` (width, height)."""
+    """Return a BoxList without boxes, in pixels of the network input, with the classes in `size` (width, height)."""
     result = BoxList(logits.new_zeros(0, 4), (logits.shape[2], logits.shape[1]))
     result.add_field("semantic", PackedMap(classes_in_size(logits, size)))
     return result

@@ -1,9 +1,9 @@
-"""Cascade R-CNN (Cai & Vasconcelos, CVPR 2018): box heads in a row, each trained for tighter boxes than the one before.
+"""Cascade R-CNN (Cai & Vasconcelos, CVPR 2018): a sequence of box heads, each trained for higher IoU.
 
 Shapes: N images, L maps, C channels, R regions of all images together, K classes with the background.
 
-What goes from stage to stage, and how the stages vote, is mmdetection's way: every stage draws its own sample, from
-what the stage before made of its sample, and in Cascade Mask R-CNN every stage has its own mask head.
+Stages are connected and averaged as in mmdetection. Every stage draws its own sample from the previous stage's sample
+after refinement. In Cascade Mask R-CNN every stage has its own mask head.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from maskrcnn_benchmark.structures.bounding_box import BoxList
 
 
 class CascadeBoxHead(nn.ModuleList):
-    """One ROIBoxHead per stage; all classes share the correction of a box.
+    """One ROIBoxHead per stage; all classes share one box code.
 
     Args:
-        heads: ROIBoxHeads, their matchers from loose to strict.
+        heads: ROIBoxHeads, with matchers of rising IoU thresholds.
         loss_weights: factors of each stage's losses.
 
     Forward takes what ROIBoxHead takes.
@@ -65,7 +65,7 @@ class CascadeBoxHead(nn.ModuleList):
         return self[-1].post_processor.select(candidates)
 
     def _vote(self, features, proposals):
-        """Return (x, (class logits, box corrections), regions).
+        """Return (x, (class logits, box codes), regions).
 
         The logits are the mean of all stages', each on its own regions; everything else is the last stage's.
         """
@@ -149,7 +149,7 @@ def of_stage(number: int, loss_weights, losses: dict) -> dict:
 
 @torch.no_grad()
 def _proposals_of_next_stage(head, box_regression, regions, targets):
-    """Return N BoxLists: the regions as this stage corrects them, and the ground truth as it is."""
+    """Return N BoxLists: the regions as refined by this stage, and the ground truth itself."""
     # Only a region that is its own ground truth has codes of 0, to the last bit. It comes back below, unmoved.
     not_truth = [
         (before.get_field("labels") <= 0) | (before.get_field("regression_targets") != 0).any(dim=1)

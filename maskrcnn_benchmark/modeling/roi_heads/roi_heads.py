@@ -1,4 +1,4 @@
-"""The second stage of a detector, chosen by the config.
+"""Build the ROI heads of a detector from a config.
 
 Shapes: N images, L maps, C channels.
 """
@@ -15,7 +15,7 @@ from maskrcnn_benchmark.modeling.roi_heads.stage import Stage, cascade_stages, s
 
 
 class CombinedROIHeads(nn.ModuleDict):
-    """Box, mask and keypoint head in a row.
+    """Box, mask and keypoint head in sequence.
 
     Args:
         box: ROIBoxHead.
@@ -50,10 +50,10 @@ class CombinedROIHeads(nn.ModuleDict):
 
 
 def build_roi_heads(cfg, in_channels):
-    """ROI heads of a config, or [] for a model of one stage; in_channels are the backbone's.
+    """Build the ROI heads of a config, or [] for a one-stage model; in_channels are the backbone's.
 
     Raises:
-        ValueError: the heads do not fit together, or follow a first stage that makes no proposals.
+        ValueError: the heads are incompatible, or the first stage makes no proposals.
     """
     if cfg.MODEL.RPN_ONLY or cfg.MODEL.RETINANET_ON:
         return []
@@ -87,7 +87,7 @@ def _check_sharing(cfg, name):
     node, box_extractor = cfg.MODEL[f"ROI_{name.upper()}_HEAD"], cfg.MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR
     if node.SHARE_BOX_FEATURE_EXTRACTOR and node.FEATURE_EXTRACTOR != box_extractor:
         raise ValueError(
-            f"MODEL.ROI_{name.upper()}_HEAD shares the box head's feature extractor, but wants a "
-            f"{node.FEATURE_EXTRACTOR} and the box head has a {box_extractor}. Set its SHARE_BOX_FEATURE_EXTRACTOR to "
+            f"MODEL.ROI_{name.upper()}_HEAD shares the box head's feature extractor, but its FEATURE_EXTRACTOR is "
+            f"{node.FEATURE_EXTRACTOR} and the box head's is {box_extractor}. Set its SHARE_BOX_FEATURE_EXTRACTOR to "
             "False, or both FEATURE_EXTRACTORs to the same name"
         )

@@ -1,4 +1,4 @@
-"""What tells the box head of one stage from that of another.
+"""Settings that differ between the box heads of a cascade's stages.
 
 A detector without a cascade has one stage, of MODEL.ROI_HEADS; a cascade has one per entry of MODEL.CASCADE.
 """
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Stage:
-    """Numbers of one box head.
+    """Settings of one box head.
 
     Args:
         fg_iou, bg_iou: a region is foreground from the first IoU on, and background below the second.
-        box_weights: of the box coder.
-        class_agnostic: all classes share the correction of a box.
+        box_weights: weights of the box coder.
+        class_agnostic: all classes share one box code.
     """
 
     fg_iou: float
@@ -35,13 +35,13 @@ def cascade_stages(cfg) -> list[Stage]:
     """Return the stages of MODEL.CASCADE.
 
     Raises:
-        ValueError: its lists are not equally long, or MODEL.KEYPOINT_ON is True.
+        ValueError: its lists have different lengths, or MODEL.KEYPOINT_ON is True.
     """
     node = cfg.MODEL.CASCADE
     lengths = [len(node.IOU_THRESHOLDS), len(node.BBOX_REG_WEIGHTS), len(node.LOSS_WEIGHTS)]
     if len(set(lengths)) > 1 or lengths[0] == 0:
         raise ValueError(
-            "MODEL.CASCADE needs IOU_THRESHOLDS, BBOX_REG_WEIGHTS and LOSS_WEIGHTS with one entry per stage, got "
+            "MODEL.CASCADE requires IOU_THRESHOLDS, BBOX_REG_WEIGHTS and LOSS_WEIGHTS with one entry per stage, got "
             f"{lengths} entries; make them equally long"
         )
     if cfg.MODEL.KEYPOINT_ON:

@@ -1,1 +1,1 @@
-"""Heads that look at whole feature maps: RPN, RetinaNet, FCOS."""
+"""Heads on whole feature maps: RPN, RetinaNet, FCOS."""

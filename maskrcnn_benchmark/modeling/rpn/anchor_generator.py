@@ -1,4 +1,4 @@
-"""Anchors: boxes of a few sizes and shapes in every cell of a feature map (Faster R-CNN, section 3.1.1).
+"""Generate anchors: boxes of several sizes and shapes in every cell of a feature map (Faster R-CNN, section 3.1.1).
 
 Shapes: N images, L levels, A anchors of a cell, H_l x W_l the map of level l, P_l = H_l W_l A its anchors.
 """
@@ -25,19 +25,19 @@ def cell_anchors(
     at_cell_center: bool = True,
     box_offset: float = 1.0,
 ) -> torch.Tensor:
-    """Anchors (A, 4) float32 of the cell at the origin, xyxy in pixels; ratios outside, sizes inside.
+    """Return the anchors (A, 4) float32 of the cell at the origin, xyxy in pixels; all sizes of a ratio are adjacent.
 
     Args:
         stride: side of a cell in pixels of the network input.
-        sizes: roots of the anchors' areas, in pixels.
+        sizes: square roots of the anchors' areas, in pixels.
         aspect_ratios: heights divided by widths.
         rounding, at_cell_center, box_offset: anchor_rounding, anchor_at_cell_center and box_offset of Convention.
 
     Raises:
-        ValueError: rounding is none of "sides", "corners", "none".
+        ValueError: rounding is not "sides", "corners" or "none".
     """
     if rounding not in ROUNDINGS:
-        raise ValueError(f"anchor rounding is one of {', '.join(map(repr, ROUNDINGS))}, got {rounding!r}")
+        raise ValueError(f"anchor rounding is {rounding!r}; expected one of {', '.join(map(repr, ROUNDINGS))}")
     ratios = np.asarray(aspect_ratios, dtype=np.float64)
     scales = np.asarray(sizes, dtype=np.float64) / stride
     widths = stride / np.sqrt(ratios)
@@ -58,7 +58,7 @@ def cell_anchors(
 
 
 class BufferList(nn.Module):
-    """A list of tensors as buffers "0", "1", ...: checkpoints hold them, and loading one restores them."""
+    """Register a list of tensors as buffers "0", "1", ..., so that checkpoints contain them."""
 
     def __init__(self, buffers=None):
         super().__init__()
@@ -77,20 +77,20 @@ class BufferList(nn.Module):
 
 
 class AnchorGenerator(nn.Module):
-    """Lays each level's cell anchors over its map.
+    """Place each level's cell anchors at every cell of its map.
 
     Args:
         sizes: with one stride, the anchor sizes of the one level; otherwise one size, or a tuple of sizes, per level.
-        aspect_ratios: of every level.
+        aspect_ratios: aspect ratios of every level.
         anchor_strides: stride of each level in pixels of the network input.
-        straddle_thresh: an anchor is visible when it leaves its image by at most this many pixels; negative: always.
+        straddle_thresh: an anchor is visible if it exceeds its image by at most this many pixels; negative: always.
         rounding, at_cell_center, box_offset: see cell_anchors.
 
-    Forward takes an ImageList and L maps and returns, per image, L BoxLists of P_l anchors with field "visibility"
-    (P_l,) bool. Anchors run row by row, cell by cell; those of a cell in the order of cell_anchors.
+    Forward takes an ImageList and L maps. It returns, per image, L BoxLists of P_l anchors with the field "visibility"
+    (P_l,) bool. Anchors run row by row, cell by cell, and within a cell in the order of cell_anchors.
 
     Raises:
-        ValueError: sizes and strides do not fit together.
+        ValueError: the numbers of sizes and strides disagree.
     """
 
     def __init__(
@@ -108,8 +108,8 @@ class AnchorGenerator(nn.Module):
             sizes = (sizes,)
         if len(sizes) != len(anchor_strides):
             raise ValueError(
-                f"anchors on {len(anchor_strides)} levels (strides {tuple(anchor_strides)}) want as many sizes, "
-                f"got {tuple(sizes)}"
+                f"anchors on {len(anchor_strides)} levels (strides {tuple(anchor_strides)}) require one size per "
+                f"level, got {tuple(sizes)}"
             )
         self.strides = tuple(anchor_strides)
         self.box_offset = box_offset
@@ -120,29 +120,29 @@ class AnchorGenerator(nn.Module):
                 for stride, size in zip(self.strides, sizes, strict=True)
             ]
         )
-        # per level: the map's size, the cell anchors with their version counter, and what came of them
+        # per level: the map's size, the cell anchors with their version counter, and the cached grid
         self._latest: dict[int, tuple] = {}
 
     def num_anchors_per_location(self) -> list[int]:
-        """A of every level."""
+        """Return A of every level."""
         return [len(anchors) for anchors in self.cell_anchors]
 
     def grid_anchors(self, grid_sizes) -> list[torch.Tensor]:
-        """L tensors (P_l, 4) for L maps of sizes (H_l, W_l). They are kept for the next call: do not write into them.
+        """Return L tensors (P_l, 4) for L maps of sizes (H_l, W_l). They are cached: do not modify them in place.
 
         Raises:
             ValueError: the number of maps is not L.
         """
         if len(grid_sizes) != len(self.strides):
             raise ValueError(
-                f"there are anchors for {len(self.strides)} maps (strides {self.strides}), but {len(grid_sizes)} maps "
-                "came; ANCHOR_SIZES and ANCHOR_STRIDE(S) have one entry per map of the backbone"
+                f"there are anchors for {len(self.strides)} maps (strides {self.strides}), but the backbone returned "
+                f"{len(grid_sizes)}; ANCHOR_SIZES and ANCHOR_STRIDE(S) require one entry per map of the backbone"
             )
         return [self._grid(level, *size) for level, size in enumerate(grid_sizes)]
 
     def _grid(self, level, height, width):
         cell, stride = getattr(self.cell_anchors, str(level)), self.strides[level]
-        # loading a checkpoint writes into the buffer; tensors made in inference mode do not count what is written
+        # Loading a checkpoint writes into the buffer. Tensors made in inference mode have no version counter.
         version = None if cell.is_inference() else cell._version
         source = (int(height), int(width), version)
         known = self._latest.get(level)
@@ -157,7 +157,7 @@ class AnchorGenerator(nn.Module):
         return grid
 
     def visible(self, anchors: torch.Tensor, image_size) -> torch.Tensor:
-        """Which of anchors (P, 4) stay within an image of image_size (height, width), before padding: (P,) bool."""
+        """Find the anchors (P, 4) within an image of image_size (height, width), before padding: (P,) bool."""
         reach = self.straddle_thresh
         if reach < 0:
             return torch.ones(len(anchors), dtype=torch.bool, device=anchors.device)
@@ -196,8 +196,8 @@ class PointGenerator(nn.Module):
         """
         if len(grid_sizes) != len(self.strides):
             raise ValueError(
-                f"MODEL.FCOS.FPN_STRIDES {self.strides} has one entry per map of the backbone, which gave "
-                f"{len(grid_sizes)} maps"
+                f"MODEL.FCOS.FPN_STRIDES is {self.strides}, but the backbone returned {len(grid_sizes)} maps; give one "
+                "stride per map"
             )
         return [self._grid(*size, stride) for size, stride in zip(grid_sizes, self.strides, strict=True)]
 
@@ -219,17 +219,17 @@ def _convention_options(cfg):
 
 
 def make_anchor_generator(cfg) -> AnchorGenerator:
-    """RPN's anchors: with MODEL.RPN.USE_FPN one size per level, else all sizes on one."""
+    """Build RPN's anchors: with MODEL.RPN.USE_FPN one size per level, otherwise all sizes on one level."""
     rpn = cfg.MODEL.RPN
     if not rpn.USE_FPN and len(rpn.ANCHOR_STRIDE) != 1:
         raise ValueError(
-            f"MODEL.RPN.ANCHOR_STRIDE is {tuple(rpn.ANCHOR_STRIDE)}; without MODEL.RPN.USE_FPN there is one map and "
-            "one stride"
+            f"MODEL.RPN.ANCHOR_STRIDE is {tuple(rpn.ANCHOR_STRIDE)}; without MODEL.RPN.USE_FPN there is one map, so "
+            "give one stride"
         )
     if rpn.USE_FPN and len(rpn.ANCHOR_STRIDE) != len(rpn.ANCHOR_SIZES):
         raise ValueError(
-            f"MODEL.RPN.ANCHOR_STRIDE is {tuple(rpn.ANCHOR_STRIDE)} and MODEL.RPN.ANCHOR_SIZES "
-            f"{tuple(rpn.ANCHOR_SIZES)}; with MODEL.RPN.USE_FPN each has one entry per level"
+            f"MODEL.RPN.ANCHOR_STRIDE is {tuple(rpn.ANCHOR_STRIDE)} and MODEL.RPN.ANCHOR_SIZES is "
+            f"{tuple(rpn.ANCHOR_SIZES)}; with MODEL.RPN.USE_FPN each requires one entry per level"
         )
     return AnchorGenerator(
         rpn.ANCHOR_SIZES, rpn.ASPECT_RATIOS, rpn.ANCHOR_STRIDE, rpn.STRADDLE_THRESH, **_convention_options(cfg)
@@ -237,12 +237,12 @@ def make_anchor_generator(cfg) -> AnchorGenerator:
 
 
 def make_anchor_generator_retinanet(cfg) -> AnchorGenerator:
-    """RetinaNet's anchors: MODEL.RETINANET.SCALES_PER_OCTAVE sizes per level, a factor OCTAVE apart in all."""
+    """Build RetinaNet's anchors: MODEL.RETINANET.SCALES_PER_OCTAVE sizes per level, in equal steps of one OCTAVE."""
     retinanet = cfg.MODEL.RETINANET
     if len(retinanet.ANCHOR_STRIDES) != len(retinanet.ANCHOR_SIZES):
         raise ValueError(
-            f"MODEL.RETINANET.ANCHOR_STRIDES is {tuple(retinanet.ANCHOR_STRIDES)} and MODEL.RETINANET.ANCHOR_SIZES "
-            f"{tuple(retinanet.ANCHOR_SIZES)}; each has one entry per level"
+            f"MODEL.RETINANET.ANCHOR_STRIDES is {tuple(retinanet.ANCHOR_STRIDES)} and MODEL.RETINANET.ANCHOR_SIZES is "
+            f"{tuple(retinanet.ANCHOR_SIZES)}; each requires one entry per level"
         )
     factors = [retinanet.OCTAVE ** (step / retinanet.SCALES_PER_OCTAVE) for step in range(retinanet.SCALES_PER_OCTAVE)]
     return AnchorGenerator(

@@ -1,4 +1,4 @@
-"""What each anchor is trained towards, for RPN and RetinaNet.
+"""Assign ground truth to anchors, for RPN and RetinaNet.
 
 Shapes: N images, P anchors of all levels, G ground-truth boxes of an image.
 """
@@ -15,12 +15,12 @@ IGNORED = -1
 
 
 class AnchorTargets:
-    """Matches anchors with ground truth.
+    """Match anchors with ground truth.
 
     Args:
         matcher: Matcher.
         box_coder: BoxCoder.
-        by_class: labels are the classes of the ground truth instead of 1.
+        by_class: use the classes of the ground truth as labels instead of 1.
         box_offset: see Convention.
     """
 
@@ -31,11 +31,14 @@ class AnchorTargets:
         self.box_offset = box_offset
 
     def __call__(self, anchors: torch.Tensor, target: BoxList) -> tuple[torch.Tensor, torch.Tensor]:
-        """Labels (P,) int64 and box codes (P, 4) of one image, for anchors (P, 4) and a BoxList (with field "labels" if
-        by_class).
+        """Return labels (P,) int64 and box codes (P, 4) of one image.
 
         Labels are positive for objects, BACKGROUND, or IGNORED between the matcher's thresholds. Codes are 0 where the
         label is not positive. An image without objects is all background.
+
+        Args:
+            anchors: (P, 4).
+            target: BoxList, with the field "labels" if by_class.
         """
         boxes = target.convert("xyxy").bbox.to(anchors.device)
         if len(boxes) == 0:

@@ -1,4 +1,4 @@
-"""A one-stage detector behind a backbone: FCOS and RetinaNet differ in what they plug in here.
+"""One-stage detector on a backbone's maps. FCOS and RetinaNet differ in the parts that they pass to it.
 
 Shapes: N images, L levels, C channels, P_l anchors of level l (boxes, or points).
 """
@@ -14,7 +14,7 @@ from maskrcnn_benchmark.structures.bounding_box import BoxList
 
 
 class DenseDetector(nn.Module):
-    """Anchors, head, losses and post-processing; stands where a two-stage model has its RPN.
+    """Anchors, head, losses and post-processing, in place of a two-stage model's RPN.
 
     Args:
         anchor_generator: `grid_anchors` maps L sizes (H_l, W_l) to L tensors (P_l, ...): AnchorGenerator for boxes,
@@ -28,8 +28,8 @@ class DenseDetector(nn.Module):
     Returns:
         In training, None and the dict of losses. In evaluation, N BoxLists and {}.
 
-    `candidates` and `select` are the two halves of evaluation, for test-time augmentation, which joins the candidates
-    of several views of an image in between.
+    `candidates` and `select` are the two halves of evaluation. Test-time augmentation joins the candidates of several
+    views of an image in between.
     """
 
     def __init__(self, anchor_generator: nn.Module, head: nn.Module, loss: Callable, post_process: nn.Module):

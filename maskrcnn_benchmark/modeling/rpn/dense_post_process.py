@@ -18,26 +18,29 @@ from maskrcnn_benchmark.structures.boxes import clip_boxes
 
 
 class DensePostProcessor(nn.Module):
-    """Threshold the scores, decode the boxes and suppress duplicates.
+    """Threshold the scores, decode the boxes and apply NMS.
 
     Args:
         decode: (codes (c, 4), anchors (c, ...)) -> boxes (c, 4) in pixels of the network input.
         num_classes: foreground classes K.
-        score_thresh: an (anchor, class) pair is a candidate when its class probability exceeds this.
+        score_thresh: an (anchor, class) pair is a candidate if its class probability exceeds this.
         pre_nms_top_n: candidates kept per level and image, by score. 0 or less keeps all.
-        nms_thresh: a box is suppressed by a better one of its class at IoU above this; 0 or less suppresses nothing.
-        detections_per_img: detections kept per image; all that tie with the last one stay. 0 or less keeps all.
+        nms_thresh: a box is suppressed by a better one of its class at an IoU above this; 0 or less disables NMS.
+        detections_per_img: detections kept per image, and all that tie with the last one. 0 or less keeps all.
         box_offset: see Convention.
 
-    Forward takes
+    Forward takes lists over the levels.
+
+    Args:
         anchors: L tensors (P_l, ...).
-        outputs: the head's, each a list of L maps: logits (N, A K, H_l, W_l), codes (N, 4 A, H_l, W_l) and optionally
-            a quality logit (N, A, H_l, W_l), whose sigmoid multiplies the class probability after the threshold.
+        outputs: the head's outputs, each a list of L maps: logits (N, A K, H_l, W_l), codes (N, 4 A, H_l, W_l) and
+            optionally quality logits (N, A, H_l, W_l), whose sigmoid multiplies the class probability after the
+            threshold.
         image_sizes: N pairs (height, width) of the images before padding.
 
     Returns:
         N BoxLists in pixels of the network input, best first, with the fields "labels" (D,) int64 in 1..K and
-        "scores" (D,): the class probability, or with a quality the root of the product.
+        "scores" (D,): the class probability, or with a quality the square root of the product.
     """
 
     def __init__(
@@ -63,12 +66,12 @@ class DensePostProcessor(nn.Module):
         return [self.select(boxes) for boxes in self.candidates(anchors, outputs, image_sizes)]
 
     def candidates(self, anchors, outputs, image_sizes) -> list[BoxList]:
-        """Return the best (anchor, class) pairs above the threshold, as N BoxLists like forward's, in no order."""
+        """Return the best (anchor, class) pairs above the threshold as unsorted N BoxLists, like forward's."""
         levels = [self._level_candidates(*level) for level in zip(anchors, *outputs, strict=True)]
         return join_levels(levels, image_sizes, self.box_offset)
 
     def select(self, candidates: BoxList) -> BoxList:
-        """Return one image's detections: the best of its candidates after suppression, class by class."""
+        """Return one image's detections: the best of its candidates after NMS by class."""
         return best_detections(candidates, self.nms_thresh, self.detections_per_img)
 
     def _level_candidates(self, anchors, logits, codes, quality=None) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -77,7 +80,7 @@ class DensePostProcessor(nn.Module):
         codes = flatten_level(codes, 4).float()
         if quality is not None:
             quality = flatten_level(quality, 1).squeeze(2).float().sigmoid()
-        # Thresholding logits finds the few that need a sigmoid; the margin leaves the decision to the sigmoid.
+        # The threshold on logits selects the few that need a sigmoid. A margin leaves the decision to the sigmoid.
         threshold = self.score_thresh
         bound = math.log(threshold / (1 - threshold)) - 1e-2 if 0 < threshold < 1 else -math.inf
         results = []
@@ -102,7 +105,7 @@ def join_levels(
     image_sizes: Sequence[tuple[int, int]],
     box_offset: float,
 ) -> list[BoxList]:
-    """Join the candidates of all levels into N BoxLists, clipped, with fields "labels" (C,) and "scores" (C,).
+    """Join the candidates of all levels into N clipped BoxLists with the fields "labels" (C,) and "scores" (C,).
 
     Args:
         levels: L lists of N triples: boxes (c, 4) in pixels of the network input, scores (c,), labels (c,) int64.
@@ -121,12 +124,12 @@ def join_levels(
 
 
 def best_detections(candidates: BoxList, nms_thresh: float, detections_per_img: int) -> BoxList:
-    """Suppress an image's candidates class by class and return the best D boxes with their fields, best first.
+    """Apply NMS to an image's candidates by class, and return the best D boxes with their fields, best first.
 
     Args:
-        candidates: C boxes (xyxy) with fields "labels" and "scores".
-        nms_thresh: a box is suppressed by a better one of its class at IoU above this; 0 or less suppresses nothing.
-        detections_per_img: detections kept; all that tie with the last one stay. 0 or less keeps all.
+        candidates: C boxes (xyxy) with the fields "labels" and "scores".
+        nms_thresh: a box is suppressed by a better one of its class at an IoU above this; 0 or less disables NMS.
+        detections_per_img: detections kept, and all that tie with the last one. 0 or less keeps all.
     """
     scores = candidates.get_field("scores")
     inclusive = candidates.box_offset == 1

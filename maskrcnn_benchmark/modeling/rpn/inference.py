@@ -1,4 +1,4 @@
-"""From RPN outputs to proposals.
+"""Turn RPN outputs into proposals.
 
 Shapes: N images, L levels, A anchors of a cell, P_l anchors of level l, K candidates of an image.
 """
@@ -16,28 +16,33 @@ from maskrcnn_benchmark.modeling.rpn.flatten import flatten_level
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.boxes import clip_boxes
 
-# more than any map has anchors, and still an index
+# More than the anchors of any map, but still a valid index.
 NO_LIMIT = 2**31 - 1
 
 
 class RPNPostProcessor(nn.Module):
-    """The best anchors of every level, moved and thinned out.
+    """Select the best anchors of every level, decode their boxes and apply NMS.
 
     Args:
-        pre_nms_top_n: candidates per level and image. Of this and the other two counts, 0 or less keeps all.
+        pre_nms_top_n: candidates per level and image. 0 or less keeps all; so it does for the other two counts.
         post_nms_top_n: proposals per level and image.
-        nms_thresh: a candidate is suppressed by a better one of its level at IoU above this; 0 or less: none is.
+        nms_thresh: a candidate is suppressed by a better one of its level at an IoU above this; 0 or less disables NMS.
         min_size: narrower or lower candidates are dropped, in pixels; those without area always.
         box_coder: BoxCoder.
         fpn_post_nms_top_n: with several levels, proposals kept of all levels together.
-        per_batch: these are the best of all images together, of this process's batch, instead of each image's best.
+        per_batch: select these from all images of this process's batch together, instead of from each image.
         box_offset: see Convention.
         rank_by_logit: see Convention.rank_proposals_by_logit.
 
-    Forward takes L tensors of anchors (P_l, 4), L maps each of logits (N, A, H_l, W_l) and box codes (N, 4 A, H_l,
-    W_l), N pairs (height, width) and optionally N BoxLists of ground truth. It returns N BoxLists in pixels of the
-    network input with field "objectness", a probability: best first, or, with per_batch, level by level and best first
-    within each. Ground truth, where given, is appended to them with objectness 1. No gradient flows through them.
+    Forward takes L tensors of anchors (P_l, 4), L maps each of logits (N, A, H_l, W_l) and of box codes
+    (N, 4 A, H_l, W_l), and N pairs (height, width).
+
+    Args:
+        targets: N BoxLists of ground truth. If given, they are appended to the proposals with objectness 1.
+
+    Returns:
+        N BoxLists in pixels of the network input with the field "objectness", a probability. They are sorted best
+        first; with per_batch, level by level and best first within each. No gradient flows through them.
     """
 
     def __init__(
@@ -89,9 +94,9 @@ class RPNPostProcessor(nn.Module):
         return proposals
 
     def _candidates(self, anchors, logits, codes):
-        """Boxes (N, K, 4), not clipped, scores (N, K) and level numbers (K,): level by level, best first in each.
+        """Return boxes (N, K, 4), not clipped, scores (N, K) and level indices (K,), best first within each level.
 
-        Scores are logits or probabilities; where they or their boxes are not finite they are NaN.
+        Scores are logits or probabilities. They are NaN where they or their boxes are not finite.
         """
         best_anchors, best_codes, best_scores, levels = [], [], [], []
         for number, (level_anchors, level_logits, level_codes) in enumerate(zip(anchors, logits, codes, strict=True)):
@@ -113,10 +118,10 @@ class RPNPostProcessor(nn.Module):
         return boxes, scores.masked_fill(~finite, torch.nan), torch.cat(levels)
 
     def _best(self, boxes, scores, groups, top_n):
-        """Indices, best first, of the top_n survivors among boxes (n, 4) that meet only within their group."""
+        """Return the indices, best first, of top_n survivors of NMS among boxes (n, 4), applied within each group."""
         sides = boxes[:, 2:] - boxes[:, :2] + self.box_offset
         usable = ((sides >= self.min_size) & (sides > 0)).all(dim=1)
-        scores = scores.masked_fill(~usable, torch.nan)  # which NMS leaves out
+        scores = scores.masked_fill(~usable, torch.nan)  # NMS skips NaN
         cut_groups = self.post_nms_top_n < min(self.pre_nms_top_n, top_n)
         threshold = self.nms_thresh if self.nms_thresh > 0 else math.inf
         inclusive, most = self.box_offset == 1, -1 if cut_groups else top_n
@@ -126,7 +131,7 @@ class RPNPostProcessor(nn.Module):
         return keep[:top_n]
 
     def _best_of_batch(self, boxes, scores, levels, num_levels):
-        """Per image the indices of its part in the batch's best, in the order of the candidates."""
+        """Return per image the indices of its candidates that are among the batch's best, in candidate order."""
         num_images, num_candidates = scores.shape
         images = torch.arange(num_images, device=levels.device)
         groups = (images[:, None] * num_levels + levels).flatten()
@@ -140,7 +145,7 @@ def _limit(count: int) -> int:
 
 
 def _rank_in_group(groups: torch.Tensor) -> torch.Tensor:
-    """How many entries of groups (n,) before each one are equal to it."""
+    """Count for each entry of groups (n,) the earlier entries that equal it."""
     order = groups.argsort(stable=True)
     ordered = groups[order]
     ranks = torch.arange(len(groups), device=groups.device) - torch.searchsorted(ordered, ordered)

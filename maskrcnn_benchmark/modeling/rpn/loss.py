@@ -1,4 +1,4 @@
-"""Losses of RPN (Faster R-CNN, equation 1).
+"""Compute the losses of RPN (Faster R-CNN, equation 1).
 
 Shapes: N images, L levels, A anchors of a cell, P anchors of all levels.
 """
@@ -16,7 +16,7 @@ from maskrcnn_benchmark.modeling.rpn.anchor_targets import IGNORED, AnchorTarget
 from maskrcnn_benchmark.modeling.rpn.flatten import flatten_levels
 from maskrcnn_benchmark.utils.comm import all_reduce_sum, get_world_size
 
-# Every coordinate of an anchor that overlaps nothing.
+# Every coordinate of a placeholder anchor that overlaps nothing.
 NOWHERE = -1e6
 NORMALIZERS = ("sampled", "sampled_or_one", "sample_size")
 
@@ -27,17 +27,17 @@ class RPNLoss:
     Args:
         assign: AnchorTargets.
         sampler: BalancedPositiveNegativeSampler.
-        beta: turning point of smooth L1.
+        beta: point where smooth L1 turns from quadratic to linear.
         normalizer: "sampled", "sampled_or_one" or "sample_size", see Convention.rpn_loss_normalizer.
         outer_anchors_match: see Convention.
 
-    Both sums are divided by the number of sampled anchors, positive and negative, of all images of all processes, or
-    by the number that all these images have room for, and each process scales its sums by the number of processes:
-    averaging gradients gives what one process would see on the whole batch. (The originals divide by each process's
-    own number, which is the same wherever every image fills its sample.)
+    Both sums are divided by a count over all images of all processes: the sampled anchors, positive and negative, or
+    the sample size. Each process multiplies its sums by the number of processes. Averaged gradients then equal those
+    of one process on the whole batch. (The originals divide by each process's own number. It is the same if every
+    image fills its sample.)
 
     Raises:
-        ValueError: there is no such normalizer.
+        ValueError: the normalizer is unknown.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class RPNLoss:
     ):
         if normalizer not in NORMALIZERS:
             known = ", ".join(map(repr, NORMALIZERS))
-            raise ValueError(f"the normalizer of RPN's losses is one of {known}, not {normalizer!r}")
+            raise ValueError(f"the normalizer of RPN's losses is {normalizer!r}; expected one of {known}")
         self.assign = assign
         self.sampler = sampler
         self.beta = beta
@@ -58,11 +58,11 @@ class RPNLoss:
         self.outer_anchors_match = outer_anchors_match
 
     def __call__(self, anchors, visible, logits, codes, targets) -> dict[str, torch.Tensor]:
-        """The scalars loss_objectness and loss_rpn_box_reg, attached to every output even where nothing is sampled.
+        """Return the scalars loss_objectness and loss_rpn_box_reg, which depend on every output even without a sample.
 
         Args:
             anchors: (P, 4).
-            visible: N masks (P,); anchors outside them are not trained.
+            visible: N masks (P,); other anchors are not trained.
             logits, codes: L maps (N, A, H_l, W_l) and (N, 4 A, H_l, W_l).
             targets: N BoxLists.
         """
@@ -76,8 +76,8 @@ class RPNLoss:
         sampled = positive | negative
         target_codes = torch.stack(target_codes)
 
-        # All anchors go through the losses and those not sampled weigh nothing: picking out the sample would make the
-        # GPU wait for its size.
+        # The losses run on all anchors, with weight 0 for those not sampled. Selecting the sample would make the host
+        # wait for its size.
         objectness_sum = F.binary_cross_entropy_with_logits(
             flatten_levels(logits, 1).squeeze(2), positive.float(), weight=sampled.float(), reduction="sum"
         )

@@ -1,8 +1,8 @@
-"""Region proposal network (Ren et al., Faster R-CNN, section 3.1), and the choice of a detector's first stage.
+"""Region proposal network (Ren et al., Faster R-CNN, section 3.1), and the builder of a detector's first stage.
 
 Shapes: N images, L levels, C channels of every map, A anchors of a cell.
 
-Read on in anchor_generator.py, anchor_targets.py (which anchor answers for which box), loss.py and inference.py.
+See anchor_generator.py, anchor_targets.py (assignment), loss.py and inference.py for its parts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class RPNHead(nn.Module):
         num_anchors: anchors A of a cell.
 
     Forward takes L maps (N, C, H_l, W_l) and returns two lists of L maps: objectness logits (N, A, H_l, W_l) and box
-    codes (N, 4 A, H_l, W_l), anchor by anchor.
+    codes (N, 4 A, H_l, W_l), channels grouped by anchor.
     """
 
     def __init__(self, in_channels: int, num_anchors: int):
@@ -60,14 +60,16 @@ class RPNModule(nn.Module):
 
     Args:
         anchor_generator: AnchorGenerator.
-        head: maps to (logits, codes), as RPNHead.
+        head: maps -> (logits, codes), as RPNHead.
         loss: RPNLoss.
         box_selector_train, box_selector_test: RPNPostProcessor.
         rpn_only: there is no second stage, so training makes no proposals.
 
-    Forward takes an ImageList, L feature maps (N, C, H_l, W_l) and, in training, N BoxLists. It returns (proposals,
-    losses): N BoxLists with field "objectness", which in training hold the ground truth, too (None with rpn_only), and
-    the dict of RPNLoss, {} in evaluation.
+    Forward takes an ImageList, L feature maps (N, C, H_l, W_l) and, in training, N BoxLists.
+
+    Returns:
+        (proposals, losses). In training, N BoxLists with the field "objectness", ground truth included (None with
+        rpn_only), and the losses of RPNLoss. In evaluation, N BoxLists with the field "objectness", and {}.
     """
 
     def __init__(self, anchor_generator, head, loss, box_selector_train, box_selector_test, rpn_only: bool = False):
@@ -107,12 +109,14 @@ def _build_rpn_module(cfg, in_channels):
 
 
 def build_rpn(cfg, in_channels):
-    """The first stage on a backbone's maps of in_channels channels: FCOS with MODEL.FCOS_ON, RetinaNet with
-    MODEL.RETINANET_ON, otherwise RPN.
+    """Build the first stage: FCOS if MODEL.FCOS_ON, RetinaNet if MODEL.RETINANET_ON, otherwise RPN.
+
+    Args:
+        in_channels: channels of the backbone's maps.
 
     Raises:
         KeyError: MODEL.RPN.RPN_HEAD is not registered.
-        ValueError: the config describes none of them.
+        ValueError: the config does not describe one of them.
     """
     if cfg.MODEL.FCOS_ON:
         return build_fcos(cfg, in_channels)

@@ -1,1 +1,1 @@
-"""Heads that give every pixel a class, and what they learn from."""
+"""Semantic segmentation heads and losses."""

@@ -22,8 +22,8 @@ from maskrcnn_benchmark.modeling.semantic.maps import upsample
 class DeepLabHead(nn.Module):
     """Atrous spatial pyramid pooling and a classifier.
 
-    A 1x1 convolution, three dilated 3x3 convolutions and the mean of the map stand side by side and are joined by a 1x1
-    convolution; each has a norm and a ReLU.
+    A 1x1 convolution, three dilated 3x3 convolutions and global mean pooling run in parallel. A 1x1 convolution joins
+    them. Each has a norm and a ReLU.
 
     Args:
         in_channels: C.
@@ -31,15 +31,15 @@ class DeepLabHead(nn.Module):
         channels: D.
         rates: dilations of the three 3x3 convolutions.
         norm: channels -> norm.
-        dropout: probability of dropping a value of the joined map, in training.
+        dropout: probability of dropping a value of the joined map in training.
         extra_conv: another 3x3 convolution, norm and ReLU before the classifier.
-        decoder: what joins the map of stride 4, before the classifier; None for DeepLabV3.
+        decoder: joins the map of stride 4 before the classifier; None for DeepLabV3.
 
-    Forward takes the body's maps, finest first, of which it uses the last, and the first for the decoder. It returns
-    logits (N, K, h, w), with a decoder (N, K, h', w'). The module names are those of VoVNet-DeepLabV3's files.
+    Forward takes the body's maps, finest first. It uses the last, and for the decoder the first. It returns logits
+    (N, K, h, w), with a decoder (N, K, h', w'). The module names are those of VoVNet-DeepLabV3's files.
 
     Raises:
-        ValueError: there are not three rates of 1 or more; or, in forward, one image is to train a batch norm.
+        ValueError: rates are not three integers of 1 or more; or, in forward, a batch norm is trained on one image.
     """
 
     norm_after = {**{f"aspp{k}": f"aspp{k}_bn" for k in range(1, 6)}, "conv2": "bn2", "extra_conv": "extra_bn"}
@@ -58,7 +58,7 @@ class DeepLabHead(nn.Module):
     ):
         super().__init__()
         if len(rates) != 3 or min(rates) < 1:
-            raise ValueError(f"rates are {tuple(rates)}; give three dilations of 1 or more (MODEL.DEEPLAB.RATES)")
+            raise ValueError(f"rates are {tuple(rates)}; expected three dilations of 1 or more (MODEL.DEEPLAB.RATES)")
         self.aspp1 = Conv2d(in_channels, channels, 1, bias=False)
         self.aspp2 = conv3x3(in_channels, channels, rates[0])
         self.aspp3 = conv3x3(in_channels, channels, rates[1])
@@ -82,8 +82,8 @@ class DeepLabHead(nn.Module):
         x = maps[-1]
         if len(x) == 1 and self.training and type(self.aspp5_bn) is nn.BatchNorm2d and self.aspp5_bn.training:
             raise ValueError(
-                "a batch norm of the head sees one value per channel, the mean of one image: train with two or more "
-                "images in a process (SOLVER.IMS_PER_BATCH, ACCUMULATION_STEPS), or set MODEL.DEEPLAB.NORM to 'GN' or "
+                "a batch norm of the head gets one value per channel, the mean of one image: train with two or more "
+                "images per process (SOLVER.IMS_PER_BATCH, ACCUMULATION_STEPS), or set MODEL.DEEPLAB.NORM to 'GN' or "
                 "'FrozenBN'"
             )
         mean = x.mean((2, 3), keepdim=True)
@@ -104,14 +104,14 @@ class DeepLabHead(nn.Module):
 
 
 class DeepLabDecoder(nn.Module):
-    """DeepLabV3+: the head's map upsampled, beside the reduced map of stride 4, and two 3x3 convolutions.
+    """DeepLabV3+ decoder: join the upsampled map of the head and the reduced map of stride 4 by two 3x3 convolutions.
 
     Args:
         low_level_channels: C_low.
-        reduced_channels: what a 1x1 convolution makes of them.
+        reduced_channels: C_low after reduction by a 1x1 convolution.
         channels: D.
         norm: channels -> norm; a ReLU follows each.
-        align_corners: of the upsampling.
+        align_corners: align_corners of the upsampling.
 
     Forward takes (N, D, h, w) and (N, C_low, h', w') and returns (N, D, h', w').
     """
@@ -147,7 +147,7 @@ def conv3x3(in_channels: int, out_channels: int, dilation: int = 1) -> Conv2d:
 
 
 def initialise(module: nn.Module) -> None:
-    """Draw the weights of all convolutions from He's normal distribution for what they feed; biases are 0."""
+    """Initialize the weights of all convolutions by He's normal distribution (fan out), and biases by 0."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
@@ -156,7 +156,7 @@ def initialise(module: nn.Module) -> None:
 
 
 def build_deeplab_head(cfg, in_channels: Sequence[int]) -> DeepLabHead:
-    """The head of MODEL.DEEPLAB and MODEL.SEM_SEG_HEAD.NUM_CLASSES; in_channels are those of the body's maps."""
+    """Build the head of MODEL.DEEPLAB and MODEL.SEM_SEG_HEAD.NUM_CLASSES; in_channels are those of the body's maps."""
     node = cfg.MODEL.DEEPLAB
     options = {
         "GN": group_norm_options(cfg),

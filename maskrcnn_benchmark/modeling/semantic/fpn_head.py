@@ -17,10 +17,10 @@ from maskrcnn_benchmark.modeling.semantic.maps import upsample
 
 
 class ConvNormReLU(Conv2d):
-    """3x3 convolution, norm and ReLU in one module, whose keys are those of a convolution with a child `norm`.
+    """3x3 convolution, norm and ReLU in one module. Its keys are those of a convolution with a child `norm`.
 
     Args:
-        norm: channels -> norm; None for a bias instead.
+        norm: channels -> norm; None uses a bias instead.
     """
 
     def __init__(self, in_channels: int, out_channels: int, norm: Callable[[int], nn.Module] | None):
@@ -35,18 +35,18 @@ class ConvNormReLU(Conv2d):
 
 
 class SemSegFPNHead(nn.Module):
-    """Brings every map to the size of the finest one by convolutions and upsampling in turn, and adds them up.
+    """Resize every map to the finest one by alternating convolutions and upsampling, and add them.
 
     Args:
         in_channels: D.
         num_classes: C.
         conv_channels: channels of the convolutions.
-        levels: L, p2 with stride 4, p3 with stride 8, ... p2 has one convolution, p3 one with an upsampling by two
+        levels: L: p2 with stride 4, p3 with stride 8, ... p2 has one convolution, p3 one with an upsampling by two
             after it, p4 two of these pairs, and so on.
         norm: channels -> norm of the convolutions; None for none.
 
-    Forward takes FPN's maps, of which it uses the first L, and returns logits (N, C, H_2, W_2). A map that upsampling
-    has not brought to exactly the finest one's size is resized to it.
+    Forward takes FPN's maps, of which it uses the first L, and returns logits (N, C, H_2, W_2). A map whose size still
+    differs from the finest one's after upsampling is resized to it.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class SemSegFPNHead(nn.Module):
 
 
 def build_sem_seg_fpn_head(cfg, in_channels: int) -> SemSegFPNHead:
-    """The head of MODEL.SEM_SEG_HEAD; in_channels are FPN's."""
+    """Build the head of MODEL.SEM_SEG_HEAD; in_channels are FPN's."""
     node = cfg.MODEL.SEM_SEG_HEAD
 
     def norm(channels: int) -> nn.Module:

@@ -1,6 +1,6 @@
-"""Loss of semantic maps.
+"""Compute the loss of semantic maps.
 
-Shapes: N images, C classes, H x W pixels of the padded pictures.
+Shapes: N images, C classes, H x W pixels of the padded images.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from maskrcnn_benchmark.structures.semantic_map import IGNORE_LABEL, SemanticMap
 
 
 def semantic_loss(logits: Tensor, maps: Sequence[SemanticMap]) -> Tensor:
-    """Cross entropy, averaged over the labelled pixels of all images; 0 where there are none.
+    """Return the cross entropy, averaged over the labelled pixels of all images; 0 if there are none.
 
     Args:
         logits: (N, C, H, W).
-        maps: N maps of the pictures, at most (H, W); what padding added is not labelled.
+        maps: N maps of the images, at most (H, W); padding is not labelled.
     """
     labels = to_label_batch(maps, logits.shape[-2:])
     total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE_LABEL, reduction="sum")

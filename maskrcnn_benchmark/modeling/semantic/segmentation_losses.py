@@ -2,9 +2,9 @@
 
 Shapes: N images, K classes, H x W pixels of the padded images, M labelled pixels of all images of all processes.
 
-Every loss takes logits (N, K, H, W) and labels (N, H, W) int64, 0..K-1 or IGNORE_LABEL, and returns a scalar, 0 where
-there are no labelled pixels. All of them divide by numbers of the whole batch, over all processes. Its gradients are
-those of the whole batch after their mean over the processes, which DistributedDataParallel takes; so is its value.
+Every loss takes logits (N, K, H, W) and labels (N, H, W) int64, 0..K-1 or IGNORE_LABEL. It returns a scalar, 0 if there
+are no labelled pixels. All losses divide by counts of the whole batch, over all processes. Gradients equal those of the
+whole batch after DistributedDataParallel averages them over the processes. So does the averaged loss.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from maskrcnn_benchmark.utils.comm import all_reduce_sum, get_world_size
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-# keeps Dice defined where a class is neither there nor predicted
+# Keeps Dice defined for a class that is neither present nor predicted.
 DICE_SMOOTHING = 1.0
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Sequence[float] = ()) -> Tensor:
-    """Mean of -log p(label) over the labelled pixels: sum_i w_i * -log p_i / sum_i w_i, w_i the weight of i's class.
+    """Average -log p(label) over the labelled pixels: sum_i w_i * -log p_i / sum_i w_i, w_i the weight of i's class.
 
     Args:
         class_weights: K factors; () for 1 each.
@@ -39,10 +39,10 @@ def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Sequence[float]
 
 
 def dice(logits: Tensor, labels: Tensor) -> Tensor:
-    """1 - mean over classes of (2 sum_i p_i g_i + s) / (sum_i p_i + sum_i g_i + s) over the labelled pixels i.
+    """Return 1 - mean over classes of (2 sum_i p_i g_i + s) / (sum_i p_i + sum_i g_i + s) over the labelled pixels i.
 
-    p_i is the softmax of the logits, g_i 1 where i has the class, s a smoothing (V-Net, Milletari et al., 3DV 2016; the
-    sums in the denominator are not squared, as in Sudre et al., DLMIA 2017).
+    p_i is the softmax of the logits, g_i is 1 if i has the class, and s is a smoothing constant (V-Net, Milletari et
+    al., 3DV 2016). The sums in the denominator are not squared, as in Sudre et al., DLMIA 2017.
     """
     labelled = labels != IGNORE_LABEL
     probabilities = logits.movedim(1, -1)[labelled].softmax(dim=-1)  # (M of this process, K)
@@ -56,15 +56,15 @@ def dice(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def cross_entropy_dice(logits: Tensor, labels: Tensor, class_weights: Sequence[float] = ()) -> Tensor:
-    """Sum of `cross_entropy` and `dice`."""
+    """Return the sum of `cross_entropy` and `dice`."""
     return cross_entropy(logits, labels, class_weights) + dice(logits, labels)
 
 
 def hard_examples(logits: Tensor, labels: Tensor, probability: float = 0.7, fraction: float = 1 / 16) -> Tensor:
-    """Mean of -log p(label) over the hard pixels (online hard example mining, Shrivastava et al., CVPR 2016).
+    """Average -log p(label) over the hard pixels (online hard example mining, Shrivastava et al., CVPR 2016).
 
-    Hard are pixels whose class has less than `probability` (Wu, Shen & van den Hengel, 2016), and in any case the
-    `fraction` of this process's labelled pixels with the largest loss, but at least one.
+    Pixels are hard if their class has a probability below `probability` (Wu, Shen & van den Hengel, 2016). The
+    `fraction` of this process's labelled pixels with the largest loss, at least one pixel, is always hard.
     """
     losses = F.cross_entropy(logits, labels, ignore_index=IGNORE_LABEL, reduction="none")[labels != IGNORE_LABEL]
     if losses.numel():
@@ -77,28 +77,28 @@ def hard_examples(logits: Tensor, labels: Tensor, probability: float = 0.7, frac
 
 
 def _sum_of_all(local: Tensor) -> Tensor:
-    """The sum over all processes, with the gradient of this one's part."""
+    """Return the sum over all processes, with the gradient of this process's part."""
     return local + (all_reduce_sum(local.detach()) - local.detach())
 
 
 def _share_of_all(count: Tensor) -> Tensor:
-    """The mean of the processes' counts, which a process's sum is divided by; not 0, so that no pixels give 0."""
+    """Return the mean of the processes' counts, the divisor of a process's sum; not 0, so that no pixels give 0."""
     total = all_reduce_sum(count.to(torch.float32))
     return total.clamp(min=torch.finfo(torch.float32).tiny) / get_world_size()
 
 
 def build_segmentation_loss(cfg) -> Loss:
-    """The loss of MODEL.SEM_SEG_HEAD.LOSS.
+    """Build the loss of MODEL.SEM_SEG_HEAD.LOSS.
 
     Raises:
-        ValueError: there is no such loss, or CLASS_WEIGHTS has not one positive number for each class.
+        ValueError: the loss is unknown, or CLASS_WEIGHTS does not have one positive number per class.
     """
     node = cfg.MODEL.SEM_SEG_HEAD
     weights = tuple(node.CLASS_WEIGHTS)
     if weights and (len(weights) != node.NUM_CLASSES or not all(weight > 0 for weight in weights)):
         raise ValueError(
-            f"MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS is {weights}; give {node.NUM_CLASSES} positive numbers, one for each of "
-            "MODEL.SEM_SEG_HEAD.NUM_CLASSES, or () for none"
+            f"MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS is {weights}; expected {node.NUM_CLASSES} positive numbers, one for "
+            "each of MODEL.SEM_SEG_HEAD.NUM_CLASSES, or () for none"
         )
     losses = {
         "cross_entropy": partial(cross_entropy, class_weights=weights),
@@ -107,7 +107,7 @@ def build_segmentation_loss(cfg) -> Loss:
         "hard_examples": partial(hard_examples, probability=node.HARD_PROBABILITY, fraction=node.HARD_FRACTION),
     }
     if node.LOSS not in losses:
-        raise ValueError(f"MODEL.SEM_SEG_HEAD.LOSS is {node.LOSS!r}; known are {', '.join(losses)}")
+        raise ValueError(f"MODEL.SEM_SEG_HEAD.LOSS is {node.LOSS!r}; expected one of {', '.join(losses)}")
     if weights and not node.LOSS.startswith("cross_entropy"):
-        raise ValueError(f"MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS does not go with LOSS {node.LOSS!r}; set it to ()")
+        raise ValueError(f"MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS does not apply to LOSS {node.LOSS!r}; set it to ()")
     return losses[node.LOSS]

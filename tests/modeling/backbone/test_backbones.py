@@ -1,4 +1,4 @@
-"""What holds for every backbone."""
+"""Test all backbones."""
 
 import gzip
 import json
@@ -67,11 +67,10 @@ GOLDENS = {
 
 
 def golden_images(golden):
-    pictures = np.load(GOLDEN / "inputs.npz")
+    images = np.load(GOLDEN / "inputs.npz")
     mean = torch.tensor([102.9801, 115.9465, 122.7717]).view(3, 1, 1)
     tensors = [
-        torch.from_numpy(pictures[key][:, :, ::-1].copy()).permute(2, 0, 1).float() - mean
-        for key in ("image0", "image1")
+        torch.from_numpy(images[key][:, :, ::-1].copy()).permute(2, 0, 1).float() - mean for key in ("image0", "image1")
     ]
     return to_image_list(tensors, golden["size_divisibility"]).tensors
 
@@ -80,7 +79,7 @@ def assert_like(ours, recorded, what):
     assert list(ours.shape) == recorded["shape"], what
     samples = ours.reshape(-1)[fill.sample_indices(ours.numel())]
     worst = (samples - torch.tensor(recorded["samples"])).abs().max().item()
-    # The originals differ from themselves by 1e-6 to 1e-5 of the largest value between 1 and 2 threads.
+    # Between 1 and 2 threads the originals themselves differ by 1e-6 to 1e-5 of the largest value.
     assert worst <= 1e-4 * recorded["absmax"], f"{what}: {worst} off, largest value {recorded['absmax']}"
     assert ours.abs().max().item() == pytest.approx(recorded["absmax"], rel=1e-4), what
 
@@ -89,7 +88,7 @@ def assert_like(ours, recorded, what):
 def test_maps_equal_the_original(name):
     golden = json.loads((GOLDEN / f"{name}.json").read_text())
     backbone = build_backbone(config(GOLDENS[name] or golden["overrides"])).eval()
-    # The weights are made from the names that they have in the whole model.
+    # The weights are generated from their names in the whole model.
     state = {f"backbone.{key}": value for key, value in backbone.state_dict().items()}
     filled = fill.fill(state, golden["gains"], golden["bias_offsets"])
     state = {key.removeprefix("backbone."): torch.from_numpy(value) for key, value in filled.items()}
@@ -106,8 +105,8 @@ def test_maps_equal_the_original(name):
             assert_like(ours, recorded[kind][level], f"{kind} {level}")
 
 
-# Upstream's own test of backbones: these names get their config, every other one the untouched defaults. V-XX and
-# MobileNetV2 then have to do without a CONV_BODY of their own, and a depth comes from the R-50-C4 of the defaults.
+# As in upstream's test of backbones, these names get their config, and all others the unchanged defaults. V-XX and
+# MobileNetV2 then have no matching CONV_BODY, and the depth is that of the defaults' R-50-C4.
 UPSTREAM_CONFIGS = {
     "R-50-FPN": ["MODEL.BACKBONE.CONV_BODY", "R-50-FPN", *FPN_SETTINGS],
     "R-101-FPN": ["MODEL.BACKBONE.CONV_BODY", "R-101-FPN", *FPN_SETTINGS],
@@ -118,15 +117,15 @@ UPSTREAM_CONFIGS = {
 
 
 @pytest.mark.parametrize("name", sorted(registry.BACKBONES))
-def test_every_entry_builds_from_the_defaults_and_tells_its_channels(name):
+def test_every_entry_builds_from_the_defaults_and_sets_out_channels(name):
     cfg = defaults.clone()
     cfg.merge_from_list(UPSTREAM_CONFIGS.get(name, []))
-    # Shapes alone are asked here, and on the meta device these models take no time; the goldens compute.
+    # Only shapes are tested. On the meta device this takes no time; the goldens test values.
     with torch.device("meta"):
         backbone = registry.BACKBONES[name](cfg)
         maps = backbone(torch.rand(2, 3, 224, 256))
     sizes = [tuple(m.shape[2:]) for m in maps]
-    if name in registry.BODIES:  # alone, with all its maps
+    if name in registry.BODIES:  # alone, with all of its maps
         assert [m.shape[1] for m in maps] == list(backbone.body.out_channels)
         assert backbone.out_channels == backbone.body.out_channels[-1]
         assert sizes == [(56, 64), (28, 32), (14, 16), (7, 8)]
@@ -140,7 +139,7 @@ def test_every_entry_builds_from_the_defaults_and_tells_its_channels(name):
         assert sizes == [(56, 64), (28, 32), (14, 16), (7, 8), (4, 4)]
 
 
-def test_builder_falls_back_to_its_own_name_for_a_body_it_does_not_know():
+def test_builder_uses_its_own_variant_for_an_unknown_body():
     with torch.device("meta"):
         backbone = registry.BACKBONES["V-57-FPN"](config({"MODEL.BACKBONE.CONV_BODY": "R-50-C4"}))
         assert len([name for name, _ in backbone.body.stage4.named_children()]) == 1 + 4
@@ -148,12 +147,12 @@ def test_builder_falls_back_to_its_own_name_for_a_body_it_does_not_know():
         assert len(backbone.body.layer3) == 23 and hasattr(backbone.body, "layer4")
 
 
-def test_unknown_backbone_names_the_nearest():
+def test_unknown_backbone_error_suggests_similar_names():
     with pytest.raises(KeyError, match="'V-39-FNP' is not registered; did you mean V-39-FPN"):
         build_backbone(config({"MODEL.BACKBONE.CONV_BODY": "V-39-FNP"}))
 
 
-# (name, maps of strides 4 to 32, norms as far as the third of them)
+# (name, maps of strides 4 to 32, number of norms up to the third map)
 BODIES = [
     ("V-27", ("stage2", "stage3", "stage4", "stage5"), 21),
     ("V2-19-slim-dw", ("stage2", "stage3", "stage4", "stage5"), 17),
@@ -163,7 +162,7 @@ BODIES = [
 
 
 @pytest.mark.parametrize(("name", "features", "norms"), BODIES)
-def test_body_alone_returns_the_maps_that_are_asked_for(name, features, norms):
+def test_body_alone_returns_the_requested_maps(name, features, norms):
     with torch.device("meta"):
         x = torch.rand(2, 3, 64, 96)
         body = build_backbone(name)
@@ -176,7 +175,7 @@ def test_body_alone_returns_the_maps_that_are_asked_for(name, features, norms):
             (c, 64 // s, 96 // s) for c, s in zip(part.out_channels, part.out_strides, strict=True)
         ]
     assert part.out_features == features[1:3] and part.out_strides == (8, 16)
-    # nothing behind the last map is there to be trained in vain
+    # Layers after the last map do not exist, so none is trained for nothing.
     assert sum(isinstance(module, nn.BatchNorm2d) for module in part.modules()) == norms
     assert not next(part.parameters()).requires_grad and next(reversed(list(part.parameters()))).requires_grad
 
@@ -189,7 +188,7 @@ def test_example_in_the_docstring():
     assert [tuple(m.shape) for m in maps] == [(1, 512, 40, 100), (1, 768, 20, 50), (1, 1024, 10, 25)]
 
 
-def test_stem_of_a_vovnet_can_be_asked_for():
+def test_vovnet_stem_can_be_requested():
     with torch.device("meta"):
         for name, stride in (("V2-39", 4), ("V2-39-mmdet", 2)):
             body = build_backbone(name, out_features=["stem"])
@@ -199,16 +198,16 @@ def test_stem_of_a_vovnet_can_be_asked_for():
 
 @pytest.mark.parametrize("name", ["V2-19", "MNV2", "R-50"])
 @pytest.mark.parametrize("features", [(), ("res6",), ("stage3", "stage2"), ("res4", "res4")])
-def test_maps_that_there_are_not_are_named(name, features):
-    with pytest.raises(ValueError, match="out_features is .* wants at least one of"):
+def test_unknown_map_names_are_refused(name, features):
+    with pytest.raises(ValueError, match="out_features is .* expected at least one of"):
         build_backbone(name, out_features=features)
 
 
-def test_a_string_as_list_of_maps_is_one_plain_sentence():
+def test_a_string_instead_of_a_list_of_maps_is_refused():
     with pytest.raises(ValueError) as raised:
         build_backbone("V2-19", out_features="stage4")
     assert str(raised.value) == (
-        "out_features is the string 'stage4', but must be a list of map names: write ('stage4',)."
+        "out_features is the string 'stage4'; expected a list of map names: write ('stage4',)."
     )
 
 
@@ -233,7 +232,7 @@ def test_norm_of_a_body_alone():
 
 
 @pytest.mark.parametrize("body", ["V2-19-slim-dw", "MNV2", "V2-39-mmdet"])
-def test_fpn_lite_narrows_everything_behind_it(body):
+def test_fpn_lite_narrows_the_heads(body):
     cfg = config(
         {"MODEL.BACKBONE.CONV_BODY": f"{body}-FPNLite", "MODEL.MASK_ON": True, "MODEL.RPN.USE_FPN": True}
         | {"MODEL.RPN.ANCHOR_STRIDE": [4, 8, 16, 32, 64], "MODEL.ROI_HEADS.USE_FPN": True}
@@ -301,7 +300,7 @@ def small_backbone(name, **more):
 
 @pytest.mark.parametrize("name", SMALL_BODIES)
 @pytest.mark.parametrize("size", [(97, 131), (1, 40), (32, 33)])
-def test_any_picture_size_runs(name, size):
+def test_any_image_size_runs(name, size):
     backbone = small_backbone(name).eval()
     maps = backbone(torch.rand(2, 3, *size))
     assert len(maps) == 5 and all(m.shape[:2] == (2, 32) and min(m.shape[2:]) >= 1 for m in maps)

@@ -26,7 +26,7 @@ def test_last_map_is_torchvisions(rng_seed):
         torch.testing.assert_close(body(image)[-1], theirs.features(image).relu())
 
 
-def test_maps_are_those_asked_for():
+def test_requested_maps_are_returned():
     with torch.device("meta"):
         body = build_backbone("D-121", norm="BN", out_features=("res2", "res4"))
         maps = body(torch.empty(1, 3, 64, 64))

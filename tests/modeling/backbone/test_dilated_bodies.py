@@ -1,4 +1,4 @@
-"""Strides traded for dilation: the same weights see the same image at more points."""
+"""Test dilation instead of strides: the same weights on a finer grid."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def test_other_output_strides_are_refused():
 
 @pytest.mark.parametrize("name", BODIES)
 @pytest.mark.parametrize("stride", [8, 16, 32])
-def test_maps_have_the_stride_and_the_keys_stay(name, stride):
+def test_dilated_maps_have_the_stride_and_unchanged_keys(name, stride):
     with torch.device("meta"):
         plain, body = (build_backbone(name, norm="BN", output_stride=s) for s in (32, stride))
         maps = body(torch.empty(1, 3, 128, 192))
@@ -43,22 +43,22 @@ def test_maps_have_the_stride_and_the_keys_stay(name, stride):
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_dilation_is_that_of_convolutions_behind_the_last_stride(name):
-    """An impulse's reach in points of the input is the same at output stride 16 as at 32, but for the pooling."""
+def test_dilation_keeps_the_receptive_field(name):
+    """At output stride 16 an impulse reaches as many input points as at 32, except for the pooling."""
     dilations = {}
     for stride in (32, 16, 8):
         body = build_backbone(name, norm="BN", output_stride=stride)
         dilations[stride] = [m.dilation[0] for m in body.modules() if isinstance(m, nn.Conv2d) and m.kernel_size[0] > 1]
     assert set(dilations[32]) == {1} and set(dilations[16]) == {1, 2} and set(dilations[8]) == {1, 2, 4}
-    # dilation grows only towards the end
+    # Dilation only grows towards the end.
     assert all(list(each) == sorted(each) for each in dilations.values())
 
 
 @pytest.mark.parametrize(
     ("name", "options"), [("R-50", {"stride_in_1x1": True}), ("R-50", {"stride_in_1x1": False}), ("MNV2", {})]
 )
-def test_every_second_point_is_the_strided_body_s(name, options, rng_seed):
-    """Where a convolution strides, the dilated body computes the same at every second point (DeepLab's a-trous)."""
+def test_every_second_point_equals_the_strided_body(name, options, rng_seed):
+    """Where a convolution has a stride, the dilated body computes the same at every second point (DeepLab)."""
     plain, dilated = (build_backbone(name, norm="BN", output_stride=stride, **options).eval() for stride in (32, 16))
     dilated.load_state_dict(plain.state_dict())
     image = torch.randn(1, 3, 64, 96)
@@ -67,7 +67,7 @@ def test_every_second_point_is_the_strided_body_s(name, options, rng_seed):
     torch.testing.assert_close(found[:, :, ::2, ::2], expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
 
 
-def test_res5_dilation_does_not_go_with_output_stride():
+def test_res5_dilation_and_output_stride_together_are_refused():
     with pytest.raises(ValueError, match="RES5_DILATION"):
         build_backbone("R-50", res5_dilation=2, output_stride=16)
 

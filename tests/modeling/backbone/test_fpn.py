@@ -11,7 +11,7 @@ def small_fpn(in_channels_list=(4, 8, 16), top_blocks=None):
     return FPN(in_channels_list, 6, conv_with_kaiming_uniform(), top_blocks)
 
 
-def test_zero_channels_leave_a_level_out_but_keep_the_names():
+def test_zero_channels_skip_a_level_and_keep_the_names():
     fpn = small_fpn((0, 8, 16))
     assert {key.split(".")[0] for key in fpn.state_dict()} == {"fpn_inner2", "fpn_layer2", "fpn_inner3", "fpn_layer3"}
     maps = fpn([torch.rand(1, 4, 16, 16), torch.rand(1, 8, 8, 8), torch.rand(1, 16, 4, 4)])
@@ -22,11 +22,11 @@ def test_exact_halves_are_summed_as_with_scale_factor_two(rng_seed):
     fpn = small_fpn((4, 8))
     fine, coarse = torch.rand(2, 4, 12, 20), torch.rand(2, 8, 6, 10)
     top = fpn.fpn_inner2(coarse)
-    wanted = fpn.fpn_layer1(fpn.fpn_inner1(fine) + F.interpolate(top, scale_factor=2, mode="nearest"))
-    torch.testing.assert_close(fpn([fine, coarse])[0], wanted, rtol=0, atol=0)
+    expected = fpn.fpn_layer1(fpn.fpn_inner1(fine) + F.interpolate(top, scale_factor=2, mode="nearest"))
+    torch.testing.assert_close(fpn([fine, coarse])[0], expected, rtol=0, atol=0)
 
 
-def test_coarse_maps_take_the_size_of_the_finer_ones():
+def test_coarse_maps_are_resized_to_the_finer_ones():
     maps = small_fpn()([torch.rand(1, 4, 25, 33), torch.rand(1, 8, 12, 17), torch.rand(1, 16, 6, 8)])
     assert [tuple(m.shape[2:]) for m in maps] == [(25, 33), (12, 17), (6, 8)]
 
@@ -38,7 +38,7 @@ def test_max_pool_takes_every_second_point():
 
 
 @pytest.mark.parametrize(("in_channels", "source"), [(6, "p5"), (16, "c5")])
-def test_p6_comes_from_p5_where_the_channels_agree(rng_seed, in_channels, source):
+def test_p6_is_computed_from_p5_if_the_channels_agree(rng_seed, in_channels, source):
     top = LastLevelP6P7(in_channels, 6)
     maps = {"c5": torch.rand(1, 16, 7, 9), "p5": torch.rand(1, 6, 7, 9)}
     p6, p7 = top(maps["c5"], maps["p5"])
@@ -51,11 +51,11 @@ def test_p6_comes_from_p5_where_the_channels_agree(rng_seed, in_channels, source
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 2), (5, 1), (1, 7)])
 def test_gradients_of_the_smallest_maps_are_right_in_bfloat16(rng_seed, size):
     top = LastLevelP6P7(32, 32)
-    nn.init.constant_(top.p6.bias, 10.0)  # keeps P6 away from the ReLU's kink, where rounding decides
+    nn.init.constant_(top.p6.bias, 10.0)  # keeps P6 away from 0, where rounding would decide the ReLU
     p5 = torch.randn(2, 32, *size)
     gradients = []
     for autocast in (False, True):
-        for _ in range(5):  # what is in freed memory differs from time to time
+        for _ in range(5):  # the content of freed memory varies
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
                 p6, p7 = top(None, p5)
             gradients.append(torch.autograd.grad(p6.float().sum() + p7.float().sum(), top.parameters()))

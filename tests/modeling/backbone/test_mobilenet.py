@@ -7,7 +7,7 @@ from maskrcnn_benchmark.modeling.backbone import build_backbone
 from maskrcnn_benchmark.modeling.backbone.mobilenet import MobileNetV2
 
 
-def test_channels_and_strides_are_told_truly():
+def test_out_channels_and_out_strides_match_the_maps():
     with torch.device("meta"):
         body = MobileNetV2()
         maps = body(torch.rand(1, 3, 64, 96))
@@ -16,7 +16,7 @@ def test_channels_and_strides_are_told_truly():
 
 
 @pytest.mark.parametrize("use_c5", [True, False])
-def test_p6_comes_from_p5_always(use_c5):
+def test_p6_is_always_computed_from_p5(use_c5):
     cfg = defaults.clone()
     cfg.merge_from_list(["MODEL.BACKBONE.CONV_BODY", "MNV2-FPN-RETINANET", "MODEL.RETINANET.USE_C5", use_c5])
     cfg.merge_from_list(["MODEL.RESNETS.BACKBONE_OUT_CHANNELS", 32])

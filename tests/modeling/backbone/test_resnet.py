@@ -21,7 +21,7 @@ def build_on_meta(*opts):
 
 
 @torch.no_grad()
-def test_a_block_of_ones_own_call_leaves_its_input_alone(rng_seed):
+def test_block_does_not_modify_its_input(rng_seed):
     block = for_inference(make_stage(64, 16, 64, 2, FrozenBatchNorm2d, stride=1))[1]
     x = torch.randn(1, 64, 12, 9).contiguous(memory_format=torch.channels_last)
     before = x.clone()
@@ -38,7 +38,7 @@ def test_a_block_of_ones_own_call_leaves_its_input_alone(rng_seed):
         ("R-152-C5", (1, 2048, 7, 8)),
     ],
 )
-def test_c4_and_c5_return_their_map_and_tell_its_channels(name, shape):
+def test_c4_and_c5_return_their_map_and_set_out_channels(name, shape):
     backbone = build_on_meta("MODEL.BACKBONE.CONV_BODY", name)
     (out,) = backbone(torch.rand(1, 3, 224, 256, device="meta"))
     assert tuple(out.shape) == shape
@@ -53,7 +53,7 @@ def test_depth_comes_from_conv_body(name, blocks):
 
 
 @pytest.mark.parametrize(("in_1x1", "strides"), [(True, (2, 1)), (False, (1, 2))])
-def test_place_of_the_stride(in_1x1, strides):
+def test_stride_in_1x1_moves_the_stride(in_1x1, strides):
     body = build_on_meta("MODEL.RESNETS.STRIDE_IN_1X1", in_1x1).body
     block = body.layer2[0]
     assert (block.conv1.stride[0], block.conv2.stride[0]) == strides
@@ -115,8 +115,8 @@ def test_fresh_deformable_block_has_the_forks_distributions(rng_seed):
     assert not conv2.offset.bias.any()
 
 
-def test_unknown_block_is_named():
-    with pytest.raises(ValueError, match="TRANS_FUNC is 'Bottleneck'; known are BottleneckWithFixedBatchNorm"):
+def test_unknown_block_is_refused():
+    with pytest.raises(ValueError, match="TRANS_FUNC is 'Bottleneck'; expected one of BottleneckWithFixedBatchNorm"):
         build_on_meta("MODEL.RESNETS.TRANS_FUNC", "Bottleneck")
 
 

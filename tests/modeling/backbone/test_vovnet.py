@@ -16,8 +16,8 @@ def config(*opts):
     return cfg
 
 
-# Totals of published models, less their heads: FCOS (towers and predictions of 256 channels) 4,920,666 and RPN with
-# the 2-layer box head 14,904,740 parameters.
+# Totals of published models minus their heads: FCOS (towers and predictions of 256 channels) has 4,920,666 parameters,
+# RPN with the 2-layer box head 14,904,740.
 @pytest.mark.parametrize(
     ("body", "parameters"),
     [
@@ -39,26 +39,26 @@ def test_parameters_equal_the_originals(body, parameters):
     assert sum(p.numel() for p in backbone.parameters()) == parameters
 
 
-def test_channels_and_strides_are_told_truly(rng_seed):
+def test_out_channels_and_out_strides_match_the_maps(rng_seed):
     body = VoVNet(SMALL)
     maps = body(torch.randn(2, 3, 64, 96))
     assert tuple(m.shape[1] for m in maps) == body.out_channels == (16, 24, 32, 40)
     assert [tuple(m.shape[2:]) for m in maps] == [(64 // s, 96 // s) for s in body.out_strides]
 
 
-def test_sizes_of_a_picture_that_is_no_multiple_of_32():
+def test_map_sizes_of_an_image_that_is_not_a_multiple_of_32():
     with torch.device("meta"):
         maps = VoVNet(VARIANTS["V-39"])(torch.rand(1, 3, 100, 100))
     assert [m.shape[-1] for m in maps] == [25, 12, 6, 3]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (17, 200), (31, 33)])
-def test_tiny_pictures_pass(size):
+def test_tiny_images_pass(size):
     maps = VoVNet(SMALL)(torch.rand(1, 3, *size))
     assert all(min(m.shape[2:]) >= 1 for m in maps)
 
 
-def test_pooling_equals_ceil_mode_where_that_works(rng_seed):
+def test_pooling_equals_ceil_mode_for_larger_maps(rng_seed):
     for size in ((2, 2), (7, 12), (24, 25)):
         x = torch.randn(1, 2, *size)
         assert torch.equal(CeilMaxPool()(x), nn.MaxPool2d(3, 2, ceil_mode=True)(x))
@@ -83,7 +83,7 @@ def test_only_later_blocks_of_a_stage_add_their_input():
     assert [block.identity for name, block in body.stage4.named_children() if name != "Pooling"] == [False, True]
 
 
-def test_config_gives_widths_and_depths():
+def test_config_sets_widths_and_depths():
     cfg = config(
         "MODEL.BACKBONE.CONV_BODY", "V-27-FPN-RETINANET",
         "MODEL.VOVNET.STEM_CHANNELS", [8, 8, 16],
@@ -100,13 +100,13 @@ def test_config_gives_widths_and_depths():
     assert [m.shape[1] for m in backbone(torch.rand(1, 3, 64, 64))] == [24] * 5
 
 
-def test_wrong_number_of_widths_is_named():
-    with pytest.raises(ValueError, match=r"STAGE_OUT_CHANNELS is \[16, 32\]; it wants 4"):
+def test_wrong_number_of_widths_is_refused():
+    with pytest.raises(ValueError, match=r"STAGE_OUT_CHANNELS is \[16, 32\]; expected 4"):
         build_backbone(config("MODEL.BACKBONE.CONV_BODY", "V-39-FPN", "MODEL.VOVNET.STAGE_OUT_CHANNELS", [16, 32]))
 
 
 @pytest.mark.parametrize("out_channels", [128, 256])
-def test_out_channels_key_decides_nothing(out_channels):
+def test_out_channels_key_has_no_effect(out_channels):
     cfg = config("MODEL.BACKBONE.CONV_BODY", "V-27-FPN", "MODEL.VOVNET.OUT_CHANNELS", out_channels)
     with torch.device("meta"):
         backbone = build_backbone(cfg)
@@ -141,7 +141,7 @@ def test_frozen_weights_of_v39(freeze_at, frozen):
 
 def test_frozen_stages_keep_their_batch_statistics(rng_seed):
     body = VoVNet(SMALL, nn.BatchNorm2d, freeze_at=2)
-    for _ in range(2):  # as built, and after a round of evaluation
+    for _ in range(2):  # as built, and after evaluation
         before = {name: value.clone() for name, value in body.state_dict().items() if "running" in name}
         body(torch.randn(2, 3, 64, 64))
         moved = {

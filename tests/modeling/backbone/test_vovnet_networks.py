@@ -1,4 +1,4 @@
-"""The networks of detectron2, mmdetection, timm, CenterMask and DeepLab against what those programs have and do."""
+"""Compare the networks of detectron2, mmdetection, timm and CenterMask with recorded keys and outputs."""
 
 import gzip
 import json
@@ -33,14 +33,14 @@ def timm_name(key):
 
 
 def mmdetection_name(key):
-    """Of the variants that are not depthwise: a step is convolution, norm and ReLU."""
+    """Convert a key of the variants that are not depthwise: a step is convolution, norm and ReLU."""
     key = re.sub(r"/(conv|norm)\.", lambda m: f".{'conv norm'.split().index(m[1])}.", key)
     key = re.sub(r"stem\.stem_(\d)\.(\d)", lambda m: f"stem.{3 * int(m[1]) - 3 + int(m[2])}", key)
     key = re.sub(r"stage(\d)", r"OSA_\1", key)
     return "backbone.model." + re.sub(r"(layers\.\d|concat)\.OSA\w+\.", r"\1.", key)
 
 
-# (file, our body, original name of our key, norm, what the file has besides)
+# (file, our body, function from our keys to the original's, norm, additional keys of the file)
 KEY_LISTS = [
     ("vovnet-detectron2/faster_rcnn_V_39_FPN_3x", "V2-39", detectron2_name, "FrozenBN", "(?!backbone.bottom_up)"),
     (
@@ -82,7 +82,7 @@ def test_state_dict_equals_the_original(file, body, name, norm, rest):
     assert sorted(ours) == sorted(entry for entry in recorded if not re.match(rest, entry[0]))
 
 
-# Parameters without those of frozen norms; multiply-adds of convolutions for 224 x 224 pixels.
+# Parameters, without those of frozen norms; multiply-adds of convolutions for 224 x 224 pixels.
 SIZES = [
     ("V2-19-slim-dw", 1_379_152, 397_559_376),
     ("V2-19-slim", 2_647_984, 1_679_702_784),
@@ -119,7 +119,7 @@ def test_parameters_and_multiply_adds_equal_the_originals(body, parameters, mult
     assert (sum(p.numel() for p in model.parameters()), sum(counted)) == (parameters, multiply_adds)
 
 
-# Totals of mmdetection's Faster R-CNNs and, of the lightest, its Mask R-CNN, less their other parts.
+# Totals of mmdetection's Faster R-CNNs minus their other parts; for the lightest body of its Mask R-CNN.
 @pytest.mark.parametrize(
     ("body", "parameters"),
     [
@@ -137,18 +137,18 @@ def test_parameters_equal_mmdetections(body, parameters):
 
 
 @cache
-def pictures():
-    """RGB, 0..255, (3, 256, 384) and (3, 341, 256)."""
+def rgb_images():
+    """Return two RGB images, 0..255, (3, 256, 384) and (3, 341, 256)."""
     arrays = np.load(GOLDEN / "inputs.npz")
     return [torch.from_numpy(arrays[f"image{i}_rgb"]).permute(2, 0, 1).float() for i in (0, 1)]
 
 
-def normalised(mean, std):
-    return [(picture - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1) for picture in pictures()]
+def normalized(mean, std):
+    return [(image - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1) for image in rgb_images()]
 
 
 def batch(images, height, width):
-    """Zeros on the right and at the bottom."""
+    """Pad with zeros at the right and at the bottom."""
     padded = torch.zeros(len(images), 3, height, width)
     for row, image in zip(padded, images, strict=True):
         row[:, : image.shape[1], : image.shape[2]] = image
@@ -156,18 +156,18 @@ def batch(images, height, width):
 
 
 def detectron2_inputs():
-    bgr = [image.flip(0) for image in normalised([123.675, 116.28, 103.53], [1.0, 1.0, 1.0])]
+    bgr = [image.flip(0) for image in normalized([123.675, 116.28, 103.53], [1.0, 1.0, 1.0])]
     return {"both": batch(bgr, 352, 384)}
 
 
 def timm_inputs():
-    images = normalised([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
+    images = normalized([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
     crops = torch.stack([image[:, :224, :224] for image in images])
     return {"both 224x224": crops, "both 224x224, zeros to 231x237": batch(crops, 231, 237)}
 
 
 def mmdetection_inputs():
-    first, second = normalised([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
+    first, second = normalized([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
     return {
         "image0": first[None],
         "image1": batch([second], 352, 256),
@@ -204,7 +204,7 @@ def test_maps_equal_the_original(body, name, inputs):
             assert ours.abs().max().item() == pytest.approx(original["absmax"], rel=1e-5)
 
 
-def test_the_nineteens_are_one_network_in_detectron2_and_timm():
+def test_v2_19_variants_of_detectron2_and_timm_are_the_same_network():
     for size in ("slim-dw", "slim", "dw"):
         with torch.device("meta"):
             ours = build_backbone(f"V2-19-{size}").state_dict()
@@ -219,7 +219,7 @@ def blocks_with_ese(body):
     return [name.rpartition(".")[2] for name, block in blocks if block.ese is not None], len(blocks)
 
 
-def test_blocks_that_have_ese():
+def test_ese_is_in_the_blocks_of_each_codebase():
     assert blocks_with_ese("V2-57")[0] == [
         "OSA2_1", "OSA3_1", "OSA4_1", "OSA4_2", "OSA4_3", "OSA4_4", "OSA5_1", "OSA5_2", "OSA5_3",
     ]  # fmt: skip
@@ -231,8 +231,8 @@ def test_blocks_that_have_ese():
     ("body", "first", "second"),
     [("V2-39", False, True), ("vovnet39a", False, False), ("V2-39-mmdet", True, True)],
 )
-def test_shortcut_of_blocks_whose_channels_agree(body, first, second):
-    """Here the input of stage 5 has as many channels as its map."""
+def test_shortcut_of_blocks_with_equal_channels(body, first, second):
+    """Stage 5 has equal input and output channels here."""
     cfg = defaults.clone()
     cfg.merge_from_list(
         ["MODEL.BACKBONE.CONV_BODY", f"{body}-FPN", "MODEL.VOVNET.STAGE_OUT_CHANNELS", [16, 32, 48, 48]]

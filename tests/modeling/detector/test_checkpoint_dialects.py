@@ -1,4 +1,4 @@
-"""Checkpoints of other programs, by their key lists, in our models: nothing missing, nothing left over, every shape."""
+"""Load checkpoints of other codebases, given by their key lists: no missing keys, no unused keys, equal shapes."""
 
 import gzip
 import json
@@ -34,7 +34,7 @@ DETECTORS = {
         [*CASCADE, "MODEL.BACKBONE.NORM", "BN"],
     ),
 }
-# Of these our models have the body, the FPN and the FCOS head.
+# Our models have their body, FPN and FCOS head.
 CENTERMASKS = {
     "CenterMask/centermask_V_39_eSE_FPN_ms_3x": (FCOS, "V2-39-FPN-RETINANET", []),
     "centermask2/centermask_V_39_eSE_FPN_ms_3x": (FCOS, "V2-39-FPN-RETINANET", []),
@@ -43,7 +43,7 @@ CENTERMASKS = {
         [*LITE, "MODEL.FCOS.NUM_CONVS", 2],
     ),
 }
-# Of these they have the body.
+# Our models have their body.
 BODIES = {
     "mmdetection-vovnet/backbone_vovnet-39": (FASTER, "V2-39-mmdet-FPN", []),
     "timm/ese_vovnet19b_dw": (FASTER, "ese_vovnet19b_dw-FPN", []),
@@ -71,7 +71,7 @@ def model_and_list(name, config, body, opts):
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_detectors_load_whole(name):
+def test_detector_checkpoints_load_completely(name):
     model, file_state = model_and_list(name, *DETECTORS[name])
     report = load(model, file_state)
     assert report.missing == [] and report.unused == []
@@ -81,20 +81,20 @@ def test_detectors_load_whole(name):
 
 
 @pytest.mark.parametrize("name", CENTERMASKS)
-def test_centermask_gives_its_boxes(name):
+def test_centermask_checkpoints_load_the_box_parts(name):
     report = load(*model_and_list(name, *CENTERMASKS[name]))
     assert report.missing == [] and all(key.startswith("roi_heads.mask") for key in report.unused)
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_bodies_load_whole(name):
+def test_body_checkpoints_load_completely(name):
     report = load(*model_and_list(name, *BODIES[name]))
     assert not any(key.startswith("backbone.body.") for key in report.missing)
     assert all(key.startswith("aspp.") for key in report.unused)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_vovnet_goes_to_other_programs_and_back(variant):
+def test_every_vovnet_converts_to_other_dialects_and_back(variant):
     body = {f"backbone.body.{key}": value for key, value in body_on_meta(variant).state_dict().items()}
     for to in ("detectron2", "mmdetection", "timm"):
         theirs, left_out = convert_state_dict(body, to)
@@ -109,7 +109,7 @@ def body_on_meta(name):
 
 
 @pytest.mark.parametrize("name", ["V2-19-slim-dw", "V2-39", "V-57", "ese_vovnet39b", "V2-57-mmdet"])
-def test_another_network_of_the_same_names_is_refused(name):
+def test_another_network_with_the_same_key_names_is_refused(name):
     model = build_on_meta(f"{FASTER}.yaml", ["MODEL.BACKBONE.CONV_BODY", "V2-57-FPN"])
     other = body_on_meta(name).state_dict()
     with pytest.raises(ValueError, match="CONV_BODY"):
@@ -125,7 +125,7 @@ def test_another_network_of_the_same_names_is_refused(name):
         ("mobilenet_v2", FASTER, {}),
     ],
 )
-def test_torchvisions_models_load_whole(name, config, options):
+def test_torchvision_models_load_completely(name, config, options):
     torchvision = pytest.importorskip("torchvision")
     family = torchvision.models.detection if "rcnn" in name else torchvision.models
     weights = {"weights_backbone": None} if "rcnn" in name else {}

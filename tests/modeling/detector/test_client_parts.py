@@ -1,4 +1,4 @@
-"""Parts that a client registers, and images that a client passes."""
+"""Test parts registered by a client, and images passed as a list."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from maskrcnn_benchmark.modeling.detector import build_detection_model
 
 
 class ClientBody(nn.Module):
-    """One map of stride 32, which accepts multiples of 32 only."""
+    """Return one map of stride 32. Accepts only multiples of 32."""
 
     def __init__(self, channels=None):
         super().__init__()
@@ -38,17 +38,17 @@ def config(*opts):
         (0, "has out_channels 0"),
     ],
 )
-def test_a_backbone_without_out_channels_is_named(channels, found, monkeypatch):
+def test_a_backbone_without_out_channels_is_refused(channels, found, monkeypatch):
     monkeypatch.setitem(registry.BACKBONES, "client-body", lambda cfg: ClientBody(channels))
-    with pytest.raises(ValueError, match=f"CONV_BODY 'client-body'.*ClientBody, {found}.*set out_channels to"):
+    with pytest.raises(ValueError, match=f"CONV_BODY 'client-body'.*ClientBody that {found}.*set out_channels to"):
         build_detection_model(config())
 
 
-def test_an_extractor_without_out_channels_is_named(monkeypatch):
+def test_an_extractor_without_out_channels_is_refused(monkeypatch):
     monkeypatch.setitem(registry.BACKBONES, "client-body", lambda cfg: ClientBody(8))
     monkeypatch.setitem(registry.ROI_BOX_FEATURE_EXTRACTORS, "client-head", lambda cfg, in_channels: nn.Flatten())
     opts = ["MODEL.RPN_ONLY", False, "MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR", "client-head"]
-    with pytest.raises(ValueError, match="ROI_BOX_HEAD.FEATURE_EXTRACTOR 'client-head'.*Flatten, has no attribute"):
+    with pytest.raises(ValueError, match="ROI_BOX_HEAD.FEATURE_EXTRACTOR 'client-head'.*Flatten that has no attribute"):
         build_detection_model(config(*opts))
 
 
@@ -62,7 +62,7 @@ def test_an_extractor_without_out_channels_is_named(monkeypatch):
         ("detectron2", 48, 96),
     ],
 )
-def test_size_divisibility_counts_for_lists_of_images(convention, divisibility, expected, monkeypatch):
+def test_size_divisibility_applies_to_lists_of_images(convention, divisibility, expected, monkeypatch):
     monkeypatch.setitem(registry.BACKBONES, "client-body", lambda cfg: ClientBody(8))
     opts = ["DATALOADER.SIZE_DIVISIBILITY", divisibility, "MODEL.CONVENTION", convention]
     model = build_detection_model(config(*opts)).eval()

@@ -1,4 +1,4 @@
-"""Whole models of the shipped configs run as users of maskrcnn-benchmark run them: freshly built, with autograd on."""
+"""Run the models of the shipped configs as users of maskrcnn-benchmark do: untrained, with autograd enabled."""
 
 import copy
 from pathlib import Path
@@ -25,7 +25,7 @@ NAMES = (
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_fresh_model_gives_a_boxlist_a_picture(name):
+def test_an_untrained_model_returns_one_boxlist_per_image(name):
     cfg = copy.deepcopy(defaults)
     cfg.merge_from_file(str(CONFIGS / name))
     cfg.merge_from_list(["MODEL.RPN.POST_NMS_TOP_N_TEST", 10, "MODEL.RPN.FPN_POST_NMS_TOP_N_TEST", 10])

@@ -1,4 +1,4 @@
-"""Models of the detectron2 convention against the numbers of detectron2 with VoVNetV2."""
+"""Compare models of the detectron2 convention with recorded outputs of detectron2 with VoVNetV2."""
 
 import json
 from dataclasses import asdict
@@ -51,7 +51,7 @@ def golden(request):
 
 @pytest.fixture(scope="module")
 def maps(golden):
-    """The body's maps and the FPN's."""
+    """Return the maps of the body and of the FPN."""
     with torch.no_grad():
         body = golden.model.eval().backbone.body(golden.images.tensors)
         return body, golden.model.backbone.fpn(body)
@@ -77,11 +77,11 @@ def test_maps_equal_the_originals(golden, maps):
         check_tensor(tensor, golden.golden["fpn"][f"p{i}"], f"p{i}")
 
 
-def test_pictures_alone_are_padded_as_in_the_original(golden):
+def test_lists_of_images_are_padded_as_in_the_original(golden):
     padded = []
     hook = golden.model.backbone.register_forward_pre_hook(lambda module, inputs: padded.append(inputs[0].shape))
     with torch.no_grad():
-        golden.model.eval()(golden.pictures)
+        golden.model.eval()(golden.image_tensors)
     hook.remove()
     assert list(padded[0]) == golden.golden["padded_input"]["shape"]
 
@@ -133,18 +133,18 @@ def test_detections_equal_the_originals(golden, detections):
             check_tensor(masks, golden.golden["detections_network_scale"][i]["mask_prob"], "masks")
 
 
-def test_detections_in_the_original_pictures_equal_the_originals(golden, detections):
+def test_detections_in_original_image_size_equal_the_originals(golden, detections):
     for i, (found, recorded) in enumerate(zip(detections, golden.golden["final"], strict=True)):
         height, width = recorded["image_size_hw"]
         found = found.resize((width, height))
         boxes, scores, labels = (golden.arrays[f"final{i}_{name}"] for name in ("boxes", "scores", "classes"))
-        places = check_scored_boxes(found, boxes, scores, labels, f"detections of picture {i}")
+        places = check_scored_boxes(found, boxes, scores, labels, f"detections of image {i}")
         if not found.has_field("mask"):
             continue
         found = found[torch.tensor(places).argsort()]
         (pasted,) = Masker(0.5, **asdict(mask_pasting(golden.cfg)))([found.get_field("mask")], found)
         areas = pasted.flatten(start_dim=1).sum(dim=1).tolist()
-        # a probability within rounding of the threshold moves a pixel
+        # A probability within rounding of the threshold changes a pixel.
         assert all(abs(a - b) <= 1 + 0.001 * b for a, b in zip(areas, recorded["mask_areas"], strict=True))
         bits = np.unpackbits(golden.arrays[f"final{i}_masks_first8_packed"], axis=1)[:, : height * width]
         different = (bits.reshape(8, height, width) != pasted[:8, 0].numpy()).sum(axis=(1, 2))
@@ -157,7 +157,7 @@ def test_losses_and_gradients_equal_the_originals(golden):
 
 
 def test_three_training_steps_equal_the_originals():
-    """Optimizer, schedule and losses together: same batch, learning rates of a warm-up from 0.001 of the rate."""
+    """Compare optimizer, schedule and losses: same batch, warm-up from 0.001 of the learning rate."""
     name = "faster_V_19_slim_dw_FPNLite"
     recorded = json.loads((GOLDEN / f"{name}_three_sgd_steps.json").read_text())
     golden = Detectron2Model(name, config(GOLDENS[name]))
@@ -178,7 +178,7 @@ def test_three_training_steps_equal_the_originals():
     before, _ = convert_state_dict(filled_state(model.state_dict()), "detectron2")
     for key, entry in recorded["parameters_after_3_steps"].items():
         index = fill_d2.pick(after[key].numel())
-        ours, wanted, start = (
+        ours, expected, start = (
             np.asarray(values)
             for values in (
                 after[key].detach().reshape(-1)[index],
@@ -186,6 +186,6 @@ def test_three_training_steps_equal_the_originals():
                 before[key].reshape(-1)[index],
             )
         )
-        assert np.abs(ours - wanted).max() <= TENSOR * entry["absmax"], key
-        # the way that they went, not only where they are
-        assert np.linalg.norm(ours - wanted) <= GRADIENT * np.linalg.norm(wanted - start), key
+        assert np.abs(ours - expected).max() <= TENSOR * entry["absmax"], key
+        # compare the update, too, not only the weights
+        assert np.linalg.norm(ours - expected) <= GRADIENT * np.linalg.norm(expected - start), key

@@ -1,4 +1,4 @@
-"""Panoptic FPN against the numbers of detectron2 with VoVNetV2; its Mask R-CNN half is mask_V_39_FPN's."""
+"""Compare Panoptic FPN with recorded outputs of detectron2 with VoVNetV2. Its Mask R-CNN part is mask_V_39_FPN."""
 
 import gzip
 import json
@@ -17,8 +17,8 @@ from maskrcnn_benchmark.modeling.semantic.maps import upsample
 from maskrcnn_benchmark.solver import make_lr_scheduler, make_optimizer
 
 CONFIG = Path(__file__).parents[3] / "configs" / "vovnet" / "v2" / "panoptic_fpn_V_39_FPN_3x.yaml"
-# Part of the pixels whose mask may be on the other side of 0.5: a box that is 0.001 of 576 pixels off moves its mask's
-# probabilities by up to 2e-4. Seen: 7 of 221,184 pixels, all of them that near, in 62 overlapping instances.
+# Fraction of pixels whose mask may be on the other side of 0.5. A box that is off by 0.001 of 576 pixels changes the
+# probabilities of its mask by up to 2e-4. Seen: 7 of 221,184 pixels, all within that, in 62 overlapping instances.
 MOVED = 1e-4
 LOSSES = {
     "loss_sem_seg": "loss_sem_seg",
@@ -39,7 +39,7 @@ def golden():
 
 @pytest.fixture(scope="module")
 def forward(golden):
-    """(semantic logits of the padded batch, BoxLists)."""
+    """Return the semantic logits of the padded batch, and BoxLists."""
     recorded = []
     hook = golden.model.sem_seg_head.register_forward_hook(lambda module, inputs, output: recorded.append(output))
     sizes = [entry["image_size_hw"][::-1] for entry in golden.golden["final"]]
@@ -57,7 +57,7 @@ def test_keys_and_shapes_are_those_of_detectron2(golden):
     assert all("anchor_generator" in key for key in left_out)
 
 
-def test_a_file_of_detectron2_fills_the_model(golden, tmp_path):
+def test_a_detectron2_checkpoint_loads_completely(golden, tmp_path):
     theirs, _ = convert_state_dict(golden.model.state_dict(), "detectron2")
     torch.save({"model": theirs}, tmp_path / "panoptic.pth")
     with torch.random.fork_rng():
@@ -117,7 +117,7 @@ def test_three_steps_of_training_equal_the_originals(golden):
         check_tensor(trained[name], entry, name)
 
 
-def test_weights_of_norms_do_not_decay(golden):
+def test_norm_weights_have_no_weight_decay(golden):
     groups = make_optimizer(golden.cfg, golden.model).param_groups
     assert {(group["lr"], group["weight_decay"]): len(group["params"]) for group in groups} == {
         (0.02, 0.0001): 102,

@@ -1,6 +1,6 @@
-"""How often the host waits for a GPU in the forward and backward pass of a training step.
+"""Count host waits for the GPU in the forward and backward pass of a training step.
 
-Counted on a simulated device, and again by torch where there is a GPU. The trainer reads a step's losses once more.
+They are counted on a simulated device, and by torch if there is a GPU. The trainer's reading of the losses is one more.
 """
 
 import warnings
@@ -20,19 +20,19 @@ from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
 from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
 from maskrcnn_benchmark.structures.semantic_map import SemanticMap
 
-# However many images a batch has:
+# Waits for any number of images:
 PROPOSALS = {
-    "rpn/inference.py _best": 1,  # NMS: how many proposals it keeps is the size of what follows
-    "rpn/inference.py _best_of_batch": 1,  # how many of them are whose
+    "rpn/inference.py _best": 1,  # NMS: the number of kept proposals is a shape
+    "rpn/inference.py _best_of_batch": 1,  # number of proposals of each image
 }
-DRAWN = {"roi_heads/box_head/loss.py subsample": 1}  # how many regions were drawn: the size of the box head's batch
+DRAWN = {"roi_heads/box_head/loss.py subsample": 1}  # number of sampled regions: the batch size of the box head
 MASKS = {
-    "roi_heads/mask_head/mask_head.py forward": 1,  # how many regions are positive: the size of the mask head's batch
-    "roi_heads/mask_head/loss.py _targets": 1,  # boxes and matches: polygons and run lengths are drawn on the host
+    "roi_heads/mask_head/mask_head.py forward": 1,  # number of positive regions: the batch size of the mask head
+    "roi_heads/mask_head/loss.py _targets": 1,  # boxes and matches: masks are rasterized on the host
 }
 KEYPOINTS = {
     "roi_heads/keypoint_head/loss.py subsample": 1,  # as DRAWN
-    "roi_heads/keypoint_head/loss.py __call__": 1,  # how many keypoints are visible: half of the maps weigh nothing
+    "roi_heads/keypoint_head/loss.py __call__": 1,  # number of visible keypoints: half of the maps have weight 0
 }
 STAGES = 3
 WAITS = {
@@ -47,13 +47,13 @@ WAITS = {
     "panoptic": PROPOSALS | DRAWN | MASKS,
     "cascade mask": PROPOSALS
     | {place: STAGES for place in DRAWN | MASKS}
-    | {"roi_heads/cascade.py _proposals_of_next_stage": STAGES},  # how many regions are not the ground truth itself
+    | {"roi_heads/cascade.py _proposals_of_next_stage": STAGES},  # number of regions other than the ground truth
 }
 SIZES = ((96, 64), (64, 96), (70, 70))
 
 
 def batch(name):
-    """The model, three pictures, and BoxLists of two objects, none and one."""
+    """Return the model, three images, and BoxLists of two, zero and one objects."""
     cfg = tiny_cfg(name)
     model = build_detection_model(cfg).train()
     images = to_image_list([torch.randn(3, height, width) for width, height in SIZES], 32)
@@ -73,11 +73,11 @@ def truth(boxes, size):
     return target
 
 
-def test_every_model_is_counted():
+def test_every_model_has_expected_waits():
     assert set(WAITS) == set(MODELS)
 
 
-@pytest.mark.skipif(not library.declared(), reason="the simulated device runs the compiled ops; there are none")
+@pytest.mark.skipif(not library.declared(), reason="the simulated device requires the compiled ops")
 @pytest.mark.parametrize("name", WAITS)
 def test_waits_of_a_training_step_on_a_simulated_device(name, rng_seed):
     model, images, targets = batch(name)
@@ -95,13 +95,13 @@ def test_waits_of_a_training_step_on_a_simulated_device(name, rng_seed):
     assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU; the same is counted on a simulated device")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU; the simulated device covers it")
 @pytest.mark.parametrize("name", WAITS)
 def test_waits_of_a_training_step_on_a_gpu(name, rng_seed):
     model, images, targets = batch(name)
     model.cuda()
     images, targets = images.to("cuda"), [target.to("cuda") for target in targets]
-    sum(model(images, targets).values()).backward()  # what the first step sets up does not count
+    sum(model(images, targets).values()).backward()  # the first step's setup is not counted
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("warn")
     try:
@@ -111,7 +111,7 @@ def test_waits_of_a_training_step_on_a_gpu(name, rng_seed):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     waits = [str(warning.message) for warning in caught if "synchronizing CUDA operation" in str(warning.message)]
-    assert len(waits) <= sum(WAITS[name].values()), caught  # that of our NMS torch does not see
+    assert len(waits) <= sum(WAITS[name].values()), caught  # torch does not see the wait of our NMS
 
 
 # ---- the simulated device itself

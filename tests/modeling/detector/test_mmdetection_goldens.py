@@ -1,4 +1,4 @@
-"""Models of the mmdetection convention against the numbers of mmdetection with VoVNetV2."""
+"""Compare models of the mmdetection convention with recorded outputs of mmdetection with VoVNetV2."""
 
 import json
 from dataclasses import asdict
@@ -33,7 +33,7 @@ def golden(request):
 
 @pytest.fixture(scope="module")
 def runs(golden):
-    """Per picture, alone in its batch: the images, the body's maps, FPN's, and the proposals."""
+    """Return for each image alone: the images, the maps of body and FPN, and the proposals."""
     found = []
     model = golden.model.eval()
     with torch.no_grad():
@@ -46,12 +46,12 @@ def runs(golden):
 
 
 def own_columns(codes):
-    """Without the four of the background where all classes share a correction."""
+    """Drop the background's four columns if all classes share a box code."""
     return codes[:, 4:] if codes.shape[1] == 8 else codes
 
 
 def stages(head):
-    """The stages of a cascade, or the only one."""
+    """Return the stages of a cascade, or the only head."""
     return list(head) if isinstance(head, torch.nn.ModuleList) else [head]
 
 
@@ -124,8 +124,8 @@ def test_detections_equal_the_originals(golden, runs):
         check_detections(golden, found, i, "network")
 
 
-def test_detections_in_a_larger_picture_equal_the_originals(golden, runs):
-    """The model is told the size, as in tests: boxes suppress each other there."""
+def test_detections_at_a_larger_output_size_equal_the_originals(golden, runs):
+    """NMS runs at the given size, as in evaluation."""
     height, width, _ = golden.golden["test"][0]["detections_rescaled"]["ori_shape"]
     (_, _, features, proposals), *_ = runs
     assert golden.model.eval().takes_output_sizes
@@ -153,7 +153,7 @@ def check_detections(golden, found, i, tag):
 
 
 def our_losses(golden):
-    """Our names -> mmdetection's."""
+    """Map our loss names to mmdetection's."""
     names = {"loss_objectness": "loss_rpn_cls", "loss_rpn_box_reg": "loss_rpn_bbox"}
     heads = {"loss_classifier": "loss_cls", "loss_box_reg": "loss_bbox", "loss_mask": "loss_mask"}
     if not golden.cfg.MODEL.MASK_ON:
@@ -166,16 +166,16 @@ def our_losses(golden):
 def check_losses(golden, losses, recorded):
     assert set(losses) == set(our_losses(golden))
     for ours, theirs in our_losses(golden).items():
-        # without a positive the original leaves the box loss out and has NaN for the mask loss
-        wanted = np.nan_to_num(float(recorded.get(theirs, 0.0)))
-        # a corner of a region that is a whole number but for rounding moves a row of its mask
+        # Without positives the original omits the box loss, and its mask loss is NaN.
+        expected = np.nan_to_num(float(recorded.get(theirs, 0.0)))
+        # A region's corner that is an integer up to rounding shifts a row of its mask.
         tolerance = 10 * LOSS if "mask" in ours else LOSS
-        assert losses[ours].item() == pytest.approx(wanted, rel=tolerance), ours
+        assert losses[ours].item() == pytest.approx(expected, rel=tolerance), ours
 
 
 @pytest.fixture
 def restored(golden):
-    """The model, to be given its weights, statistics and layout back."""
+    """Yield the model, and restore its weights, statistics and memory format afterwards."""
     yield golden
     golden.model.to(memory_format=torch.channels_last)
     golden.fill()
@@ -185,12 +185,12 @@ def restored(golden):
 def test_losses_and_gradients_equal_the_originals(restored, batch_statistics):
     golden = restored
     if batch_statistics:
-        # over channels_last maps PyTorch sums a batch's variance in float32 on the CPU, value by value: 1e-3 off
+        # For channels_last maps on the CPU, PyTorch sums a batch's variance sequentially in float32: off by 1e-3.
         golden.model.to(memory_format=torch.contiguous_format)
     recorded = golden.golden["train_bn_batch_stats" if batch_statistics else "train_bn_eval"]
     for module in golden.model.modules():
         if isinstance(module, Conv2d):
-            module.winograd = not batch_statistics  # its maps are channels_last, too
+            module.winograd = not batch_statistics  # its outputs are channels_last, too
     losses = golden.losses(golden.targets(), batch_statistics)
     sum(losses.values()).backward()
     check_losses(golden, losses, recorded["losses"])
@@ -204,13 +204,13 @@ def test_losses_and_gradients_equal_the_originals(restored, batch_statistics):
     assert total == pytest.approx(recorded["total_grad_norm"], rel=GRADIENT)
 
 
-# pictures with ground truth, of the cases that are recorded
+# images with ground truth, for each recorded case
 EMPTY = {"1/0": (True, False), "0/0": (False, False)}
 
 
 @pytest.mark.parametrize("golden", ["cascade_mask_rcnn_vovnet19"], indirect=True)
 @pytest.mark.parametrize("case", EMPTY)
-def test_losses_of_pictures_without_objects_equal_the_originals(golden, case):
+def test_losses_of_images_without_objects_equal_the_originals(golden, case):
     cases = json.loads((GOLDEN / "empty_gt.json").read_text())["cases"]
     recorded = cases[f"cascade_mask_rcnn_vovnet19 gt in image0/1: {case}"]["losses"]
     check_losses(golden, golden.losses(golden.targets(EMPTY[case])), recorded)

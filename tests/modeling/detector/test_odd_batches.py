@@ -1,4 +1,4 @@
-"""Whole detectors on the batches that a long training meets sooner or later."""
+"""Train detectors on unusual batches."""
 
 import pytest
 import torch
@@ -14,14 +14,14 @@ from maskrcnn_benchmark.structures.semantic_map import SemanticMap
 
 A_BOX = [[10.0, 10, 40, 50]]
 SQUARES = ((96, 64), (64, 96))
-# by name: pictures' (width, height) and the boxes of each
+# by name: (width, height) of the images, and the boxes of each
 BATCHES = {
     "no objects": (SQUARES, ([], [])),
-    "one picture without objects": (SQUARES, (A_BOX, [])),
+    "one image without objects": (SQUARES, (A_BOX, [])),
     "boxes of a pixel": (SQUARES, ([[5.0, 5, 5, 5]], [[63.0, 95, 63, 95]])),
     "a thousand objects": (SQUARES, (A_BOX * 1000, A_BOX)),
-    "a box as large as the picture": (SQUARES, ([[0.0, 0, 95, 63]], A_BOX)),
-    "pictures of very different sizes": (((320, 40), (33, 200)), ([[300.0, 5, 319, 39]], [[0.0, 150, 32, 199]])),
+    "a box as large as the image": (SQUARES, ([[0.0, 0, 95, 63]], A_BOX)),
+    "images of very different sizes": (((320, 40), (33, 200)), ([[300.0, 5, 319, 39]], [[0.0, 150, 32, 199]])),
 }
 
 
@@ -53,7 +53,7 @@ def test_losses_are_finite_and_reach_every_parameter(name, batch, rng_seed):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_pictures_of_very_different_sizes_keep_their_detections_inside(name, rng_seed):
+def test_images_of_very_different_sizes_keep_their_detections_inside(name, rng_seed):
     model = tiny_model(tiny_cfg(name, "MODEL.ROI_HEADS.SCORE_THRESH", 0.0))
     sizes = [(320, 40), (33, 200), (1, 1)]
     with torch.no_grad():

@@ -21,16 +21,16 @@ def target_of(size, boxes=((5, 5, 40, 30), (20, 10, 60, 50)), **changes):
     return target
 
 
-def pictures_of(*sizes):
+def images_of(*sizes):
     return [torch.randn(3, height, width) for width, height in sizes]
 
 
 SIZES = (80, 64), (60, 72)
 
 
-def test_training_gives_the_losses_of_all_heads_and_teaches_every_parameter(rng_seed):
+def test_training_returns_the_losses_of_all_heads_and_reaches_every_parameter(rng_seed):
     model = build_detection_model(tiny_cfg("panoptic"))
-    losses = model(pictures_of(*SIZES), [target_of(size) for size in SIZES])
+    losses = model(images_of(*SIZES), [target_of(size) for size in SIZES])
     assert set(losses) == {
         "loss_sem_seg",
         "loss_objectness",
@@ -43,35 +43,35 @@ def test_training_gives_the_losses_of_all_heads_and_teaches_every_parameter(rng_
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_pictures_without_things_or_labels_train(rng_seed):
+def test_images_without_things_or_labels_train(rng_seed):
     model = build_detection_model(tiny_cfg("panoptic"))
     nothing = SemanticMap(torch.full((64, 80), IGNORE_LABEL, dtype=torch.uint8))
-    losses = model(pictures_of(SIZES[0]), [target_of(SIZES[0], boxes=(), semantic=nothing)])
+    losses = model(images_of(SIZES[0]), [target_of(SIZES[0], boxes=(), semantic=nothing)])
     assert losses["loss_sem_seg"] == 0 and all(value.isfinite() for value in losses.values())
     sum(losses.values()).backward()
     assert all(p.grad is not None for p in model.parameters())
 
 
 def test_loss_weights_are_those_of_the_config(rng_seed):
-    pictures, targets = pictures_of(SIZES[0]), [target_of(SIZES[0])]
+    images, targets = images_of(SIZES[0]), [target_of(SIZES[0])]
     weights = ["MODEL.SEM_SEG_HEAD.LOSS_WEIGHT", 0.5, "MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT", 3.0]
     found = []
     for options in ([], weights):
         model = build_detection_model(tiny_cfg("panoptic", *options))
         model.load_state_dict(found[0][1] if found else model.state_dict())
         torch.manual_seed(rng_seed)
-        found.append((model(pictures, targets), model.state_dict()))
+        found.append((model(images, targets), model.state_dict()))
     (plain, _), (weighted, _) = found
     factors = {"loss_sem_seg": 0.5, "loss_classifier": 3, "loss_box_reg": 3, "loss_mask": 3}
     for name, value in plain.items():
         torch.testing.assert_close(weighted[name], value * factors.get(name, 1))
 
 
-def test_detections_come_in_network_size_and_maps_in_output_size(rng_seed):
+def test_detections_have_network_size_and_maps_have_output_size(rng_seed):
     model = tiny_model(tiny_cfg("panoptic", "MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH", 0.0))
     sizes = [(160, 128), (30, 36)]
     with torch.no_grad():
-        found = model(pictures_of(*SIZES), output_sizes=sizes)
+        found = model(images_of(*SIZES), output_sizes=sizes)
     for boxes, size, output_size in zip(found, SIZES, sizes, strict=True):
         assert tuple(boxes.size) == size and len(boxes) and boxes.get_field("mask").shape[1:] == (1, 28, 28)
         panoptic, semantic = boxes.get_field("panoptic"), boxes.get_field("semantic")
@@ -80,30 +80,30 @@ def test_detections_come_in_network_size_and_maps_in_output_size(rng_seed):
         things = [segment for segment in panoptic.segments if segment["is_thing"]]
         assert things and all(segment["score"] >= 0 and segment["label"] in (1, 2) for segment in things)
     with torch.no_grad():
-        alone = model(pictures_of(*SIZES))
+        alone = model(images_of(*SIZES))
     assert [boxes.get_field("panoptic").size for boxes in alone] == list(SIZES)
 
 
-def test_the_copy_for_tests_finds_the_same(rng_seed):
+def test_for_inference_returns_the_same_results(rng_seed):
     model = tiny_model(tiny_cfg("panoptic", "MODEL.SEM_SEG_HEAD.NORM", "BN"))
-    pictures = pictures_of(*SIZES)
+    images = images_of(*SIZES)
     with torch.no_grad():
-        for ours, same in zip(model(pictures), for_inference(model)(pictures), strict=True):
+        for ours, same in zip(model(images), for_inference(model)(images), strict=True):
             assert (ours.get_field("semantic").unpack() == same.get_field("semantic").unpack()).mean() > 0.999
         with torch.autocast("cpu", dtype=torch.bfloat16):
             half = for_inference(model, torch.bfloat16)
             assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in half.modules())
-            assert len(half(pictures)) == 2
+            assert len(half(images)) == 2
 
 
-def test_what_does_not_fit_is_refused(rng_seed):
+def test_incompatible_targets_and_configs_are_refused(rng_seed):
     model = build_detection_model(tiny_cfg("panoptic"))
     without = target_of(SIZES[0]).copy_with_fields(["labels", "masks"])
     with pytest.raises(ValueError, match="field 'semantic'.*FORMAT: coco_panoptic"):
-        model(pictures_of(SIZES[0]), [without])
+        model(images_of(SIZES[0]), [without])
     for options, words in (
-        (["MODEL.MASK_ON", False], "needs MODEL.MASK_ON True"),
-        (["MODEL.RPN_ONLY", True], "needs MODEL.RPN_ONLY False"),
+        (["MODEL.MASK_ON", False], "requires MODEL.MASK_ON True"),
+        (["MODEL.RPN_ONLY", True], "requires MODEL.RPN_ONLY False"),
         (["MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS", True], "POSTPROCESS_MASKS False"),
     ):
         with pytest.raises(ValueError, match=words):

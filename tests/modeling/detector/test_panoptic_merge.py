@@ -1,4 +1,4 @@
-"""The merge of instances and stuff, by hand and against detectron2."""
+"""Test the merge of instances and stuff, on small cases and against detectron2."""
 
 import json
 
@@ -26,7 +26,7 @@ def detections_of(boxes, scores, size=(40, 30), probability=1.0):
 
 
 @pytest.mark.parametrize("name", ["panoptic_default", "panoptic_alt"])
-def test_masks_share_the_pixels_as_in_detectron2(name):
+def test_merge_equals_detectron2(name):
     recorded = json.loads((GOLDEN / "d2" / "units.json").read_text())[name]
     arrays = np.load(GOLDEN / "d2" / "units.npz")
     classes = arrays["panoptic_sem"]
@@ -42,50 +42,50 @@ def test_masks_share_the_pixels_as_in_detectron2(name):
     ]
     panoptic = share_pixels(instances, classes, rules)
     assert (panoptic.unpack() == arrays[name.replace("panoptic_", "panoptic_out_")]).all()
-    wanted = [(entry["isthing"], entry["category_id"]) for entry in recorded["segments_info"]]
-    assert [(each["is_thing"], each["label"] - each["is_thing"]) for each in panoptic.segments] == wanted
+    expected = [(entry["isthing"], entry["category_id"]) for entry in recorded["segments_info"]]
+    assert [(each["is_thing"], each["label"] - each["is_thing"]) for each in panoptic.segments] == expected
 
 
-def test_the_surer_instance_keeps_its_pixels():
+def test_the_instance_with_the_higher_score_keeps_its_pixels():
     panoptic = share_pixels([rectangle(5, 5, 10, 10), rectangle(10, 5, 10, 10, 2)], np.zeros((30, 40), int), ALL)
     ids = panoptic.unpack()
     assert (ids[5:15, 5:15] == 1).all() and (ids[5:15, 15:20] == 2).all()
     assert [segment["label"] for segment in panoptic.segments] == [1, 2]
 
 
-def test_an_instance_is_left_out_when_more_than_half_of_it_is_taken():
+def test_an_instance_is_dropped_if_more_than_half_of_it_is_taken():
     instances = [rectangle(0, 0, 10, 10), rectangle(5, 0, 10, 10, 2), rectangle(14, 0, 2, 1, 3)]
     instances.append(rectangle(3, 3, 9, 4, 4))
     panoptic = share_pixels(instances, np.zeros((30, 40), int), ALL)
-    # half of 2 is taken, half of 3, all of 4
+    # taken: half of 2, half of 3, all of 4
     assert [segment["label"] for segment in panoptic.segments] == [1, 2, 3]
     panoptic = share_pixels(instances, np.zeros((30, 40), int), MergeRules(overlap=0.4, stuff_area=1))
     assert [segment["label"] for segment in panoptic.segments] == [1, 3]
 
 
-def test_stuff_takes_free_pixels_if_there_are_enough():
+def test_stuff_takes_free_pixels_if_they_reach_stuff_area():
     classes = np.zeros((30, 40), dtype=np.uint8)
     classes[:10], classes[10:12] = 7, 3
     panoptic = share_pixels([rectangle(0, 0, 10, 10)], classes, MergeRules(stuff_area=300))
     assert panoptic.segments[1:] == [{"label": 7, "is_thing": False}]
     assert (panoptic.unpack()[:10, 10:] == 2).all() and (panoptic.unpack()[10:] == 0).all()
-    # 300 are free: one more is not enough
+    # 300 pixels are free, one less than required
     assert len(share_pixels([rectangle(0, 0, 10, 10)], classes, MergeRules(stuff_area=301)).segments) == 1
 
 
-def test_class_zero_is_no_stuff_and_an_empty_picture_has_no_segments():
+def test_class_zero_is_not_stuff_and_an_empty_image_has_no_segments():
     panoptic = share_pixels([], np.zeros((30, 40), dtype=np.uint8), ALL)
     assert panoptic.segments == [] and (panoptic.unpack() == 0).all()
 
 
-def test_detections_go_in_by_score_and_only_sure_ones():
+def test_detections_are_merged_by_score_above_the_threshold():
     boxes = [[0, 0, 19, 19], [0, 0, 19, 19], [25, 5, 34, 14]]
     panoptic = merge_segments(detections_of(boxes, [0.6, 0.9, 0.49]), torch.zeros(30, 40, dtype=torch.uint8), ALL)
     assert [(segment["label"], round(segment["score"], 3)) for segment in panoptic.segments] == [(2, 0.9)]
     assert (panoptic.unpack()[2:18, 2:18] == 1).all()
 
 
-def test_detections_without_pixels_or_none_at_all_are_no_segments():
+def test_empty_masks_and_no_detections_give_no_segments():
     classes = torch.ones(30, 40, dtype=torch.uint8)
     for found in (detections_of([[5, 5, 20, 20]], [0.9], probability=0.1), detections_of([], [])):
         panoptic = merge_segments(found, classes, ALL)

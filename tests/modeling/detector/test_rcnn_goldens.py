@@ -1,4 +1,4 @@
-"""Two-stage models against the numbers of maskrcnn-benchmark and its VoVNet forks."""
+"""Compare two-stage models with recorded outputs of maskrcnn-benchmark and its VoVNet forks."""
 
 import zlib
 
@@ -18,9 +18,9 @@ CONFIGS = {
     "scratch_mask_V_39_gn": "vovnet/scratch_mask_rcnn_V_39_FPN_3x_gn.yaml",
     "keypoint_R_50_FPN": "e2e_keypoint_rcnn_R_50_FPN_1x.yaml",
 }
-# Of 64 samples, those in rows of proposals that may have changed places: at the end of the list scores are close.
+# Of 64 samples, those in rows of proposals that may be swapped: scores are close at the end of the list.
 SWAPS = 5
-# A pasted mask may differ in so many of its pixels, all of them where the probability is so near the threshold.
+# Fraction of a pasted mask's pixels that may differ: those with a probability very near the threshold.
 DIFFERENT_PIXELS = 0.001
 UNDECIDED = 1e-4
 
@@ -32,7 +32,7 @@ def golden(request):
 
 @pytest.fixture(scope="module")
 def forwards(golden):
-    """(what the original's forward gave, what ours gives) of every recorded forward."""
+    """Return (recorded output, our output) of every recorded forward pass."""
     return [
         (recorded, golden.stages(images))
         for recorded, images in zip(golden.golden["test"], golden.test_batches(), strict=True)
@@ -42,13 +42,13 @@ def forwards(golden):
 def test_maps_proposals_and_logits_equal_the_originals(forwards):
     for recorded, ours in forwards:
         logits, codes = ours["rpn.head"]
-        for name, maps, wanted in [
+        for name, maps, expected in [
             ("body", ours["backbone.body"], recorded["backbone_body"]),
             ("backbone", ours["backbone"], recorded["features"]),
             ("RPN logits", logits, recorded["head"]["cls"]),
             ("RPN codes", codes, recorded["head"]["bbox"]),
         ]:
-            for level, (tensor, entry) in enumerate(zip(maps, wanted, strict=True)):
+            for level, (tensor, entry) in enumerate(zip(maps, expected, strict=True)):
                 check_tensor(tensor, entry, f"{name} of level {level}")
         for proposals, entry in zip(ours["rpn"][0], recorded["proposals"], strict=True):
             check_proposals(proposals, entry)
@@ -79,12 +79,12 @@ def test_detections_equal_the_originals(golden, forwards):
 
 
 def check_masks(found, recorded, arrays):
-    """found: detections in the order of the recorded ones."""
+    """Check the masks of detections in the order of the recorded ones."""
     masks = found.get_field("mask")
     check_tensor(masks, recorded["mask_prob"], "masks")
     np.testing.assert_allclose(masks[:10].numpy(), arrays[recorded["npz_prefix"] + "mask_prob_first10"], atol=1e-4)
     paste = Masker(threshold=0.5, padding=1)
-    # from the original's own masks and boxes: the original's pixels, all of them
+    # From the original's masks and boxes, every pixel equals the original's.
     prefix = recorded["npz_prefix"]
     their_masks = torch.from_numpy(arrays[prefix + "mask_prob_first10"])
     (theirs,) = paste([their_masks], [BoxList(arrays[prefix + "boxes"][:10], found.size)])
@@ -102,13 +102,13 @@ def check_masks(found, recorded, arrays):
 
 
 def check_keypoints(found, recorded, arrays):
-    """found: detections in the order of the recorded ones."""
+    """Check the keypoints of detections in the order of the recorded ones."""
     keypoints = found.get_field("keypoints")
-    wanted = arrays[recorded["npz_prefix"] + "keypoints"]
+    expected = arrays[recorded["npz_prefix"] + "keypoints"]
     logits = arrays[recorded["npz_prefix"] + "keypoint_logits"]
     np.testing.assert_allclose(keypoints.get_field("logits").numpy(), logits, rtol=1e-4, atol=1e-4)
-    near = np.abs(keypoints.keypoints.numpy() - wanted).max(axis=2) <= BOX_PIXELS
-    # two places of a heat map can be equally high but for rounding
+    near = np.abs(keypoints.keypoints.numpy() - expected).max(axis=2) <= BOX_PIXELS
+    # Two positions of a heatmap can be equal up to rounding.
     assert near.mean() >= 0.998, f"{(~near).sum()} of {near.size} keypoints lie elsewhere"
 
 

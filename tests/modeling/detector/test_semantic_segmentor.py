@@ -1,4 +1,4 @@
-"""The whole model against recorded numbers of VoVNet-DeepLabV3, and what it promises."""
+"""Compare SemanticSegmentor with recorded outputs of VoVNet-DeepLabV3, and test its contract."""
 
 import gzip
 import json
@@ -20,14 +20,14 @@ from maskrcnn_benchmark.structures.image_list import to_image_list
 from maskrcnn_benchmark.structures.semantic_map import IGNORE_LABEL, SemanticMap
 
 MEAN, STD = (torch.tensor(numbers).view(3, 1, 1) for numbers in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
-# In float64 our gradients differ from the recorded ones by 5e-4 of the largest, which is float32's noise behind 40
-# norms; in float32 by up to 1.6e-3. The norm is that of all values.
+# In float64 our gradients differ from the recorded ones by 5e-4 of the largest, which is the float32 noise after 40
+# norms; in float32 by up to 1.6e-3. GRADIENT_NORM is the tolerance of the norm of all values.
 GRADIENT, GRADIENT_NORM = 5e-3, 1e-3
-# The step moves the stem's weights by 6e-3 of the largest one, and the gradient's noise is a part of it.
+# The step changes the stem's weights by 6e-3 of the largest one, and part of it is the gradient's noise.
 WEIGHT_AFTER_STEP = 3e-4
-# of 116,162 pixels, those whose two best classes differ by rounding errors, twice
+# Of 116,162 pixels, twice the number of those whose two best classes differ only by rounding.
 TIES = 8
-# A quarter of V-27's width: fast, and of the same structure.
+# A quarter of V-27's width: fast, and with the same structure.
 TINY = [
     *("MODEL.META_ARCHITECTURE", "SemanticSegmentor", "MODEL.BACKBONE.CONV_BODY", "V-27"),
     *("MODEL.BACKBONE.OUTPUT_STRIDE", 16, "MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0, "MODEL.BACKBONE.NORM", "BN"),
@@ -58,10 +58,10 @@ def fill(model):
 
 
 def inputs():
-    """Both images (2, 3, 241, 241) and their labels (2, 241, 241)."""
-    pictures = np.load(GOLDEN / "d2" / "inputs.npz")
-    images = [torch.from_numpy(pictures[f"image{i}_rgb"][:241, :241].copy()).permute(2, 0, 1) for i in (0, 1)]
-    labels = torch.stack([torch.from_numpy(pictures[f"sem_seg{i}"][:241, :241].copy()) for i in (0, 1)])
+    """Return both images (2, 3, 241, 241) and their labels (2, 241, 241)."""
+    arrays = np.load(GOLDEN / "d2" / "inputs.npz")
+    images = [torch.from_numpy(arrays[f"image{i}_rgb"][:241, :241].copy()).permute(2, 0, 1) for i in (0, 1)]
+    labels = torch.stack([torch.from_numpy(arrays[f"sem_seg{i}"][:241, :241].copy()) for i in (0, 1)])
     return (torch.stack(images) / 255 - MEAN) / STD, torch.where(labels == IGNORE_LABEL, labels, labels % 21)
 
 
@@ -78,7 +78,7 @@ def filled():
 
 
 def assert_like(ours, recorded, tolerance=1e-4):
-    """64 values, relative to the largest one."""
+    """Compare 64 values, relative to the largest one."""
     if "shape" in recorded:
         assert list(ours.shape) == recorded["shape"]
     values = torch.tensor(recorded["values"])
@@ -140,7 +140,7 @@ def test_training_step_equals_the_original(filled, golden):
 
 @pytest.mark.parametrize("body", ["V_39", "V_57", "R_50", "R_101", "R_152", "D_161", "D_201"])
 @pytest.mark.parametrize(("dataset", "classes"), [("voc", 21), ("cityscapes", 19)])
-def test_configs_have_the_originals_numbers(body, dataset, classes):
+def test_configs_match_the_originals(body, dataset, classes):
     with torch.device("meta"):
         model = build(f"vovnet/deeplabv3_{body}_{dataset}.yaml")
     assert model.aspp.conv3.weight.shape == (classes, 256, 1, 1)
@@ -175,7 +175,7 @@ def test_result_has_the_output_size_and_no_boxes(tiny):
     assert len(first) == 0 and first.size == (70, 50)
 
 
-def test_classes_are_the_likeliest_of_the_logits(tiny):
+def test_classes_are_the_argmax_of_the_logits(tiny):
     images = to_image_list([torch.randn(3, 50, 70), torch.randn(3, 64, 33)])
     with torch.no_grad():
         logits = tiny.eval().logits(images)
@@ -185,7 +185,7 @@ def test_classes_are_the_likeliest_of_the_logits(tiny):
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["SemanticMap", "BoxList"])
-def test_padding_does_not_count(tiny, wrapped):
+def test_padding_is_ignored(tiny, wrapped):
     images = [torch.randn(3, 48, 64), torch.randn(3, 64, 48)]
     targets = [SemanticMap(torch.randint(0, 5, image.shape[1:], dtype=torch.uint8)) for image in images]
     boxed = [BoxList(torch.zeros(0, 4), target.size) for target in targets]
@@ -200,7 +200,7 @@ def test_padding_does_not_count(tiny, wrapped):
     torch.testing.assert_close(losses["loss_semantic"], expected)
 
 
-def test_labels_that_are_all_ignored_keep_every_parameter_in_the_graph(tiny):
+def test_all_ignored_labels_keep_every_parameter_in_the_graph(tiny):
     targets = [SemanticMap(torch.full((64, 64), IGNORE_LABEL, dtype=torch.uint8))] * 2
     loss = tiny(torch.randn(2, 3, 64, 64), targets)["loss_semantic"]
     loss.backward()
@@ -226,7 +226,7 @@ def test_other_norms_train_on_one_image(norm, rng_seed):
     assert loss.isfinite()
 
 
-def test_decoder_gives_logits_of_stride_4(rng_seed):
+def test_decoder_returns_logits_of_stride_4(rng_seed):
     model = build(opts=[*TINY, "MODEL.DEEPLAB.DECODER", True]).eval()
     with torch.no_grad():
         assert model.aspp(model.backbone(torch.randn(1, 3, 65, 97))).shape == (1, 5, 17, 25)
@@ -249,7 +249,7 @@ def test_impossible_configs_are_refused(opts, named):
         build(opts=[*TINY, *opts])
 
 
-def test_torchvisions_graph_gives_its_logits(rng_seed):
+def test_logits_equal_torchvision(rng_seed):
     torchvision = pytest.importorskip("torchvision")
     theirs = torchvision.models.segmentation.deeplabv3_resnet50(weights=None, weights_backbone=None, aux_loss=True)
     for module in theirs.modules():
@@ -270,7 +270,7 @@ KEY_LISTS = {"vovnet39": "V_39", "resnet50": "R_50"}
 
 @pytest.mark.parametrize("name", KEY_LISTS)
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_the_originals_files_load_whole_and_are_written_back(name, prefix):
+def test_original_checkpoints_load_completely_and_are_written_back(name, prefix):
     path = GOLDEN / "d2" / "state_dicts" / "VoVNet-DeepLabV3" / f"{name}.json.gz"
     listed = {key: tuple(shape) for key, shape, _ in json.loads(gzip.decompress(path.read_bytes()))["keys"]}
     file = {prefix + key: torch.empty(shape, device="meta") for key, shape in listed.items()}
@@ -285,7 +285,7 @@ def test_the_originals_files_load_whole_and_are_written_back(name, prefix):
 
 
 @pytest.mark.parametrize(("body", "count"), [("D_161", 1003), ("D_201", 1243), ("V_57", None), ("R_152", None)])
-def test_other_bodies_keys_are_the_originals(body, count):
+def test_keys_of_other_bodies_equal_the_originals(body, count):
     with torch.device("meta"):
         model = build(f"vovnet/deeplabv3_{body}_voc.yaml")
     theirs, left_out = convert_state_dict(model.state_dict(), "deeplab")
@@ -295,21 +295,21 @@ def test_other_bodies_keys_are_the_originals(body, count):
     assert not (report.missing or report.unused or report.mismatched)
 
 
-def test_what_the_original_has_no_name_for_is_refused():
+def test_parts_without_an_original_name_are_refused():
     with torch.device("meta"):
         model = build(opts=[*TINY, "MODEL.DEEPLAB.DECODER", True])
     with pytest.raises(ValueError, match="deeplab has no names for aspp.decoder"):
         convert_state_dict(model.state_dict(), "deeplab")
 
 
-def test_trained_checkpoint_is_not_taken_for_the_originals():
+def test_our_checkpoint_is_not_detected_as_the_original_dialect():
     with torch.device("meta"):
         state = build(opts=TINY).state_dict()
     assert match_state_dicts(state, state).dialects == ()
 
 
 @pytest.mark.parametrize("stride", [8, 16])
-def test_fast_copy_gives_the_same_logits(stride, rng_seed):
+def test_for_inference_returns_the_same_logits(stride, rng_seed):
     model = build(opts=[*TINY, "MODEL.BACKBONE.OUTPUT_STRIDE", stride, "MODEL.DEEPLAB.DECODER", True]).eval()
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

@@ -1,4 +1,4 @@
-"""Whole models have the forks' state_dict, key for key and shape for shape."""
+"""Compare the models' state_dict keys and shapes with those of the forks."""
 
 import gzip
 import json

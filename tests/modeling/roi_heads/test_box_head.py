@@ -1,4 +1,4 @@
-"""Targets, losses and post-processing of the box head, restated one box at a time."""
+"""Compare targets, losses and post-processing of the box head with a box-by-box computation."""
 
 import math
 
@@ -27,7 +27,7 @@ def target(boxes, labels):
     return boxlist
 
 
-def test_labels_and_codes_come_from_the_nearest_object():
+def test_labels_and_codes_are_those_of_the_best_overlap():
     truth = target([[10.0, 10, 49, 49], [100, 50, 139, 89]], [3, 7])
     proposals = BoxList([[12.0, 10, 51, 49], [0, 0, 9, 9], [100, 50, 139, 89], [100, 50, 139, 69]], SIZE)
     proposals.add_field("objectness", torch.arange(4.0))
@@ -37,10 +37,10 @@ def test_labels_and_codes_come_from_the_nearest_object():
     codes = drawn.get_field("regression_targets")
     torch.testing.assert_close(codes[0], torch.tensor([-0.5, 0, 0, 0]))
     torch.testing.assert_close(codes[3], torch.tensor([0, 5.0, 0, 5 * math.log(2)]))
-    assert proposals.fields() == ["objectness"], "the caller's list stays as it was"
+    assert proposals.fields() == ["objectness"], "the caller's list must not change"
 
 
-def test_draw_is_limited_and_what_lies_between_the_thresholds_is_never_drawn(rng_seed):
+def test_sample_is_limited_and_excludes_overlaps_between_the_thresholds(rng_seed):
     truth = target([[10.0, 10, 49, 49]], [1])
     near = [[10.0 + i % 5, 10, 49 + i % 5, 49] for i in range(40)]
     between = [[10.0, 10, 49, 27]] * 20
@@ -51,7 +51,7 @@ def test_draw_is_limited_and_what_lies_between_the_thresholds_is_never_drawn(rng
     assert len(drawn) == 32 and (labels == 1).sum() == 8 and (labels == 0).sum() == 24
 
 
-def test_image_without_objects_gives_background_only():
+def test_image_without_objects_has_background_only():
     proposals = BoxList([[0.0, 0, 9, 9], [5, 5, 50, 50]], SIZE)
     (drawn,) = make_loss().subsample([proposals], [target([], [])])
     assert drawn.get_field("labels").tolist() == [0, 0]
@@ -80,7 +80,7 @@ def test_losses_are_the_forks(class_agnostic, rng_seed):
 
 
 @pytest.mark.parametrize("count", [0, 3])
-def test_losses_without_positives_are_finite_and_attached(count):
+def test_losses_without_positives_are_finite_and_keep_the_graph(count):
     regions = BoxList(torch.rand(count, 4), SIZE)
     regions.add_field("labels", torch.zeros(count, dtype=torch.int64))
     regions.add_field("regression_targets", torch.zeros(count, 4))
@@ -127,15 +127,15 @@ def test_detections_equal_the_forks_procedure(agnostic, nms, top, rng_seed):
         torch.testing.assert_close(found.get_field("scores"), expected.get_field("scores"))
 
 
-def test_detections_that_tie_with_the_last_one_stay():
+def test_detections_that_tie_with_the_last_one_are_kept():
     boxes = [BoxList([[20.0 * i, 0, 20.0 * i + 10, 10] for i in range(6)], SIZE)]
     logits = torch.tensor([[0.0, 2.0]] + [[0.0, 1.0]] * 5)
     (found,) = PostProcessor(0.05, 0.5, 3)((logits, torch.zeros(6, 8)), boxes)
     assert len(found) == 6
 
 
-def test_detections_suppress_each_other_in_the_pictures_they_are_told_of():
-    """The pixel that inclusive boxes add is less of larger ones."""
+def test_nms_runs_at_the_output_sizes():
+    """The extra pixel of inclusive boxes matters less for larger boxes."""
     boxes = [BoxList([[10.0, 10, 12, 12], [11, 11, 12, 12]], SIZE)]
     outputs = (torch.tensor([[0.0, 2.0], [0.0, 1.0]]), torch.zeros(2, 8))
     for scale, count in ((1, 1), (4, 2)):
@@ -146,7 +146,7 @@ def test_detections_suppress_each_other_in_the_pictures_they_are_told_of():
 
 
 @pytest.mark.parametrize("regions", [0, 4])
-def test_no_candidate_gives_empty_detections(regions):
+def test_no_candidates_return_empty_detections(regions):
     boxes = [BoxList(torch.rand(regions, 4), SIZE), BoxList(torch.rand(0, 4), SIZE)]
     logits = torch.tensor([[9.0, 0, 0]]).repeat(regions, 1)
     for found in PostProcessor()((logits, torch.zeros(regions, 12)), boxes):
@@ -154,7 +154,7 @@ def test_no_candidate_gives_empty_detections(regions):
         assert found.get_field("scores").shape == (0,) and found.get_field("labels").dtype == torch.int64
 
 
-def test_candidates_of_augmented_views_are_not_suppressed():
+def test_candidates_of_augmented_views_skip_nms():
     boxes = [BoxList([[10.0, 10, 30, 30], [11, 11, 30, 30]], SIZE)]
     outputs = (torch.tensor([[0.0, 2.0], [0.0, 1.0]]), torch.zeros(2, 8))
     (found,) = PostProcessor(0.05, 0.5, 100, None, False, True)(outputs, boxes)

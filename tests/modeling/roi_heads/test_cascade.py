@@ -1,4 +1,4 @@
-"""Cascade R-CNN against a restatement that goes from box to box, in plain Python."""
+"""Compare Cascade R-CNN with a box-by-box computation in plain Python."""
 
 import math
 
@@ -27,7 +27,7 @@ LOSS_WEIGHTS = (1.0, 0.5, 0.25)
 
 
 class Coordinates(nn.Module):
-    """Stands for an extractor: (R, 5), the corners in hundreds of pixels and the number of the picture."""
+    """Replace an extractor: return (R, 5), the corners in hundreds of pixels and the index of the image."""
 
     out_channels = 5
 
@@ -41,7 +41,7 @@ def box_cascade(batch_per_image=1000, box_scale=0.3):
     for threshold, weights in zip(THRESHOLDS, WEIGHTS, strict=True):
         predictor = BoxPredictor(5, CLASSES, 2)
         nn.init.normal_(predictor.cls_score.weight)
-        # corrections that keep boxes near where they were, so that later stages have positives
+        # codes that change boxes little, so that later stages have positives
         nn.init.normal_(predictor.bbox_pred.weight, std=box_scale)
         coder = BoxCoder(weights)
         loss = FastRCNNLoss(
@@ -52,11 +52,11 @@ def box_cascade(batch_per_image=1000, box_scale=0.3):
 
 
 def random_batch():
-    """Per picture: true boxes, and proposals around them and elsewhere, as lists."""
+    """Return per image true boxes, and proposals around them and elsewhere, as lists."""
     batch = []
     for width, height in SIZES:
         truth = []
-        for side in (0.3, 0.35, 0.42):  # of two equally large ones, a box could overlap both alike
+        for side in (0.3, 0.35, 0.42):  # with two equal sides, a box could overlap both equally
             x, y = (torch.rand(2) * torch.tensor([width * 0.5, height * 0.5])).tolist()
             truth.append([x, y, x + width * side, y + height * side])
         proposals = [[c + d for c, d in zip(t, (torch.rand(4) * 24 - 12).tolist(), strict=True)] for t in truth * 12]
@@ -65,7 +65,7 @@ def random_batch():
 
 
 def boxlists(batch):
-    """Targets, and proposals with the truth behind them, as RPN gives them."""
+    """Return targets, and proposals with the ground truth appended, as RPN returns them."""
     targets, proposals = [], []
     for (truth, boxes), size in zip(batch, SIZES, strict=True):
         target = BoxList(truth, size)
@@ -75,7 +75,7 @@ def boxlists(batch):
     return targets, proposals
 
 
-# ---- the restatement: one box at a time, sides with + 1
+# ---- the plain computation: one box at a time, sides with + 1
 
 
 def iou(a, b):
@@ -100,9 +100,9 @@ def moved(box, code, weights, size):
     return [min(max(c, 0), side - 1) for c, side in zip(corners, (*size, *size), strict=True)]
 
 
-def predicted(head, box, picture):
-    """Class logits and the four numbers of the correction of one box."""
-    row = torch.tensor([[c / 100 for c in box] + [picture]])
+def predicted(head, box, image):
+    """Return class logits and the four codes of one box."""
+    row = torch.tensor([[c / 100 for c in box] + [image]])
     with torch.no_grad():
         return (head.predictor.cls_score(row)[0], head.predictor.bbox_pred(row)[0, 4:].tolist())
 
@@ -126,8 +126,8 @@ def restated_losses(cascade, batch):
                 if label:
                     x, y, w, h = centre_and_sides(box)
                     tx, ty, tw, th = centre_and_sides(truth[best].tolist())
-                    wanted = ((tx - x) / w, (ty - y) / h, math.log(tw / w), math.log(th / h))
-                    for a, b, weight in zip(code, wanted, weights, strict=True):
+                    expected = ((tx - x) / w, (ty - y) / h, math.log(tw / w), math.log(th / h))
+                    for a, b, weight in zip(code, expected, weights, strict=True):
                         d = abs(a - b * weight)
                         box_sum += d * d / 2 if d < 1 else d - 0.5
                 if not is_truth:
@@ -138,7 +138,7 @@ def restated_losses(cascade, batch):
     return losses
 
 
-def test_losses_are_those_of_a_cascade_box_by_box(rng_seed):
+def test_losses_equal_a_box_by_box_computation(rng_seed):
     cascade, batch = box_cascade().train(), random_batch()
     targets, proposals = boxlists(batch)
     last_x, last_regions, losses = cascade(None, proposals, targets)
@@ -149,7 +149,7 @@ def test_losses_are_those_of_a_cascade_box_by_box(rng_seed):
     assert len(last_x) == sum(len(boxes) for boxes in last_regions) == sum(len(boxes) for boxes in proposals)
 
 
-def test_a_stage_sees_only_the_sample_of_the_one_before_and_the_truth(rng_seed):
+def test_a_stage_samples_from_the_previous_sample_and_the_ground_truth(rng_seed):
     targets, proposals = boxlists(random_batch())
     _, drawn, _ = zip(*box_cascade(batch_per_image=8).train_stages(None, proposals, targets), strict=True)
     for image, target in enumerate(targets):
@@ -159,10 +159,10 @@ def test_a_stage_sees_only_the_sample_of_the_one_before_and_the_truth(rng_seed):
             assert len(regions) <= 8
             is_truth = (regions.get_field("regression_targets") == 0).all(dim=1) & (regions.get_field("labels") > 0)
             assert set(map(tuple, regions.bbox[is_truth].tolist())) <= set(map(tuple, target.bbox.tolist()))
-    assert not any(regions.bbox.requires_grad for regions in drawn[2]), "boxes carry no gradient to earlier stages"
+    assert not any(regions.bbox.requires_grad for regions in drawn[2]), "boxes pass no gradient to earlier stages"
 
 
-def test_detections_come_from_the_last_boxes_and_the_mean_of_all_logits(rng_seed):
+def test_detections_use_the_last_boxes_and_the_mean_logits(rng_seed):
     cascade, batch = box_cascade().eval(), random_batch()
     _, proposals = boxlists(batch)
     _, detections, losses = cascade(None, proposals)
@@ -186,7 +186,7 @@ def test_detections_come_from_the_last_boxes_and_the_mean_of_all_logits(rng_seed
 
 
 class RegionMaps(nn.Module):
-    """Stands for a mask predictor: logits (R, K, 2, 2) that are linear in the region's coordinates."""
+    """Replace a mask predictor: return logits (R, K, 2, 2) that are linear in the region's coordinates."""
 
     def __init__(self):
         super().__init__()
@@ -196,9 +196,9 @@ class RegionMaps(nn.Module):
         return self.linear(x).reshape(-1, CLASSES, 2, 2)
 
 
-def test_every_mask_head_trains_on_its_stage_and_all_vote(rng_seed):
+def test_mask_heads_train_on_their_stage_and_are_averaged(rng_seed):
     def loss(regions, logits, targets):
-        """Tells which regions came, and that all of them are positive."""
+        """Encode which regions were passed, and that all of them are positive."""
         assert all((r.get_field("labels") > 0).all() for r in regions) and sum(map(len, regions)) == len(logits)
         return F.softplus(logits).mean()
 

@@ -17,7 +17,7 @@ def make_loss(batch=1000):
 
 
 def target(boxes, keypoints):
-    """keypoints: one (x, y, visibility) an object, for the nose; all others are invisible."""
+    """Take one (x, y, visibility) per object, for the nose; all other keypoints are invisible."""
     boxlist = BoxList(boxes, SIZE)
     points = torch.zeros(len(boxes), 17, 3)
     if boxes:
@@ -27,7 +27,7 @@ def target(boxes, keypoints):
     return boxlist
 
 
-def test_only_regions_of_objects_with_a_visible_keypoint_in_their_box_are_drawn():
+def test_only_regions_with_a_visible_keypoint_inside_the_box_are_sampled():
     truth = target(
         [[10.0, 10, 29, 29], [40, 10, 59, 29], [70, 10, 89, 29], [10, 50, 29, 69]],
         [(29.0, 29.0, 1.0), (45.0, 15.0, 0.0), (60.0, 15.0, 2.0), (10.0, 50.0, 2.0)],
@@ -49,7 +49,7 @@ def test_loss_is_the_mean_cross_entropy_over_visible_keypoints(rng_seed):
 
 
 @pytest.mark.parametrize("boxes", [[], [[10.0, 10, 29, 29]]], ids=["no object", "no visible keypoint"])
-def test_loss_without_a_keypoint_is_attached(boxes):
+def test_loss_without_keypoints_keeps_the_graph(boxes):
     loss = make_loss()
     drawn = loss.subsample([BoxList([[10.0, 10, 29, 29]], SIZE)], [target(boxes, [(0.0, 0.0, 0.0)])])
     assert len(drawn[0]) == 0
@@ -67,7 +67,7 @@ def test_images_with_and_without_objects_share_a_batch(rng_seed):
     assert loss(drawn, torch.randn(1, 17, 8, 8)).isfinite()
 
 
-def test_ground_truth_without_keypoints_is_named():
+def test_ground_truth_without_keypoints_is_refused():
     truth = target([[10.0, 10, 29, 29]], [(11.0, 13.0, 1.0)]).copy_with_fields("labels")
     with pytest.raises(ValueError, match="no keypoints, only"):
         make_loss().subsample([BoxList([[10.0, 10, 29, 29]], SIZE)], [truth])
@@ -81,7 +81,7 @@ def test_keypoints_equal_the_originals(units):
     np.testing.assert_allclose(logits.numpy(), case["scores"], rtol=1e-4)
 
 
-def test_detections_of_several_images_get_their_keypoints(rng_seed):
+def test_keypoints_of_several_images(rng_seed):
     boxes = [BoxList([[0.0, 0, 9, 9]], SIZE), BoxList(torch.zeros(0, 4), SIZE), BoxList([[20.0, 20, 40, 60]], SIZE)]
     maps = torch.randn(2, 17, 8, 8)
     found = KeypointPostProcessor(Keypointer())(maps, boxes)

@@ -40,7 +40,7 @@ def target(rectangles, labels):
 
 
 @pytest.mark.parametrize("mode", ["poly", "mask"])
-def test_targets_show_the_part_of_the_mask_inside_the_region(mode):
+def test_targets_are_cropped_to_the_region(mode):
     masks = SegmentationMask([rectangle(0, 0, 50, 80)] * 2, SIZE).convert(mode)
     boxes = BoxList([[30.0, 20, 70, 60], [0, 0, 40, 40]], SIZE)
     found = project_masks_on_boxes(masks, boxes, 8)
@@ -55,24 +55,24 @@ def test_a_region_of_one_pixel_has_a_target():
     assert found.shape == (1, 4, 4) and found.all()
 
 
-def test_loss_is_the_mean_over_the_pixels_of_the_regions_own_class(rng_seed):
+def test_loss_is_the_mean_over_pixels_of_the_region_class(rng_seed):
     targets = [target([[10, 10, 50, 50], [60, 10, 90, 70]], [2, 1]), target([[10, 10, 50, 50]], [1])]
     regions = [BoxList([[60.0, 10, 90, 70], [12, 10, 50, 50]], SIZE), BoxList([[10.0, 10, 50, 50]], SIZE)]
     logits = torch.randn(3, 3, 4, 4)
-    wanted = torch.cat(
+    mask_pixels = torch.cat(
         [
             project_masks_on_boxes(targets[0].get_field("masks")[[1, 0]], regions[0], 4),
             project_masks_on_boxes(targets[1].get_field("masks"), regions[1], 4),
         ]
     )
     chosen = logits[[0, 1, 2], [1, 2, 1]]
-    expected = torch.nn.functional.binary_cross_entropy_with_logits(chosen, wanted)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(chosen, mask_pixels)
     found = MaskRCNNLoss(Matcher(0.5, 0.5), 4)(regions, logits, targets)
     assert found.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("truth", [[], [[10, 10, 50, 50]]], ids=["no object", "an object elsewhere"])
-def test_loss_without_positives_is_attached(truth):
+def test_loss_without_positives_keeps_the_graph(truth):
     regions = [BoxList(torch.zeros(0, 4), SIZE)] if not truth else [BoxList([[60.0, 60, 70, 70]], SIZE)]
     logits = torch.randn(len(regions[0]), 3, 4, 4, requires_grad=True)
     found = MaskRCNNLoss(Matcher(0.5, 0.5), 4)(regions, logits, [target(truth, [1] * len(truth))])
@@ -80,7 +80,7 @@ def test_loss_without_positives_is_attached(truth):
     assert found == 0 and logits.grad is not None
 
 
-def test_ground_truth_without_masks_and_another_resolution_are_named():
+def test_missing_masks_and_wrong_resolution_are_refused():
     regions = [BoxList([[10.0, 10, 50, 50]], SIZE)]
     truth = target([[10, 10, 50, 50]], [1])
     with pytest.raises(ValueError, match="no masks, only"):
@@ -113,10 +113,10 @@ def test_masker_equals_the_original(units):
         assert rows == case["rows_as_01"]
 
 
-def test_masker_with_nothing_to_paste():
+def test_masker_without_masks():
     (pasted,) = Masker()([torch.zeros(0, 1, 28, 28)], [BoxList(torch.zeros(0, 4), SIZE)])
     assert pasted.shape == (0, 1, 80, 100)
-    with pytest.raises(ValueError, match="2 pictures and boxes of 1"):
+    with pytest.raises(ValueError, match="2 images and boxes of 1"):
         Masker()([torch.zeros(0, 1, 28, 28)] * 2, [BoxList(torch.zeros(0, 4), SIZE)])
 
 
@@ -148,7 +148,7 @@ def test_pixels_in_continuous_regions_are_sampled():
 
 
 @pytest.mark.parametrize("mode", ["poly", "mask"])
-def test_continuous_regions_without_area_or_without_number_have_targets(mode):
+def test_empty_and_nan_regions_have_targets(mode):
     masks = SegmentationMask([rectangle(0, 0, 50, 80)] * 2, SIZE).convert(mode)
     regions = BoxList([[10.0, 10, 10, 10], [99.5, 10, 100, 60]], SIZE, box_offset=0)
     assert sample_masks_in_boxes(masks, regions, 4)[1].tolist() == torch.zeros(4, 4).tolist()
@@ -156,7 +156,7 @@ def test_continuous_regions_without_area_or_without_number_have_targets(mode):
 
 
 @pytest.mark.parametrize("name, fresh", [("maskrcnn_benchmark", (2 / 81) ** 0.5), ("detectron2", 0.001)])
-def test_convention_chooses_targets_pasting_and_fresh_weights(name, fresh):
+def test_convention_sets_targets_pasting_and_initial_weights(name, fresh):
     cfg = defaults.clone()
     cfg.merge_from_list(["MODEL.CONVENTION", name, "MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS", True])
     convention = CONVENTIONS[name]

@@ -1,4 +1,4 @@
-"""Every registered part builds from the untouched defaults and runs, as maskrcnn-benchmark's own tests demand."""
+"""Build and run every registered part from the unchanged defaults, as maskrcnn-benchmark's own tests do."""
 
 import copy
 
@@ -17,7 +17,7 @@ EXTRACTORS = [
 ]
 
 
-def test_the_forks_names_are_there():
+def test_fork_names_are_registered():
     assert set(registry.ROI_BOX_FEATURE_EXTRACTORS) >= {
         "ResNet50Conv5ROIFeatureExtractor",
         "FPN2MLPFeatureExtractor",
@@ -49,14 +49,14 @@ def test_box_predictor(name, shape):
     assert logits.shape == (2, 81) and codes.shape == (2, 324)
 
 
-def test_box_predictor_that_corrects_all_classes_alike():
+def test_class_agnostic_box_predictor():
     cfg = copy.deepcopy(defaults)
     cfg.MODEL.CLS_AGNOSTIC_BBOX_REG = True
     logits, codes = registry.ROI_BOX_PREDICTOR["FPNPredictor"](cfg, 64)(torch.rand(2, 64))
     assert logits.shape == (2, 81) and codes.shape == (2, 8)
 
 
-def test_box_predictor_without_a_number_of_classes_is_refused():
+def test_box_predictor_requires_num_classes():
     cfg = copy.deepcopy(defaults)
     cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES = -1
     with pytest.raises(ValueError, match="NUM_CLASSES is -1"):

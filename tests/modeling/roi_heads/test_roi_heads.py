@@ -1,4 +1,4 @@
-"""All heads together: what can be missing, and what the config may ask for."""
+"""Test all ROI heads together, on unusual batches and configs."""
 
 import copy
 
@@ -50,13 +50,13 @@ MODELS = {
 }
 
 
-def test_every_registered_part_is_in_one_of_these_models():
+def test_every_registered_part_is_tested():
     named = {"FastRCNNPredictor", "ResNet50Conv5ROIFeatureExtractor", "MaskRCNNC4Predictor", "KeypointRCNNPredictor"}
     named |= {"KeypointRCNNFeatureExtractor"}  # by default, with the above
     named |= {word for opts in MODELS.values() for word in opts if isinstance(word, str)}
     for kind in ("BOX", "MASK", "KEYPOINT"):
         parts = {*getattr(registry, f"ROI_{kind}_FEATURE_EXTRACTORS"), *getattr(registry, f"ROI_{kind}_PREDICTOR")}
-        assert parts <= named, f"{parts - named}: add a model that has it"
+        assert parts <= named, f"{parts - named}: add a model that uses it"
 
 
 def build(opts, in_channels=32):
@@ -113,7 +113,7 @@ def test_losses_are_finite_and_reach_every_parameter_and_map(model, batch, rng_s
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("threshold", [0.0, 0.999])
-def test_detections_have_their_fields_even_when_there_are_none(model, threshold, rng_seed):
+def test_empty_detections_have_their_fields(model, threshold, rng_seed):
     opts = [*MODELS[model], "MODEL.ROI_HEADS.SCORE_THRESH", threshold]
     heads = build(opts).eval()
     with torch.no_grad():
@@ -136,7 +136,7 @@ def test_c4_shares_its_extractor_with_the_mask_branch():
     assert heads.mask.feature_extractor is heads.box.feature_extractor
 
 
-def test_postprocessed_masks_fill_the_picture(rng_seed):
+def test_postprocessed_masks_have_the_image_size(rng_seed):
     opts = [*FPN, "MODEL.MASK_ON", True, "MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS", True]
     opts += ["MODEL.ROI_HEADS.SCORE_THRESH", 0.0]
     with torch.no_grad():
@@ -154,11 +154,11 @@ def test_postprocessed_masks_fill_the_picture(rng_seed):
         (["MODEL.CASCADE_ON", True, "MODEL.CASCADE.LOSS_WEIGHTS", (1.0, 1.0)], r"got \[3, 3, 2\] entries"),
     ],
 )
-def test_a_config_that_cannot_be_built_is_named(opts, message):
+def test_invalid_configs_are_refused(opts, message):
     with pytest.raises(ValueError, match=message), torch.device("meta"):
         build(opts)
 
 
 @pytest.mark.parametrize("key", ["MODEL.RPN_ONLY", "MODEL.RETINANET_ON"])
-def test_models_of_one_stage_have_no_heads(key):
+def test_one_stage_models_have_no_roi_heads(key):
     assert build([key, True]) == []

@@ -1,4 +1,4 @@
-"""Anchors against the originals' numbers."""
+"""Compare anchors with the originals."""
 
 import copy
 import json
@@ -64,7 +64,7 @@ def test_grid_and_visibility_equal_the_originals(units):
         assert int(boxlist.get_field("visibility").sum()) == recorded["visible"]
 
 
-def test_visibility_is_of_each_images_own_size():
+def test_visibility_uses_each_image_size():
     generator = AnchorGenerator((8,), (1.0,), (8,), straddle_thresh=0)
     images = to_image_list([torch.zeros(3, 32, 32), torch.zeros(3, 16, 24)])
     anchors = generator(images, [torch.zeros(2, 1, 4, 4)])
@@ -73,13 +73,13 @@ def test_visibility_is_of_each_images_own_size():
     assert visible[1].tolist() == [[True] * 3 + [False]] * 2 + [[False] * 4] * 2
 
 
-def test_negative_straddle_threshold_sees_everything():
+def test_negative_straddle_threshold_makes_all_anchors_visible():
     generator = AnchorGenerator((256,), (1.0,), (8,), straddle_thresh=-1)
     ((anchors,),) = generator(to_image_list([torch.zeros(3, 32, 32)]), [torch.zeros(1, 1, 4, 4)])
     assert anchors.get_field("visibility").all()
 
 
-def test_grid_is_kept_until_its_size_or_the_cell_anchors_change():
+def test_grid_is_cached_until_its_size_or_the_cell_anchors_change():
     generator = AnchorGenerator((8,), (1.0,), (8,))
     (first,) = generator.grid_anchors([(4, 5)])
     assert generator.grid_anchors([(4, 5)])[0] is first
@@ -88,17 +88,17 @@ def test_grid_is_kept_until_its_size_or_the_cell_anchors_change():
     assert generator.grid_anchors([(4, 5)])[0][:2].tolist() == [[0, 0, 1, 1], [8, 0, 9, 1]]
 
 
-def test_generator_moved_in_inference_mode_works_there_and_in_training():
+def test_generator_moved_in_inference_mode_works_in_both_modes():
     with torch.inference_mode():
         generator = AnchorGenerator((8,), (1.0,), (8,))
         inside = generator.grid_anchors([(2, 2)])[0].tolist()
     assert generator.grid_anchors([(2, 2)])[0].tolist() == inside
 
 
-def test_wrong_number_of_maps_or_sizes_is_named():
-    with pytest.raises(ValueError, match="2 maps came"):
+def test_wrong_number_of_maps_or_sizes_is_refused():
+    with pytest.raises(ValueError, match="2 backbone returned"):
         AnchorGenerator().grid_anchors([(4, 4), (2, 2)])
-    with pytest.raises(ValueError, match="as many sizes"):
+    with pytest.raises(ValueError, match="require one size per level"):
         AnchorGenerator(sizes=(8, 16), anchor_strides=(4, 8, 16))
     with pytest.raises(ValueError, match="MODEL.RPN.ANCHOR_STRIDE"):
         make_anchor_generator(config("MODEL.RPN.ANCHOR_STRIDE", (8, 16)))

@@ -1,4 +1,4 @@
-"""Which anchor is trained towards what, against the originals."""
+"""Compare the labels and codes of anchors with the originals."""
 
 import json
 

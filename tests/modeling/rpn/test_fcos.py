@@ -1,4 +1,4 @@
-"""FCOS against the numbers of VoVNet-FCOS and upstream FCOS, and its odd cases."""
+"""Compare FCOS with recorded outputs of VoVNet-FCOS and upstream FCOS, and test edge cases."""
 
 import copy
 import json
@@ -41,15 +41,15 @@ def test_maps_and_detections_equal_the_originals(golden):
     recorded = golden.golden["test"][0]
     check_tensor(golden.images.tensors, recorded["batched_input"], "input")
     body, features, (logits, distances, centerness), detections = golden.outputs()
-    for name, maps, wanted in [
+    for name, maps, expected in [
         ("body", body, recorded["backbone_body"]),
         ("FPN", features, recorded["features"]),
         ("logits", logits, recorded["head"]["cls"]),
         ("distances", distances, recorded["head"]["bbox"]),
         ("centreness", centerness, recorded["head"]["centerness"]),
     ]:
-        assert len(maps) == len(wanted)
-        for level, (tensor, entry) in enumerate(zip(maps, wanted, strict=True)):
+        assert len(maps) == len(expected)
+        for level, (tensor, entry) in enumerate(zip(maps, expected, strict=True)):
             check_tensor(tensor, entry, f"{name} of level {level}")
     for found, entry in zip(detections, recorded["detections"], strict=True):
         check_detections(found, entry, golden.arrays)
@@ -82,17 +82,17 @@ def test_assignment_equals_the_originals(file, case, options, max_pairs, monkeyp
     locations = PointGenerator(STRIDES).grid_anchors([(-(-height // s), -(-width // s)) for s in STRIDES])
     labels, distances = FCOSTargets(STRIDES, BOUNDS, **options)(locations, golden_targets())
     sizes = [len(points) for points in locations]
-    for level, wanted in enumerate(recorded[case]):
+    for level, level_record in enumerate(recorded[case]):
         level_labels = labels.split(sizes, dim=1)[level].reshape(-1)
         level_distances = distances.split(sizes, dim=1)[level].reshape(-1, 4)
-        assert len(level_labels) == wanted["n_locations_two_images"]
+        assert len(level_labels) == level_record["n_locations_two_images"]
         positive = level_labels.nonzero().squeeze(1)
-        assert positive.tolist() == wanted["pos_index"]
-        assert level_labels[positive].tolist() == wanted["pos_label"]
-        expected = np.array(wanted["pos_ltrb"], dtype=np.float32).reshape(-1, 4)
+        assert positive.tolist() == level_record["pos_index"]
+        assert level_labels[positive].tolist() == level_record["pos_label"]
+        expected = np.array(level_record["pos_ltrb"], dtype=np.float32).reshape(-1, 4)
         np.testing.assert_allclose(level_distances[positive].numpy(), expected, rtol=1e-6, atol=1e-5)
         total = centerness_of(level_distances[positive]).sum().item()
-        assert total == pytest.approx(wanted["centerness_sum"], rel=1e-5)
+        assert total == pytest.approx(level_record["centerness_sum"], rel=1e-5)
 
 
 def small_model(num_classes=4, normalizer="positives_and_images", **options):
@@ -126,11 +126,11 @@ def target(boxes, labels, size=(160, 128)):
     return boxlist
 
 
-def test_deformable_towers_start_as_upstreams_and_learn(rng_seed):
+def test_deformable_towers_are_initialized_as_upstream_and_train(rng_seed):
     images = to_image_list(torch.zeros(2, 3, 128, 160))
     model = small_model(deformable_last=True).train()
     for tower in (model.head.cls_tower, model.head.bbox_tower):
-        layer = tower[0]  # the only one is the last
+        layer = tower[0]  # with one convolution, the first is the last
         assert layer.offset.weight.std().item() == pytest.approx(0.01, rel=0.1) and not layer.offset.bias.any()
         assert layer.conv.weight.abs().max().item() == pytest.approx((1 / (32 * 9)) ** 0.5, rel=0.02)
     _, losses = model(images, maps_for(images), [target([[10.0, 10, 90, 90]], [2])] * 2)
@@ -160,7 +160,7 @@ def test_losses_are_finite_and_reach_every_parameter(targets, normalizer, rng_se
 
 
 @pytest.mark.parametrize("loss_type", ["iou", "linear_iou", "giou"])
-def test_loss_falls_when_boxes_come_closer(loss_type, rng_seed):
+def test_box_loss_decreases_with_better_boxes(loss_type, rng_seed):
     loss = FCOSLoss(FCOSTargets(STRIDES, BOUNDS), iou_loss_type=loss_type)
     shapes = [(16 * 8 // s, 16 * 8 // s) for s in STRIDES]
     locations = PointGenerator(STRIDES).grid_anchors(shapes)
@@ -178,12 +178,12 @@ def test_loss_falls_when_boxes_come_closer(loss_type, rng_seed):
     assert values[0] == pytest.approx(0, abs=1e-5) and values[0] < values[1] < values[2]
 
 
-def test_flat_order_is_level_then_row():
+def test_flattened_order_is_level_then_row():
     maps = [torch.arange(12.0).reshape(1, 2, 2, 3), torch.tensor([[[[100.0]], [[200.0]]]])]
     assert flatten_levels(maps, 2)[0].tolist() == [[0, 6], [1, 7], [2, 8], [3, 9], [4, 10], [5, 11], [100, 200]]
 
 
-def test_no_candidate_gives_empty_detections(rng_seed):
+def test_no_candidates_return_empty_detections(rng_seed):
     images = to_image_list(torch.zeros(2, 3, 128, 160))
     model = small_model(prior_prob=1e-6).eval()
     detections, losses = model(images, maps_for(images))
@@ -193,7 +193,7 @@ def test_no_candidate_gives_empty_detections(rng_seed):
         assert found.get_field("scores").shape == (0,) and found.get_field("labels").dtype == torch.int64
 
 
-def test_boxes_are_clipped_to_each_picture_not_to_the_batch(rng_seed):
+def test_boxes_are_clipped_to_each_image_not_to_the_batch(rng_seed):
     images = to_image_list([torch.zeros(3, 100, 160), torch.zeros(3, 128, 90)], 32)
     model = small_model(prior_prob=0.5).eval()
     with torch.no_grad():
@@ -203,13 +203,13 @@ def test_boxes_are_clipped_to_each_picture_not_to_the_batch(rng_seed):
         assert found.bbox[:, 2].max() == width - 1 and found.bbox[:, 3].max() == height - 1 and found.bbox.min() == 0
 
 
-def test_a_picture_of_one_pixel_passes(rng_seed):
+def test_an_image_of_one_pixel_passes(rng_seed):
     images = to_image_list(torch.zeros(1, 3, 1, 1))
     detections, _ = small_model(prior_prob=0.5).eval()(images, maps_for(images))
     assert detections[0].size == (1, 1)
 
 
-def test_all_that_tie_with_the_last_detection_stay():
+def test_all_that_tie_with_the_last_detection_are_kept():
     post = post_processor(detections_per_img=3)
     locations = level_locations(1, 6, 100)
     logits = torch.zeros(1, 1, 1, 6)
@@ -223,14 +223,14 @@ def test_all_that_tie_with_the_last_detection_stay():
 
 
 @pytest.mark.parametrize("off", [0, -1])
-def test_limits_of_zero_and_less_are_switched_off(off):
+def test_limits_of_zero_or_less_are_disabled(off):
     outputs = [torch.zeros(1, 1, 1, 6)], [torch.full((1, 4, 1, 6), 30.0)], [torch.zeros(1, 1, 1, 6)]
     given = [level_locations(1, 6, 10)], outputs, [(100, 700)]
     assert len(post_processor(nms_thresh=0.3)(*given)[0]) < 6
     assert len(post_processor(1, 0.05, off, off, off)(*given)[0]) == 6
 
 
-def test_threshold_is_on_the_class_probability_before_centerness():
+def test_score_threshold_ignores_centerness():
     post = post_processor(score_thresh=0.5)
     logits = torch.tensor([[[[0.1, -0.1]]]])
     centerness = torch.full((1, 1, 1, 2), -5.0)
@@ -248,12 +248,12 @@ def test_threshold_is_on_the_class_probability_before_centerness():
         (["MODEL.FCOS.LOSS_NORMALIZER", "images"], "LOSS_NORMALIZER"),
         (["MODEL.FCOS.FPN_STRIDES", [8, 16]], "SIZES_OF_INTEREST"),
         (["MODEL.FCOS.TOWER_CHANNELS", 40], "32 groups"),
-        (["MODEL.FCOS.TOWER_CHANNELS", 32], "want 64"),
+        (["MODEL.FCOS.TOWER_CHANNELS", 32], "require 64"),
         (["MODEL.CONVENTION", "caffe"], "CONVENTION"),
         (["MODEL.META_ARCHITECTURE", "YOLO"], "META_ARCHITECTURE"),
     ],
 )
-def test_a_config_that_cannot_be_built_is_named(opts, message):
+def test_invalid_configs_are_refused(opts, message):
     cfg = copy.deepcopy(defaults)
     cfg.merge_from_list(["MODEL.FCOS_ON", True, "MODEL.RPN_ONLY", True])
     cfg.merge_from_list(["MODEL.BACKBONE.CONV_BODY", "V-39-FPN-RETINANET", *opts])

@@ -1,4 +1,4 @@
-"""RetinaNet against the originals' numbers, and its odd cases."""
+"""Compare RetinaNet with the originals, and test edge cases."""
 
 import pytest
 import torch
@@ -24,14 +24,14 @@ def golden():
 def test_maps_and_detections_equal_the_originals(golden):
     recorded = golden.golden["test"][0]
     body, features, (logits, codes), detections = golden.outputs()
-    for name, maps, wanted in [
+    for name, maps, expected in [
         ("body", body, recorded["backbone_body"]),
         ("FPN", features, recorded["features"]),
         ("logits", logits, recorded["head"]["cls"]),
         ("codes", codes, recorded["head"]["bbox"]),
     ]:
-        assert len(maps) == len(wanted)
-        for level, (tensor, entry) in enumerate(zip(maps, wanted, strict=True)):
+        assert len(maps) == len(expected)
+        for level, (tensor, entry) in enumerate(zip(maps, expected, strict=True)):
             check_tensor(tensor, entry, f"{name} of level {level}")
     for found, entry in zip(detections, recorded["detections"], strict=True):
         check_detections(found, entry, golden.arrays)
@@ -81,7 +81,7 @@ def test_losses_are_finite_and_reach_every_parameter(targets, rng_seed):
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
 
 
-def test_no_candidate_gives_empty_detections(rng_seed):
+def test_no_candidates_return_empty_detections(rng_seed):
     images = to_image_list([torch.zeros(3, 100, 160), torch.zeros(3, 128, 90)], 32)
     detections, losses = small_model("MODEL.RETINANET.PRIOR_PROB", 1e-6).eval()(images, maps_for(images))
     assert losses == {}
@@ -96,12 +96,12 @@ def post_processor(**options):
 
 
 def scene(logits):
-    """One level of three anchors side by side, two classes: logits (3, 2)."""
+    """Make one level of three adjacent anchors and two classes: logits (3, 2)."""
     anchors = torch.tensor([[0.0, 0, 9, 9], [20.0, 0, 29, 9], [21.0, 0, 30, 9]])
     return [anchors], ([torch.tensor(logits).T.reshape(1, 2, 1, 3)], [torch.zeros(1, 4, 1, 3)]), [(10, 40)]
 
 
-def test_labels_start_at_one_and_classes_do_not_suppress_each_other():
+def test_labels_start_at_one_and_nms_is_per_class():
     (found,) = post_processor()(*scene([[2.0, 1.5], [1.0, -9], [-9, 0.5]]))
     assert found.get_field("labels").tolist() == [1, 2, 1, 2]
     assert found.bbox[:, 0].tolist() == [0, 0, 20, 21]
@@ -120,7 +120,7 @@ def test_limits_on_candidates_and_detections():
 
 
 @pytest.mark.parametrize("off", [0, -1])
-def test_limits_of_zero_and_less_are_switched_off(off):
+def test_limits_of_zero_or_less_are_disabled(off):
     logits = [[2.0, 1.5], [1.0, -9], [0.5, 0.4]]
     assert len(post_processor(nms_thresh=1.0)(*scene(logits))[0]) == 5
     assert len(post_processor(nms_thresh=off)(*scene(logits))[0]) == 5
@@ -128,14 +128,14 @@ def test_limits_of_zero_and_less_are_switched_off(off):
     assert len(post_processor(detections_per_img=off, nms_thresh=off)(*scene(logits))[0]) == 5
 
 
-def test_fresh_head_gives_every_class_its_prior(rng_seed):
+def test_initial_head_predicts_the_prior(rng_seed):
     logits, codes = RetinaNetHead(8, 9, 5, num_convs=2, prior_prob=0.02)([torch.zeros(1, 8, 4, 4)])
     assert logits[0].shape == (1, 45, 4, 4) and codes[0].shape == (1, 36, 4, 4)
     torch.testing.assert_close(logits[0].sigmoid(), torch.full((1, 45, 4, 4), 0.02))
 
 
 @pytest.mark.parametrize("use_c5, channels", [(True, 2048), (False, 256)])
-def test_p6_comes_from_c5_or_p5(use_c5, channels):
+def test_p6_is_computed_from_c5_or_p5(use_c5, channels):
     cfg = defaults.clone()
     cfg.merge_from_list(["MODEL.BACKBONE.CONV_BODY", "R-50-FPN-RETINANET", "MODEL.RESNETS.BACKBONE_OUT_CHANNELS", 256])
     cfg.merge_from_list(["MODEL.RETINANET.USE_C5", use_c5])
@@ -143,6 +143,6 @@ def test_p6_comes_from_c5_or_p5(use_c5, channels):
         assert build_backbone(cfg).fpn.top_blocks.p6.in_channels == channels
 
 
-def test_number_of_classes_left_open_is_named():
+def test_missing_num_classes_is_refused():
     with pytest.raises(ValueError, match="MODEL.RETINANET.NUM_CLASSES"):
         small_model("MODEL.RETINANET.NUM_CLASSES", -1)

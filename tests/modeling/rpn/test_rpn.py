@@ -1,4 +1,4 @@
-"""RPN against the originals' numbers, against a plain restatement of its selection, and its odd cases."""
+"""Compare RPN with the originals and its selection with a plain computation, and test edge cases."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.boxlist_ops import boxlist_nms, cat_boxlist, remove_small_boxes
 from maskrcnn_benchmark.structures.image_list import to_image_list
 
-# ---- the original's numbers: the RPN of Faster R-CNN goldens, without its second stage
+# ---- the originals: the RPN of the Faster R-CNN goldens, without its second stage
 
 ALL_ANCHORS = ["MODEL.RPN_ONLY", True, "MODEL.RPN.BATCH_SIZE_PER_IMAGE", 1_000_000]
 V_39_FPN = [
@@ -41,12 +41,12 @@ def test_maps_and_proposals_equal_the_originals(golden):
     with torch.no_grad():
         logits, codes = model.rpn.head(model.backbone(golden.images.tensors))
         proposals = model(golden.images)
-    for maps, wanted in [(logits, recorded["head"]["cls"]), (codes, recorded["head"]["bbox"])]:
-        for level, (tensor, entry) in enumerate(zip(maps, wanted, strict=True)):
+    for maps, expected in [(logits, recorded["head"]["cls"]), (codes, recorded["head"]["bbox"])]:
+        for level, (tensor, entry) in enumerate(zip(maps, expected, strict=True)):
             check_tensor(tensor, entry, f"level {level}")
     for found, entry in zip(proposals, recorded["proposals"], strict=True):
-        # One pair of boxes of V-39 overlaps by 0.7 to 2e-6: float32 features decide it otherwise than the recorded run
-        # and float64 ones, which moves the sum by 1.5e-4 and could move the number.
+        # One pair of boxes of V-39 overlaps by 0.7 up to 2e-6. With our float32 features the decision differs from the
+        # recorded run and from float64, which changes the sum by 1.5e-4 and can change the number.
         assert list(found.size) == entry["size_wh"] and abs(len(found) - entry["n"]) <= 2
         scores = found.get_field("objectness")
         assert (scores[:-1] >= scores[1:]).all()
@@ -66,7 +66,7 @@ def test_losses_and_gradients_equal_the_originals(golden):
             assert parameter.grad.norm().item() == pytest.approx(recorded["grad_norms"][f"rpn.{name}"], rel=1e-3)
 
 
-# ---- selection of proposals, restated box list by box list
+# ---- selection of proposals, computed box list by box list
 
 STRIDES = (8, 16, 32)
 SIZES = ((24, 40), (40, 70), (80, 120))
@@ -78,7 +78,7 @@ def random_outputs(num_levels):
     generator = AnchorGenerator(SIZES[:num_levels] if num_levels > 1 else SIZES[0], (0.5, 2.0), STRIDES[:num_levels])
     images = to_image_list([torch.zeros(3, height, width) for width, height in SIZES_WH], 32)
     grids = [(images.tensors.shape[-2] // s, images.tensors.shape[-1] // s) for s in STRIDES[:num_levels]]
-    # no two scores are equal: which of two tied boxes comes first is nobody's promise
+    # No two scores are equal: the order of tied boxes is not defined.
     counts = [3 * 4 * rows * columns for rows, columns in grids]
     spread = torch.linspace(-4, 4, sum(counts))[torch.randperm(sum(counts))].split(counts)
     logits = [values.reshape(3, 4, *grid) for values, grid in zip(spread, grids, strict=True)]
@@ -87,7 +87,7 @@ def random_outputs(num_levels):
 
 
 def restated(anchors, logits, codes, image_sizes, pre, post, fpn_post, per_batch):
-    """Proposals per image as the behaviour of the original is written down, one BoxList a level and image."""
+    """Compute proposals per image from the original's specification, one BoxList per level and image."""
     images = []
     for i, (height, width) in enumerate(image_sizes):
         levels = []
@@ -104,7 +104,7 @@ def restated(anchors, logits, codes, image_sizes, pre, post, fpn_post, per_batch
         return images
     if per_batch:
         scores = torch.cat([boxes.get_field("objectness") for boxes in images])
-        last = scores.sort(descending=True).values[: fpn_post][-1]
+        last = scores.sort(descending=True).values[:fpn_post][-1]
         return [boxes[boxes.get_field("objectness") >= last] for boxes in images]
     return [boxes[boxes.get_field("objectness").sort(descending=True).indices[:fpn_post]] for boxes in images]
 
@@ -121,19 +121,19 @@ def restated(anchors, logits, codes, image_sizes, pre, post, fpn_post, per_batch
         (3, 100_000, 100_000, 100_000),
     ],
 )
-def test_selection_is_what_is_written_down(num_levels, pre, post, fpn_post, per_batch, rng_seed):
+def test_selection_equals_a_plain_implementation(num_levels, pre, post, fpn_post, per_batch, rng_seed):
     outputs = random_outputs(num_levels)
     select = RPNPostProcessor(pre, post, 0.7, 0, CODER, fpn_post, per_batch)
     expected = restated(*outputs, pre, post, fpn_post, per_batch)
-    for ours, wanted in zip(select(*outputs), expected, strict=True):
-        assert ours.size == wanted.size and ours.fields() == ["objectness"]
-        torch.testing.assert_close(ours.bbox, wanted.bbox)
-        torch.testing.assert_close(ours.get_field("objectness"), wanted.get_field("objectness"))
+    for ours, reference in zip(select(*outputs), expected, strict=True):
+        assert ours.size == reference.size and ours.fields() == ["objectness"]
+        torch.testing.assert_close(ours.bbox, reference.bbox)
+        torch.testing.assert_close(ours.get_field("objectness"), reference.get_field("objectness"))
 
 
 @pytest.mark.parametrize("off", [0, -1])
 @pytest.mark.parametrize("num_levels, per_batch", [(1, False), (3, False), (3, True)])
-def test_counts_of_zero_and_less_are_no_limit(num_levels, per_batch, off, rng_seed):
+def test_counts_of_zero_or_less_are_disabled(num_levels, per_batch, off, rng_seed):
     outputs = random_outputs(num_levels)
     limits = [("pre", 50), ("post", 30), ("fpn_post", 40)]
     for left_out in range(len(limits) + 1):
@@ -144,18 +144,18 @@ def test_counts_of_zero_and_less_are_no_limit(num_levels, per_batch, off, rng_se
             for c in (counts, large)
         )
         assert sum(map(len, expected)) > 0
-        for ours, wanted in zip(found, expected, strict=True):
-            assert ours.bbox.equal(wanted.bbox)
+        for ours, reference in zip(found, expected, strict=True):
+            assert ours.bbox.equal(reference.bbox)
 
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0])
-def test_without_a_threshold_nothing_is_suppressed(threshold, rng_seed):
+def test_nms_is_disabled_without_a_threshold(threshold, rng_seed):
     anchors, logits, codes, sizes = random_outputs(3)
     found = RPNPostProcessor(50, 40, threshold, 0, CODER, 1000)(anchors, logits, codes, sizes)
     assert [len(boxes) for boxes in found] == [3 * 40] * 3
 
 
-def test_small_boxes_and_boxes_that_are_no_numbers_are_dropped(rng_seed):
+def test_small_and_nan_boxes_are_dropped(rng_seed):
     anchors, logits, codes, sizes = random_outputs(3)
     codes[1][0, :, 2, 2] = float("nan")
     logits[1][0, :, 2, 2] = 50.0
@@ -165,7 +165,7 @@ def test_small_boxes_and_boxes_that_are_no_numbers_are_dropped(rng_seed):
         assert len(boxes) > 0 and sides.min() >= 20 and boxes.bbox.isfinite().all()
 
 
-def test_no_proposal_is_left(rng_seed):
+def test_no_proposals(rng_seed):
     outputs = random_outputs(3)
     for per_batch in (False, True):
         found = RPNPostProcessor(1000, 1000, 0.7, 1e6, CODER, 1000, per_batch)(*outputs)
@@ -188,7 +188,7 @@ def test_ground_truth_is_appended_with_objectness_one(rng_seed):
 # ---- the module
 
 
-def test_registered_heads_keep_the_contract():
+def test_registered_heads_follow_the_contract():
     for name, build in registry.RPN_HEADS.items():
         head = build(defaults, 64, 10)
         logits, codes = head([torch.rand(2, 64, 24, 32)] * 3)
@@ -234,7 +234,7 @@ def test_losses_are_finite_and_reach_every_parameter(boxes, only, rng_seed):
         assert not any(p.bbox.requires_grad or p.get_field("objectness").requires_grad for p in proposals)
 
 
-def test_image_smaller_than_every_anchor_trains_nothing_but_stays_finite(rng_seed):
+def test_image_smaller_than_every_anchor_has_zero_finite_losses(rng_seed):
     images = to_image_list([torch.zeros(3, 8, 8)], 64)
     model = small_rpn().train()
     _, losses = model(images, maps_for(images), [BoxList([[0.0, 0, 7, 7]], (8, 8))])
@@ -243,7 +243,7 @@ def test_image_smaller_than_every_anchor_trains_nothing_but_stays_finite(rng_see
     assert all(p.grad is not None and (p.grad == 0).all() for p in model.parameters())
 
 
-def test_images_of_very_different_sizes_keep_their_own_borders(rng_seed):
+def test_proposals_are_clipped_to_each_image(rng_seed):
     images = to_image_list([torch.zeros(3, 40, 200), torch.zeros(3, 190, 30)], 32)
     with torch.no_grad():
         proposals, losses = small_rpn().eval()(images, maps_for(images))
@@ -279,12 +279,12 @@ def test_two_processes_train_like_one_on_both_images():
         torch.testing.assert_close((parts[0][name] + parts[1][name]) / 2, value, rtol=1e-4, atol=1e-6)
 
 
-def test_head_of_another_name_is_an_error_that_names_it():
+def test_unknown_head_name_is_refused():
     with pytest.raises(KeyError, match="FBNet.rpn_head"):
         small_rpn("MODEL.RPN.RPN_HEAD", "FBNet.rpn_head")
 
 
-def test_fresh_head_is_normal_with_zero_biases(rng_seed):
+def test_initial_head_is_normal_with_zero_biases(rng_seed):
     head = RPNHead(64, 3)
     for layer in (head.conv, head.cls_logits, head.bbox_pred):
         assert layer.weight.std().item() == pytest.approx(0.01, rel=0.3) and (layer.bias == 0).all()

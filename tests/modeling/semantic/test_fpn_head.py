@@ -16,7 +16,7 @@ def head_of(norm="GN", **more):
     return SemSegFPNHead(8, 5, conv_channels=12, norm=make_norm, **more)
 
 
-def test_names_are_those_of_detectron2():
+def test_keys_equal_detectron2():
     keys = list(head_of().state_dict())
     places = ["p2.0", "p3.0", "p4.0", "p4.2", "p5.0", "p5.2", "p5.4"]
     expected = [f"{place}.{leaf}" for place in places for leaf in ("weight", "norm.weight", "norm.bias")]
@@ -31,7 +31,7 @@ def test_names_are_those_of_detectron2():
     ]
 
 
-def test_logits_have_the_size_of_the_finest_map_and_ignore_coarser_ones_than_asked_for(rng_seed):
+def test_logits_have_the_size_of_the_finest_map_and_ignore_extra_maps(rng_seed):
     head = head_of()
     features = maps_of(64, 96)
     logits = head(features)
@@ -41,19 +41,19 @@ def test_logits_have_the_size_of_the_finest_map_and_ignore_coarser_ones_than_ask
 
 
 @pytest.mark.parametrize("size", [(52, 100), (4, 4), (33, 65)])
-def test_pictures_of_any_size_go_through(rng_seed, size):
+def test_images_of_any_size_pass(rng_seed, size):
     logits = head_of()(maps_of(*size))
     assert logits.shape[-2:] == (-(-size[0] // 4), -(-size[1] // 4)) and logits.isfinite().all()
 
 
 @pytest.mark.parametrize("norm", ["GN", "BN", None])
-def test_every_parameter_learns(rng_seed, norm):
+def test_every_parameter_gets_a_gradient(rng_seed, norm):
     head = head_of(norm)
     head([maps.repeat(2, 1, 1, 1) for maps in maps_of(64, 64)]).square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in head.parameters())
 
 
-def test_the_sum_of_the_levels_is_what_the_predictor_sees(rng_seed):
+def test_levels_are_summed_before_the_predictor(rng_seed):
     head = head_of().eval()
     features = maps_of(64, 64)
     parts = [getattr(head, f"p{level}")(features[level - 2]) for level in (2, 3, 4, 5)]
@@ -61,7 +61,7 @@ def test_the_sum_of_the_levels_is_what_the_predictor_sees(rng_seed):
     torch.testing.assert_close(head(features), head.predictor(sum(parts)))
 
 
-def test_upsampling_takes_pixel_centres_at_half_integers():
+def test_upsampling_has_pixel_centers_at_half_integers():
     ramp = torch.tensor([[[[0.0, 4.0]]]])
     assert upsample(ramp, (1, 4)).flatten().tolist() == [0, 1, 3, 4]
     assert upsample(ramp, (1, 2)) is ramp

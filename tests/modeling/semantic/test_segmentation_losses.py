@@ -13,14 +13,14 @@ ALL = ("cross_entropy", "dice", "cross_entropy_dice", "hard_examples")
 
 @pytest.fixture
 def batch(rng_seed):
-    """Logits (2, 4, 6, 8) and labels, a third of them ignored."""
+    """Make logits (2, 4, 6, 8) and labels, a third of them ignored."""
     labels = torch.randint(0, 4, (2, 6, 8))
     labels[torch.rand(2, 6, 8) < 0.3] = IGNORE_LABEL
     return torch.randn(2, 4, 6, 8, dtype=torch.float64), labels
 
 
 def probabilities(logits, labels):
-    """(M, K) of the labelled pixels, and their labels, in numpy."""
+    """Return the probabilities (M, K) of the labelled pixels, and their labels, in numpy."""
     rows = logits.permute(0, 2, 3, 1)[labels != IGNORE_LABEL].numpy()
     rows = np.exp(rows - rows.max(1, keepdims=True))
     return rows / rows.sum(1, keepdims=True), labels[labels != IGNORE_LABEL].numpy()
@@ -32,8 +32,8 @@ def test_cross_entropy_is_the_mean_over_labelled_pixels(batch):
     assert cross_entropy(*batch).item() == pytest.approx(expected)
 
 
-def test_class_weights_weigh_pixels(batch):
-    weights = (0.1, 0.2, 0.0625, 0.4)  # small ones, whose sum may be less than one
+def test_class_weights_are_weights_of_pixels(batch):
+    weights = (0.1, 0.2, 0.0625, 0.4)  # small, so that their sum can be less than one
     expected = F.cross_entropy(*batch, torch.tensor(weights, dtype=torch.float64), ignore_index=IGNORE_LABEL)
     assert cross_entropy(*batch, weights).item() == pytest.approx(expected.item())
     few = torch.full_like(batch[1], IGNORE_LABEL)
@@ -63,7 +63,7 @@ def test_hard_examples_are_below_the_probability(batch):
     assert hard_examples(*batch, probability=0.3, fraction=0.0).item() == pytest.approx(expected)
 
 
-def test_the_hardest_fraction_counts_however_easy(batch):
+def test_the_hardest_fraction_is_always_used(batch):
     p, truth = probabilities(*batch)
     own = np.sort(p[np.arange(len(p)), truth])
     expected = -np.log(own[: int(0.25 * len(own))]).mean()
@@ -71,7 +71,7 @@ def test_the_hardest_fraction_counts_however_easy(batch):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_without_labels_it_is_zero_and_keeps_the_graph(name, rng_seed):
+def test_loss_without_labels_is_zero_and_keeps_the_graph(name, rng_seed):
     logits = torch.randn(2, 4, 6, 8, requires_grad=True)
     loss = getattr(segmentation_losses, name)(logits, torch.full((2, 6, 8), IGNORE_LABEL))
     loss.backward()
@@ -87,7 +87,7 @@ def test_gradients(name, batch):
 
 
 def test_two_processes_compute_the_loss_of_the_whole_batch():
-    """Their mean, which DistributedDataParallel takes of gradients and the log of values, though labels differ."""
+    """Compare the mean over processes with different numbers of labels; DistributedDataParallel averages so."""
     alone = distributed_cases.segmentation_losses([0, 1, 2])
     first, second = processes.run(2, distributed_cases.segmentation_losses_by_rank)
     for name, (value, grad) in alone.items():

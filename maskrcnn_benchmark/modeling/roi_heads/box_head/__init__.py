@@ -1,1 +1,1 @@
-"""Class and box of every region (Faster R-CNN)."""
+"""Classify regions of interest and refine their boxes (Faster R-CNN)."""

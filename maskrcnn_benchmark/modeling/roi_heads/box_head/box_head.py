@@ -1,8 +1,8 @@
-"""The second stage of Faster R-CNN (Ren et al., NeurIPS 2015): class and box of every region.
+"""Box head, the second stage of Faster R-CNN (Ren et al., NeurIPS 2015): class and box of every region.
 
 Shapes: N images, L maps, C channels, R regions of all images together.
 
-Read on in roi_box_feature_extractors.py, roi_box_predictors.py, loss.py and inference.py.
+See roi_box_feature_extractors.py, roi_box_predictors.py, loss.py and inference.py for its parts.
 """
 
 from __future__ import annotations
@@ -19,19 +19,27 @@ from maskrcnn_benchmark.modeling.roi_heads.stage import Stage, single_stage
 
 
 class ROIBoxHead(nn.Module):
-    """Features, predictions, and losses or detections.
+    """Extract features, predict, and return losses or detections.
 
     Args:
         feature_extractor: (maps, BoxLists) -> (R, ...).
-        predictor: (R, ...) -> class logits and box corrections.
+        predictor: (R, ...) -> class logits and box codes.
         loss: FastRCNNLoss.
         post_processor: PostProcessor.
 
-    Forward takes L maps (N, C, H_l, W_l), N BoxLists of proposals and, in training, N BoxLists with field "labels"; in
-    evaluation, if wanted, the N sizes (width, height) of pictures in which detections suppress each other. It
-    returns (x, boxes, losses): x the extractor's output; in training the regions drawn for it, with field "labels", and
-    the scalars loss_classifier and loss_box_reg; in evaluation the detections and {}. `candidates` and `select` are
-    the two halves of evaluation, for those who join candidates of several views of an image in between.
+    Forward takes L maps (N, C, H_l, W_l) and N BoxLists of proposals.
+
+    Args:
+        targets: in training, N BoxLists with the field "labels".
+        output_sizes: in evaluation, optionally N sizes (width, height) of images in which NMS runs.
+
+    Returns:
+        (x, boxes, losses), x being the extractor's output. In training, boxes are the sampled regions with the field
+        "labels", and losses are the scalars loss_classifier and loss_box_reg. In evaluation, boxes are the detections,
+        and losses are {}.
+
+    `candidates` and `select` are the two halves of evaluation. Test-time augmentation joins the candidates of several
+    views of an image in between.
     """
 
     def __init__(self, feature_extractor, predictor, loss, post_processor):
@@ -51,12 +59,12 @@ class ROIBoxHead(nn.Module):
             return x, self.post_processor((class_logits, box_regression), proposals, output_sizes), {}
 
     def predict(self, features, regions):
-        """(x, class logits, box corrections) of N BoxLists, as the predictor gives them."""
+        """Return x, class logits and box codes of N BoxLists, as the predictor computes them."""
         x = self.feature_extractor(features, regions)
         return x, *self.predictor(x)
 
     def losses(self, class_logits, box_regression, regions):
-        """The two scalars, by name, of regions drawn by `loss.subsample` and what is predicted of them."""
+        """Return the two losses by name, for regions sampled by `loss.subsample` and their predictions."""
         loss_classifier, loss_box_reg = self.loss(class_logits, box_regression, regions)
         return {"loss_classifier": loss_classifier, "loss_box_reg": loss_box_reg}
 

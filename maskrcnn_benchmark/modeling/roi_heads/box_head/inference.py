@@ -1,4 +1,4 @@
-"""From box head outputs to detections.
+"""Turn box head outputs into detections.
 
 Shapes: N images, R regions of all images together, R_i of one, K classes with the background, D detections of an image.
 """
@@ -17,22 +17,27 @@ from maskrcnn_benchmark.structures.boxes import clip_boxes
 
 
 class PostProcessor(nn.Module):
-    """Thresholds, decodes and suppresses.
+    """Threshold scores, decode boxes and apply NMS.
 
     Args:
-        score_thresh: a (region, class) pair is a candidate when its probability exceeds this.
-        nms: a box is suppressed by a better one of its class at IoU above this; 0 or less suppresses nothing.
+        score_thresh: a (region, class) pair is a candidate if its probability exceeds this.
+        nms: a box is suppressed by a better one of its class at an IoU above this; 0 or less disables NMS.
         detections_per_img: detections kept per image. 0 or less keeps all.
         box_coder: BoxCoder.
-        cls_agnostic_bbox_reg: all classes share one box correction.
-        bbox_aug_enabled: return all candidates, for a suppression together with those of other views.
+        cls_agnostic_bbox_reg: all classes share one box code.
+        bbox_aug_enabled: return all candidates. NMS then runs later, on the candidates of all views.
         box_offset: see Convention.
         best_first: see Convention.detections_best_first.
 
-    Forward takes (class_logits (R, K), box_regression (R, 4 K), or (R, 8) with cls_agnostic_bbox_reg), the N BoxLists
-    of regions and, if wanted, N sizes (width, height) of the pictures in which boxes suppress each other, instead of
-    the network input's. It returns N BoxLists in the network input's pixels, best first or ordered by class and then by
-    region, with fields "scores" (D,) and "labels" (D,) int64 in 1..K-1. What is not a number is no candidate.
+    Forward takes class logits (R, K) and box codes (R, 4 K), or (R, 8) with cls_agnostic_bbox_reg; N BoxLists of
+    regions; and optionally output_sizes.
+
+    Args:
+        output_sizes: N (width, height). If given, NMS runs at these sizes instead of the network input's.
+
+    Returns:
+        N BoxLists in pixels of the network input with the fields "scores" (D,) and "labels" (D,) int64 in 1..K-1. They
+        are sorted by score (best_first), or by class and then by region. NaN scores and non-finite boxes are dropped.
     """
 
     def __init__(
@@ -64,7 +69,7 @@ class PostProcessor(nn.Module):
         return [self.select(*pair) for pair in zip(candidates, sizes, strict=True)]
 
     def candidates(self, x, boxes: list[BoxList]) -> list[BoxList]:
-        """All (region, class) pairs above the threshold, as N BoxLists like forward's."""
+        """Return all (region, class) pairs above the threshold as N BoxLists, with the fields of forward's."""
         class_logits, box_regression = x
         sizes = [len(regions) for regions in boxes]
         probability = class_logits.float().softmax(dim=1).split(sizes)
@@ -74,7 +79,7 @@ class PostProcessor(nn.Module):
     def _candidates_of_image(self, probability, codes, regions):
         label, region = (probability[:, 1:].t() > self.score_thresh).nonzero().unbind(dim=1)
         label = label + 1
-        # Only what passed the threshold is decoded: a few hundred of some 80,000 boxes.
+        # Decode only what passed the threshold: a few hundred of some 80,000 boxes.
         column = torch.ones_like(label) if self.cls_agnostic_bbox_reg else label
         result = self._decode(codes[region, column], regions.copy_with_fields([])[region])
         result.add_field("scores", probability[region, label])
@@ -82,20 +87,25 @@ class PostProcessor(nn.Module):
         return result[result.bbox.isfinite().all(dim=1).nonzero().squeeze(1)]
 
     def refine(self, box_regression, boxes: list[BoxList]) -> list[BoxList]:
-        """The regions (N BoxLists) where their corrections (R, 8), of all classes alike, move them, clipped to their
-        pictures; without fields."""
+        """Apply the codes (R, 8) shared by all classes to the regions (N BoxLists), and clip them to their images.
+
+        The result has no fields.
+        """
         codes = box_regression.float()[:, -4:].split([len(regions) for regions in boxes])
         return [self._decode(*pair) for pair in zip(codes, boxes, strict=True)]
 
     def _decode(self, codes, regions):
-        """BoxList of the boxes that codes (R_i, 4) make of R_i regions."""
+        """Decode codes (R_i, 4) of R_i regions into a BoxList."""
         decoded = self.box_coder.decode(codes, regions.convert("xyxy").bbox)
         clipped = clip_boxes(decoded, regions.size, self.box_offset)
         return BoxList(clipped, regions.size, box_offset=self.box_offset)
 
     def select(self, candidates: BoxList, output_size=None) -> BoxList:
-        """Detections of one image: the best of the candidates after suppression, in a picture of output_size (width,
-        height), or the candidates' own."""
+        """Return the detections of one image: the best candidates after NMS.
+
+        Args:
+            output_size: (width, height) at which NMS runs. Default: the candidates' own.
+        """
         scores, labels = candidates.get_field("scores"), candidates.get_field("labels")
         if self.nms > 0:
             boxes = candidates.resize(output_size).bbox if output_size else candidates.bbox

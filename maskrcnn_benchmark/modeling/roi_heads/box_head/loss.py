@@ -1,4 +1,4 @@
-"""Targets and losses of the box head (Fast R-CNN, section 2.3).
+"""Compute targets and losses of the box head (Fast R-CNN, section 2.3).
 
 Shapes: N images, R regions of all images together, R_i of one, G ground-truth boxes of an image, K classes with the
 background.
@@ -20,15 +20,15 @@ from maskrcnn_benchmark.structures.bounding_box import BoxList
 
 
 class FastRCNNLoss:
-    """Draws the regions to train on and compares what is predicted of them with the ground truth.
+    """Sample regions for training, and compare their predictions with the ground truth.
 
     Args:
         matcher: Matcher of proposals and ground truth.
         sampler: BalancedPositiveNegativeSampler.
         box_coder: BoxCoder.
-        class_agnostic: all classes share one box correction.
+        class_agnostic: all classes share one box code.
         box_offset: see Convention.
-        beta: turning point of smooth L1.
+        beta: point where smooth L1 turns from quadratic to linear.
     """
 
     def __init__(self, matcher, sampler, box_coder, class_agnostic=False, box_offset=1.0, beta=1.0):
@@ -41,14 +41,15 @@ class FastRCNNLoss:
 
     @torch.no_grad()
     def subsample(self, proposals: list[BoxList], targets: list[BoxList]) -> list[BoxList]:
-        """The drawn regions of each image, in the order of the proposals.
+        """Sample regions of each image; they keep the order of the proposals.
 
         Args:
             proposals: N BoxLists (xyxy).
-            targets: N BoxLists with field "labels" in 1..K-1; may be empty.
+            targets: N BoxLists with the field "labels" in 1..K-1; they may be empty.
 
-        Each region has the fields of its proposal and "labels" (R_i,) int64, 0 for the background, and
-        "regression_targets" (R_i, 4), codes of BoxCoder that mean nothing for the background.
+        Returns:
+            N BoxLists with the fields of the proposals, "labels" (R_i,) int64, 0 for the background, and
+            "regression_targets" (R_i, 4), codes of BoxCoder that are undefined for the background.
         """
         labelled = [self._label(*pair) for pair in zip(proposals, targets, strict=True)]
         positive, negative = self.sampler([boxes.get_field("labels") for boxes in labelled])
@@ -71,19 +72,19 @@ class FastRCNNLoss:
         return labelled
 
     def __call__(self, class_logits, box_regression, proposals) -> tuple[torch.Tensor, torch.Tensor]:
-        """Two scalars, classification and box loss, attached to both inputs whatever the regions are.
+        """Return the classification loss and the box loss; both depend on both inputs, whatever the regions are.
 
         Args:
             class_logits: (R, K).
-            box_regression: (R, 4 K), or (R, 8) where classes share a correction.
-            proposals: the N lists of `subsample`.
+            box_regression: (R, 4 K), or (R, 8) if classes share a code.
+            proposals: the N BoxLists of `subsample`.
         """
         labels = torch.cat([boxes.get_field("labels") for boxes in proposals])
         codes = torch.cat([boxes.get_field("regression_targets") for boxes in proposals])
         class_sum = F.cross_entropy(class_logits.float(), labels, reduction="sum")
 
-        # All regions go through the box loss and those of the background weigh nothing: picking out the positives
-        # would make the GPU wait for their number.
+        # The box loss runs on all regions, with weight 0 for the background. Selecting the positives would make the
+        # host wait for their number.
         column = labels.clamp(max=1) if self.class_agnostic else labels
         per_class = box_regression.float().reshape(len(labels), box_regression.shape[1] // 4, 4)
         predicted = per_class.gather(1, column[:, None, None].expand(-1, 1, 4)).squeeze(1)

@@ -1,8 +1,8 @@
-"""From feature maps to one vector, or one map, a region.
+"""Extract one vector, or one map, per region from feature maps.
 
 Shapes: N images, C channels of the maps, R regions of all images together, S bins a side.
 
-Each takes a list of maps (N, C, H_l, W_l) and N BoxLists, and has `out_channels`.
+Each extractor takes a list of maps (N, C, H_l, W_l) and N BoxLists, and has `out_channels`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from maskrcnn_benchmark.modeling.poolers import make_pooler
 
 
 class ResNet50Conv5ROIFeatureExtractor(nn.Module):
-    """ResNet's layer4 on pooled regions (Faster R-CNN on C4): returns (R, out_channels, S / 2, S / 2).
+    """Apply ResNet's layer4 to pooled regions (Faster R-CNN with C4). Returns (R, out_channels, S / 2, S / 2).
 
     Args:
         pooler: Pooler.
         layer4: the stage, (R, C, S, S) to (R, out_channels, S / 2, S / 2).
-        out_channels: its channels.
+        out_channels: channels of its output.
     """
 
     def __init__(self, pooler, layer4, out_channels):
@@ -41,7 +41,7 @@ class ResNet50Conv5ROIFeatureExtractor(nn.Module):
 @registry.ROI_BOX_FEATURE_EXTRACTORS.register("ResNet50Conv5ROIFeatureExtractor")
 @registry.ROI_MASK_FEATURE_EXTRACTORS.register("ResNet50Conv5ROIFeatureExtractor")
 def build_resnet50_conv5(cfg, in_channels):
-    """As mask extractor, too, it pools as ROI_BOX_HEAD says, which it usually shares."""
+    """Build layer4 on pooled regions. As a mask extractor it also pools as ROI_BOX_HEAD says: it is usually shared."""
     node = cfg.MODEL.RESNETS
     out_channels = node.RES2_OUT_CHANNELS * 8
     layer4 = make_stage(
@@ -59,7 +59,7 @@ def build_resnet50_conv5(cfg, in_channels):
 
 
 class FPN2MLPFeatureExtractor(nn.Module):
-    """Two hidden layers: returns (R, out_channels).
+    """Two hidden layers. Returns (R, out_channels).
 
     Args:
         pooler: Pooler of S x S bins.
@@ -94,13 +94,13 @@ def build_fpn_2mlp(cfg, in_channels):
 
 
 class FPNXconv1fcFeatureExtractor(nn.Module):
-    """3x3 convolutions and a hidden layer (GroupNorm paper, section 4.2): returns (R, out_channels).
+    """3x3 convolutions and a hidden layer (GroupNorm paper, section 4.2). Returns (R, out_channels).
 
     Args:
         pooler: Pooler of S x S bins.
         in_channels: C.
         resolution: S.
-        num_convs, conv_channels, dilation: of the convolutions, each with ReLU.
+        num_convs, conv_channels, dilation: of the convolutions, each followed by ReLU.
         out_channels: width of the hidden layer.
         use_gn, gn_options: GroupNorm after each convolution, see make_layers.
     """
@@ -121,7 +121,7 @@ class FPNXconv1fcFeatureExtractor(nn.Module):
         self.pooler = pooler
         self.xconvs = nn.Sequential()
         for _ in range(num_convs):
-            # kept flat, as the forks' keys number convolution, norm and ReLU in one row
+            # The list is flat because the forks' keys number convolutions, norms and ReLUs consecutively.
             self.xconvs.extend(
                 make_conv3x3(
                     in_channels, conv_channels, dilation, 1, use_gn, use_relu=True, kaiming_init=False, **gn_options
@@ -153,5 +153,5 @@ def build_fpn_xconv_1fc(cfg, in_channels):
 
 
 def make_roi_box_feature_extractor(cfg, in_channels):
-    """The extractor that MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR names; in_channels are the backbone's."""
+    """Build the extractor that MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR names; in_channels are the backbone's."""
     return registry.ROI_BOX_FEATURE_EXTRACTORS[cfg.MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR](cfg, in_channels)

@@ -1,4 +1,4 @@
-"""From a region's features to class scores and box corrections.
+"""Predict class scores and box codes from a region's features.
 
 Shapes: R regions, C channels, K classes with the background.
 """
@@ -15,8 +15,7 @@ class BoxPredictor(nn.Module):
 
     Args:
         in_channels: C.
-        num_classes: K; class 0 is the background.
-        num_box_classes: K where every class corrects the box its own way; 2 (background and the rest) where all
+        num_box_classes: K if every class has its own box code; 2 (background and foreground) if all classes share one.
             classes share one correction.
 
     Forward takes (R, C), or maps (R, C, h, w), which are averaged. It returns class logits (R, K) and codes
@@ -43,7 +42,7 @@ def build_box_predictor(cfg, in_channels):
     num_classes = cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES
     if num_classes < 2:
         raise ValueError(
-            f"MODEL.ROI_BOX_HEAD.NUM_CLASSES is {num_classes}: a model wants classes + background, 2 or more. "
+            f"MODEL.ROI_BOX_HEAD.NUM_CLASSES is {num_classes}; expected 2 or more (classes + background). "
             "The tools replace -1 by the number in the training data; elsewhere set it yourself."
         )
     shared = cfg.MODEL.CLS_AGNOSTIC_BBOX_REG or cfg.MODEL.CASCADE_ON
@@ -51,5 +50,5 @@ def build_box_predictor(cfg, in_channels):
 
 
 def make_roi_box_predictor(cfg, in_channels):
-    """The predictor that MODEL.ROI_BOX_HEAD.PREDICTOR names; in_channels are the extractor's."""
+    """Build the predictor that MODEL.ROI_BOX_HEAD.PREDICTOR names; in_channels are the extractor's."""
     return registry.ROI_BOX_PREDICTOR[cfg.MODEL.ROI_BOX_HEAD.PREDICTOR](cfg, in_channels)

@@ -1,1 +1,1 @@
-"""Keypoints of every region (Mask R-CNN, section 5)."""
+"""Predict keypoints of regions of interest (Mask R-CNN, section 5)."""

@@ -1,7 +1,7 @@
-"""From heat maps to keypoints.
+"""Turn keypoint heatmaps into keypoints.
 
 Shapes: N images, D detections of an image, R of all images together, K keypoints of an object, M pixels a side of a
-heat map.
+heatmap.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
 
 
 class KeypointPostProcessor(nn.Module):
-    """Gives every detection its keypoints.
+    """Add keypoints to detections.
 
     Args:
         keypointer: Keypointer.
 
     Forward takes logits (R, K, M, M) and N BoxLists. It returns N BoxLists with the same fields and "keypoints", a
-    PersonKeypoints of (D, K, 3): x, y in pixels of the network input, and 1; its own field "logits" is (D, K).
+    PersonKeypoints of (D, K, 3): x, y in pixels of the network input, and 1. Its field "logits" is (D, K).
     """
 
     def __init__(self, keypointer):
@@ -43,13 +43,13 @@ class KeypointPostProcessor(nn.Module):
 
 
 class Keypointer:
-    """Finds the highest place of each heat map, enlarged to the size of its box by bicubic interpolation.
+    """Find the maximum of each heatmap, resized to its box by bicubic interpolation.
 
     Args:
-        padding: kept for callers of maskrcnn-benchmark, which took it and did not use it.
+        padding: unused; maskrcnn-benchmark's class had it and did not use it either.
 
-    Called with heat maps (D, K, M, M) and a BoxList of D boxes, it returns points (D, K, 3), x, y in pixels of the
-    picture and 1, and the values (D, K) of the enlarged maps there.
+    Call it with heatmaps (D, K, M, M) and a BoxList of D boxes. It returns points (D, K, 3): x, y in pixels of the
+    image, and 1; and the values (D, K) of the resized maps there.
     """
 
     def __init__(self, padding=0):

@@ -1,8 +1,8 @@
-"""The keypoint branch of Mask R-CNN (He et al., ICCV 2017, section 5).
+"""Keypoint branch of Mask R-CNN (He et al., ICCV 2017, section 5).
 
 Shapes: N images, L maps, C channels, R regions of all images together.
 
-Read on in roi_keypoint_feature_extractors.py, roi_keypoint_predictors.py, loss.py and inference.py.
+See roi_keypoint_feature_extractors.py, roi_keypoint_predictors.py, loss.py and inference.py for its parts.
 """
 
 from __future__ import annotations
@@ -20,19 +20,25 @@ from maskrcnn_benchmark.modeling.roi_heads.keypoint_head.roi_keypoint_predictors
 
 
 class ROIKeypointHead(nn.Module):
-    """Features, heat maps, and the loss or keypoints.
+    """Extract features, predict heatmaps, and return the loss or keypoints.
 
     Args:
         feature_extractor: (maps, BoxLists) -> (R, C', S, S).
-        predictor: (R, C', S, S) -> heat maps.
+        predictor: (R, C', S, S) -> heatmaps.
         loss: KeypointRCNNLoss.
         post_processor: KeypointPostProcessor.
 
-    Forward takes L maps (N, C, H_l, W_l), N BoxLists and, in training, N BoxLists with fields "labels" and
-    "keypoints". It returns (x, boxes, losses): x the extractor's output; in training the boxes as they came and the
-    scalar loss_kp; in evaluation the boxes with field "keypoints" and {}. In training it draws its own regions.
-    `heat_maps` (R, K, M, M) and `attach` are the two halves of evaluation, for those who average the heat maps of
-    several views of an image in between.
+    Forward takes L maps (N, C, H_l, W_l) and N BoxLists. In training the head samples regions from them.
+
+    Args:
+        targets: in training, N BoxLists with the fields "labels" and "keypoints".
+
+    Returns:
+        (x, boxes, losses), x being the extractor's output. In training, the boxes unchanged and the scalar loss_kp. In
+        evaluation, the boxes with the field "keypoints" and {}.
+
+    `heat_maps` (R, K, M, M) and `attach` are the two halves of evaluation. Test-time augmentation averages the
+    heatmaps of several views of an image in between.
     """
 
     def __init__(self, feature_extractor, predictor, loss, post_processor):
@@ -60,9 +66,10 @@ class ROIKeypointHead(nn.Module):
 
 
 def build_roi_keypoint_head(cfg, in_channels, box_extractor=None) -> ROIKeypointHead:
-    """The keypoint head of a config; in_channels are the backbone's.
+    """Build the keypoint head of a config; in_channels are the backbone's.
 
-    box_extractor: the box head's, to be shared; None gives the keypoint head its own.
+    Args:
+        box_extractor: the box head's extractor, to be shared; None builds one for the keypoint head.
     """
     extractor = box_extractor if box_extractor is not None else make_roi_keypoint_feature_extractor(cfg, in_channels)
     name = cfg.MODEL.ROI_KEYPOINT_HEAD.FEATURE_EXTRACTOR

@@ -1,7 +1,7 @@
-"""Targets and loss of the keypoint head (Mask R-CNN, section 5).
+"""Compute targets and loss of the keypoint head (Mask R-CNN, section 5).
 
 Shapes: N images, R regions of all images together, R_i of one, G ground-truth boxes of an image, K keypoints of an
-object, M pixels a side of a heat map.
+object, M pixels a side of a heatmap.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from maskrcnn_benchmark.structures.keypoint import keypoints_to_heat_map
 
 
 class KeypointRCNNLoss:
-    """Cross entropy over the M x M places where each visible keypoint can be.
+    """Cross entropy over the M x M positions of each visible keypoint.
 
     Args:
         matcher: Matcher of regions and ground truth.
-        sampler: BalancedPositiveNegativeSampler; of its draw only the positives are used.
+        sampler: BalancedPositiveNegativeSampler; only the positives it draws are used.
         discretization_size: M.
         box_offset: see Convention.
     """
@@ -35,14 +35,15 @@ class KeypointRCNNLoss:
 
     @torch.no_grad()
     def subsample(self, proposals: list[BoxList], targets: list[BoxList]) -> list[BoxList]:
-        """The regions to train on: they overlap an object that has a visible keypoint inside its box.
+        """Sample regions for training: those that overlap an object with a visible keypoint inside its box.
 
         Args:
             proposals: N BoxLists (xyxy).
-            targets: N BoxLists with fields "labels" and, where they are not empty, "keypoints" (PersonKeypoints).
+            targets: N BoxLists with the fields "labels" and, unless they are empty, "keypoints" (PersonKeypoints).
 
-        Each region has the fields of its proposal and "keypoints_target" (R_i, K, 3): x, y in pixels of the network
-        input, visibility.
+        Returns:
+            N BoxLists with the fields of the proposals and "keypoints_target" (R_i, K, 3): x, y in pixels of the
+            network input, visibility.
         """
         matched = [self._match(*pair) for pair in zip(proposals, targets, strict=True)]
         positive, _ = self.sampler([labels for labels, _ in matched])
@@ -54,7 +55,7 @@ class KeypointRCNNLoss:
         return regions
 
     def _match(self, proposals, target):
-        """Labels (R_i,) and keypoints (R_i, K, 3) of the objects that the proposals overlap most."""
+        """Return labels (R_i,) and keypoints (R_i, K, 3) of the objects that the proposals overlap most."""
         truth = target.convert("xyxy").bbox
         matches = self.matcher.match_boxes(truth, proposals.bbox, self.box_offset)
         if len(target) == 0:
@@ -62,7 +63,7 @@ class KeypointRCNNLoss:
         if not target.has_field("keypoints"):
             raise ValueError(
                 f"MODEL.KEYPOINT_ON is True, but the ground truth has no keypoints, only {target.fields()}; set it to "
-                "False or train on a data set with keypoints"
+                "False or train on a dataset with keypoints"
             )
         keypoints = target.get_field("keypoints").keypoints.to(truth.device)
         x, y, visibility = keypoints.unbind(dim=2)
@@ -73,15 +74,15 @@ class KeypointRCNNLoss:
         labels = target.get_field("labels")[nearest].to(torch.int64)
         labels = torch.where(matches == Matcher.BELOW_LOW_THRESHOLD, 0, labels)
         labels = torch.where(matches == Matcher.BETWEEN_THRESHOLDS, -1, labels)
-        # an object without a keypoint to learn is neither an example nor background
+        # An object without a keypoint to learn is neither an example nor background.
         labels = torch.where(seen[nearest], labels, -1)
         return labels, keypoints[nearest]
 
     def __call__(self, proposals: list[BoxList], keypoint_logits: torch.Tensor) -> torch.Tensor:
-        """A scalar, attached to keypoint_logits even where there is no keypoint.
+        """Return the loss, a scalar that depends on keypoint_logits even without keypoints.
 
         Args:
-            proposals: the N lists of `subsample`.
+            proposals: the N BoxLists of `subsample`.
             keypoint_logits: (R, K, M, M).
         """
         places, valid = [], []
@@ -97,7 +98,7 @@ class KeypointRCNNLoss:
             return keypoint_logits.sum() * 0
         if keypoint_logits.shape[-2:] != (self.discretization_size,) * 2:
             raise ValueError(
-                f"heat maps of {tuple(keypoint_logits.shape[-2:])} pixels are predicted, but "
+                f"the predicted heatmaps have {tuple(keypoint_logits.shape[-2:])} pixels, but "
                 f"MODEL.ROI_KEYPOINT_HEAD.RESOLUTION is {self.discretization_size}; set it to their side"
             )
         logits = keypoint_logits.float().reshape(-1, self.discretization_size**2)

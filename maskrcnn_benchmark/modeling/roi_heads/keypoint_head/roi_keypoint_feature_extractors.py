@@ -1,4 +1,4 @@
-"""From feature maps to a small map a region, for keypoints.
+"""Extract one small map per region from feature maps, for keypoints.
 
 Shapes: N images, C channels of the maps, R regions of all images together, S bins a side.
 """
@@ -19,7 +19,7 @@ class KeypointRCNNFeatureExtractor(nn.Module):
     Args:
         pooler: Pooler of S x S bins.
         in_channels: C.
-        channels: of each convolution.
+        channels: channels of each convolution.
 
     Forward takes a list of maps (N, C, H_l, W_l) and N BoxLists and returns (R, channels[-1], S, S).
     """
@@ -48,5 +48,5 @@ def build_keypoint_rcnn_feature_extractor(cfg, in_channels):
 
 
 def make_roi_keypoint_feature_extractor(cfg, in_channels):
-    """The extractor that MODEL.ROI_KEYPOINT_HEAD.FEATURE_EXTRACTOR names; in_channels are the backbone's."""
+    """Build the extractor that MODEL.ROI_KEYPOINT_HEAD.FEATURE_EXTRACTOR names; in_channels are the backbone's."""
     return registry.ROI_KEYPOINT_FEATURE_EXTRACTORS[cfg.MODEL.ROI_KEYPOINT_HEAD.FEATURE_EXTRACTOR](cfg, in_channels)

@@ -1,4 +1,4 @@
-"""From a region's map to one map a keypoint.
+"""Predict one heatmap per keypoint from a region's features.
 
 Shapes: R regions, C channels, S pixels a side of the incoming map, K keypoints of an object.
 """
@@ -12,7 +12,7 @@ from maskrcnn_benchmark.modeling import registry
 
 
 class KeypointRCNNPredictor(nn.Module):
-    """Learned and then bilinear upsampling, each by two: (R, C, S, S) to logits (R, K, 4 S, 4 S)."""
+    """Learned, then bilinear upsampling, each by two: (R, C, S, S) to logits (R, K, 4 S, 4 S)."""
 
     def __init__(self, in_channels, num_keypoints):
         super().__init__()
@@ -32,5 +32,5 @@ def build_keypoint_rcnn_predictor(cfg, in_channels):
 
 
 def make_roi_keypoint_predictor(cfg, in_channels):
-    """The predictor that MODEL.ROI_KEYPOINT_HEAD.PREDICTOR names; in_channels are the extractor's."""
+    """Build the predictor that MODEL.ROI_KEYPOINT_HEAD.PREDICTOR names; in_channels are the extractor's."""
     return registry.ROI_KEYPOINT_PREDICTOR[cfg.MODEL.ROI_KEYPOINT_HEAD.PREDICTOR](cfg, in_channels)

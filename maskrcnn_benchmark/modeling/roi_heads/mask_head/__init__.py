@@ -1,1 +1,1 @@
-"""A mask for every region (Mask R-CNN)."""
+"""Predict masks of regions of interest (Mask R-CNN)."""

@@ -1,7 +1,7 @@
-"""From mask logits to masks, in the box and in the picture.
+"""Turn mask logits into masks, relative to their boxes or in the image.
 
 Shapes: N images, D detections of an image, R of all images together, K classes with the background, M pixels a side of
-a mask, H x W pixels of a picture.
+a mask, H x W pixels of an image.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from maskrcnn_benchmark.structures.paste_masks import MaskPasting, paste_masks
 
 
 class MaskPostProcessor(nn.Module):
-    """Gives every detection the mask of its class.
+    """Add the mask of its class to every detection.
 
     Args:
-        masker: Masker to paste the masks into the picture; None leaves them in their boxes.
+        masker: Masker to paste the masks into the image; None leaves them relative to their boxes.
 
-    Forward takes mask logits (R, K, M, M) and N BoxLists with field "labels". It returns N BoxLists with the same
-    fields and "mask", probabilities (D, 1, M, M), or what the masker makes of them, (D, 1, H, W).
+    Forward takes mask logits (R, K, M, M) and N BoxLists with the field "labels". It returns N BoxLists with the same
+    fields and "mask": probabilities (D, 1, M, M), or with a masker its result (D, 1, H, W).
     """
 
     def __init__(self, masker=None):
@@ -32,12 +32,12 @@ class MaskPostProcessor(nn.Module):
         return self.attach(self.probabilities(x, boxes), boxes)
 
     def probabilities(self, x: Tensor, boxes: list[BoxList]) -> Tensor:
-        """(R, 1, M, M): each detection's mask of its own class."""
+        """Return (R, 1, M, M), each detection's mask of its own class."""
         labels = torch.cat([detections.get_field("labels") for detections in boxes])
         return x[torch.arange(len(x), device=x.device), labels][:, None].float().sigmoid()
 
     def attach(self, probabilities: Tensor, boxes: list[BoxList]) -> list[BoxList]:
-        """The detections with these masks (R, 1, M, M), pasted if there is a masker, as field "mask"."""
+        """Add these masks (R, 1, M, M) to the detections as field "mask", pasted if there is a masker."""
         masks = probabilities.split([len(detections) for detections in boxes])
         if self.masker is not None:
             masks = self.masker(masks, boxes)
@@ -50,15 +50,15 @@ class MaskPostProcessor(nn.Module):
 
 
 class Masker:
-    """Puts masks into their pictures, see `structures.paste_masks`.
+    """Paste masks into their images, see `structures.paste_masks`.
 
     Args:
-        threshold: a pixel belongs to the mask where the probability exceeds this (with aligned, reaches it); below 0,
-            no decision is made and the result is the probability times 255.
-        padding, aligned: see there.
+        threshold: a pixel belongs to the mask if its probability exceeds this (with aligned, if it reaches this). Below
+            0 the result is the probability times 255.
+        padding, aligned: see MaskPasting.
 
-    Called with N tensors (D, 1, M, M) of probabilities and N BoxLists (or one BoxList and a list of one tensor), it
-    returns N uint8 tensors (D, 1, H, W) in the size of their BoxList's picture.
+    Call it with N tensors (D, 1, M, M) of probabilities and N BoxLists (or one BoxList and a list of one tensor). It
+    returns N uint8 tensors (D, 1, H, W) in the size of their BoxList's image.
     """
 
     def __init__(self, threshold=0.5, padding=1, aligned=False):
@@ -68,13 +68,13 @@ class Masker:
     def __call__(self, masks, boxes) -> list[Tensor]:
         boxes = [boxes] if isinstance(boxes, BoxList) else boxes
         if len(masks) != len(boxes):
-            raise ValueError(f"Masker got masks of {len(masks)} pictures and boxes of {len(boxes)}; wanted as many")
+            raise ValueError(f"Masker got masks of {len(masks)} images and boxes of {len(boxes)}; expected as many")
         return [self.forward_single_image(*pair) for pair in zip(masks, boxes, strict=True)]
 
     def forward_single_image(self, masks: Tensor, boxes: BoxList) -> Tensor:
-        """(D, 1, H, W) uint8 from masks (D, 1, M, M)."""
+        """Paste masks (D, 1, M, M) and return (D, 1, H, W) uint8."""
         if len(masks) != len(boxes):
-            raise ValueError(f"Masker got {len(masks)} masks for {len(boxes)} boxes; wanted one a box")
+            raise ValueError(f"Masker got {len(masks)} masks for {len(boxes)} boxes; expected one per box")
         corners = boxes.convert("xyxy").bbox
         return paste_masks(masks, corners, boxes.size, self.threshold, self.pasting)[:, None]
 

@@ -1,4 +1,4 @@
-"""Targets and loss of the mask head (Mask R-CNN, section 3).
+"""Compute targets and loss of the mask head (Mask R-CNN, section 3).
 
 Shapes: N images, R positive regions of all images together, K classes with the background, M pixels a side of a mask.
 """
@@ -23,7 +23,7 @@ class MaskRCNNLoss:
         matcher: Matcher of regions and ground truth.
         discretization_size: M, the side of the predicted masks.
         box_offset: see Convention.
-        project: what regions see of their masks, a function of targets.py.
+        project: crops and resizes ground-truth masks to regions; a function of targets.py.
     """
 
     def __init__(self, matcher, discretization_size, box_offset=1.0, project=project_masks_on_boxes):
@@ -33,30 +33,30 @@ class MaskRCNNLoss:
         self.project = project
 
     def __call__(self, proposals: list[BoxList], mask_logits: torch.Tensor, targets: list[BoxList]) -> torch.Tensor:
-        """A scalar, attached to mask_logits even where there is no region.
+        """Return the loss, a scalar that depends on mask_logits even without regions.
 
         Args:
             proposals: N BoxLists, R regions together.
             mask_logits: (R, K, M, M).
-            targets: N BoxLists with fields "labels" and, where they are not empty, "masks" (SegmentationMask).
+            targets: N BoxLists with the fields "labels" and, unless they are empty, "masks" (SegmentationMask).
         """
         masks, rows, labels = self._targets(proposals, targets)
         if len(masks) == 0:
             return mask_logits.sum() * 0
         if mask_logits.shape[-2:] != masks.shape[-2:]:
             raise ValueError(
-                f"masks of {tuple(mask_logits.shape[-2:])} pixels are predicted, but MODEL.ROI_MASK_HEAD.RESOLUTION "
-                f"is {self.discretization_size}; set it to the side of the predicted masks"
+                f"the predicted masks have {tuple(mask_logits.shape[-2:])} pixels, but MODEL.ROI_MASK_HEAD.RESOLUTION "
+                f"is {self.discretization_size}; set it to their side"
             )
         return F.binary_cross_entropy_with_logits(mask_logits[rows, labels[rows]].float(), masks)
 
     @torch.no_grad()
     def _targets(self, proposals, targets):
-        """Targets (P, M, M) of the P regions with an object, their numbers (P,), and labels (R,) of all regions."""
+        """Return targets (P, M, M) of the P regions with an object, their indices (P,), and labels (R,) of all."""
         matches, labels = zip(*map(self._match, proposals, targets), strict=True)
         matches, labels = torch.cat(matches), torch.cat(labels)
         boxes = torch.cat([regions.convert("xyxy").bbox for regions in proposals])
-        # Masks are cut out on the host: it waits once, for boxes and matches (whole numbers, exact in float32) of all
+        # Masks are cropped on the host. It waits once, for boxes and matches (integers, exact in float32) of all
         # images.
         on_host = torch.cat((boxes, matches[:, None].to(boxes.dtype)), dim=1).cpu()
         masks = []
@@ -73,11 +73,11 @@ class MaskRCNNLoss:
         return send(masks, boxes.device), rows, labels
 
     def _match(self, proposals, target):
-        """For the regions of an image the number of the object, negative for none, and its label, (R_i,) each."""
+        """Return for each region of an image the index of its object, negative for none, and its label, (R_i,) each."""
         if len(target) and not target.has_field("masks"):
             raise ValueError(
                 f"MODEL.MASK_ON is True, but the ground truth has no masks, only {target.fields()}; set it to False "
-                "or train on a data set with segmentations"
+                "or train on a dataset with segmentations"
             )
         matches = self.matcher.match_boxes(target.convert("xyxy").bbox, proposals.bbox, self.box_offset)
         if len(target) == 0:

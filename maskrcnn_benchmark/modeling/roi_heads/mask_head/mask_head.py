@@ -1,8 +1,8 @@
-"""The mask branch of Mask R-CNN (He et al., ICCV 2017).
+"""Mask branch of Mask R-CNN (He et al., ICCV 2017).
 
 Shapes: N images, L maps, C channels, R regions of all images together.
 
-Read on in roi_mask_feature_extractors.py, roi_mask_predictors.py, loss.py and inference.py.
+See roi_mask_feature_extractors.py, roi_mask_predictors.py, loss.py and inference.py for its parts.
 """
 
 from __future__ import annotations
@@ -21,20 +21,28 @@ from maskrcnn_benchmark.modeling.roi_heads.stage import Stage
 
 
 class ROIMaskHead(nn.Module):
-    """Features, mask logits, and the loss or masks.
+    """Extract features, predict mask logits, and return the loss or masks.
 
     Args:
         feature_extractor: (maps, BoxLists) -> (R, C', S, S).
         predictor: (R, C', S, S) -> mask logits.
         loss: MaskRCNNLoss.
         post_processor: MaskPostProcessor.
-        share_box_features: feature_extractor is the box head's, whose output serves again in training.
+        share_box_features: feature_extractor is the box head's; training reuses its output.
 
-    Forward takes L maps (N, C, H_l, W_l), N BoxLists with field "labels", in training N BoxLists with fields "labels"
-    and "masks", and the box head's features (R, ...) of the boxes. It returns (x, boxes, losses): x the extractor's
-    output; in training the boxes as they came and the scalar loss_mask; in evaluation the boxes with field "mask" and
-    {}. In training only boxes with a label above 0 are looked at. `probabilities` and `attach` are the two halves of
-    evaluation, for those who average the masks of several views of an image in between.
+    Forward takes L maps (N, C, H_l, W_l) and N BoxLists with the field "labels". Training uses only boxes with a label
+    above 0.
+
+    Args:
+        targets: in training, N BoxLists with the fields "labels" and "masks".
+        box_features: in training, the box head's features (R, ...) of the boxes.
+
+    Returns:
+        (x, boxes, losses), x being the extractor's output. In training, the boxes unchanged and the scalar loss_mask.
+        In evaluation, the boxes with the field "mask" and {}.
+
+    `probabilities` and `attach` are the two halves of evaluation. Test-time augmentation averages the masks of several
+    views of an image in between.
     """
 
     def __init__(self, feature_extractor, predictor, loss, post_processor, share_box_features=False):
@@ -68,9 +76,10 @@ class ROIMaskHead(nn.Module):
 
 
 def build_roi_mask_head(cfg, in_channels, box_extractor=None, stage: Stage | None = None) -> ROIMaskHead:
-    """The mask head of a config; in_channels are the backbone's.
+    """Build the mask head of a config; in_channels are the backbone's.
 
-    box_extractor: the box head's, to be shared; None gives the mask head its own.
+    Args:
+        box_extractor: the box head's extractor, to be shared; None builds one for the mask head.
     """
     extractor = box_extractor if box_extractor is not None else make_roi_mask_feature_extractor(cfg, in_channels)
     name = cfg.MODEL.ROI_MASK_HEAD.FEATURE_EXTRACTOR

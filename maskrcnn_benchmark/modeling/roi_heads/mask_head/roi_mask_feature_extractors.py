@@ -1,4 +1,4 @@
-"""From feature maps to a small map a region, for masks.
+"""Extract one small map per region from feature maps, for masks.
 
 Shapes: N images, C channels of the maps, R regions of all images together, S bins a side.
 """
@@ -12,7 +12,7 @@ from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.make_layers import group_norm_options, make_conv3x3
 from maskrcnn_benchmark.modeling.poolers import make_pooler
 
-# registers ResNet50Conv5ROIFeatureExtractor for masks, too
+# This import also registers ResNet50Conv5ROIFeatureExtractor for masks.
 from maskrcnn_benchmark.modeling.roi_heads.box_head import roi_box_feature_extractors  # noqa: F401
 
 
@@ -22,9 +22,9 @@ class MaskRCNNFPNFeatureExtractor(nn.Module):
     Args:
         pooler: Pooler of S x S bins.
         in_channels: C.
-        channels: of each convolution.
-        dilation: of all of them.
-        use_gn, gn_options: GroupNorm after each, see make_layers.
+        channels: channels of each convolution.
+        dilation: dilation of all convolutions.
+        use_gn, gn_options: GroupNorm after each convolution, see make_layers.
 
     Forward takes a list of maps (N, C, H_l, W_l) and N BoxLists and returns (R, channels[-1], S, S).
     """
@@ -59,5 +59,5 @@ def build_mask_rcnn_fpn(cfg, in_channels):
 
 
 def make_roi_mask_feature_extractor(cfg, in_channels):
-    """The extractor that MODEL.ROI_MASK_HEAD.FEATURE_EXTRACTOR names; in_channels are the backbone's."""
+    """Build the extractor that MODEL.ROI_MASK_HEAD.FEATURE_EXTRACTOR names; in_channels are the backbone's."""
     return registry.ROI_MASK_FEATURE_EXTRACTORS[cfg.MODEL.ROI_MASK_HEAD.FEATURE_EXTRACTOR](cfg, in_channels)

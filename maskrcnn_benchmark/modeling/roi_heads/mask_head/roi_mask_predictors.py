@@ -1,4 +1,4 @@
-"""From a region's map to one mask a class.
+"""Predict one mask per class from a region's features.
 
 Shapes: R regions, C channels, S pixels a side of the incoming map, K classes with the background.
 """
@@ -20,7 +20,7 @@ class MaskRCNNC4Predictor(nn.Module):
         in_channels: C.
         conv_channels: channels of the upsampled map.
         num_classes: K; the mask of class 0 is never used.
-        logits_std: standard deviation of the fresh 1x1 weights; 0 is He's.
+        logits_std: standard deviation of the initial 1x1 weights; 0 uses He's initialization.
     """
 
     def __init__(self, in_channels, conv_channels, num_classes, logits_std=0.0):
@@ -34,7 +34,7 @@ class MaskRCNNC4Predictor(nn.Module):
 
 
 class MaskRCNNConv1x1Predictor(nn.Module):
-    """A 1x1 convolution: (R, C, S, S) to mask logits (R, K, S, S); logits_std as in MaskRCNNC4Predictor."""
+    """A 1x1 convolution: (R, C, S, S) to mask logits (R, K, S, S). logits_std is as in MaskRCNNC4Predictor."""
 
     def __init__(self, in_channels, num_classes, logits_std=0.0):
         super().__init__()
@@ -70,5 +70,5 @@ def build_mask_rcnn_conv1x1_predictor(cfg, in_channels):
 
 
 def make_roi_mask_predictor(cfg, in_channels):
-    """The predictor that MODEL.ROI_MASK_HEAD.PREDICTOR names; in_channels are the extractor's."""
+    """Build the predictor that MODEL.ROI_MASK_HEAD.PREDICTOR names; in_channels are the extractor's."""
     return registry.ROI_MASK_PREDICTOR[cfg.MODEL.ROI_MASK_HEAD.PREDICTOR](cfg, in_channels)

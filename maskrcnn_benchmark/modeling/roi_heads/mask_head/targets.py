@@ -1,9 +1,9 @@
-"""What regions see of their ground-truth masks: the targets of the mask head.
+"""Crop and resize ground-truth masks to regions, as targets of the mask head.
 
-Shapes: R regions, M pixels a side of a target, H x W pixels of the picture.
+Shapes: R regions, M pixels a side of a target, H x W pixels of the image.
 
-Each function takes a SegmentationMask with one instance a region, a BoxList of R regions of the same picture, and M. It
-returns (R, M, M) float32 of 0 and 1 on the device of the regions.
+Each function takes a SegmentationMask with one instance per region, a BoxList of R regions of the same image, and M.
+It returns (R, M, M) float32 of 0 and 1 on the device of the regions.
 """
 
 from __future__ import annotations
@@ -14,24 +14,27 @@ from maskrcnn_benchmark.layers.roi_align import roi_align
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.segmentation_mask import PolygonInstance
 
-# A narrower or lower region is taken for one of this many pixels, so that polygons stay finite.
+# Narrower or lower regions are widened to this many pixels, so that polygons stay finite.
 LEAST_SIDE = 0.1
 
 
 def project_masks_on_boxes(segmentation_masks, proposals: BoxList, discretization_size: int) -> torch.Tensor:
-    """As maskrcnn-benchmark: the mask is cropped to the region and resized like a picture of its own."""
+    """Follow maskrcnn-benchmark: crop the mask to the region and resize it like an image."""
     size = (discretization_size, discretization_size)
     targets = []
     for mask, (x1, y1, x2, y2) in zip(segmentation_masks, proposals.convert("xyxy").bbox.tolist(), strict=True):
-        # a box of one pixel has x2 = x1: it still shows that pixel
+        # A box of one pixel has x2 = x1, but still contains that pixel.
         x2, y2 = (x2 if x2 > x1 else x1 + 1), (y2 if y2 > y1 else y1 + 1)
         targets.append(mask.crop((x1, y1, x2, y2)).resize(size).get_mask_tensor())
     return _stack(targets, proposals, discretization_size)
 
 
 def sample_masks_in_boxes(segmentation_masks, proposals: BoxList, discretization_size: int) -> torch.Tensor:
-    """As detectron2, in continuous coordinates: polygons move with the region, which fills the target; of pixels a
-    target is 1 where ROIAlign gives at least a half."""
+    """Follow detectron2, in continuous coordinates.
+
+    Polygons are moved and scaled so that the region fills the target. For pixel masks a target is 1 where ROIAlign
+    returns at least a half.
+    """
     instances = segmentation_masks.instances
     boxes = proposals.convert("xyxy").bbox.cpu()
     if segmentation_masks.mode == "poly":
@@ -56,16 +59,18 @@ def _pixels_in_box(mask, box, side):
 
 
 def resize_masks_in_boxes(segmentation_masks, proposals: BoxList, discretization_size: int) -> torch.Tensor:
-    """As mmdetection: the pixels of the mask in the region, whose corners are cut to whole pixels (towards zero), and
-    resized by OpenCV. It interpolates uint8 bilinearly in fixed point: of zeros and ones it makes a 1 where half a 1
-    is and a little more."""
+    """Follow mmdetection: crop the mask to the region, with corners truncated to integers, and resize it by OpenCV.
+
+    OpenCV interpolates uint8 bilinearly in fixed point. For zeros and ones the result is 1 from slightly more than a
+    half.
+    """
     import cv2
 
     width, height = segmentation_masks.size
     farthest = torch.tensor([width - 1, height - 1] * 2)
     corners = proposals.convert("xyxy").bbox.cpu().clamp(min=0).minimum(farthest).int().tolist()
     size = (discretization_size, discretization_size)
-    whole = _pixels_of_pictures(segmentation_masks)
+    whole = _rasterize_instances(segmentation_masks)
     targets = []
     for pixels, (x1, y1, x2, y2) in zip(whole, corners, strict=True):
         window = pixels[y1 : max(y2, y1) + 1, x1 : max(x2, x1) + 1].contiguous()
@@ -73,8 +78,11 @@ def resize_masks_in_boxes(segmentation_masks, proposals: BoxList, discretization
     return _stack(targets, proposals, discretization_size)
 
 
-def _pixels_of_pictures(segmentation_masks):
-    """One (H, W) uint8 tensor after the other. Many regions share an object: its polygons become pixels once."""
+def _rasterize_instances(segmentation_masks):
+    """Rasterize one instance after the other as (H, W) uint8 tensors.
+
+    Many regions share an object, so its polygons are rasterized once.
+    """
     if segmentation_masks.mode == "mask":
         yield from segmentation_masks.instances
         return

@@ -1,1 +1,1 @@
-"""FCOS: fully convolutional one-stage detection (Tian et al., ICCV 2019)."""
+"""FCOS, fully convolutional one-stage detection (Tian et al., ICCV 2019)."""

@@ -1,8 +1,8 @@
-"""Fully convolutional one-stage detection (Tian et al., ICCV 2019), of VoVNet-FCOS and upstream.
+"""Fully convolutional one-stage detection (Tian et al., ICCV 2019), as in VoVNet-FCOS and in FCOS upstream.
 
 Shapes: N images, L levels, C channels of every FPN level, K foreground classes, P_l locations of a level.
 
-Read on in targets.py (assignment), loss.py, ../dense_detector.py and ../dense_post_process.py.
+See targets.py (assignment), loss.py, ../dense_detector.py and ../dense_post_process.py for its parts.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class FCOSHead(nn.Module):
         strides: stride of each level in pixels of the network input.
         num_convs: 3x3 convolutions per tower, each with GroupNorm and ReLU.
         tower_channels: channels inside the towers; a multiple of GroupNorm's 32 groups, at least 64.
-        prior_prob: probability that a fresh head gives to every class everywhere (focal loss paper, 3.3).
-        centerness_on_reg: predict centreness from the regression tower instead of the classification tower.
+        prior_prob: probability of every class at every location before training (focal loss paper, 3.3).
+        centerness_on_reg: predict centerness from the regression tower instead of the classification tower.
         normalize_distances: regress relu(x) in strides of the level instead of exp(x) in pixels.
         deformable_last: the last convolution of each tower is a modulated deformable one.
 
     Forward takes L maps (N, C, H_l, W_l) and returns three lists of L maps: logits (N, K, H_l, W_l),
-    distances (N, 4, H_l, W_l) to left, top, right, bottom and centreness logits (N, 1, H_l, W_l).
-    Distances are pixels of the network input; in training with normalize_distances, strides of the level.
+    distances (N, 4, H_l, W_l) to left, top, right, bottom, and centerness logits (N, 1, H_l, W_l).
+    Distances are in pixels of the network input; in training with normalize_distances, in strides of the level.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class FCOSHead(nn.Module):
     ):
         super().__init__()
         if tower_channels % 32 or tower_channels == 32:
-            # one channel a group has nothing to normalise on a map of one cell, P7 of a small picture
+            # A group of one channel has nothing to normalize on a map of one cell, such as P7 of a small image.
             raise ValueError(
-                f"FCOS towers have GroupNorm of 32 groups and want 64, 96, ... channels, got {tower_channels}; see "
-                "MODEL.FCOS.TOWER_CHANNELS and, where that is 0, the backbone's BACKBONE_OUT_CHANNELS"
+                f"FCOS towers have GroupNorm of 32 groups and require 64, 96, ... channels, got {tower_channels}; set "
+                "MODEL.FCOS.TOWER_CHANNELS or, if that is 0, the backbone's BACKBONE_OUT_CHANNELS"
             )
         self.strides = tuple(strides)
         self.centerness_on_reg = centerness_on_reg
@@ -81,7 +81,7 @@ class FCOSHead(nn.Module):
             bbox_tower = self.bbox_tower(feature)
             logits.append(self.cls_logits(cls_tower))
             centerness.append(self.centerness(bbox_tower if self.centerness_on_reg else cls_tower))
-            # float32: exp in half precision overflows at 11, distances of 65,504 pixels
+            # In half precision exp overflows above 11, at distances of 65,504 pixels.
             raw = scale(self.bbox_pred(bbox_tower)).float()
             if not self.normalize_distances:
                 distances.append(raw.exp())
@@ -110,7 +110,7 @@ def build_fcos(cfg, in_channels):
     fcos = cfg.MODEL.FCOS
     if fcos.NUM_CLASSES < 2:
         raise ValueError(
-            f"MODEL.FCOS.NUM_CLASSES is {fcos.NUM_CLASSES}: a model wants classes + background, 2 or more. "
+            f"MODEL.FCOS.NUM_CLASSES is {fcos.NUM_CLASSES}; expected 2 or more (classes + background). "
             "The tools replace -1 by the number in the training data; elsewhere set it yourself."
         )
     head = FCOSHead(

@@ -1,4 +1,4 @@
-"""From FCOS outputs to detections; ../dense_post_process.py has the steps.
+"""Turn FCOS outputs into detections; see ../dense_post_process.py for the steps.
 
 Shapes: n candidates.
 """

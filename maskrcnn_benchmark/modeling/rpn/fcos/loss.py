@@ -1,4 +1,4 @@
-"""Losses of FCOS (section 3.1 and 3.3 of the paper).
+"""Compute the losses of FCOS (sections 3.1 and 3.3 of the paper).
 
 Shapes: N images, L levels, K foreground classes, P locations of all levels together.
 """
@@ -19,7 +19,7 @@ LOSS_NORMALIZERS = ("positives_and_images", "positives")
 
 
 def centerness_of(distances: torch.Tensor) -> torch.Tensor:
-    """Centreness (...,) of positive distances (..., 4): 1 at a box's centre, 0 at its border (equation 3)."""
+    """Return the centerness (...,) of positive distances (..., 4): 1 at the center, 0 at the border (equation 3)."""
     left, top, right, bottom = distances.unbind(dim=-1)
     horizontal = torch.minimum(left, right) / torch.maximum(left, right)
     vertical = torch.minimum(top, bottom) / torch.maximum(top, bottom)
@@ -27,24 +27,24 @@ def centerness_of(distances: torch.Tensor) -> torch.Tensor:
 
 
 class FCOSLoss:
-    """Focal loss on classes, IoU loss on boxes weighted by centreness, cross entropy on centreness.
+    """Focal loss on classes, IoU loss on boxes weighted by centerness, cross entropy on centerness.
 
     Args:
         assign: FCOSTargets, or a callable like it.
-        focal_gamma, focal_alpha: of the focal loss (Lin et al., ICCV 2017).
+        focal_gamma, focal_alpha: parameters of the focal loss (Lin et al., ICCV 2017).
         iou_loss_type: "iou", "linear_iou" or "giou".
-        normalizer: what the focal sum is divided by: "positives_and_images" (VoVNet-FCOS: positive
-            locations + images) or "positives" (upstream: positive locations, at least 1).
+        normalizer: divisor of the focal sum: "positives_and_images" (VoVNet-FCOS: positive locations + images) or
+            "positives" (upstream: positive locations, at least 1).
 
-    Normalisers are summed over all processes, and each process scales its sums by their number, so
-    that averaging gradients gives what one process would see on the whole batch.
+    Normalizers are summed over all processes, and each process multiplies its sums by the number of processes. Averaged
+    gradients then equal those of one process on the whole batch.
     """
 
     def __init__(
         self, assign, focal_gamma=2.0, focal_alpha=0.25, iou_loss_type="iou", normalizer="positives_and_images"
     ):
         if normalizer not in LOSS_NORMALIZERS:
-            raise ValueError(f"MODEL.FCOS.LOSS_NORMALIZER is one of {', '.join(LOSS_NORMALIZERS)}, got {normalizer!r}")
+            raise ValueError(f"MODEL.FCOS.LOSS_NORMALIZER is {normalizer!r}; expected {' or '.join(LOSS_NORMALIZERS)}")
         self.assign = assign
         self.focal_gamma = focal_gamma
         self.focal_alpha = focal_alpha
@@ -52,12 +52,12 @@ class FCOSLoss:
         self.count_images = normalizer == "positives_and_images"
 
     def __call__(self, locations, logits, distances, centerness, targets) -> dict[str, torch.Tensor]:
-        """Three scalars, attached to every output even where no location is positive.
+        """Return three scalar losses, which depend on every output even without positive locations.
 
         Args:
             locations: L tensors (P_l, 2).
             logits, distances, centerness: L maps (N, K, H_l, W_l), (N, 4, H_l, W_l), (N, 1, H_l, W_l).
-            targets: N BoxLists with field "labels" in 1..K.
+            targets: N BoxLists with the field "labels" in 1..K.
         """
         labels, target_distances = self.assign(locations, targets)
         logits = flatten_levels(logits, logits[0].shape[1]).flatten(0, 1)
@@ -65,8 +65,8 @@ class FCOSLoss:
         centerness = flatten_levels(centerness, 1).flatten()
         labels, target_distances = labels.flatten(), target_distances.flatten(0, 1)
 
-        # All locations go through the losses and negatives weigh nothing: picking out the positives
-        # would make the GPU wait for their number.
+        # The losses run on all locations, with weight 0 for negatives. Selecting the positives would make the host
+        # wait for their number.
         positive = labels > 0
         target_distances = torch.where(positive[:, None], target_distances, 1.0)
         box_pred = torch.where(positive[:, None], distances, 1.0)
@@ -85,7 +85,7 @@ class FCOSLoss:
         class_normalizer = num_positives + num_images if self.count_images else num_positives.clamp(min=1)
         return {
             "loss_cls": focal_sum * (world_size / class_normalizer),
-            # without positives the sum is 0 already; the bound only keeps 0 / 0 away
+            # Without positives the sum is already 0; the bound only avoids 0 / 0.
             "loss_reg": box_sum * (world_size / sum_centerness.clamp(min=torch.finfo(torch.float32).tiny)),
             "loss_centerness": centerness_sum * (world_size / num_positives.clamp(min=1)),
         }

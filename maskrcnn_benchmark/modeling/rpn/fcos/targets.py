@@ -1,4 +1,4 @@
-"""Which ground-truth box each location of an FCOS head answers for (section 3.1 and 3.2 of the paper).
+"""Assign ground-truth boxes to the locations of an FCOS head (sections 3.1 and 3.2 of the paper).
 
 Shapes: N images, L levels, P_l locations of level l, P = sum of P_l, G boxes of an image.
 """
@@ -12,32 +12,32 @@ from maskrcnn_benchmark.structures.boxes import box_area
 
 INFINITY = 1e8
 
-# Locations x boxes looked at in one piece: bounds the memory of an image with a thousand objects
-# to some 100 MB (about ten float32 matrices of this size).
+# Pairs of locations and boxes compared at a time. An image with a thousand objects then needs some 100 MB (about ten
+# float32 matrices of this size).
 MAX_PAIRS = 2**21
 
 
 class FCOSTargets:
-    """Assigns to every location the smallest ground-truth box that it may answer for.
+    """Assign each location the smallest ground-truth box that contains it and suits its level.
 
     Args:
         strides: stride of each level in pixels of the network input.
-        size_bounds: L - 1 increasing numbers in pixels. Level l answers for boxes whose largest
-            distance to the location lies within [size_bounds[l - 1], size_bounds[l]], ends included;
-            the first level starts below zero, the last one has no end.
-        center_sampling_radius: 0, every location inside a box may answer for it; r > 0, only those
-            within r strides of its centre (upstream's centre sampling).
-        normalize_distances: distances in strides of their level instead of pixels.
-        box_offset: see Convention; it enters the area that decides which box is smallest.
+        size_bounds: L - 1 increasing numbers in pixels. A box suits level l if its largest distance to the location
+            lies within [size_bounds[l - 1], size_bounds[l]], ends included. The first level has no lower bound, the
+            last one no upper bound.
+        center_sampling_radius: 0 assigns a box to every location inside it. r > 0 assigns it only to those within r
+            strides of its center (upstream's center sampling).
+        normalize_distances: return distances in strides of their level instead of pixels.
+        box_offset: see Convention; it affects the area that decides which box is smallest.
 
     Raises:
-        ValueError: size_bounds does not fit the number of levels.
+        ValueError: size_bounds does not match the number of levels.
     """
 
     def __init__(self, strides, size_bounds, center_sampling_radius=0.0, normalize_distances=False, box_offset=1.0):
         if len(size_bounds) != len(strides) - 1 or list(size_bounds) != sorted(size_bounds):
             raise ValueError(
-                f"FCOS with {len(strides)} levels (MODEL.FCOS.FPN_STRIDES) wants {len(strides) - 1} increasing "
+                f"FCOS with {len(strides)} levels (MODEL.FCOS.FPN_STRIDES) requires {len(strides) - 1} increasing "
                 f"sizes (MODEL.FCOS.SIZES_OF_INTEREST), got {tuple(size_bounds)}"
             )
         self.strides = tuple(strides)
@@ -47,15 +47,16 @@ class FCOSTargets:
         self.box_offset = box_offset
 
     def __call__(self, locations: list[torch.Tensor], targets: list[BoxList]):
-        """Labels and distances for L lists of locations (P_l, 2) and N BoxLists with field "labels".
+        """Return labels and distances for L lists of locations (P_l, 2) and N BoxLists with the field "labels".
 
-        Returns labels (N, P), int64, 0 where no box is answered for, and distances (N, P, 4) float32 to
-        left, top, right, bottom of the assigned box; distances of label 0 mean nothing.
+        Returns:
+            Labels (N, P) int64, 0 where no box is assigned; and distances (N, P, 4) float32 to left, top, right, bottom
+            of the assigned box, undefined where the label is 0.
         """
         points = torch.cat(locations)
 
         def spread(values):
-            """One number of each level, repeated for its locations: (P,)."""
+            """Repeat each level's number for its locations: (P,)."""
             parts = [level.new_full((len(level),), value) for level, value in zip(locations, values, strict=True)]
             return torch.cat(parts)
 
@@ -68,7 +69,7 @@ class FCOSTargets:
         return torch.stack(labels), torch.stack(distances)
 
     def _assign(self, points, per_location, target: BoxList):
-        """Labels (P,) and distances (P, 4) of one image."""
+        """Return labels (P,) and distances (P, 4) of one image."""
         boxes = target.convert("xyxy").bbox.to(points.device)
         box_labels = target.get_field("labels").to(points.device)
         best_area = points.new_full((len(points),), INFINITY)
@@ -76,7 +77,7 @@ class FCOSTargets:
         step = max(1, MAX_PAIRS // max(1, len(points)))
         for start in range(0, len(boxes), step):
             area, index = self._smallest(points, per_location, boxes[start : start + step])
-            smaller = area < best_area  # strictly: the first of equally small boxes wins
+            smaller = area < best_area  # strictly, so that the first of equally small boxes wins
             best_area = torch.where(smaller, area, best_area)
             best_box = torch.where(smaller, index + start, best_box)
         if len(boxes) == 0:
@@ -89,7 +90,7 @@ class FCOSTargets:
         return labels, distances
 
     def _smallest(self, points, per_location, boxes):
-        """Area and index (P,) of the smallest eligible box among boxes (g, 4); area INFINITY for none."""
+        """Return area and index (P,) of the smallest eligible box among boxes (g, 4); area INFINITY for none."""
         x, y = points[:, :1], points[:, 1:]
         x1, y1, x2, y2 = boxes.unbind(dim=1)
         left, top, right, bottom = x - x1, y - y1, x2 - x, y2 - y

@@ -1,1 +1,1 @@
-"""RetinaNet: focal loss for dense object detection (Lin et al., ICCV 2017)."""
+"""RetinaNet, dense object detection with the focal loss (Lin et al., ICCV 2017)."""

@@ -1,4 +1,4 @@
-"""From RetinaNet outputs to detections (section 4.1); ../dense_post_process.py has the steps."""
+"""Turn RetinaNet outputs into detections (section 4.1); see ../dense_post_process.py for the steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ RetinaNetPostProcessor = DensePostProcessor  # the forks' name
 
 
 def make_retinanet_postprocessor(cfg, rpn_box_coder, is_train: bool) -> DensePostProcessor:
-    """is_train changes nothing: RetinaNet makes no boxes in training."""
+    """Build the post-processor of a config. is_train has no effect: RetinaNet makes no boxes in training."""
     retinanet = cfg.MODEL.RETINANET
     return DensePostProcessor(
         rpn_box_coder.decode,

@@ -1,4 +1,4 @@
-"""Losses of RetinaNet (sections 3 and 4.1).
+"""Compute the losses of RetinaNet (sections 3 and 4.1).
 
 Shapes: N images, L levels, A anchors of a cell, P anchors of all levels, K foreground classes.
 """
@@ -22,12 +22,12 @@ class RetinaNetLoss:
     Args:
         assign: AnchorTargets by class.
         num_classes: K.
-        focal_gamma, focal_alpha: of the focal loss.
-        beta: turning point of smooth L1.
-        regression_weight: the box loss is divided by this.
+        focal_gamma, focal_alpha: parameters of the focal loss.
+        beta: point where smooth L1 turns from quadratic to linear.
+        regression_weight: divisor of the box loss.
 
     The focal sum is divided by positive anchors + images, the box sum by positive anchors, both of all processes. Each
-    process scales its sums by the number of processes: averaging gradients gives what one process would see on the
+    process multiplies its sums by the number of processes. Averaged gradients then equal those of one process on the
     whole batch. (The forks divide by each process's own numbers.)
     """
 
@@ -42,12 +42,12 @@ class RetinaNetLoss:
         self.regression_weight = regression_weight
 
     def __call__(self, anchors, logits, codes, targets) -> dict[str, torch.Tensor]:
-        """The scalars loss_retina_cls and loss_retina_reg, attached to every output even where no anchor is positive.
+        """Return the scalars loss_retina_cls and loss_retina_reg, which depend on every output even without positives.
 
         Args:
             anchors: L tensors (P_l, 4).
             logits, codes: L maps (N, A K, H_l, W_l) and (N, 4 A, H_l, W_l).
-            targets: N BoxLists with field "labels" in 1..K.
+            targets: N BoxLists with the field "labels" in 1..K.
         """
         joined = torch.cat(anchors)
         labels, target_codes = zip(*(self.assign(joined, target) for target in targets), strict=True)
@@ -57,7 +57,7 @@ class RetinaNetLoss:
 
         positive = labels > 0
         focal_sum = sigmoid_focal_loss(logits, labels, self.focal_gamma, self.focal_alpha, reduction="sum")
-        # Anchors that are not positive weigh nothing: picking out the others would make the GPU wait for their number.
+        # Anchors that are not positive get weight 0. Selecting the positives would make the host wait for their number.
         codes = torch.where(positive[:, None], codes, target_codes)
         box_sum = smooth_l1_loss(codes, target_codes, self.beta, size_average=False)
 

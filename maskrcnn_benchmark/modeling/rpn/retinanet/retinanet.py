@@ -2,8 +2,8 @@
 
 Shapes: N images, L levels, C channels of every FPN level, A anchors of a cell, K foreground classes.
 
-Read on in ../anchor_generator.py, ../anchor_targets.py (assignment), loss.py, ../dense_detector.py and
-../dense_post_process.py.
+See ../anchor_generator.py, ../anchor_targets.py (assignment), loss.py, ../dense_detector.py and
+../dense_post_process.py for its parts.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class RetinaNetHead(nn.Module):
         num_anchors: anchors A of a cell.
         num_classes: foreground classes K; there is no background channel.
         num_convs: 3x3 convolutions per tower, each with ReLU.
-        prior_prob: probability that a fresh head gives to every class everywhere (section 3.3).
+        prior_prob: probability of every class at every location before training (section 3.3).
 
     Forward takes L maps (N, C, H_l, W_l) and returns two lists of L maps: class logits (N, A K, H_l, W_l) and box
-    codes (N, 4 A, H_l, W_l), both anchor by anchor.
+    codes (N, 4 A, H_l, W_l), both with channels grouped by anchor.
     """
 
     def __init__(self, in_channels: int, num_anchors: int, num_classes: int, num_convs: int = 4, prior_prob=0.01):
@@ -68,7 +68,7 @@ def build_retinanet(cfg, in_channels):
     retinanet = cfg.MODEL.RETINANET
     if retinanet.NUM_CLASSES < 2:
         raise ValueError(
-            f"MODEL.RETINANET.NUM_CLASSES is {retinanet.NUM_CLASSES}: a model wants classes + background, 2 or more. "
+            f"MODEL.RETINANET.NUM_CLASSES is {retinanet.NUM_CLASSES}; expected 2 or more (classes + background). "
             "The tools replace -1 by the number in the training data; elsewhere set it yourself."
         )
     box_coder = make_box_coder(cfg, (10.0, 10.0, 5.0, 5.0))

@@ -1,3 +1,3 @@
-"""Keeps the forks' import path; see evaluation.voc."""
+"""Import path of the forks; see evaluation.voc."""
 
 from maskrcnn_benchmark.evaluation.voc import voc_evaluation  # noqa: F401
