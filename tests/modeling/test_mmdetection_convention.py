@@ -187,7 +187,7 @@ def test_pooled_regions_equal_the_originals(mmdet_units):
 
 
 def test_unknown_placement_is_refused():
-    with pytest.raises(ValueError, match="placement is 'centred'; expected one of .'clamped', 'aligned', 'inclusive'"):
+    with pytest.raises(ValueError, match="placement is 'centred'; expected one of 'clamped', 'aligned', 'inclusive'"):
         Pooler(7, (0.25,), 2, placement="centred")
 
 

@@ -96,7 +96,7 @@ def test_generator_moved_in_inference_mode_works_in_both_modes():
 
 
 def test_wrong_number_of_maps_or_sizes_is_refused():
-    with pytest.raises(ValueError, match="2 backbone returned"):
+    with pytest.raises(ValueError, match="the backbone returned 2"):
         AnchorGenerator().grid_anchors([(4, 4), (2, 2)])
     with pytest.raises(ValueError, match="require one size per level"):
         AnchorGenerator(sizes=(8, 16), anchor_strides=(4, 8, 16))
