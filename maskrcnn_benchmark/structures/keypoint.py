@@ -169,7 +169,7 @@ def flip_inds_from_names(names: Sequence[str]) -> tuple[int, ...] | None:
 
 
 def names_have_sides(names: Sequence[str]) -> bool:
-    """Whether a name speaks of left or right, if only by a letter: "left_eye", "LeftEye", "L_0", "eyeR"."""
+    """Check for a name that contains left or right, or a letter for them: "left_eye", "LeftEye", "L_0", "eyeR"."""
     words = (word.lower() for name in names for word in _WORD.findall(name))
     return any(word in SIDES or "left" in word or "right" in word for word in words)
 

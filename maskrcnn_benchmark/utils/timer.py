@@ -42,5 +42,5 @@ class Timer:
 
 
 def get_time_str(seconds: float) -> str:
-    """H:MM:SS.ffffff"""
+    """Format seconds as H:MM:SS.ffffff."""
     return str(datetime.timedelta(seconds=seconds))

@@ -205,7 +205,7 @@ def draw_segments(
 
 
 def draw_note(image: np.ndarray, text: str, font_size: int = 18, margin: int = 8) -> np.ndarray:
-    """A copy of the image with a text in its lower left corner, readable on any background."""
+    """Write a text in the lower left corner of a copy of the image, readable on any background."""
     canvas = Image.fromarray(image)
     place = (margin, image.shape[0] - margin)
     face = font_for([text], font_size)

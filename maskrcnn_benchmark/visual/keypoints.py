@@ -26,7 +26,7 @@ def draw_keypoints(
     connections: Sequence[tuple[int, int]] | None = None,
     threshold: float = SCORE,
 ) -> np.ndarray:
-    """Draw a dot at each keypoint, in one colour a keypoint, and lines between those connected; return a copy.
+    """Draw a dot per keypoint on a copy of the image, in one color per keypoint, and lines between connected ones.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -58,7 +58,7 @@ def draw_keypoints(
 
 
 def _trunk(places: np.ndarray, drawn: np.ndarray, colors) -> list[tuple]:
-    """Lines of a person from the nose between the shoulders, and from there between the hips."""
+    """Return a person's lines from the nose between the shoulders, and from there between the hips."""
     nose, *others = (
         PersonKeypoints.NAMES.index(name)
         for name in ("nose", "left_shoulder", "right_shoulder", "left_hip", "right_hip")

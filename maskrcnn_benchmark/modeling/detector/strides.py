@@ -9,7 +9,7 @@ _ADDED = {type(None): 0, LastLevelMaxPool: 1, LastLevelP6P7: 2}
 
 
 def strides_of_maps(backbone) -> tuple[int, ...] | None:
-    """Strides of the maps that a backbone returns, finest first; None if they are not known, as of a client's."""
+    """Return the strides of a backbone's maps, finest first; None if they are not known, as of a client's."""
     body, fpn = getattr(backbone, "body", None), getattr(backbone, "fpn", None)
     strides = getattr(body, "out_strides", None)
     if strides is None or fpn is None:
@@ -52,8 +52,8 @@ def check_strides(cfg, model) -> None:
         if name == "MASK" and head.FEATURE_EXTRACTOR == "ResNet50Conv5ROIFeatureExtractor":
             continue  # it pools as the box head does
         scales = tuple(head.POOLER_SCALES)
-        wanted = tuple(1 / stride for stride in strides[: len(scales)])
-        if len(wanted) < len(scales) or any(abs(a - b) > 1e-3 * b for a, b in zip(scales, wanted, strict=True)):
+        expected = tuple(1 / stride for stride in strides[: len(scales)])
+        if len(expected) < len(scales) or any(abs(a - b) > 1e-3 * b for a, b in zip(scales, expected, strict=True)):
             raise ValueError(
                 f"MODEL.ROI_{name}_HEAD.POOLER_SCALES is {list(scales)}, but {body}. Set it to 1 / stride of the first "
                 f"maps, {[1 / stride for stride in strides[:4]]} or fewer."
