@@ -49,7 +49,7 @@ class ManyOutcome:
             return "no images were predicted"
         share = self.model_seconds / self.seconds
         return (
-            f"{self.images:,} images in {self.seconds:.1f} s: {self.images / self.seconds:.2f} images/s from file to "
+            f"{self.images:,} image{'s' * (self.images != 1)} in {self.seconds:.1f} s: {self.images / self.seconds:.2f} images/s from file to "
             f"JSON, {share:.0%} of that time in the model"
         )
 

@@ -1,4 +1,5 @@
 import logging
+import types
 
 import pytest
 
@@ -8,6 +9,7 @@ from maskrcnn_benchmark.data import (
     check_evaluation,
     check_label_names,
     check_label_spaces,
+    label_ids,
     label_names,
     make_data_loader,
     resolve_num_classes,
@@ -273,3 +275,22 @@ def test_every_kind_of_label_is_compared():
     other = {"class_names": BEES, "semantic_names": ["things", "sky", "comb"]}
     with pytest.raises(ValueError, match="label 2 is 'comb' in training and 'sky' in the test set"):
         check_label_names(label_names(Bees()), {"hive": other})
+
+
+def test_label_ids_are_those_of_the_annotation_files():
+    def dataset(**attributes):
+        return types.SimpleNamespace(**attributes)
+
+    things = dataset(class_names=["a", "b"], categories={17: "a", 18: "b"})
+    assert label_ids(things) == {"category_ids": [17, 18]}
+    with_background = dataset(class_names=["a", "b"], categories={0: "__background__", 1: "a", 2: "b"})
+    assert label_ids(with_background) == {"category_ids": [1, 2]}
+    part = dataset(stuff_category_ids={1: 92, 2: 187})
+    panoptic = dataset(
+        class_names=["a", "b"], categories=things.categories, semantic_names=["things", "x", "y"], parts=[part]
+    )
+    assert label_ids(panoptic) == {"category_ids": [17, 18], "semantic_ids": [0, 92, 187]}
+    semantic = dataset(class_names=[], categories={7: "road", 9: "sky"}, semantic_names=["road", "sky"])
+    assert label_ids(semantic) == {"semantic_ids": [7, 9]}
+    joined_of_other_ids = dataset(class_names=["a", "b"], categories=None)
+    assert label_ids(joined_of_other_ids) == {}

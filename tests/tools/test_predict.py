@@ -1,12 +1,15 @@
 import importlib
 import io
 import json
+import os
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
 from helpers.tiny_models import tiny_cfg, tiny_model
+from conftest import ROOT
 from PIL import Image
 
 from maskrcnn_benchmark.checkpoint.checkpointer import write_checkpoint
@@ -157,3 +160,17 @@ def test_options_that_fit_nothing_are_refused(predict, images, weights):
         predict(images, "--weights", weights("fcos"), "--score", "bird=0.5")
     with pytest.raises(ValueError, match="--score is a number or CLASS=NUMBER, got 'high'"):
         predict(images, "--weights", weights("fcos"), "--score", "high")
+
+
+@pytest.mark.slow
+def test_torchrun_gives_what_one_process_gives(predict, images, weights, tmp_path):
+    _, alone = predict(images, "--weights", weights("mask"), output="alone")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "tools/predict.py", str(images)]
+    options = ["--weights", weights("mask"), "--output", str(tmp_path / "both"), "--draw"]
+    done = subprocess.run(
+        [*command, *options], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "[process 1] 1 image in" in done.stdout
+    assert (tmp_path / "both" / "results.json").read_text() == (alone / "results.json").read_text()
+    assert (tmp_path / "both" / "drawn" / "below" / "4.png").exists()
