@@ -47,9 +47,9 @@ class ManyOutcome:
         """Describe the speed of the pipeline, and which part of it the model took."""
         if not self.images:
             return "no images were predicted"
-        share = self.model_seconds / self.seconds
+        share, images = self.model_seconds / self.seconds, "image" if self.images == 1 else "images"
         return (
-            f"{self.images:,} image{'s' * (self.images != 1)} in {self.seconds:.1f} s: {self.images / self.seconds:.2f} images/s from file to "
+            f"{self.images:,} {images} in {self.seconds:.1f} s: {self.images / self.seconds:.2f} images/s from file to "
             f"JSON, {share:.0%} of that time in the model"
         )
 

@@ -32,6 +32,7 @@ from maskrcnn_benchmark.engine.image_inputs import ImageReader, is_single, size_
 from maskrcnn_benchmark.engine.prediction import Prediction, label_of, thresholds_by_label
 from maskrcnn_benchmark.engine.prediction_files import to_json
 from maskrcnn_benchmark.engine.predictor_setup import PredictorSetup, make_setup
+from maskrcnn_benchmark.engine.process import usable_cores
 from maskrcnn_benchmark.engine.tiling import check_tiles, merge_windows, windows_of
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.label_names import LabelNames
@@ -41,6 +42,7 @@ logger = logging.getLogger("maskrcnn_benchmark.predictor")
 
 # Threads that decode and resize beside the model.
 DECODERS = 2
+DECODERS_OF_GPU = 8
 # Images in flight for each image of a batch: so many sizes may alternate, and batches are still full.
 AHEAD = 4
 
@@ -58,7 +60,7 @@ class Predictor:
         score_threshold: objects below it are left out: one number, or by class name; None leaves what the model found.
         classes: names or labels of the classes to keep; None keeps all.
         batch_size: images that go through the model together, if they have one size; None is 1 on a CPU and 8 on a GPU.
-        decoders: threads that decode and resize images.
+        decoders: threads that decode and resize images; None is 2 beside a CPU's model and up to 8 beside a GPU's.
         channel_order: "rgb" or "bgr", of arrays and tensors; a call can give another.
         tiles: side in pixels of the windows that large images are cut into; 0 predicts images as a whole.
         overlap: share of a window that its neighbour has, too.
@@ -89,14 +91,14 @@ class Predictor:
         score_threshold: float | Mapping[str, float] | None = None,
         classes: Sequence | None = None,
         batch_size: int | None = None,
-        decoders: int = DECODERS,
+        decoders: int | None = None,
         channel_order: str | None = None,
         tiles: int = 0,
         overlap: float = 0.2,
         model: torch.nn.Module | None = None,
     ):
         check_tiles(tiles, overlap)
-        if batch_size is not None and batch_size < 1 or decoders < 1:
+        if batch_size is not None and batch_size < 1 or decoders is not None and decoders < 1:
             raise ValueError(f"batch_size and decoders are at least 1, got {batch_size} and {decoders}")
         self.setup: PredictorSetup = make_setup(
             cfg, weights, list(opts), device, dtype, class_names, category_ids, model, tiles, overlap
@@ -110,7 +112,7 @@ class Predictor:
         if classes is not None:
             self.kept_labels = torch.tensor([label_of(each, self.class_names) for each in classes])
         self.batch_size = batch_size or (1 if self.setup.device.type == "cpu" else 8)
-        self.decoders = decoders
+        self.decoders = decoders or (DECODERS if self.device.type == "cpu" else min(usable_cores(), DECODERS_OF_GPU))
         # a SemanticSegmentor cuts windows itself
         self.tiles, self.overlap = 0 if self.setup.tiles_itself else tiles, overlap
         self.images = 0
