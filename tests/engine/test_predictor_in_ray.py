@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_models import tiny_cfg, tiny_model
 from PIL import Image
-from tiny_models import tiny_cfg, tiny_model
 
 from maskrcnn_benchmark.checkpoint.checkpointer import write_checkpoint
 from maskrcnn_benchmark.engine.predictor import Predictor

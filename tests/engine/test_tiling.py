@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_models import tiny_cfg, tiny_model
 from PIL import Image
-from tiny_models import tiny_cfg, tiny_model
 
 from maskrcnn_benchmark.engine.predictor import Predictor
 from maskrcnn_benchmark.engine.tiling import merge_windows, windows_of

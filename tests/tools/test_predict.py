@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers.tiny_models import tiny_cfg, tiny_model
 from conftest import ROOT
+from helpers.tiny_models import tiny_cfg, tiny_model
 from PIL import Image
 
 from maskrcnn_benchmark.checkpoint.checkpointer import write_checkpoint
