@@ -36,12 +36,15 @@ from maskrcnn_benchmark.engine.prediction_files import (
 )
 from maskrcnn_benchmark.engine.prediction_journal import JOINED, read_joined
 from maskrcnn_benchmark.engine.predictor import Predictor
+from maskrcnn_benchmark.engine.tracking import Tracker, VideoTracks
 from maskrcnn_benchmark.utils.comm import get_rank, is_main_process
 from maskrcnn_benchmark.utils.logger import setup_logger
 from maskrcnn_benchmark.utils.text_file import read_text
 
 # Objects below it are not drawn, cropped or made annotations of.
 SCORE = 0.5
+# Objects below it don't continue a track.
+TRACKED_SCORE = 0.1
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -70,6 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--sheet", action="store_true", help=f"write sheet.jpg with {SHEET_IMAGES} drawn images")
     parser.add_argument("--as-coco", action="store_true", help="write annotations.json to correct and train on")
     parser.add_argument("--image-ids", metavar="FILE", help="COCO file whose image ids results.json uses")
+    parser.add_argument("--track", action="store_true", help="number the objects of a video from frame to frame")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="predict each N-th frame of a video")
     parser.add_argument("--tiles", type=int, default=0, metavar="PIXELS", help="cut large images into such windows")
     parser.add_argument("--overlap", type=float, default=0.2, help="share that neighbouring windows have in common")
@@ -152,6 +156,8 @@ def main() -> int:
         )
     if args.every < 1:
         raise ValueError(f"--every is at least 1, got {args.every}")
+    if args.track and (args.resume or script.several_processes()):
+        raise ValueError("--track follows a video from its beginning, in one process: leave out --resume and torchrun")
     sources, root = find_sources(args.inputs)
     if args.as_coco and any(source.is_video for source in sources):
         raise ValueError("--as-coco names image files, and a video has none: extract its frames first")
@@ -178,11 +184,19 @@ def main() -> int:
         write.append(functools.partial(save_crops, folder=os.path.join(args.output, "crops"), score=scores))
     if args.maps:
         write.append(functools.partial(save_maps, folder=os.path.join(args.output, "maps")))
+    track = None
+    if args.track:
+        high = min(scores.values(), default=SCORE)
+        tracker = Tracker(high=high, low=min(TRACKED_SCORE, high))
+        track = VideoTracks((source.name for source in sources if source.is_video), tracker, args.every)
     settings = {
         "weights": str(args.weights),
         "config_file": args.config_file,
         "folder": os.path.abspath(root),
-        **{key: getattr(args, key) for key in ("min_score", "classes", "tiles", "overlap", "every", "dtype", "opts")},
+        **{
+            key: getattr(args, key)
+            for key in ("min_score", "classes", "tiles", "overlap", "every", "track", "dtype", "opts")
+        },
     }
     outcome = predict_many(
         predictor,
@@ -194,6 +208,7 @@ def main() -> int:
         every=args.every,
         keep_images=args.draw or args.crops,
         write=[_named(each) for each in write],
+        track=track,
     )
     process_name = "" if get_rank() == 0 and not script.several_processes() else f"[process {get_rank()}] "
     print(f"{process_name}{outcome.throughput()}")

@@ -65,6 +65,7 @@ def predict_many(
     every: int = 1,
     keep_images: bool = False,
     write: Sequence[Callable] = (),
+    track: Callable | None = None,
 ) -> ManyOutcome:
     """Predict this process's share of the sources and write OUTPUT/predictions.jsonl, all processes together.
 
@@ -78,6 +79,7 @@ def predict_many(
         every: of a video, each so many frames.
         keep_images: images stay in memory for `write`.
         write: (prediction, name) -> None, called in threads for each image before its line is written.
+        track: (prediction, name) -> prediction, called in order, see `VideoTracks`; with one process only.
 
     Raises:
         ValueError: there are results of an earlier run, and neither resume nor overwrite; or of other settings.
@@ -100,6 +102,8 @@ def predict_many(
         results = predictor.stream(items, errors="yield", keep_images=keep_images, channel_order="rgb")
         for result in results:
             name = names.popleft()
+            if track is not None and not isinstance(result, Exception):
+                result = track(result, name)
             pending.append((name, writers.submit(_write_one, result, name, write)))
             if len(pending) > WAITING:
                 _finish(pending.popleft(), journal, outcome)

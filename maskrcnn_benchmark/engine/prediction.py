@@ -38,6 +38,7 @@ class Prediction:
         masks: N COCO run lengths {"size": [H, W], "counts": text}; None for models without masks.
         keypoints: (N, K, 3) float32 x, y, visibility; None for models without keypoints.
         keypoint_scores: (N, K) float32 logits; None for models without keypoints.
+        track_ids: (N,) int64 numbers of the objects in a video, 0 for none; None for images.
         semantic: PackedMap of semantic classes; None for models without. See `semantic_map`.
         panoptic: PanopticMap of segments; None for models without. See `segments`.
         path: image file, if there is one.
@@ -55,6 +56,7 @@ class Prediction:
     masks: list[dict] | None = None
     keypoints: np.ndarray | None = None
     keypoint_scores: np.ndarray | None = None
+    track_ids: np.ndarray | None = None
     semantic: PackedMap | None = None
     panoptic: PanopticMap | None = None
     path: str | None = None
@@ -189,6 +191,7 @@ class Prediction:
             masks=None if self.masks is None else [self.masks[i] for i in chosen.tolist()],
             keypoints=None if self.keypoints is None else self.keypoints[chosen],
             keypoint_scores=None if self.keypoint_scores is None else self.keypoint_scores[chosen],
+            track_ids=None if self.track_ids is None else self.track_ids[chosen],
         )
 
     # ---- other forms
@@ -216,10 +219,12 @@ class Prediction:
         return entries
 
     def to_boxlist(self) -> BoxList:
-        """Return a BoxList with the fields "labels" and "scores"."""
+        """Return a BoxList with the fields "labels", "scores" and, in videos with a tracker, "track_ids"."""
         boxlist = BoxList(torch.from_numpy(self.boxes.copy()), self.size, box_offset=self.box_offset)
         boxlist.add_field("labels", torch.from_numpy(self.labels.copy()))
         boxlist.add_field("scores", torch.from_numpy(self.scores.copy()))
+        if self.track_ids is not None:
+            boxlist.add_field("track_ids", torch.from_numpy(self.track_ids.copy()))
         return boxlist
 
     def to_supervision(self):

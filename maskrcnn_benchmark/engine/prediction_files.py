@@ -28,8 +28,8 @@ SHEET_IMAGES = 24
 def to_json(prediction: Prediction, file_name: str | None = None) -> dict:
     """Return what a line of JSON says about an image: file_name, width, height, and a list of objects.
 
-    An object has COCO's keys without image_id, and "class_name". Segments of a panoptic model are listed without their
-    pixels.
+    An object has COCO's keys without image_id, "class_name", and with a tracker "track_id", null for none. Segments of
+    a panoptic model are listed without their pixels.
 
     Args:
         file_name: None is the prediction's path.
@@ -39,6 +39,10 @@ def to_json(prediction: Prediction, file_name: str | None = None) -> dict:
     for entry, name in zip(objects, prediction.names, strict=True):
         del entry["image_id"]
         entry["class_name"] = name
+    for entry, number in zip(
+        objects, () if prediction.track_ids is None else prediction.track_ids.tolist(), strict=False
+    ):
+        entry["track_id"] = number or None
     name = prediction.path if file_name is None else file_name
     line = {"file_name": name, "width": width, "height": height, "objects": objects}
     if prediction.panoptic is not None:

@@ -9,6 +9,8 @@ Shapes: N detections of a frame, T tracks.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from maskrcnn_benchmark.engine.assignment import best_pairs
@@ -89,6 +91,8 @@ class Tracker:
             raise ValueError(f"got {len(boxes)} boxes, {len(scores)} scores and {len(labels)} labels")
         if not np.isfinite(boxes).all():
             raise ValueError(f"boxes are finite numbers, got {boxes[~np.isfinite(boxes).all(axis=1)][0].tolist()}")
+        # boxes with a side below a pixel overlap nothing, not even themselves
+        boxes = np.concatenate((boxes[:, :2], np.maximum(boxes[:, 2:], boxes[:, :2] + 1)), axis=1)
         self._motion.predict(frames, self._lost > 0)
         overlaps = iou(self._motion.boxes(), boxes)
         if self.same_class:
@@ -153,6 +157,32 @@ class Tracker:
     def _number(self, tracks: np.ndarray) -> None:
         self._ids[tracks] = self._numbered + 1 + np.arange(len(tracks))
         self._numbered += len(tracks)
+
+
+class VideoTracks:
+    """Number the objects in the frames of videos, one video after the other.
+
+    Args:
+        videos: names of the videos; a frame is named VIDEO/NUMBER.
+        tracker: Tracker.
+        frames: from one prediction to the next.
+    """
+
+    def __init__(self, videos, tracker: Tracker, frames: float = 1):
+        self.videos, self.tracker, self.frames = frozenset(videos), tracker, frames
+        self._video = None
+
+    def __call__(self, prediction, name: str):
+        """Return the prediction, a dataclass with boxes, scores and labels, with `track_ids`; images are left as they
+        are."""
+        video = name.rpartition("/")[0]
+        if video not in self.videos:
+            return prediction
+        if video != self._video:
+            self._video = video
+            self.tracker.reset()
+        ids = self.tracker.update(prediction.boxes, prediction.scores, prediction.labels, self.frames)
+        return replace(prediction, track_ids=ids)
 
 
 class BoxMotion:

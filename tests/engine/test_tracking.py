@@ -110,6 +110,19 @@ def test_nothing_found_and_impossible_boxes():
         Tracker(high=0.3, low=0.5)
 
 
+def test_boxes_without_area_are_followed():
+    frames = [{"line": ([10, 20, 10, 60], 0.9), "point": ([30, 30, 30, 30], 0.9)}] * 3
+    assert follow(frames) == [{"line": 1, "point": 2}] * 3
+
+
+def test_shown_are_numbered_objects_and_high_scores_best_first():
+    tracker = Tracker(high=0.5, low=0.1)
+    assert [each.tolist() for each in tracker.follow([box(50, 50), box(200, 50)], [0.6, 0.3])] == [[1, 0], [0]]
+    boxes = [box(50, 50), box(200, 50), box(300, 50)]
+    ids, shown = tracker.follow(boxes, [0.2, 0.3, 0.8])
+    assert ids.tolist() == [1, 0, 0] and shown.tolist() == [2, 0]
+
+
 def test_reset_begins_a_new_video():
     tracker = Tracker()
     tracker.update([box(50, 50)], [0.9])

@@ -146,6 +146,30 @@ def test_frames_of_a_video_are_images(predict, weights, tmp_path):
     assert status == 1 and "no video" in (output / "unreadable.txt").read_text()
 
 
+def test_objects_of_a_video_keep_their_numbers_and_those_of_images_have_none(predict, weights, tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    scene = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    for name in ("one.avi", "two.avi"):
+        writer = cv2.VideoWriter(str(tmp_path / name), cv2.VideoWriter_fourcc(*"MJPG"), 5, (96, 64))
+        for _ in range(3):
+            writer.write(scene)
+        writer.release()
+    Image.fromarray(scene).save(tmp_path / "still.png")
+    inputs = [tmp_path / name for name in ("one.avi", "still.png", "two.avi")]
+    options = ("--weights", weights("fcos"), "--track", "--score", "0.2")
+    _, output = predict(*inputs, *options)
+    lines = lines_of(output)
+    numbers = {line["file_name"]: [each.get("track_id") for each in line["objects"]] for line in lines}
+    first = numbers["one.avi/000000.jpg"]
+    assert sorted(number for number in first if number) == list(range(1, len([n for n in first if n]) + 1))
+    assert 1 in first and all(numbers[f"{name}.avi/{k:06d}.jpg"] == first for name in ("one", "two") for k in range(3))
+    assert set(numbers["still.png"]) == {None} and "track_id" not in json.dumps(
+        next(line for line in lines if line["file_name"] == "still.png")
+    )
+    with pytest.raises(ValueError, match="--track follows a video from its beginning"):
+        predict(*inputs, *options, "--resume")
+
+
 def test_results_take_the_ids_of_an_annotation_file(predict, images, weights, tmp_path):
     rows = [{"id": 100 + number, "file_name": f"{number}.png"} for number in range(1, 5)]
     (tmp_path / "ids.json").write_text(json.dumps({"images": rows}))
