@@ -11,8 +11,12 @@ from PIL import Image
 
 import maskrcnn_benchmark
 from maskrcnn_benchmark.checkpoint.checkpointer import write_checkpoint
+from maskrcnn_benchmark.engine.inference import compute_on_dataset
 from maskrcnn_benchmark.engine.predictor import Predictor
 from maskrcnn_benchmark.engine.testing import make_test_loaders, run_test
+from maskrcnn_benchmark.evaluation.coco import prepare_for_coco_keypoint
+from maskrcnn_benchmark.fast.for_inference import for_inference
+from maskrcnn_benchmark.modeling.detector import build_detection_model
 
 # Names of the classes that the tiny models predict, and their ids in the annotations of tiny_data.
 NAMES, IDS = ["a", "b"], [1, 2]
@@ -277,3 +281,31 @@ def test_prediction_pickles_and_prints():
     assert_same(copy, prediction)
     assert copy.masks == prediction.masks and copy.class_names == ("a", "b")
     assert repr(copy).startswith("Prediction(90 x 64 pixels; ") and "objects: " in repr(copy)
+
+
+@pytest.mark.parametrize("tiles", [0, 64])
+def test_semantic_segmentor_gives_a_class_for_each_original_pixel(tiles):
+    torch.manual_seed(0)
+    cfg = tiny_cfg("fcos", "MODEL.META_ARCHITECTURE", "SemanticSegmentor", "MODEL.FCOS_ON", False)
+    cfg.MODEL.BACKBONE.CONV_BODY, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = "V-27", 4
+    predictor = Predictor(cfg, model=build_detection_model(cfg).eval(), tiles=tiles, overlap=0.25)
+    first, second = predictor([noise(0), noise(1, 90, 60)], channel_order="rgb")
+    assert first.semantic_map.shape == (64, 90) and second.semantic_map.shape == (90, 60)
+    assert len(first) == 0 and first.to_coco() == [] and set(first.semantic_classes) <= {f"class {k}" for k in range(4)}
+    assert (first.semantic_map == predictor(noise(0), channel_order="rgb").semantic_map).all()
+    assert first.draw(noise(0)).shape == (64, 90, 3)
+
+
+def test_keypoints_equal_those_that_a_test_evaluates(tmp_path):
+    block = write_pictures(tmp_path)
+    predictor, cfg, model = make("keypoint", "TEST.IMS_PER_BATCH", 1)
+    cfg.DATASETS.TEST, cfg.MODEL.KEYPOINT_ON = (block,), False  # the images have none to compare with
+    (loader,) = make_test_loaders(cfg).values()
+    outputs = compute_on_dataset(for_inference(model), loader, "cpu")
+    expected = prepare_for_coco_keypoint(outputs, loader.dataset)
+    expected.sort(key=lambda each: (each["image_id"], -each["score"]))
+    predictions = predictor([tmp_path / f"{number}.png" for number in (1, 2, 3)])
+    entries = [each for number, one in enumerate(predictions, start=1) for each in one.to_coco(number)]
+    assert len(entries) == len(expected) > 0
+    for one, other in zip(entries, expected, strict=True):
+        assert one["keypoints"] == pytest.approx(other["keypoints"], abs=1e-3)
