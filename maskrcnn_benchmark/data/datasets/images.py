@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from maskrcnn_benchmark.utils.text_file import open_regular
 
@@ -149,8 +149,11 @@ def read_image(
             return _decode(file, upright, value_range)
         except _BAD_CONTENT:  # a file that is too short, mostly; if it is something else the second try raises it again
             file.seek(0)
-            with _truncated_images_allowed():
-                image = _decode(file, upright, value_range)
+            try:
+                with _truncated_images_allowed():
+                    image = _decode(file, upright, value_range)
+            except UnidentifiedImageError:
+                raise OSError(f"{path} is not an image of a kind that PIL reads") from None
             if on_truncated is not None:
                 on_truncated()
             return image
