@@ -10,9 +10,10 @@
 
 namespace mb {
 
-// exp(-|x|). The CPU's float version is written out, because compilers leave std::exp scalar: -|x| = n ln 2 + r, a
-// polynomial for exp(r) (Remez, 4e-9), n added to the exponent bits. Largest relative error 1e-7. |x| stops at 87, where
-// the result is 1.6e-38; that is decided on its bits, which order as it does, in one operation. NaN counts as 87.
+// exp(-|x|). The CPU's float version is written out, because compilers do not vectorize std::exp: -|x| = n ln 2 + r, a
+// polynomial for exp(r) (Remez, 4e-9), n added to the exponent bits. Largest relative error 1e-7. |x| is clamped at 87,
+// where the result is 1.6e-38. The comparison uses the bits, which have the same order, in one operation. NaN counts as
+// 87.
 MB_HD float exp_minus_abs(float x) {
 #if defined(__CUDA_ARCH__)
   return expf(-fabsf(x));
@@ -24,7 +25,7 @@ MB_HD float exp_minus_abs(float x) {
   bits = bits < kLimit ? bits : kLimit;
   float size;
   std::memcpy(&size, &bits, sizeof size);
-  const float shifted = 12582912.0f - size * 1.44269504088896341f;  // 1.5 * 2^23: the integer n ends in the low bits
+  const float shifted = 12582912.0f - size * 1.44269504088896341f;  // 1.5 * 2^23: the integer n is in the low bits
   const float n = shifted - 12582912.0f;
   const float r = (n * -0.693359375f - size) + n * 2.12194440e-4f;
   const float square = r * r;
@@ -47,8 +48,8 @@ struct UnitTerms {
   T reciprocal, log1p;
 };
 
-// The CPU's float version: a polynomial for log(1 + e) / e (Remez, 3e-8), in pairs, so that its chain of dependent
-// operations is short and runs beside the division.
+// The CPU's float version: a polynomial for log(1 + e) / e (Remez, 3e-8), evaluated in pairs. Its chain of dependent
+// operations is short and overlaps with the division.
 MB_HD UnitTerms<float> unit_terms(float e) {
 #if defined(__CUDA_ARCH__)
   return {1.0f / (1.0f + e), log1pf(e)};
@@ -62,7 +63,7 @@ MB_HD UnitTerms<float> unit_terms(float e) {
 }
 MB_HD UnitTerms<double> unit_terms(double e) { return {1.0 / (1.0 + e), log1p(e)}; }
 
-// Gamma as a type: with the usual 2 the power is one multiplication and the loops stay free of calls.
+// Gamma as a type: for the usual 2 the power is one multiplication, and the loops contain no calls.
 template <typename T>
 struct GammaTwo {
   MB_HD T gamma() const { return T(2); }
@@ -75,7 +76,7 @@ struct GammaAny {
   T value;
   MB_HD T gamma() const { return value; }
   MB_HD T power(T p) const { return value == T(0) ? T(1) : pow(p, value); }
-  // Multiplied by p (1 - p) where it is used; 0 instead of infinity keeps 0 * inf out when gamma < 1.
+  // Multiplied by p (1 - p) by the caller; 0 instead of infinity avoids 0 * inf when gamma < 1.
   MB_HD T power_minus_one(T p) const { return p > T(0) ? pow(p, value - T(1)) : T(0); }
 };
 
@@ -85,7 +86,7 @@ struct SigmoidTerms {
   T p, q, minus_log_p, minus_log_q;
 };
 
-// e is exp_minus_abs(x). A logit that is not a number makes both logarithms NaN, and with them every loss.
+// e is exp_minus_abs(x). A NaN logit makes both logarithms NaN, and with them every loss.
 template <typename T>
 MB_HD SigmoidTerms<T> sigmoid_terms(T x, T e) {
   const UnitTerms<T> unit = unit_terms(e);
@@ -95,7 +96,7 @@ MB_HD SigmoidTerms<T> sigmoid_terms(T x, T e) {
           negative ? tail : tail + x};
 }
 
-// The losses and derivatives below take a logit, or its terms where those are known.
+// The losses and derivatives below take a logit, or its terms if they are already computed.
 template <typename T>
 MB_HD SigmoidTerms<T> sigmoid_terms(T x) {
   return sigmoid_terms(x, exp_minus_abs(x));
@@ -112,7 +113,7 @@ MB_HD T clamped(T minus_log_p) {
   return minus_log_p > limit ? limit : minus_log_p;
 }
 
-// The logit of the object's own class.
+// The logit of the object's class.
 template <typename Logit, typename T, typename Gamma>
 MB_HD T positive_loss(const Logit& logit, Gamma gamma, T alpha) {
   const SigmoidTerms<T> s = sigmoid_terms(logit);

@@ -1,5 +1,5 @@
-// Intersection over union of two xyxy boxes, rounded step by step as the original programs do, so that a pair near the
-// threshold is decided as they decide it.
+// Intersection over union of two xyxy boxes, rounded at every step as in the original programs, so that pairs near the
+// threshold are decided as there.
 #pragma once
 
 #include "macros.h"
@@ -11,7 +11,7 @@ struct Box {
   T x1, y1, x2, y2;
 };
 
-// extra: 1 where the last pixel belongs to the box (side = x2 - x1 + 1), else 0.
+// extra: 1 if the last pixel belongs to the box (side = x2 - x1 + 1), otherwise 0.
 template <typename T>
 MB_HD T box_area(const Box<T>& box, T extra) {
   return (box.x2 - box.x1 + extra) * (box.y2 - box.y1 + extra);
@@ -25,8 +25,8 @@ MB_HD T intersection(const Box<T>& a, const Box<T>& b, T extra) {
   return (T(0) < width ? width : T(0)) * (T(0) < height ? height : T(0));
 }
 
-// False where the quotient is not a number: a box with a NaN coordinate has a NaN area, so it suppresses nothing and
-// nothing suppresses it; the same holds for two boxes without area.
+// False if the quotient is NaN: a box with a NaN coordinate has a NaN area, so it suppresses nothing and nothing
+// suppresses it. The same holds for two boxes without area.
 template <typename T>
 MB_HD bool iou_exceeds(const Box<T>& a, T area_a, const Box<T>& b, T area_b, T extra, T threshold) {
   const T common = intersection(a, b, extra);

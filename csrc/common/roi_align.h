@@ -1,5 +1,5 @@
-// Where ROIAlign samples a feature map. He et al., "Mask R-CNN", ICCV 2017, section 3; `aligned` is the later half-pixel
-// correction. One axis at a time: the bilinear weight of a pixel is the product of its weights along y and x.
+// Sample positions of ROIAlign. He et al., "Mask R-CNN", ICCV 2017, section 3; `aligned` is the later half-pixel
+// correction. Axes are separate: the bilinear weight of a pixel is the product of its weights along y and x.
 #pragma once
 
 #include "macros.h"
@@ -22,13 +22,13 @@ MB_HD RoiAxis<T> roi_axis(T low, T high, T scale, bool aligned, int64_t pooled, 
   const T offset = aligned ? T(0.5) : T(0);
   const T start = low * scale - offset;
   T length = high * scale - offset - start;
-  if (!aligned && length < T(1)) length = T(1);  // the original's least ROI is one pixel of the map
+  if (!aligned && length < T(1)) length = T(1);  // the original's smallest ROI is one pixel of the map
   const T bin = length / static_cast<T>(pooled);
   if (sampling_ratio > 0) return {start, bin, sampling_ratio};
-  // Adaptive: a sample per pixel. The bound bites only where a bin is larger than the whole map, so that a wild box costs
-  // no more than the map; NaN compares false and takes no sample.
-  const T wanted = ceil(bin), most = static_cast<T>(size + 2);
-  return {start, bin, wanted >= T(1) ? static_cast<int64_t>(wanted < most ? wanted : most) : 0};
+  // Adaptive: a sample per pixel. The bound only applies to bins larger than the whole map, so that a huge box costs no
+  // more than the map. NaN compares false and gets no sample.
+  const T samples = ceil(bin), most = static_cast<T>(size + 2);
+  return {start, bin, samples >= T(1) ? static_cast<int64_t>(samples < most ? samples : most) : 0};
 }
 
 // The two pixels around a sample and their weights, which are 0 for a sample more than a pixel outside the map.
@@ -42,7 +42,7 @@ template <typename T>
 MB_HD AxisSample<T> axis_sample(const RoiAxis<T>& axis, int64_t bin, int64_t sample, int64_t size) {
   T at = axis.start + static_cast<T>(bin) * axis.bin +
          (static_cast<T>(sample) + T(0.5)) * axis.bin / static_cast<T>(axis.grid);
-  if (!(at >= T(-1) && at <= static_cast<T>(size))) return {0, 0, T(0), T(0)};  // NaN ends here too
+  if (!(at >= T(-1) && at <= static_cast<T>(size))) return {0, 0, T(0), T(0)};  // also for NaN
   if (at < T(0)) at = T(0);
   const int64_t low = static_cast<int64_t>(at);
   if (low >= size - 1) return {size - 1, size - 1, T(1), T(0)};

@@ -1,4 +1,4 @@
-// What every kernel asks of a tensor, on top of PyTorch's stable ABI.
+// Checks and helpers for tensors, on top of PyTorch's stable ABI.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -18,7 +18,7 @@ using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// float16 and bfloat16 are read and written, never summed in.
+// float16 and bfloat16 are only read and written; sums use a wider type.
 template <typename T>
 struct Accumulate {
   using type = float;
@@ -38,8 +38,8 @@ inline Tensor cast(const Tensor& tensor, ScalarType type) {
   return tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
 }
 
-// True for a (N, C, H, W) tensor whose channels lie next to each other. One that is contiguous in both senses (a
-// single channel, or 1 x 1 maps) counts as contiguous, as it does in layers/roi_align.py.
+// True for a (N, C, H, W) tensor with adjacent channels. One that is contiguous in both senses (a single channel, or
+// 1 x 1 maps) counts as contiguous, as in layers/roi_align.py.
 inline bool is_channels_last(const Tensor& tensor) {
   if (tensor.is_contiguous()) return false;
   const int order[4] = {1, 3, 2, 0};

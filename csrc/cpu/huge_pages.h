@@ -1,4 +1,4 @@
-// Large results in large pages.
+// Huge pages for large results.
 #pragma once
 
 #include "../common/tensor.h"

@@ -1,5 +1,5 @@
-// Vectors of 64 bytes of sums: one register with AVX-512, two with AVX2, four without; and what moves between them and
-// memory. All of it is inlined into functions marked MB_SIMD_CLONES.
+// 64-byte vectors of sums: one register with AVX-512, two with AVX2, four otherwise; and their loads, stores and
+// transposes. All of it is inlined into functions marked MB_SIMD_CLONES.
 #pragma once
 
 #include "../common/macros.h"
@@ -22,7 +22,7 @@ using lanes_t = typename Lanes<A>::type;
 typedef uint32_t WideBits __attribute__((vector_size(64)));
 typedef uint16_t HalfBits __attribute__((vector_size(32)));
 
-// Results come through references: a 64-byte vector as return value has another ABI in every clone.
+// Results are returned by reference: returning a 64-byte vector by value has another ABI in every clone.
 template <typename T>
 MB_HD void load_lanes(const T* from, lanes_t<acc_t<T>>& lanes) {
   using A = acc_t<T>;
@@ -44,7 +44,7 @@ MB_HD void store_lanes(const lanes_t<acc_t<T>>& lanes, T* to) {
   if constexpr (std::is_same_v<T, A>) {
     std::memcpy(to, &lanes, sizeof lanes);
   } else if constexpr (std::is_same_v<T, torch::headeronly::BFloat16>) {
-    // To the nearest, ties to the even; a NaN becomes the quiet one, as in PyTorch's own conversion.
+    // To the nearest, ties to even; NaN becomes quiet NaN, as in PyTorch's own conversion.
     WideBits bits;
     std::memcpy(&bits, &lanes, sizeof bits);
     const WideBits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
@@ -62,7 +62,7 @@ MB_HD void store_lanes(const lanes_t<acc_t<T>>& lanes, T* to) {
 #define MB_SHUFFLE(TYPE, A, B, ...) __builtin_shuffle(A, B, TYPE{__VA_ARGS__})
 #endif
 
-// Lanes of the halves of a and b in turns.
+// Interleaves the lanes of the halves of a and b.
 MB_HD void zip(const lanes_t<float>& a, const lanes_t<float>& b, lanes_t<float>& low, lanes_t<float>& high) {
   typedef int32_t Index __attribute__((vector_size(64), unused));
   low = MB_SHUFFLE(Index, a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
@@ -74,8 +74,8 @@ MB_HD void zip(const lanes_t<double>& a, const lanes_t<double>& b, lanes_t<doubl
   high = MB_SHUFFLE(Index, a, b, 4, 12, 5, 13, 6, 14, 7, 15);
 }
 
-// to[c * to_stride + r] = from[r * from_stride + c] for a square of Lanes::kCount rows: a zip of the two halves, as often
-// as the side can be halved, turns it.
+// to[c * to_stride + r] = from[r * from_stride + c] for a square of Lanes::kCount rows. Interleaving the two halves
+// log2(kCount) times transposes it.
 template <typename From, typename To>
 MB_HD void transpose_tile(const From* from, int64_t from_stride, To* to, int64_t to_stride) {
   using A = acc_t<From>;
@@ -89,7 +89,7 @@ MB_HD void transpose_tile(const From* from, int64_t from_stride, To* to, int64_t
   for (int64_t i = 0; i < kSide; ++i) store_lanes(lines[i], to + i * to_stride);
 }
 
-// The same for any number of rows and columns. From and To have the same type of sums.
+// The same for any number of rows and columns. From and To have the same sum type.
 template <typename From, typename To>
 MB_SIMD_CLONES void transpose(const From* from, int64_t from_stride, int64_t rows, int64_t cols, To* to,
                               int64_t to_stride) {
@@ -108,7 +108,7 @@ MB_SIMD_CLONES void transpose(const From* from, int64_t from_stride, int64_t row
   }
 }
 
-// rows lines of `cols` elements from one stride to another, and from one type to another.
+// Copies rows of `cols` elements from one stride to another, and from one type to another.
 template <typename From, typename To>
 MB_SIMD_CLONES void copy_lines(const From* from, int64_t from_stride, int64_t rows, int64_t cols, To* to,
                                int64_t to_stride) {

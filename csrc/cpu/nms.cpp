@@ -15,7 +15,7 @@ namespace {
 
 using namespace mb;
 
-// The boxes kept so far, group after group: group g owns the slots from start[g] on, kept[g] of them filled.
+// The boxes kept so far, by group: group g has the slots from start[g] on, kept[g] of them filled.
 template <typename T>
 struct KeptBoxes {
   std::vector<T> x1, y1, x2, y2, area;
@@ -30,8 +30,8 @@ struct KeptBoxes {
   }
 };
 
-// Whether one of the slots [begin, end) suppresses the box. The wide loop has no division: it finds the blocks that may
-// hold such a slot, with a margin above all rounding, and only those are decided by the exact quotient.
+// Whether one of the slots [begin, end) suppresses the box. The vectorized loop has no division: it finds the blocks
+// that may contain such a slot, with a margin above all rounding. Only those are decided by the exact quotient.
 template <typename T>
 MB_SIMD_CLONES bool suppressed_by(const T* x1, const T* y1, const T* x2, const T* y2, const T* area, int64_t begin,
                                   int64_t end, Box<T> box, T box_area, T extra, T threshold) {
@@ -53,7 +53,7 @@ MB_SIMD_CLONES bool suppressed_by(const T* x1, const T* y1, const T* x2, const T
   return false;
 }
 
-// Positions by falling score, lower index first among equals, without those whose score is NaN.
+// Positions by descending score, lower index first for equal scores, without NaN scores.
 template <typename T>
 std::vector<int64_t> order_by_score(const T* scores, int64_t n) {
   std::vector<int64_t> order;
@@ -65,7 +65,7 @@ std::vector<int64_t> order_by_score(const T* scores, int64_t n) {
   return order;
 }
 
-// Numbers the groups 0..G-1 in `group` and returns where each one's slots start.
+// Numbers the groups 0..G-1 in `group`, and returns the first slot of each.
 std::vector<int64_t> number_groups(const int64_t* groups, int64_t n, std::vector<int64_t>& group) {
   group.assign(n, 0);
   if (groups == nullptr) return {0};
@@ -82,9 +82,9 @@ std::vector<int64_t> number_groups(const int64_t* groups, int64_t n, std::vector
   return start;
 }
 
-// Boxes are taken by falling score over all groups, so that stopping after max_keep leaves the best ones. One thread does
-// it: 20,000 boxes take some 20 ms, and threads would have to meet after every few boxes, which costs far more than it
-// brings as soon as the machine is busy.
+// Boxes are processed by descending score over all groups, so that stopping after max_keep leaves the best ones. One
+// thread does this: 20,000 boxes take some 20 ms. Threads would have to synchronize after every few boxes, which costs
+// far more than it saves as soon as the machine is busy.
 template <typename T>
 std::vector<int64_t> keep_boxes(const T* boxes, const T* scores, const int64_t* groups, int64_t n, T threshold, T extra,
                                 int64_t max_keep) {

@@ -1,9 +1,9 @@
-// Masks in their boxes to COCO run lengths of the picture. Schema: ops.cpp; contract and twin:
+// Encode masks in their boxes to COCO run lengths of the image. Schema: ops.cpp; contract and twin:
 // maskrcnn_benchmark/structures/paste_masks.py.
 //
-// Between two rows of the mask, a column of the picture runs straight from one value to the next. So a column is decided
-// by its values at the mask's rows, and single pixels are looked at only where the threshold lies between two of them:
-// the work grows with columns times rows of the mask, and no picture of floats is made.
+// Between two rows of the mask, a column of the image is linear. So a column is decided by its values at the mask's
+// rows, and single pixels are computed only if the threshold lies between two of them. The work grows with columns
+// times rows of the mask, and no float image is made.
 #include "../common/macros.h"
 #include "../common/tensor.h"
 
@@ -20,7 +20,7 @@ namespace {
 using namespace mb;
 
 struct Pasting {
-  int64_t height, width;  // of the picture
+  int64_t height, width;  // of the image
   int64_t side, padding;  // of the mask, and of the border of zeros around it
   float threshold;
   bool aligned;
@@ -29,7 +29,7 @@ struct Pasting {
   bool inside(float value) const { return aligned ? value >= threshold : value > threshold; }
 };
 
-// The pixels [begin, end) of the picture that a mask covers along one axis. Pixel begin + i mixes the rows low[i] and
+// The pixels [begin, end) of the image that a mask covers along one axis. Pixel begin + i mixes the rows low[i] and
 // high[i] of the padded mask, the second with weight fraction[i].
 struct Axis {
   int64_t begin = 0, end = 0;
@@ -50,7 +50,7 @@ struct Axis {
     fraction.push_back(std::min(rest, 1.0f));
   }
 
-  // A box of whole pixels, both ends inside, to which the padded mask is stretched.
+  // A box of integer pixels, both ends inside, to which the padded mask is resized.
   void stretch(float from, float to, int64_t pixels, int64_t rows) {
     const int64_t first = static_cast<int64_t>(from), last = static_cast<int64_t>(to);
     clear(first, last + 1, pixels);
@@ -62,8 +62,8 @@ struct Axis {
     }
   }
 
-  // A box in continuous coordinates; the centre of pixel p is p + 0.5. Half a pixel of the mask around it the values
-  // still fade to the border's zeros.
+  // A box in continuous coordinates; the center of pixel p is p + 0.5. Within half a pixel of the mask around it,
+  // values still fade to the zeros of the border.
   void sample(float from, float to, int64_t pixels, int64_t side) {
     const float length = to - from, fade = length / static_cast<float>(2 * side);
     clear(static_cast<int64_t>(std::floor(from - fade)) - 1, static_cast<int64_t>(std::ceil(to + fade)) + 1, pixels);
@@ -78,9 +78,9 @@ struct Axis {
   }
 };
 
-// Both axes of a box; empty where a corner is not finite.
+// Both axes of a box; empty if a corner is not finite.
 void place(const float* box, const Pasting& how, Axis& cols, Axis& rows) {
-  constexpr float kFarthest = 1073741824.0f;  // 2^30: such corners lie far outside every picture
+  constexpr float kFarthest = 1073741824.0f;  // 2^30: such corners are far outside of every image
   cols.clear(0, 0, how.width), rows.clear(0, 0, how.height);
   if (!std::all_of(box, box + 4, [](float corner) { return std::isfinite(corner); })) return;
   const float grow = static_cast<float>(static_cast<double>(how.padded()) / static_cast<double>(how.side));
@@ -96,8 +96,8 @@ void place(const float* box, const Pasting& how, Axis& cols, Axis& rows) {
 
 enum Verdict : uint8_t { kOut, kIn, kNear };
 
-// One column of the picture at the rows of the mask. kIn and kOut leave a margin above all rounding: what lies between
-// two rows of the same verdict has it too.
+// One column of the image at the rows of the mask. kIn and kOut leave a margin above all rounding: pixels between two
+// rows with the same decision have it, too.
 MB_SIMD_CLONES void mix_columns(const float* left, const float* right, float fraction, int64_t rows, float low_mark,
                                 float high_mark, float* values, uint8_t* verdicts) {
   const float rest = 1.0f - fraction;
@@ -108,7 +108,7 @@ MB_SIMD_CLONES void mix_columns(const float* left, const float* right, float fra
   }
 }
 
-// Where the picture, read column by column, changes from 0 to 1 and back.
+// Positions where the image, read column by column, changes from 0 to 1 and back.
 class Borders {
  public:
   std::vector<int64_t> at;
@@ -119,8 +119,8 @@ class Borders {
     at.push_back(position);
   }
 
-  // COCO's text: differences of run lengths in base 32, least significant digit first, from character 48 on; bit 32 says
-  // that the number goes on. From the fourth on, a run is told by its difference to the one two before it.
+  // COCO's text: differences of run lengths in base 32, least significant digit first, from character 48 on; bit 32
+  // means that the number continues. From the fourth on, a run is the difference to the second one before it.
   std::string compressed(int64_t pixels) {
     if (at.empty() || at.back() != pixels) at.push_back(pixels);
     std::string text;
@@ -144,10 +144,10 @@ class Borders {
   bool inside_ = false;
 };
 
-// What one thread keeps from mask to mask.
+// Buffers that a thread reuses from mask to mask.
 struct Workspace {
   Axis cols, rows;
-  std::vector<float> columns, values;  // the padded mask, transposed; one column of the picture
+  std::vector<float> columns, values;  // the padded mask, transposed; one column of the image
   std::vector<uint8_t> verdicts;
   std::vector<int64_t> first;  // first[k]: the first pixel of the window that reads row k or a later one
 };

@@ -1,11 +1,11 @@
 // ROIAlign forward and backward on the CPU, over all maps of a pyramid. Schemas: ops.cpp; contract and twin:
 // maskrcnn_benchmark/layers/roi_align.py.
 //
-// A bin is a weighted sum over a few rows times a few columns of its map (roi_taps.h). The loops run over channels, which
-// have to lie next to each other for that. In channels_last maps they do: forward reads them as they are, in parallel
-// over ROIs. In contiguous maps, and for gradients, a thread works on a block of channels at a time, which it turns into
-// a buffer that stays in the cache, or out of it. No two threads write the same number, and every sum has one order,
-// whatever the layout and the number of threads.
+// A bin is a weighted sum over a few rows times a few columns of its map (roi_taps.h). The loops run over channels,
+// which must be adjacent. In channels_last maps they are: forward reads them in place, in parallel over ROIs. For
+// contiguous maps, and for gradients, a thread processes a block of channels at a time and transposes it into or out of
+// a buffer that stays in the cache. No two threads write the same number, and the order of every sum is fixed, for any
+// memory format and number of threads.
 #include "../common/macros.h"
 #include "../common/tensor.h"
 #include "huge_pages.h"
@@ -26,7 +26,7 @@ namespace {
 
 using namespace mb;
 
-// The taps of all bins, spelled out as pixel offsets: what single planes are read with, again for every channel.
+// The taps of all bins as pixel offsets, for reading single planes, once per channel.
 template <typename A>
 struct FlatTaps {
   std::vector<int64_t> begin, offset;
@@ -52,7 +52,7 @@ struct FlatTaps {
 
 // ---- one ROI -------------------------------------------------------------------------------------------------------
 
-// The bin (ph, pw) of kVectors vectors of channels from `image` on, which points to the first of them in pixel 0.
+// The bin (ph, pw) of kVectors vectors of channels. `image` points to the first channel in pixel 0.
 template <int64_t kVectors, typename T>
 MB_HD void pool_bin(const T* image, const RoiTaps<acc_t<T>>& taps, int64_t ph, int64_t pw, int64_t width,
                     int64_t channels, T* out) {
@@ -74,8 +74,8 @@ MB_HD void pool_bin(const T* image, const RoiTaps<acc_t<T>>& taps, int64_t ph, i
   for (int64_t v = 0; v < kVectors; ++v) store_lanes(sum[v], out + v * kCount);
 }
 
-// Has the memory fetch what the bin (ph, pw) reads while the one before it is summed: pixels lie where hardware does not
-// expect the next one.
+// Prefetches the pixels of the bin (ph, pw) while the one before it is summed: hardware does not predict their
+// positions.
 template <typename T>
 MB_HD void prefetch_bin(const T* image, const RoiTaps<acc_t<T>>& taps, int64_t ph, int64_t pw, int64_t width,
                         int64_t channels) {
@@ -135,7 +135,7 @@ void pool_planes(const T* planes, const FlatTaps<acc_t<T>>& taps, int64_t channe
   }
 }
 
-// Channels a thread brings together at a time.
+// Channels that a thread transposes at a time.
 template <typename A>
 constexpr int64_t kBlock = 2 * Lanes<A>::kCount;
 
@@ -167,13 +167,13 @@ MB_SIMD_CLONES void spread_block(const A* grad, const RoiTaps<A>& taps, const Po
 
 // ---- all ROIs ------------------------------------------------------------------------------------------------------
 
-// A block of channels of one image: the unit of work where channels have to be brought together.
+// A block of channels of one image: the unit of work for transposed channels.
 struct Block {
   int64_t image, first, channels;
 };
 
-// What a thread brings them together in. It takes memory when it is first asked for, and lanes that a block leaves out
-// stay what they are: their sums go nowhere.
+// A thread's buffers for transposed channels. Memory is allocated at the first use. Lanes beyond the channels of a
+// block keep old values: their sums are not used.
 template <typename A>
 class Workspace {
  public:
@@ -229,7 +229,7 @@ void pool_channels_last(const std::vector<const T*>& inputs, const Plan<acc_t<T>
   });
 }
 
-// Whether bringing channels together pays: it costs a pass over the map, and makes the taps of a bin far cheaper.
+// Whether transposing the channels pays: it costs a pass over the map, and makes the taps of a bin far cheaper.
 bool worth_turning(int64_t rois, const Pooling& pooling, const Level& level) {
   return pooling.channels >= 8 && rois * pooling.bins() * 16 >= level.pixels();
 }
@@ -300,11 +300,12 @@ void spread_all(const T* grad, bool grad_channels_last, const Plan<acc_t<T>>& pl
 // ---- tensors -------------------------------------------------------------------------------------------------------
 
 void add_level(Pooling& pooling, int64_t height, int64_t width, double scale) {
-  STD_TORCH_CHECK(height > 0 && width > 0, "roi_align: a map has ", height, " x ", width, " pixels; wanted some");
+  STD_TORCH_CHECK(height > 0 && width > 0, "roi_align: a map has ", height, " x ", width,
+                  " pixels; expected at least one");
   pooling.levels.push_back({height, width, scale});
 }
 
-// The ROIs as this dtype's sums, and the map of each, checked.
+// The ROIs in this dtype's sum type, and the map of each, checked.
 struct Rois {
   Tensor boxes;
   std::optional<Tensor> levels;
@@ -319,10 +320,10 @@ struct Rois {
                                : static_cast<double>(boxes.const_data_ptr<float>()[5 * i]);
       STD_TORCH_CHECK(index >= 0 && index < static_cast<double>(pooling.images) && index == std::floor(index),
                       "roi_align: rois[", i, ", 0] is ", index, ", but the input holds ", pooling.images,
-                      " image(s); wanted an index from 0 to ", pooling.images - 1);
+                      " image(s); expected an index from 0 to ", pooling.images - 1);
       const int64_t level = level_data() == nullptr ? 0 : level_data()[i];
       STD_TORCH_CHECK(level >= 0 && level < most, "roi_align: levels[", i, "] is ", level, ", but there are ", most,
-                      " map(s); wanted an index from 0 to ", most - 1);
+                      " map(s); expected an index from 0 to ", most - 1);
     }
   }
 

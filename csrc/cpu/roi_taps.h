@@ -1,4 +1,4 @@
-// What ROIAlign reads: for every bin of every ROI, a few rows times a few columns of a map, and their weights.
+// Taps of ROIAlign: for every bin of every ROI, a few rows times a few columns of a map, and their weights.
 #pragma once
 
 #include "../common/roi_align.h"
@@ -12,7 +12,7 @@
 
 namespace mb {
 
-// One feature map of a pyramid: pixels, and its pixels per pixel of the image.
+// One feature map of a pyramid: its pixels, and its scale (pixels of the map per pixel of the image).
 struct Level {
   int64_t height, width;
   double scale;
@@ -26,8 +26,8 @@ struct Pooling {
   int64_t bins() const { return pooled_h * pooled_w; }
 };
 
-// For every bin along one axis: the pixels it reads, ascending, and their weights, which add up to at most 1. The samples
-// of a bin often share pixels, whose weights are added up here, once for all channels.
+// For every bin along one axis: the pixels it reads, ascending, and their weights, which sum to at most 1. The samples
+// of a bin often share pixels, whose weights are added here once for all channels.
 template <typename A>
 struct AxisTaps {
   std::vector<int64_t> begin, index;
@@ -47,7 +47,7 @@ struct AxisTaps {
   }
 
  private:
-  // Samples of a bin come in ascending order: a pixel met before is among the last two.
+  // Samples of a bin are in ascending order: a repeated pixel is among the last two.
   void add(int64_t pixel, A share) {
     if (share == A(0)) return;
     const int64_t size = static_cast<int64_t>(index.size());
@@ -75,8 +75,8 @@ struct RoiTaps {
   }
 };
 
-// All ROIs in the order in which they are worked on: map by map, and on a map band by band from left to right, so that
-// what one reads is often still in the cache from the one before. The order depends on the ROIs alone.
+// All ROIs in processing order: by map, and on a map by band from left to right, so that the data of one ROI is often
+// still in the cache for the next one. The order depends only on the ROIs.
 template <typename A>
 struct Plan {
   std::vector<int64_t> order;       // positions in the caller's list
@@ -98,7 +98,7 @@ struct Plan {
       const Level& level = pooling.levels[number];
       const auto middle = [&](A low, A high, int64_t size) {
         const A at = (low + high) / 2 * static_cast<A>(level.scale), last = static_cast<A>(size);
-        return at > A(0) ? (at < last ? at : last) : A(0);  // NaN ends at 0
+        return at > A(0) ? (at < last ? at : last) : A(0);  // NaN becomes 0
       };
       keys[i] = {number * pooling.images + static_cast<int64_t>(roi[0]),
                  static_cast<int64_t>(middle(roi[2], roi[4], level.height) / kBand),

@@ -13,13 +13,13 @@ namespace {
 
 using namespace mb;
 
-// Elements of the flattened (N, K) logits that are worked on together, step by step, with what lies between two steps
-// in the first-level cache. One loop with all steps waits for its chain of a hundred dependent operations: the cores
-// look ahead no further than two or three vectors of it. Steps one after the other have short chains.
+// Elements of the flattened (N, K) logits that are processed together, step by step, with intermediate values in the
+// first-level cache. A single loop with all steps would wait for its chain of a hundred dependent operations: cores
+// look ahead only two or three vectors of it. Separate steps have short chains.
 constexpr int64_t kBlock = 512;
-// Tasks begin at multiples of this, whatever the number of threads, so that sums do not depend on it.
+// Tasks begin at multiples of this for any number of threads, so that sums do not depend on it.
 constexpr int64_t kTask = 32 * kBlock;
-// Dense targets: with more targets above 0 in a block, all of it is computed with the general formula.
+// Dense targets: with more targets above 0 in a block, the general formula computes the whole block.
 constexpr int64_t kFew = 32;
 constexpr int64_t kGroupBytes = 256;
 
@@ -46,7 +46,7 @@ MB_HD A dense_value(const SigmoidTerms<A>& s, A t, Gamma gamma, A alpha) {
   return kSlope ? dense_grad(s, t, gamma, alpha) : dense_loss(s, t, gamma, alpha);
 }
 
-// The elements in the type of sums: where they lie, or in the buffer.
+// The elements in the type of sums: in place, or in the buffer.
 template <typename T>
 MB_HD const acc_t<T>* widen(const T* from, int64_t count, acc_t<T>* buffer) {
   if constexpr (std::is_same_v<T, acc_t<T>>) {
@@ -57,9 +57,9 @@ MB_HD const acc_t<T>* widen(const T* from, int64_t count, acc_t<T>* buffer) {
   }
 }
 
-// Positions of the elements that are not 0, until more than kFew are found; returns how many. It looks at groups, then at
-// the words of 8 bytes of a group that is not all 0, then at their elements. What is found is counted without branches:
-// they would be guessed wrongly.
+// Finds the positions of nonzero elements, until more than kFew are found, and returns their number. It checks groups,
+// then the 8-byte words of a group that is not all 0, then their elements. Counting has no branches, because they would
+// be mispredicted.
 template <typename T>
 MB_HD int64_t find_nonzero(const T* elements, int64_t count, int64_t* where) {
   constexpr int64_t kGroup = kGroupBytes / sizeof(T), kPerWord = sizeof(uint64_t) / sizeof(T);
@@ -88,12 +88,12 @@ MB_HD int64_t find_nonzero(const T* elements, int64_t count, int64_t* where) {
 }
 
 // Losses, or their derivatives, of a block. Nearly all logits of a detector are negatives: all are first computed as
-// such, then the others are set right.
+// negatives, then the others are corrected.
 template <bool kSlope, typename T, typename Gamma>
 MB_HD void evaluate(const Given<T, Gamma>& in, int64_t begin, int64_t count, acc_t<T>* values) {
   using A = acc_t<T>;
   A x_buffer[kBlock], e[kBlock];
-  // the targets come last: they are on their way meanwhile
+  // the targets come last: they are being loaded meanwhile
   if (in.targets) {
     for (int64_t i = 0; i < count; i += 64 / sizeof(T)) __builtin_prefetch(in.targets + begin + i);
   }
@@ -128,7 +128,7 @@ MB_HD void evaluate(const Given<T, Gamma>& in, int64_t begin, int64_t count, acc
   }
   A t_buffer[kBlock];
   const A* t = widen(targets, count, t_buffer);
-  // where the target is 0 the value stays: it is the same whatever the targets beside it
+  // Where the target is 0 the value is kept, so that it does not depend on other targets.
   for (int64_t i = 0; i < count; ++i) {
     const A value = dense_value<kSlope>(sigmoid_terms(x[i], e[i]), t[i], in.gamma, in.alpha);
     values[i] = t[i] == A(0) ? values[i] : value;
@@ -145,7 +145,7 @@ MB_SIMD_CLONES void write_losses(const Given<T, Gamma>& in, int64_t begin, int64
   }
 }
 
-// The sum of a block by halves, then in double: its rounding is that of some ten additions.
+// Sums a block by halves, then in double: its rounding error is that of some ten additions.
 template <typename T, typename Gamma>
 MB_SIMD_CLONES void sum_losses(const Given<T, Gamma>& in, int64_t begin, int64_t end, double* sum) {
   constexpr int64_t kLanes = 16;
@@ -164,7 +164,7 @@ MB_SIMD_CLONES void sum_losses(const Given<T, Gamma>& in, int64_t begin, int64_t
   for (double lane : lanes) *sum += lane;
 }
 
-// `step` is 0 where one gradient serves all elements, as it does after a sum.
+// `step` is 0 if one gradient applies to all elements, as after a sum.
 template <typename T, typename Gamma>
 MB_SIMD_CLONES void write_grads(const Given<T, Gamma>& in, int64_t begin, int64_t end, const T* grad, int64_t step,
                                 T* out) {
@@ -209,7 +209,7 @@ struct Inputs {
     if (largest_of(labels, rows) <= classes) return;
     const int64_t row = std::find_if(labels, labels + rows, [&](int64_t label) { return label > classes; }) - labels;
     STD_TORCH_CHECK(false, "sigmoid_focal_loss: targets[", row, "] is ", labels[row], ", but the logits have ", classes,
-                    " columns; wanted 0 (background), 1..", classes, " or a negative number (ignored)");
+                    " columns; expected 0 (background), 1..", classes, " or a negative number (ignored)");
   }
 
   Tensor empty_result() const {

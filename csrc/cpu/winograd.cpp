@@ -1,14 +1,14 @@
-// 3x3 convolutions with stride 1 by Winograd's minimal filtering F(4x4, 3x3) on the CPU: 36 multiplications for 16
-// results instead of 144 (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016).
+// 3x3 convolutions with stride 1 by the Winograd algorithm F(4x4, 3x3) on the CPU: 36 multiplications for 16 outputs
+// instead of 144 (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016).
 // Schemas: ops.cpp; contract: maskrcnn_benchmark/layers/winograd.py.
 //
-// A tile of 6 x 6 pixels becomes 36 numbers a channel; each of the 36 is a matrix product of its own, (tiles, C) with
-// (C, K); 36 sums become 4 x 4 results. A block of tiles goes through all three steps before the next one begins, so
-// that what lies between the steps stays in the caches.
+// A tile of 6 x 6 pixels becomes 36 numbers per channel. Each of the 36 is a separate matrix product of (tiles, C) with
+// (C, K). 36 sums become 4 x 4 outputs. A block of tiles passes all three steps before the next one begins, so that
+// intermediate values stay in the caches.
 //
-// The points at which the polynomials are evaluated are 0, +-1/sqrt(2), +-sqrt(2) and infinity. With the usual 0, +-1,
-// +-2 rounding errors are twice as large (256 channels: 3.2e-6 of the results' spread against 1.5e-6; 0.6e-6 for a sum
-// of all products one after the other).
+// The polynomials are evaluated at 0, +-1/sqrt(2), +-sqrt(2) and infinity. With the usual 0, +-1, +-2, rounding errors
+// are twice as large (256 channels: 3.2e-6 of the outputs' standard deviation against 1.5e-6; 0.6e-6 for a sequential
+// sum of all products).
 #include "huge_pages.h"
 #include "winograd.h"
 
@@ -27,7 +27,8 @@ void convolve(const Geometry& g, int64_t images, const Tensor& in, const Tensor&
               const std::optional<Tensor>& bias, const Tensor& out) {
   static const auto run_block = pick(MB_VERSIONS(run_block<T>));
   const int64_t tiles = images * g.tile_rows * g.tile_cols;
-  // At least two blocks where there are tiles enough, for two threads; all of one size, so that none waits for another.
+  // At least two blocks if there are enough tiles, for two threads; all of one size, so that no thread waits for
+  // another.
   const int64_t blocks = std::max(divide_up(tiles, kBlock), std::min<int64_t>(tiles / (kBlock / 4), 2));
   const int64_t per_block = round_up(divide_up(tiles, std::max<int64_t>(blocks, 1)), kRows);
   const int64_t bytes =
@@ -46,8 +47,8 @@ void convolve(const Geometry& g, int64_t images, const Tensor& in, const Tensor&
   });
 }
 
-// Filters k .. k + kMultiple - 1 of all channels: for a channel, the numbers of one plane go next to each other, and
-// channels are `width` apart, planes `plane`. Steps are those of a filter, a channel, a row and a column of the taps.
+// Filters k .. k + kMultiple - 1 of all channels. For a channel, the numbers of one plane are adjacent. Channels are
+// `width` apart, planes `plane`. Steps are those of a filter, a channel, a row and a column of the taps.
 MB_SIMD_CLONES void transform_filters(const float* from, const int64_t steps[4], int64_t channels, float* to,
                                       int64_t width, int64_t plane) {
   constexpr int kSide = kMultiple;
@@ -81,17 +82,18 @@ MB_SIMD_CLONES void transform_filters(const float* from, const int64_t steps[4],
 }
 
 Tensor winograd_weight(const Tensor& given, bool transposed) {
-  STD_TORCH_CHECK(given.dim() == 4 && given.size(2) == 3 && given.size(3) == 3, "winograd_weight: wanted (K, C, 3, 3)");
+  STD_TORCH_CHECK(given.dim() == 4 && given.size(2) == 3 && given.size(3) == 3,
+                  "winograd_weight: expected (K, C, 3, 3)");
   const Tensor weight = cast(given, ScalarType::Float);
   const int64_t filters = weight.size(transposed ? 1 : 0), channels = weight.size(transposed ? 0 : 1);
   STD_TORCH_CHECK(filters % kMultiple == 0 && channels % kMultiple == 0, "winograd_weight: ", weight.size(0),
-                  " filters of ", weight.size(1), " channels; wanted multiples of ", kMultiple);
+                  " filters of ", weight.size(1), " channels; expected multiples of ", kMultiple);
   const int64_t plane = plane_size(channels * filters), size[2] = {kPlanes, plane};
   Tensor out = torch::stable::empty({size, 2}, ScalarType::Float, std::nullopt, weight.device());
   use_huge_pages(out);
   const float* from = weight.const_data_ptr<float>();
   int64_t steps[4] = {weight.stride(0), weight.stride(1), weight.stride(2), weight.stride(3)};
-  if (transposed) {  // filters and channels change places, taps are read backwards
+  if (transposed) {  // filters and channels are swapped, taps are reversed
     from += 2 * (steps[2] + steps[3]);
     std::swap(steps[0], steps[1]);
     steps[2] = -steps[2], steps[3] = -steps[3];
@@ -123,9 +125,9 @@ void convolve_into(const Tensor& input, const Tensor& weight, const std::optiona
   }
 }
 
-// (N, C, H, W) with the channels of a pixel next to each other.
+// (N, C, H, W) with the channels of a pixel adjacent.
 Tensor checked_input(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias) {
-  STD_TORCH_CHECK(input.dim() == 4, "winograd_conv: input has ", input.dim(), " dimensions; wanted (N, C, H, W)");
+  STD_TORCH_CHECK(input.dim() == 4, "winograd_conv: input has ", input.dim(), " dimensions; expected (N, C, H, W)");
   STD_TORCH_CHECK(input.scalar_type() == ScalarType::Float || input.scalar_type() == ScalarType::BFloat16,
                   "winograd_conv: input is neither float32 nor bfloat16");
   const int64_t channels = input.size(1);
@@ -152,11 +154,12 @@ Tensor winograd_conv(const Tensor& given, const Tensor& weight, const std::optio
   return out;
 }
 
-// Every result is written where it stays, between the channels of the others, and read there by the next convolution.
+// Every output is written to its final place, between the channels of the others, and read there by the next
+// convolution.
 Tensor winograd_chain(const Tensor& given, const std::vector<Tensor>& weights, const std::vector<Tensor>& biases) {
   STD_TORCH_CHECK(weights.size() == biases.size(), "winograd_chain: ", weights.size(), " weights, ", biases.size(),
-                  " biases; wanted one of each for every convolution");
-  STD_TORCH_CHECK(given.dim() == 4, "winograd_chain: input has ", given.dim(), " dimensions; wanted (N, C, H, W)");
+                  " biases; expected one of each for every convolution");
+  STD_TORCH_CHECK(given.dim() == 4, "winograd_chain: input has ", given.dim(), " dimensions; expected (N, C, H, W)");
   int64_t total = given.size(1);
   for (const Tensor& bias : biases) total += bias.numel();
   Tensor out = empty_maps(given, given.scalar_type(), given.size(0), total, given.size(2), given.size(3), true);

@@ -1,5 +1,5 @@
-// What the files on Winograd's filtering share: sizes, the matrices' numbers, and the code that exists once for every
-// instruction set. See winograd.cpp.
+// Shared by the Winograd files: sizes, matrices, and the code compiled once for every instruction set. See
+// winograd.cpp.
 #pragma once
 
 #include "../common/macros.h"
@@ -23,11 +23,11 @@ using torch::headeronly::BFloat16;
 
 constexpr int kTile = 6, kOut = 4, kPlanes = kTile * kTile;
 constexpr float kNear = 0.70710678118654752f, kFar = 1.41421356237309505f, kNear2 = 0.5f, kFar2 = 2.0f;
-constexpr int64_t kMultiple = 16;  // of the channels on both sides
-constexpr int64_t kPanel = 64;     // columns of weights that lie together, at most
-constexpr int kRows = 6;           // tiles that are multiplied together, their sums in registers
-constexpr int kGradRows = 4;       // channels that are multiplied together for the gradient of filters
-constexpr int64_t kBlock = 36;     // tiles of a block, at most: with 256 channels 3.6 MB lie between the steps
+constexpr int64_t kMultiple = 16;  // of the channels of inputs and outputs
+constexpr int64_t kPanel = 64;     // maximum number of adjacent columns of weights
+constexpr int kRows = 6;           // tiles multiplied together, with their sums in registers
+constexpr int kGradRows = 4;       // channels multiplied together for the gradient of filters
+constexpr int64_t kBlock = 36;     // maximum number of tiles of a block: with 256 channels, 3.6 MB between the steps
 
 struct Strides {
   int64_t image, row, pixel;
@@ -39,14 +39,14 @@ struct Geometry {
   bool relu;
 };
 
-// What the gradient of the filters holds of a block of tiles: 36 planes of (tiles, channels) each.
+// Scratch memory of the filters' gradient for a block of tiles: 36 planes of (tiles, channels) each.
 struct GradientScratch {
   float *inputs, *grads;
   int64_t input_step, input_plane, grad_step, grad_plane;
 };
 
 struct Place {
-  int64_t image, top, left;  // of a tile's results
+  int64_t image, top, left;  // of a tile's outputs
 };
 
 inline Place place_of(const Geometry& g, int64_t tile) {
@@ -57,10 +57,10 @@ inline Place place_of(const Geometry& g, int64_t tile) {
 inline int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
 inline int64_t round_up(int64_t n, int64_t multiple) { return divide_up(n, multiple) * multiple; }
 
-// Planes that lie a multiple of 4 KB apart would fight for the same few lines of the first cache.
+// Planes at multiples of 4 KB would compete for the same few lines of the first-level cache.
 inline int64_t plane_size(int64_t floats) { return round_up(floats, 1024) + kMultiple; }
 
-// How wide the panel is that begins at column k: panels are as few as can be and as even as can be.
+// Width of the panel that begins at column k: panels are as few and as even as possible.
 inline int64_t panel_width(int64_t filters, int64_t k) {
   const int64_t units = filters / kMultiple, panels = divide_up(filters, kPanel), small = units / panels;
   const int64_t end_of_wide = units % panels * (small + 1) * kMultiple;
@@ -110,7 +110,7 @@ MB_HD Vec fused(Vec a, Vec b, Vec c) { return a * b + c; }
 #define MB_VERSIONS(NAME) portable::NAME, portable::NAME, portable::NAME
 #endif
 
-// The widest version that this CPU runs, or that torch's own ATEN_CPU_CAPABILITY (default, avx2) leaves.
+// The widest version that this CPU supports, or that torch's own ATEN_CPU_CAPABILITY (default, avx2) allows.
 template <typename Function>
 Function pick(Function narrow, [[maybe_unused]] Function middle, [[maybe_unused]] Function wide) {
 #if defined(__x86_64__)
@@ -125,7 +125,7 @@ Function pick(Function narrow, [[maybe_unused]] Function middle, [[maybe_unused]
   return narrow;
 }
 
-// The 6 x 3 matrix that takes 3 taps to the 6 points; for a point p the factor is 1 / prod(p - q) over the others.
+// The 6 x 3 matrix that maps 3 taps to the 6 points; for a point p the factor is 1 / prod(p - q) over the others.
 inline void filter_matrix(double matrix[kTile][3]) {
   const double factors[2] = {1 / (2 * kNear2 * (kNear2 - kFar2)), 1 / (2 * kFar2 * (kFar2 - kNear2))};
   const double points[2] = {std::sqrt(0.5), std::sqrt(2.0)};

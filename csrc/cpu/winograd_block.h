@@ -1,6 +1,6 @@
-// The work on one block of tiles, see winograd.cpp, which includes this file once for every instruction set (hence no
-// include guard), in a namespace with Vec, a vector of kBytes bytes; kVecs, such that kRows x kVecs of them fit into the
-// registers; and fused(a, b, c) = a * b + c.
+// Processes one block of tiles, see winograd.cpp, which includes this file once for every instruction set (hence no
+// include guard). The namespace defines Vec, a vector of kBytes bytes; kVecs, such that kRows x kVecs of them fit into
+// the registers; and fused(a, b, c) = a * b + c.
 
 typedef uint32_t Words __attribute__((vector_size(kBytes)));
 typedef uint16_t Halves __attribute__((vector_size(kBytes / 2)));
@@ -29,7 +29,7 @@ template <typename T>
 MB_HD void store(Vec lanes, T* to) {
   if constexpr (std::is_same_v<T, float>) {
     std::memcpy(to, &lanes, sizeof lanes);
-  } else {  // to the nearest, ties to the even; a NaN becomes the quiet one
+  } else {  // to the nearest, ties to even; NaN becomes quiet NaN
     Words bits;
     std::memcpy(&bits, &lanes, sizeof bits);
     const Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
@@ -39,7 +39,7 @@ MB_HD void store(Vec lanes, T* to) {
   }
 }
 
-// One column or row of the input transform: 6 pixels to 6 products' left sides.
+// One column or row of the input transform: 6 pixels to the left sides of 6 products.
 MB_HD void transform_input_line(const Vec* d, Vec* v, int step) {
   const Vec even_low = fused(splat(-kFar2), d[2], d[4]), odd_low = splat(kNear) * fused(splat(-kFar2), d[1], d[3]);
   const Vec even_far = fused(splat(-kNear2), d[2], d[4]), odd_far = splat(kFar) * fused(splat(-kNear2), d[1], d[3]);
@@ -66,7 +66,7 @@ void transform_input(const Geometry& g, const T* image, int64_t top, int64_t lef
   const bool goes_on = inside && left + kOut + kTile <= g.width;
   const T* corner = image + top * g.in.row + left * g.in.pixel;
   for (int64_t c = 0; c < g.channels; c += kLanes) {
-    if (goes_on) {  // the pixels that the tile to the right has for itself: loads would wait for memory most of the time
+    if (goes_on) {  // prefetch the pixels that only the tile to the right reads: most loads would wait for memory
       for (int y = 0; y < kTile; ++y) {
         for (int x = kTile; x < kTile + kOut; ++x) __builtin_prefetch(corner + y * g.in.row + x * g.in.pixel + c, 0, 2);
       }
@@ -107,14 +107,14 @@ void transform_output(const Geometry& g, const float* from, int64_t plane, const
       transform_output_line(columns[y], line, 1);
       for (int64_t x = 0; x < cols; ++x) {
         Vec value = line[x] + shift;
-        if (g.relu) value = value < Vec{} ? Vec{} : value;  // a NaN stays one
+        if (g.relu) value = value < Vec{} ? Vec{} : value;  // keeps NaN
         store(value, corner + y * g.out.row + x * g.out.pixel + k);
       }
     }
   }
 }
 
-// A left matrix: the steps between its rows and between its columns.
+// A left matrix: the strides of its rows and columns.
 struct Left {
   const float* at;
   int64_t row, col;
@@ -180,7 +180,7 @@ void run_block(const Geometry& g, const T* in, const float* weight, const float*
                     left_plane);
   }
   for (int plane = 0; plane < kPlanes; ++plane) {
-    // rows that no tile fills are multiplied too: anything in them is right, but denormal numbers would be slow
+    // Rows without a tile are multiplied, too: any values are fine, but denormal numbers would be slow.
     std::fill(left + plane * left_plane + count * g.channels, left + plane * left_plane + rows * g.channels, 0.0f);
     const float* panel = weight + plane * g.weight_plane;
     for (int64_t k = 0; k < g.filters;) {
@@ -197,7 +197,7 @@ void run_block(const Geometry& g, const T* in, const float* weight, const float*
   }
 }
 
-// One column or row of the output transform's transpose: 4 pixels to 6.
+// One column or row of the transposed output transform: 4 pixels to 6.
 MB_HD void transform_grad_line(const Vec* y, Vec* d, int step) {
   const Vec even_near = fused(splat(kNear2), y[2], y[0]), odd_near = splat(kNear) * fused(splat(kNear2), y[3], y[1]);
   const Vec even_far = fused(splat(kFar2), y[2], y[0]), odd_far = splat(kFar) * fused(splat(kFar2), y[3], y[1]);
@@ -229,7 +229,7 @@ void transform_grad(const Geometry& g, const T* image, int64_t top, int64_t left
   }
 }
 
-// Tiles [begin, end) of the inputs and of the results' gradients, side by side in planes with `steps` between tiles.
+// Tiles [begin, end) of the inputs and of the outputs' gradients, in planes with `steps` between tiles.
 template <typename T>
 void transform_both(const Geometry& g, const T* in, const T* grad, int64_t first, int64_t begin, int64_t end,
                     const GradientScratch& to) {

@@ -1,5 +1,5 @@
-// The gradient of a 3x3 convolution's filters by Winograd's filtering: every step of winograd.cpp, transposed. For each of
-// the 36 planes the transformed inputs (tiles, C) and the transformed gradients (tiles, K) are multiplied over the tiles.
+// The gradient of a 3x3 convolution's filters by the Winograd algorithm: every step of winograd.cpp, transposed. For
+// each of the 36 planes, the transformed inputs (tiles, C) and gradients (tiles, K) are multiplied over the tiles.
 #include "huge_pages.h"
 #include "winograd.h"
 
@@ -11,7 +11,7 @@
 
 namespace {
 
-// Tiles whose products are summed at one go: many, because all sums are read and written for every block of them.
+// Tiles whose products are summed at a time: many, because all sums are read and written for every block of them.
 constexpr int64_t kGradBlock = 192;
 
 using Floats = std::unique_ptr<float, decltype(&std::free)>;
@@ -30,7 +30,7 @@ void sum_products(const Geometry& g, int64_t images, const T* in, const T* grad,
   static const auto multiply = pick(MB_VERSIONS(sum_plane));
   const int64_t tiles = images * g.tile_rows * g.tile_cols, block = std::min(kGradBlock, tiles);
   GradientScratch scratch{};
-  // steps that are no power of two, for the same reason as in plane_size
+  // strides that are not powers of two, for the same reason as in plane_size
   scratch.input_step = g.channels + kMultiple, scratch.grad_step = g.filters + kMultiple;
   scratch.input_plane = plane_size(block * scratch.input_step);
   scratch.grad_plane = plane_size(block * scratch.grad_step);
@@ -41,7 +41,7 @@ void sum_products(const Geometry& g, int64_t images, const T* in, const T* grad,
     torch::stable::parallel_for(0, count, 16, [&](int64_t begin, int64_t end) {
       transform(g, in, grad, first, begin, end, scratch);
     });
-    // One thread has a plane for itself, so that the order of its sums does not depend on how many there are.
+    // Each plane belongs to one thread, so that the order of its sums does not depend on their number.
     torch::stable::parallel_for(0, kPlanes, 1, [&](int64_t begin, int64_t end) {
       for (int64_t plane = begin; plane < end; ++plane) {
         multiply(g, static_cast<int>(plane), count, scratch, first > 0, sums + plane * sums_plane);
@@ -50,7 +50,8 @@ void sum_products(const Geometry& g, int64_t images, const T* in, const T* grad,
   }
 }
 
-// The sums of one channel and kMultiple filters to their 3 x 3 taps; steps are those of a filter, a row and a column.
+// Transforms the sums of one channel and kMultiple filters to 3 x 3 taps; steps are those of a filter, a row and a
+// column.
 MB_SIMD_CLONES void finish_taps(const float* sums, int64_t plane, float* to, const int64_t steps[3]) {
   constexpr int kSide = kMultiple;
   double matrix[kTile][3], columns[3][kTile][kSide] = {};
@@ -80,10 +81,10 @@ Tensor winograd_weight_grad(const Tensor& given_grad, const Tensor& given_input,
                   "winograd_weight_grad: gradients that a 3x3 convolution of this input and padding does not have");
   STD_TORCH_CHECK(given_grad.size(1) % kMultiple == 0 && given_input.size(1) % kMultiple == 0,
                   "winograd_weight_grad: ", given_grad.size(1), " filters of ", given_input.size(1),
-                  " channels; wanted multiples of ", kMultiple);
+                  " channels; expected multiples of ", kMultiple);
   STD_TORCH_CHECK(given_input.scalar_type() == given_grad.scalar_type() &&
                       (given_input.scalar_type() == ScalarType::Float || given_input.scalar_type() == ScalarType::BFloat16),
-                  "winograd_weight_grad: wanted float32 or bfloat16, the same for both");
+                  "winograd_weight_grad: expected float32 or bfloat16, the same for both");
   const Tensor input = torch::stable::contiguous(given_input, MemoryFormat::ChannelsLast);
   const Tensor grad = torch::stable::contiguous(given_grad, MemoryFormat::ChannelsLast);
   Geometry g{};

@@ -1,4 +1,4 @@
-// What every CUDA kernel needs around it, on top of PyTorch's stable ABI.
+// Launch helpers for CUDA kernels, on top of PyTorch's stable ABI.
 //
 // The kernels of this folder have been compiled and reviewed, and have not yet run on a GPU.
 #pragma once
@@ -17,8 +17,8 @@ namespace mb {
 
 constexpr int kThreads = 256;
 
-// Kernels over `count` elements run grid-stride loops with 64-bit counters, so a bounded number of blocks serves any
-// count; at least one block, because a launch of none is an error.
+// Kernels over `count` elements run grid-stride loops with 64-bit counters, so a bounded number of blocks covers any
+// count. There is at least one block, because launching none is an error.
 inline unsigned blocks_for(int64_t count) {
   return static_cast<unsigned>(std::clamp<int64_t>((count + kThreads - 1) / kThreads, 1, 65536));
 }
@@ -31,7 +31,7 @@ inline cudaStream_t current_stream(const Tensor& tensor) {
 
 }  // namespace mb
 
-// for (int64_t i : every element this thread owns of `count`)
+// for (int64_t i : the elements of `count` that this thread processes)
 #define MB_GRID_STRIDE(i, count)                                                                \
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < (count); \
        i += static_cast<int64_t>(gridDim.x) * blockDim.x)

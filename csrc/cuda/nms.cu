@@ -1,8 +1,8 @@
 // Greedy non-maximum suppression on the GPU. Schema: ops.cpp; contract and twin: maskrcnn_benchmark/layers/nms.py.
 //
-// Sort by score; one bit per pair says whether the better box suppresses the worse (N * N / 8 bytes: 50 MB for 20,000
-// boxes); one block then walks through the boxes, 64 at a time. All of it on the device: the host waits once, for the
-// number of kept boxes, which is the size of the result.
+// Sort by score. Compute one bit per pair: whether the better box suppresses the worse (N * N / 8 bytes: 50 MB for
+// 20,000 boxes). One block then goes through the boxes, 64 at a time. All of it runs on the device: the host waits
+// once, for the number of kept boxes, which is the size of the result.
 #include "../common/iou.h"
 #include "launch.h"
 
@@ -21,7 +21,7 @@ constexpr int kSweepThreads = 512;
 template <typename T>
 __global__ void sort_keys(const T* scores, int64_t n, T* keys) {
   MB_GRID_STRIDE(i, n) {
-    keys[i] = scores[i] == scores[i] ? scores[i] : static_cast<T>(-INFINITY);  // NaN, which is left out, ranks last
+    keys[i] = scores[i] == scores[i] ? scores[i] : static_cast<T>(-INFINITY);  // dropped NaN scores rank last
   }
 }
 
@@ -43,8 +43,8 @@ __device__ __forceinline__ int64_t word_at(int64_t i, int64_t tile, int64_t word
   return i * words + tile;
 }
 
-// Block (x, y): the boxes of tile y against those of tile x, both by rank. Tiles below the diagonal are neither written
-// nor read. blockDim.x is kTile; rows and columns beyond n are left out.
+// Block (x, y) compares the boxes of tile y with those of tile x, both by rank. Tiles below the diagonal are neither
+// written nor read. blockDim.x is kTile; rows and columns beyond n are skipped.
 template <typename T>
 __global__ void suppression_bits(const T* boxes, const int64_t* groups, const int64_t* order, int64_t n, int64_t words,
                                  T threshold, T extra, uint64_t* bits) {
@@ -75,7 +75,7 @@ __global__ void suppression_bits(const T* boxes, const int64_t* groups, const in
   const int64_t own_group = groups == nullptr ? 0 : groups[order[row]];
   uint64_t word = 0;
   for (int j = row_tile == col_tile ? thread + 1 : 0; j < columns; ++j) {
-    // Most pairs do not touch, and 0 exceeds no threshold: they need no division. (Thresholds are at least 0.)
+    // Most pairs do not overlap and need no division: 0 exceeds no threshold, as thresholds are at least 0.
     if (group[j] == own_group && intersection(own, box[j], extra) > T(0) &&
         iou_exceeds(own, own_area, box[j], area[j], extra, threshold)) {
       word |= uint64_t{1} << j;
@@ -84,20 +84,20 @@ __global__ void suppression_bits(const T* boxes, const int64_t* groups, const in
   bits[word_at(row, col_tile, words)] = word;
 }
 
-// One block. removed: (words,) of leave_out_nan; kept: (n,), filled from the front with indices by falling score. Bits of rows that
-// were not kept are never read. The inner loops have a fixed length and no break, so that their reads are under way
-// together instead of one after the other.
+// One block. removed: (words,) of leave_out_nan; kept: (n,), filled from the front with indices by descending score.
+// Bits of rows that are not kept are never read. The inner loops have a fixed length and no break, so that their reads
+// overlap.
 __global__ void sweep(const uint64_t* bits, const int64_t* order, int64_t n, int64_t words, int64_t limit,
                       uint64_t* removed, int64_t* kept, int64_t* kept_count) {
   __shared__ uint64_t diagonal[kTile];
   __shared__ uint64_t tile_kept;
   const int thread = threadIdx.x;
-  int64_t count = 0;  // the same in every thread
+  int64_t count = 0;  // equal in all threads
   for (int64_t tile = 0; tile < words && count < limit; ++tile) {
     const int64_t first = tile * kTile;
     const int rows = static_cast<int>(min(static_cast<int64_t>(kTile), n - first));
     if (thread < kTile) diagonal[thread] = thread < rows ? bits[word_at(first + thread, tile, words)] : 0;
-    __syncthreads();  // also: what the last round wrote to `removed` is seen
+    __syncthreads();  // also makes the previous round's writes to `removed` visible
     if (thread == 0) {
       uint64_t dead = removed[tile], alive = 0;
       if (rows < kTile) dead |= ~uint64_t{0} << rows;
@@ -130,13 +130,13 @@ __global__ void sweep(const uint64_t* bits, const int64_t* order, int64_t n, int
   if (thread == 0) *kept_count = count;
 }
 
-// aten::sort by falling value, lower index first among equals. (torch::stable::sort is not in torch 2.11's headers.)
+// aten::sort in descending order, lower index first for equal values. (torch 2.11's headers lack torch::stable::sort.)
 Tensor descending_order(const Tensor& keys) {
   std::array<StableIValue, 4> stack{
       torch::stable::detail::from(keys), torch::stable::detail::from(std::optional<bool>(true)),
       torch::stable::detail::from(int64_t{0}), torch::stable::detail::from(true)};
   TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::sort", "stable", stack.data(), TORCH_ABI_VERSION));
-  const Tensor values = torch::stable::detail::to<Tensor>(stack[0]);  // owned here, so that it is freed
+  const Tensor values = torch::stable::detail::to<Tensor>(stack[0]);  // takes ownership, so that it is freed
   return torch::stable::detail::to<Tensor>(stack[1]);
 }
 

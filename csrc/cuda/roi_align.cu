@@ -1,9 +1,9 @@
 // ROIAlign forward and backward on the GPU, over all maps of a pyramid in one launch. Schemas: ops.cpp; contract and twin:
 // maskrcnn_benchmark/layers/roi_align.py.
 //
-// A block has one ROI, or a part of it. Its threads first work out together where the bins' samples lie, into shared
-// memory, then take the ROI's elements in the memory order of the pooled tensor: neighbouring threads touch neighbouring
-// addresses, and with channels_last each takes as many channels at a time as fit into 16 bytes.
+// A block has one ROI, or a part of it. Its threads first compute the bins' sample positions into shared memory, then
+// process the ROI's elements in the memory order of the pooled tensor. So adjacent threads access adjacent addresses,
+// and with channels_last each thread processes as many channels at a time as fit into 16 bytes.
 #include "roi_align.h"
 
 #include <optional>
@@ -53,7 +53,7 @@ __device__ __forceinline__ void add_atomically(A* to, const A (&values)[V], A fa
     for (int v = 0; v < V; ++v) atomicAdd(to + v, factor * values[v]);
 }
 
-// Adds up in whatever order the threads arrive.
+// Adds in the order in which the threads arrive.
 template <typename T, int V>
 __global__ void spread(const T* grad, const acc_t<T>* rois, const int64_t* levels, const __grid_constant__ Pyramid maps,
                        const __grid_constant__ Pooling pooling, const __grid_constant__ Maps<acc_t<T>> input_grads) {
@@ -102,7 +102,7 @@ __device__ A weight_of_pixel(const RoiAxis<A>& axis, int64_t bin, int64_t pixel,
   return weight;
 }
 
-// Whether no sample of the axis can read the pixel, with a pixel of margin. (The border takes those of a pixel outside.)
+// Whether no sample of the axis can read the pixel, with a margin of a pixel. (The border also gets samples outside.)
 template <typename A>
 __device__ bool out_of_reach(const RoiAxis<A>& axis, int64_t bins, int64_t pixel) {
   const A end = axis.start + static_cast<A>(bins) * axis.bin, at = static_cast<A>(pixel);
@@ -110,7 +110,7 @@ __device__ bool out_of_reach(const RoiAxis<A>& axis, int64_t bins, int64_t pixel
   return low > at + A(2) || high < at - A(2);
 }
 
-// The same sums in a fixed order: every pixel of one map asks all ROIs in turn. Slower, and without atomics.
+// The same sums in a fixed order: every pixel of one map goes through all ROIs. Slower, but without atomics.
 template <typename T>
 __global__ void gather(const T* grad, const acc_t<T>* rois, const int64_t* levels, Pyramid maps, Pooling pooling,
                        int64_t level, int64_t count, acc_t<T>* input_grad) {
@@ -145,7 +145,7 @@ __global__ void gather(const T* grad, const acc_t<T>* rois, const int64_t* level
 
 // ---- launches ------------------------------------------------------------------------------------------------------
 
-// The ROIs as this dtype's sums, and the map of each; levels is null where there is one map.
+// The ROIs in this dtype's sum type, and the map of each; levels is null if there is one map.
 struct Rois {
   Tensor boxes;
   std::optional<Tensor> held;
@@ -161,13 +161,14 @@ struct Rois {
 
 void add_level(Pyramid& maps, int64_t height, int64_t width, double scale) {
   STD_TORCH_CHECK(maps.levels < kMaxLevels, "roi_align: more than ", kMaxLevels, " maps do not fit the CUDA kernel");
-  STD_TORCH_CHECK(height > 0 && width > 0, "roi_align: a map has ", height, " x ", width, " pixels; wanted some");
+  STD_TORCH_CHECK(height > 0 && width > 0, "roi_align: a map has ", height, " x ", width,
+                  " pixels; expected at least one");
   maps.height[maps.levels] = height;
   maps.width[maps.levels] = width;
   maps.scale[maps.levels++] = scale;
 }
 
-// Whether V channels of every tensor can be read as one.
+// Whether V channels of every tensor can be accessed as one.
 template <typename T, int V>
 bool in_packs(const Pyramid& maps, const T* pooled, const Maps<const T>& data) {
   const auto aligned = [](const T* pointer) { return reinterpret_cast<uintptr_t>(pointer) % (sizeof(T) * V) == 0; };
@@ -229,7 +230,7 @@ void launch_backward(const Tensor& grad, const Rois& rois, const Pyramid& maps, 
   constexpr int kWide = 16 / sizeof(T);
   Maps<A> data{};
   for (size_t i = 0; i < sums.size(); ++i) data.data[i] = sums[i].mutable_data_ptr<A>();
-  // The sums are fresh memory, aligned for anything (as null is).
+  // The sums are newly allocated, so they are aligned for any type (as null is).
   if (in_packs<T, kWide>(maps, grad.const_data_ptr<T>(), {})) {
     launch_spread<T, kWide>(grad, maps, rois, pooling, data);
   } else {
@@ -237,7 +238,7 @@ void launch_backward(const Tensor& grad, const Rois& rois, const Pyramid& maps, 
   }
 }
 
-// A kernel counts a ROI's elements in 32 bits, and the ROIs are the blocks of a launch.
+// A kernel counts the elements of a ROI in 32 bits, and the ROIs are the blocks of a launch.
 void check_counts(int64_t channels, const Pooling& pooling) {
   const int64_t elements = channels * pooling.pooled_h * pooling.pooled_w;
   STD_TORCH_CHECK(elements <= INT32_MAX, "roi_align: ", elements, " elements a ROI; the CUDA kernel takes 2^31 - 1");

@@ -1,4 +1,4 @@
-// What the ROIAlign kernels know of maps, of a ROI and of where its samples lie.
+// Maps, ROIs and sample positions for the ROIAlign kernels.
 #pragma once
 
 #include "../common/roi_align.h"
@@ -6,11 +6,11 @@
 
 namespace mb {
 
-constexpr int64_t kMaxLevels = 8;  // they travel as arguments of the kernels
+constexpr int64_t kMaxLevels = 8;  // passed as arguments of the kernels
 constexpr int kTaps = 256;         // per axis in shared memory: 14 bins of 18 samples
-constexpr int kPerThread = 4;      // elements of a ROI, before another block shares them
+constexpr int kPerThread = 4;      // elements of a ROI per thread, before further blocks share them
 
-// All maps have the same images, channels and layout.
+// All maps have the same images, channels and memory format.
 struct Pyramid {
   int64_t levels, images, channels;
   int64_t height[kMaxLevels], width[kMaxLevels];
@@ -18,7 +18,7 @@ struct Pyramid {
   bool channels_last;
 };
 
-// T is const where the maps are read.
+// T is const if the maps are only read.
 template <typename T>
 struct Maps {
   T* data[kMaxLevels];
@@ -34,7 +34,7 @@ struct Place {
   int64_t n, c, y, x;
 };
 
-// I: an unsigned type that holds every index; a GPU divides 32 bits several times faster than 64.
+// I: an unsigned type that can hold every index; a GPU divides 32 bits several times faster than 64.
 template <typename I>
 __device__ __forceinline__ Place divide(I index, I channels, I height, I width, bool channels_last) {
   Place p;
@@ -56,13 +56,13 @@ __device__ __forceinline__ Place divide(I index, I channels, I height, I width, 
   return p;
 }
 
-// A ROI: its map, its image (-1 for an index outside the batch or the pyramid: it samples nothing) and its two axes.
+// A ROI: its map, its image (-1 for an index outside the batch or the pyramid: it has no samples) and its two axes.
 template <typename A>
 struct Roi {
   int64_t level, image;
   RoiAxis<A> rows, cols;
 
-  // levels: the map of each ROI, or null for the first.
+  // levels: the map of each ROI, or null for the first map.
   __device__ Roi(const A* rois, const int64_t* levels, int64_t number, const Pyramid& maps, const Pooling& pooling) {
     const A* roi = rois + 5 * number;
     level = levels == nullptr ? 0 : levels[number];
@@ -94,7 +94,7 @@ __device__ __forceinline__ Tap<A> make_tap(const RoiAxis<A>& axis, int64_t bin, 
   return {at.low * step, at.high * step, at.low_weight, at.high_weight};
 }
 
-// The taps of one axis of a block's ROI: in shared memory where they fit, else made anew at every use.
+// The taps of one axis of a block's ROI: in shared memory if they fit, otherwise recomputed at every use.
 template <typename A>
 struct AxisTaps {
   RoiAxis<A> axis;
@@ -102,7 +102,7 @@ struct AxisTaps {
   Tap<A>* taps;
   bool fit;
 
-  // All threads of a block call it, and wait for each other before they use the result.
+  // All threads of a block must call this. They synchronize before they use the result.
   __device__ AxisTaps(const RoiAxis<A>& of, int64_t bins, int64_t pixels, int64_t elements, Tap<A>* store)
       : axis(of), size(pixels), step(elements), taps(store), fit(axis.grid * bins <= kTaps) {
     if (!fit) return;
@@ -115,7 +115,7 @@ struct AxisTaps {
   }
 };
 
-// visit(distance from pixel (0, 0) in elements, weight) for every pixel that every sample of a bin reads.
+// Calls visit(distance from pixel (0, 0) in elements, weight) for every pixel read by every sample of a bin.
 template <typename A, typename Visit>
 __device__ __forceinline__ void for_each_read(const AxisTaps<A>& rows, const AxisTaps<A>& cols, int64_t bin_y,
                                               int64_t bin_x, const Visit& visit) {
@@ -132,13 +132,13 @@ __device__ __forceinline__ void for_each_read(const AxisTaps<A>& rows, const Axi
   }
 }
 
-// V neighbouring channels, read and written as one.
+// V adjacent channels, read and written as one.
 template <typename T, int V>
 struct alignas(sizeof(T) * V) Pack {
   T values[V];
 };
 
-// What the threads of a block know of their ROI.
+// A block's ROI as seen by its threads.
 template <typename A>
 struct Block {
   Roi<A> roi;
@@ -160,7 +160,7 @@ struct Block {
   }
 };
 
-// for (uint32_t i : what this thread owns of the block's ROI, V elements at a time)
+// for (uint32_t i : the elements of the block's ROI that this thread processes, V at a time)
 #define MB_ROI_STRIDE(i, count)                                                                  \
   for (uint32_t i = blockIdx.y * blockDim.x + threadIdx.x; i < (count); i += gridDim.y * blockDim.x)
 

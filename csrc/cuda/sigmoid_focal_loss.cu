@@ -6,7 +6,7 @@ namespace {
 
 using namespace mb;
 
-// What the labels, one a row of the (N, K) logits, say of element i of all: left out (-1), another class (0) or its own
+// Target of element i by the labels, one per row of the (N, K) logits: ignored (-1), another class (0) or its own
 // class (1). A GPU divides 32 bits several times faster than 64.
 __device__ __forceinline__ int role_of(const int64_t* labels, int64_t i, int64_t count, int64_t classes) {
   int64_t row, column;
@@ -34,7 +34,7 @@ __global__ void label_losses(const T* logits, const int64_t* labels, int64_t cou
   }
 }
 
-// step: 0 where one gradient serves all elements, else 1.
+// step: 0 if one gradient applies to all elements, otherwise 1.
 template <typename T, typename Gamma>
 __global__ void label_grads(const T* grad, int64_t step, const T* logits, const int64_t* labels, int64_t count,
                             int64_t classes, Gamma gamma, acc_t<T> alpha, T* out) {

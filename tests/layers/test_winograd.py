@@ -25,7 +25,7 @@ def rounding_error(result, expected):
         (lambda op, w: op.winograd_conv(torch.zeros(1, 16, 2, 8), w, None, 0, False), "smaller than the filters"),
         (lambda op, w: op.winograd_conv(torch.zeros(1, 16, 8, 8), w, torch.zeros(3), 1, False), "bias"),
         (lambda op, w: op.winograd_conv(torch.zeros(1, 16, 8, 8).double(), w, None, 1, False), "float32"),
-        (lambda op, w: op.winograd_weight(torch.zeros(16, 16, 5, 5), False), "wanted .K, C, 3, 3."),
+        (lambda op, w: op.winograd_weight(torch.zeros(16, 16, 5, 5), False), "expected .K, C, 3, 3."),
         (lambda op, w: op.winograd_weight(torch.zeros(10, 16, 3, 3), False), "multiples of 16"),
         (lambda op, w: op.winograd_chain(torch.zeros(1, 16, 8, 8), [w], []), "one of each"),
     ],
