@@ -5,7 +5,7 @@ lasts; five bytes copy a string of megabytes. `scan_pickle` runs the program on 
 and numbers stay what they are, everything else becomes a `_Blob` or a `_Call`. It refuses
 
 - nesting deeper than DEEPEST, and objects that contain themselves,
-- more than MOST_OPERATIONS operations, and objects that written out in full would be much larger than the file,
+- more than MOST_OPERATIONS operations (a large file: one for every BYTES_PER_OPERATION bytes), and objects that written out in full would be much larger than the file,
 - dict keys and set elements that cost much to hash, or that are chosen to collide,
 - lengths and memo numbers beyond the file's size,
 - calls that would fill memory from a number alone, such as bytearray(2**31).
@@ -20,6 +20,8 @@ from dataclasses import dataclass
 DEEPEST = 100
 # Ten times those of a training checkpoint with ten thousand parameters: about three seconds.
 MOST_OPERATIONS = 3_000_000
+# Of a larger file. Files of objects, such as predictions.pth of many images, have one for every two bytes.
+BYTES_PER_OPERATION = 4
 _MOST_NODES = 4_000_000
 _FREE_NODES = 300_000  # what any file may cost, however small
 _NODES_PER_BYTE = 4
@@ -98,14 +100,16 @@ def _damaged(why: str):
 
 
 class _Scanner:
-    def __init__(self, data, start: int):
+    def __init__(self, data, start: int, bytes_per_operation: int):
         self.data, self.at, self.size = data, start, len(data)
         self.stack: list = []
         self.marks: list[list] = []
         self.memo: dict[int, object] = {}
         self.persistent_ids: list = []
-        self.nodes_left = min(_FREE_NODES + _NODES_PER_BYTE * (self.size - start), _MOST_NODES)
-        self.bytes_left = _FREE_BYTES + _COPIES_OF_BYTES * (self.size - start)
+        length = self.size - start
+        self.most_operations = max(MOST_OPERATIONS, length // bytes_per_operation)
+        self.nodes_left = min(_FREE_NODES + _NODES_PER_BYTE * length, max(_MOST_NODES, length))
+        self.bytes_left = _FREE_BYTES + _COPIES_OF_BYTES * length
         self.tuple_keys = 0
 
     # reading
@@ -238,7 +242,7 @@ class _Scanner:
 
     def run(self) -> Scan:
         actions = _ACTIONS
-        for _ in range(MOST_OPERATIONS):
+        for _ in range(self.most_operations):
             if self.at >= self.size:
                 _damaged("the pickle ends without its STOP")
             code = self.data[self.at]
@@ -251,7 +255,7 @@ class _Scanner:
             if action is None:
                 _refuse(f"the operation {bytes([code])!r}, which no checkpoint needs")
             action(self)
-        _refuse(f"more than {MOST_OPERATIONS:,} operations")
+        _refuse(f"more than {self.most_operations:,} operations")
 
     def push(self, value) -> None:
         self.stack.append(value)
@@ -420,15 +424,16 @@ _TABLE = {
 _ACTIONS = {getattr(pickle, name)[0]: action for name, action in _TABLE.items()}
 
 
-def scan_pickle(data, start: int = 0) -> Scan:
+def scan_pickle(data, start: int = 0, bytes_per_operation: int = BYTES_PER_OPERATION) -> Scan:
     """Run the pickle that begins at `start` on stand-ins.
 
     Args:
         data: bytes or mmap.
+        bytes_per_operation: of a file with more than MOST_OPERATIONS, bytes that there must be for each.
 
     Raises:
         pickle.UnpicklingError: reading it would cost out of proportion to its size, or needs an operation that no
             checkpoint needs.
         Exception: it is damaged; of which class depends on where.
     """
-    return _Scanner(data, start).run()
+    return _Scanner(data, start, bytes_per_operation).run()

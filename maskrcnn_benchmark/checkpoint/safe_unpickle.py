@@ -21,7 +21,7 @@ from collections.abc import Mapping
 import torch
 
 from .numpy_unpickle import Array, Dtype, array_from_buffer, reconstruct, scalar
-from .pickle_bounds import Scan, scan_pickle
+from .pickle_bounds import BYTES_PER_OPERATION, Scan, scan_pickle
 from .tensor_bounds import check_expansion, check_storages
 from .zip_check import NotACheckpoint, check_zip
 
@@ -186,9 +186,10 @@ def is_complete(path: str | os.PathLike) -> bool:
     return True
 
 
-def _check_zip(path: str):
+def _check_zip(path: str, has_objects: bool = False):
     facts = check_zip(path)
-    check_storages(scan_pickle(facts.pickled).persistent_ids, os.path.getsize(path) << 5, facts.sizes)
+    scan = scan_pickle(facts.pickled, bytes_per_operation=1 if has_objects else BYTES_PER_OPERATION)
+    check_storages(scan.persistent_ids, os.path.getsize(path) << 5, facts.sizes)
     return facts
 
 
@@ -196,7 +197,7 @@ def _read_torch(path: str, allowed: Mapping[str, object]):
     """Read a file of torch.save in either format."""
     with open(path, "rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
-        has_checksums = is_zip and _check_zip(path).has_checksums
+        has_checksums = is_zip and _check_zip(path, len(allowed) > len(_ALLOWED)).has_checksums
         if not is_zip:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 scans = _scan_legacy(data)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 _BLOCK = 1 << 20
 _END_RECORD = 22  # bytes of the end of a zip file without a comment
-_MOST_RECORDS = 200_000
+_MOST_RECORDS = 500_000  # predictions of a hundred thousand images have three or four each
 # torch.save does not compress. A file packed by something else may hold records that take more than the file.
 _INFLATION, _FREE_INFLATION = 20, 64 << 20
 _CHECKPOINTS = (".pth", ".pt", ".pkl", ".safetensors", ".ckpt", ".bin", ".pyth", ".tar")

@@ -207,7 +207,7 @@ def test_rpn_losses_are_divided_by_the_room_of_the_sample(rng_seed):
     positives = totals[256]["loss_rpn_box_reg"]
     # a larger room draws every anchor: more background, the same objects, and the divisor is the room all the same
     assert totals[100_000]["loss_rpn_box_reg"] == pytest.approx(positives, rel=1e-4)
-    with pytest.raises(ValueError, match="'sampled_or_one', 'sample_size', not 'mean'"):
+    with pytest.raises(ValueError, match="is 'mean'; expected one of 'sampled', 'sampled_or_one', 'sample_size'"):
         RPNLoss(None, None, normalizer="mean")
 
 
