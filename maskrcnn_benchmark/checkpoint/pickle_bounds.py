@@ -5,7 +5,8 @@ lasts; five bytes copy a string of megabytes. `scan_pickle` runs the program on 
 and numbers stay what they are, everything else becomes a `_Blob` or a `_Call`. It refuses
 
 - nesting deeper than DEEPEST, and objects that contain themselves,
-- more than MOST_OPERATIONS operations (a large file: one for every BYTES_PER_OPERATION bytes), and objects that written out in full would be much larger than the file,
+- more than MOST_OPERATIONS operations, in a large file one for every BYTES_PER_OPERATION bytes,
+- objects that written out in full would be much larger than the file,
 - dict keys and set elements that cost much to hash, or that are chosen to collide,
 - lengths and memo numbers beyond the file's size,
 - calls that would fill memory from a number alone, such as bytearray(2**31).
