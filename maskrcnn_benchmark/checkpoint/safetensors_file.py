@@ -37,7 +37,7 @@ _DTYPES = {
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 # The format allows headers of 100 MB. A detector of ten thousand tensors needs one.
 _LONGEST_HEADER = 16_000_000
-_MOST_TENSORS = 100_000
+_MOST_TENSORS = 20_000  # as in matching.py, which reads no more
 _MOST_NUMBERS = 10 * _MOST_TENSORS  # of all shapes and offsets
 _MOST_DIMENSIONS = 32
 _LARGEST = 1 << 62
