@@ -3,7 +3,7 @@
 A pickle is a program: it may name any function of any module and call it. Two readers are used here, and both have a
 fixed list of names only: torch.load(weights_only=True) for files of torch.save, and an unpickler of our own for plain
 pickles (Caffe2, numpy). For numpy both get our own constructors instead of numpy's: those check dtypes and sizes, so
-that a hostile file can't hand object arrays or crafted dtypes to numpy's C code. Before either runs, pickle_bounds
+that a hostile file can't hand object arrays or crafted dtypes to numpy's C code. Before either runs, pickle_scan
 checks what reading would cost, and zip_check compares the checksums of the file.
 """
 
@@ -21,7 +21,8 @@ from collections.abc import Mapping
 import torch
 
 from .numpy_unpickle import Array, Dtype, array_from_buffer, reconstruct, scalar
-from .pickle_bounds import BYTES_PER_OPERATION, Scan, scan_pickle
+from .pickle_bounds import BYTES_PER_OPERATION
+from .pickle_scan import Scan, scan_pickle
 from .tensor_bounds import check_expansion, check_storages
 from .zip_check import NotACheckpoint, check_zip
 

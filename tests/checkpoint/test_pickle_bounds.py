@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from maskrcnn_benchmark.checkpoint import pickle_bounds
-from maskrcnn_benchmark.checkpoint.pickle_bounds import scan_pickle
+from maskrcnn_benchmark.checkpoint.pickle_scan import scan_pickle
 from maskrcnn_benchmark.checkpoint.safe_unpickle import load_pickled
 
 
