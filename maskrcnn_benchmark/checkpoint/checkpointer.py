@@ -211,18 +211,23 @@ class DetectronCheckpointer(Checkpointer):
 
     def _load_file(self, f) -> dict:
         f = os.fspath(f)
-        if f.startswith("catalog://"):
-            # not at the top: the config package is not needed to load a plain file
-            from maskrcnn_benchmark.config.paths_catalog import ModelCatalog
-
-            url = ModelCatalog.get(f[len("catalog://") :])
-            self.logger.info(f"{f} points to {url}")
-            f = url
-        if f.startswith(("http://", "https://")):
-            cached = cache_url(f)
-            self.logger.info(f"url {f} cached in {cached}")
-            f = cached
+        if f.startswith(("catalog://", "http://", "https://")):
+            f = self._fetch(f)
         return load_c2_format(self.cfg, f) if f.endswith(".pkl") else super()._load_file(f)
+
+    def _fetch(self, name: str) -> str:
+        """Return the local file of a catalog name or an address; addresses of the catalog are tried one by one."""
+        # not at the top: the config package is not needed to load a plain file
+        from . import zoo
+
+        if name.startswith("catalog://"):
+            entry = zoo.find_weights(name)
+            self.logger.info(f"{name} points to {', '.join(entry.addresses) or 'a local package'}")
+        else:
+            entry = zoo.weights_at(name)
+        cached = zoo.fetch(entry) if entry else cache_url(name)
+        self.logger.info(f"url {name} cached in {cached}")
+        return cached
 
     def _load_model(self, checkpoint: dict, skip_mismatched_heads: bool = False) -> None:
         self._copy_weights(checkpoint, skip_mismatched_heads, check=check_body)

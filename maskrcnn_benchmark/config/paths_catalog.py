@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from maskrcnn_benchmark.utils.text_file import did_you_mean
 
 from .errors import UnknownNameError, nearest
-from .packaged_weights import PACKAGED, packaged_weights
+from .packaged_weights import packaged_weights
+from .weights_table import find_weights
 
 
 @dataclass(frozen=True)
@@ -306,61 +307,20 @@ def _existing(block: dict, key: str, root: str | None) -> str:
     raise FileNotFoundError(f"{key} {block[key]} of dataset {name} does not exist: no {places}.{near}{hint}")
 
 
-_DETECTRON = "https://dl.fbaipublicfiles.com/detectron"
-
-
 class ModelCatalog:
-    """Addresses of the models that configs name as catalog://NAME."""
-
-    IMAGENET = {
-        "MSRA/R-50": "MSRA/R-50.pkl",
-        "MSRA/R-50-GN": "47261647/R-50-GN.pkl",
-        "MSRA/R-101": "MSRA/R-101.pkl",
-        "MSRA/R-101-GN": "47592356/R-101-GN.pkl",
-        "FAIR/20171220/X-101-32x8d": "20171220/X-101-32x8d.pkl",
-        "FAIR/20171220/X-101-64x4d": "20171220/X-101-64x4d.pkl",
-    }
-    # Detectron's baselines: run and model -> the signature in the address.
-    BASELINES = {
-        "35857197/e2e_faster_rcnn_R-50-C4_1x": "01_33_49.iAX0mXvW",
-        "35857345/e2e_faster_rcnn_R-50-FPN_1x": "01_36_30.cUF7QR7I",
-        "35857890/e2e_faster_rcnn_R-101-FPN_1x": "01_38_50.sNxI7sX7",
-        "36761737/e2e_faster_rcnn_X-101-32x8d-FPN_1x": "06_31_39.5MIHi1fZ",
-        "35858791/e2e_mask_rcnn_R-50-C4_1x": "01_45_57.ZgkA7hPB",
-        "35858933/e2e_mask_rcnn_R-50-FPN_1x": "01_48_14.DzEQe4wC",
-        "35861795/e2e_mask_rcnn_R-101-FPN_1x": "02_31_37.KqyEK4tT",
-        "36761843/e2e_mask_rcnn_X-101-32x8d-FPN_1x": "06_35_59.RZotkLKI",
-        "37129812/e2e_mask_rcnn_X-152-32x8d-FPN-IN5k_1.44x": "09_35_36.8pzTQKYK",
-        "37697547/e2e_keypoint_rcnn_R-50-FPN_1x": "08_42_54.kdzV35ao",
-    }
+    """Addresses of the models that configs name as catalog://NAME; see weights_table."""
 
     @staticmethod
     def get(name: str) -> str:
-        """The address of a name, with or without catalog:// before it; a path where an installed package has the file.
+        """Return the first address of a name, with or without catalog://, or the path of the file in a package.
 
         Raises:
             UnknownNameError (a KeyError): no such name.
-            FileNotFoundError, ValueError: see `packaged_weights`.
+            FileNotFoundError, ValueError: see `packaged_weights`; or no address is known.
         """
-        name = name.removeprefix("catalog://")
-        if name in PACKAGED:
-            return packaged_weights(name)
-        family, _, rest = name.partition("/")
-        if family == "ImageNetPretrained" and rest in ModelCatalog.IMAGENET:
-            return f"{_DETECTRON}/ImageNetPretrained/{ModelCatalog.IMAGENET[rest]}"
-        run = rest.removeprefix("COCO/")
-        if family == "Caffe2Detectron" and rest != run and run in ModelCatalog.BASELINES:
-            number, model = run.split("/")
-            kind = "keypoints_" if "keypoint" in model else ""
-            sets = f"{kind}coco_2014_train%3A{kind}coco_2014_valminusminival"
-            return (
-                f"{_DETECTRON}/{number}/12_2017_baselines/{model}.yaml.{ModelCatalog.BASELINES[run]}/output/train/"
-                f"{sets}/generalized_rcnn/model_final.pkl"
-            )
-        known = [f"ImageNetPretrained/{key}" for key in ModelCatalog.IMAGENET]
-        known += [f"Caffe2Detectron/COCO/{key}" for key in ModelCatalog.BASELINES]
-        known += PACKAGED
-        raise UnknownNameError(
-            f"model catalog://{name} is not in the catalog. Nearest: {', '.join(nearest(name, known))}. "
-            f"MODEL.WEIGHT also takes a file or an http(s) address."
-        )
+        entry = find_weights(name)
+        if entry.package is not None:
+            return packaged_weights(entry.name, entry.package, entry.sha256)
+        if not entry.addresses:
+            raise FileNotFoundError(f"no address of {entry.name} is known: {entry.note}")
+        return entry.addresses[0]

