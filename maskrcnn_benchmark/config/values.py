@@ -5,17 +5,24 @@ from __future__ import annotations
 import ast
 import numbers
 
+from . import yaml_files
+
 
 class Mismatch(ValueError):
     """The value cannot take the default's place; the message says what is wanted."""
 
 
 def literal(text: str):
-    """The Python literal that `text` spells (number, string, tuple, list, dict, True, None), else `text` itself."""
+    """Parse a value of the command line.
+
+    Returns:
+        The Python literal that `text` spells (number, string, tuple, list, dict, True, None), or the list or mapping
+        that it spells as YAML does between brackets, [{NAME: bees, FORMAT: coco}], else `text` itself.
+    """
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return text
+        return yaml_files.parse_brackets(text)
 
 
 def convert(value, default, *, any_number: bool = False):

@@ -98,6 +98,20 @@ def dump(tree: dict, *, inline_lists: bool = False, **kwargs) -> str:
     return yaml.dump(tree, Dumper=_InlineDumper if inline_lists else _Dumper, **kwargs)
 
 
+def parse_brackets(text: str):
+    """Parse a YAML list or mapping in brackets, as in "[a, b]" or "{FORMAT: coco}".
+
+    Returns:
+        The list or dict, or `text` itself if it is anything else.
+    """
+    if text[:1] not in ("[", "{") or len(text) > MAX_BYTES:
+        return text
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        return text
+
+
 def parse(text: str, source: str) -> dict:
     """The mapping that YAML `text` holds.
 

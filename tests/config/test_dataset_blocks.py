@@ -29,7 +29,9 @@ def test_data_sets_in_a_file(tree, write, text, expected):
     assert again == tree
 
 
-@pytest.mark.parametrize("value", [repr(BLOCK), repr([BLOCK]), f"({BLOCK!r},)", BLOCK, [BLOCK]])
+@pytest.mark.parametrize(
+    "value", [repr(BLOCK), repr([BLOCK]), f"({BLOCK!r},)", BLOCK, [BLOCK], YAML_BLOCK, f"[{YAML_BLOCK}]"]
+)
 def test_blocks_on_the_command_line(tree, value):
     tree.merge_from_list(["DATASETS.TEST", value])
     assert tree.DATASETS.TEST == (BLOCK,)
@@ -50,6 +52,8 @@ def test_blocks_on_the_command_line(tree, value):
         (None, "should hold names"),
         ("(coco_a, coco_b)", "should hold names"),
         ("coco_a,coco_b", "should hold names"),
+        ("[coco_a, {FORMAT: coco]", "should hold names"),
+        ("[" * 20_000, "should hold names"),
         ("", "should hold names"),
     ],
 )

@@ -81,3 +81,10 @@ def test_expected_results_of_a_file_can_be_replaced(tree, tmp_path):
     assert tree.TEST.EXPECTED_RESULTS == [["bbox", "AP", [0.3, 0.1]], ["segm", "AP", [0.2, 0]]]
     tree.merge_from_list(["TEST.EXPECTED_RESULTS", []])
     assert tree.TEST.EXPECTED_RESULTS == []
+
+
+@pytest.mark.parametrize("text", ["[1.0, 0.5]", "(1.0, 0.5)", "[1e0, 5e-1]", "[ 1, .5 ]"])
+def test_lists_in_brackets_of_python_and_of_yaml(tree, text):
+    tree.merge_from_list(["INPUT.PIXEL_STD", text, "MODEL.WEIGHT", "[odd name].pth"])
+    assert list(tree.INPUT.PIXEL_STD) == [1.0, 0.5]
+    assert tree.MODEL.WEIGHT == "[odd name].pth"
