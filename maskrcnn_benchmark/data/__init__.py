@@ -1,4 +1,4 @@
-"""Data sets, transforms, samplers, and the loaders made of them."""
+"""Datasets, transforms, samplers and data loaders."""
 
 from .build import make_data_loader
 from .label_space import (

@@ -1,4 +1,4 @@
-"""From the configuration to data loaders."""
+"""Build datasets and data loaders from cfg."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ from maskrcnn_benchmark.utils import comm
 
 logger = logging.getLogger(__name__)
 
-# Of an image of COCO's person keypoints, to be trained on; the forks' number.
+# The forks train on an image of COCO's person keypoints only if it has at least this many visible keypoints.
 COCO_VISIBLE_KEYPOINTS = 10
 
 
 class SeededDataset(Dataset):
-    """A data set asked by `SampleKey`: the random numbers of a sample depend on (seed, epoch, position) only.
+    """Dataset indexed by `SampleKey`. The random numbers of a sample depend only on (seed, epoch, position).
 
-    The global generators are as before after each sample, so that loading in the training's own process
-    (NUM_WORKERS 0) does not disturb it.
+    The states of the global generators are restored after each sample, so that loading in the training process
+    (NUM_WORKERS 0) does not change the training's random numbers.
     """
 
     def __init__(self, dataset, seed: int):
@@ -86,7 +86,7 @@ class SeededDataset(Dataset):
 
 
 def reading_of(cfg) -> Reading:
-    """The choices about annotations of a configuration."""
+    """Build the options for reading annotations from cfg."""
     return Reading(
         keep_empty_images=cfg.DATASETS.KEEP_EMPTY_IMAGES,
         crowd_as_objects=cfg.DATASETS.CROWD_AS_OBJECTS,
@@ -106,40 +106,40 @@ def build_dataset(
     images=None,
     reading: Reading | None = None,
 ):
-    """The data sets behind catalog names and inline blocks.
+    """Build datasets from catalog names and inline blocks.
 
     Args:
         dataset_list: names (str) and blocks (dict), see DATASETS.TRAIN.
-        transforms: for all of them.
-        dataset_catalog: answers `get(entry, root)` with {"factory", "args"} and `name(entry)`.
-        is_train: pictures without usable annotations are left out, and several sets are joined into one.
-        root: the data folder; "" = $MB_DATASETS, else "datasets".
-        images: ImageSettings of all of them, see `image_settings(cfg)`; None is the default.
-        reading: choices about annotations, see `reading_of`; None takes its defaults.
+        transforms: (image, target) -> (image, target), used by all datasets.
+        dataset_catalog: has `get(entry, root)`, which returns {"factory", "args"}, and `name(entry)`.
+        is_train: drop images without usable annotations, and concatenate the datasets.
+        root: the data folder; "" uses $MB_DATASETS, else "datasets".
+        images: see `image_settings(cfg)`; None is ImageSettings().
+        reading: see `reading_of(cfg)`; None is Reading().
 
     Returns:
-        A list: one data set for training, one an entry for testing.
+        In training, a list of one dataset. In testing, a list of one dataset per entry.
 
     Raises:
-        ValueError: nothing to train on is named, or the catalog names a kind of data set that does not exist here.
+        ValueError: dataset_list is not a list, it is empty in training, or the catalog names an unknown dataset class.
     """
     if isinstance(dataset_list, (str, dict)):
-        raise ValueError(f"DATASETS.TRAIN and TEST are lists of names and blocks, got {dataset_list!r}")
+        raise ValueError(f"DATASETS.TRAIN and TEST must be lists of names and blocks, got {dataset_list!r}")
     built = []
     for entry in dataset_list:
         description = dataset_catalog.get(entry, root)
         factory, args = description["factory"], dict(description["args"])
         if not hasattr(dataset_classes, factory):
             raise ValueError(
-                f"data set {entry!r} needs a {factory}, which is not available; there are: "
-                f"{', '.join(dataset_classes.__all__)}. COCO json is read from an inline block too."
+                f"dataset {entry!r} requires a {factory}, which does not exist; available are "
+                f"{', '.join(dataset_classes.__all__)}. COCO json can also be read with an inline block."
             )
         kind = getattr(dataset_classes, factory)
         if issubclass(kind, BoxDataset):
             args["remove_images_without_annotations"] = is_train
             args["name"] = dataset_catalog.name(entry)
             args["images"] = images
-            if not issubclass(kind, dataset_classes.SemanticDataset):  # index maps leave nothing to choose
+            if not issubclass(kind, dataset_classes.SemanticDataset):  # index maps have no such options
                 args["reading"] = _for_entry(reading or Reading(), entry)
         if factory == "PascalVOCDataset":
             args["use_difficult"] = not is_train
@@ -147,33 +147,33 @@ def build_dataset(
     if not is_train:
         return built
     if not built:
-        raise ValueError("DATASETS.TRAIN is empty: name at least one data set to train on")
+        raise ValueError("DATASETS.TRAIN is empty: name at least one dataset to train on")
     return [built[0] if len(built) == 1 else ConcatDataset(built)]
 
 
-def _stop_mirroring(cfg, dataset) -> None:
-    """Leave the images of datasets upright whose keypoints cannot be mirrored, as no name speaks of left or right.
+def _disable_horizontal_flip(cfg, dataset) -> None:
+    """Disable the horizontal flip of datasets with named keypoints if no name contains left or right.
 
-    Names that do speak of sides, and keypoints without names, are an error of `check_annotations`.
+    `check_annotations` raises for names with sides that cannot be paired, and for keypoints without names.
     """
     if not cfg.MODEL.KEYPOINT_ON or cfg.INPUT.HORIZONTAL_FLIP_PROB_TRAIN == 0:
         return
     for part in getattr(dataset, "parts", []):
         if not isinstance(part, BoxDataset) or part.num_keypoints == 0 or not part.is_without_sides:
             continue
-        unmirrored = cfg.clone()
-        unmirrored.defrost()
-        unmirrored.INPUT.HORIZONTAL_FLIP_PROB_TRAIN = 0.0
-        part.set_transforms(build_transforms(unmirrored, is_train=True))
+        without_flip = cfg.clone()
+        without_flip.defrost()
+        without_flip.INPUT.HORIZONTAL_FLIP_PROB_TRAIN = 0.0
+        part.set_transforms(build_transforms(without_flip, is_train=True))
         logger.warning(
-            f"the images of the training set {part.name} are not mirrored: which of the keypoints "
-            f"{', '.join(part.keypoint_names)} change places then is not known. Set INPUT.KEYPOINT_FLIP_PAIRS to the "
-            f"pairs, or to [] where none do; or INPUT.HORIZONTAL_FLIP_PROB_TRAIN to 0."
+            f"training set {part.name}: images are not flipped, because it is unknown which of the keypoints "
+            f"{', '.join(part.keypoint_names)} swap in a mirrored image. Set INPUT.KEYPOINT_FLIP_PAIRS to the pairs, "
+            f"or to [] if none swap; or set INPUT.HORIZONTAL_FLIP_PROB_TRAIN to 0."
         )
 
 
 def _for_entry(reading: Reading, entry) -> Reading:
-    """A limit of visible keypoints of -1 is the forks': COCO's own person keypoints need 10 an image, others none."""
+    """Replace a keypoint limit of -1 by the forks' rule: 10 visible keypoints per image of COCO's own files, else 0."""
     if reading.min_visible_keypoints >= 0:
         return reading
     of_coco = isinstance(entry, str) and entry.startswith("keypoints_coco_")
@@ -183,34 +183,35 @@ def _for_entry(reading: Reading, entry) -> Reading:
 def make_data_loader(
     cfg, is_train: bool = True, is_distributed: bool = False, start_iter: int = 0, is_for_period: bool = False
 ):
-    """Loaders of the configured data sets.
+    """Build the data loaders for training or testing.
 
     Args:
         cfg: see DATASETS, DATALOADER, INPUT, SOLVER, TEST.
-        is_train: training data (one endless-looking loader), or test data (a list, one loader a set).
-        is_distributed: share the data between the processes of the process group.
-        start_iter: optimizer steps already done; the loader goes on behind them.
-        is_for_period: with is_train False, one loader for the losses of a test during training: the test images that
-            have annotations, of all test sets together, resized and normalised, as many batches on every process.
+        is_train: build the training loader; False builds the test loaders.
+        is_distributed: divide the data between the processes of the process group.
+        start_iter: optimizer steps already done; the training loader skips their batches.
+        is_for_period: with is_train False, build one loader for validation losses during training. It yields the
+            annotated images of all test sets, resized and normalised, with the same number of batches per process.
 
     Returns:
-        Batches are (ImageList, tuple of BoxList, tuple of data set indices).
-        Training: micro-batches of IMS_PER_BATCH / (processes x ACCUMULATION_STEPS) pictures; `len()` is
-        MAX_ITER x ACCUMULATION_STEPS, of which those behind start_iter come.
-        Test: each process gets a part of its own; batches of TEST.IMS_PER_BATCH / processes, at least 1.
-        With TEST.BBOX_AUG.ENABLED the pictures of a test batch are a tuple of PIL pictures, as on the disk.
-        Both: `loader.dataset` has class_names, image_id(i), get_img_info(i).
+        In training, one loader of micro-batches of IMS_PER_BATCH / (processes x ACCUMULATION_STEPS) images. `len()` is
+        MAX_ITER x ACCUMULATION_STEPS, including the skipped ones.
+        In testing, a list of one loader per test set. Each process gets its own part of the images, in batches of
+        TEST.IMS_PER_BATCH / processes, at least 1.
+        Batches are (ImageList, tuple of BoxLists, tuple of dataset indices). With TEST.BBOX_AUG.ENABLED test batches
+        have a tuple of unmodified PIL images in place of the ImageList.
+        `loader.dataset` has class_names, image_id(i) and get_img_info(i).
 
     Raises:
-        ValueError: batch size and number of processes do not fit, or a data set cannot be used (see there).
+        ValueError: the batch size is not divisible by the number of processes, or a dataset is invalid (see there).
     """
     check_values(cfg, is_train=is_train)
     rank, world_size = (comm.get_rank(), comm.get_world_size()) if is_distributed else (0, 1)
     if is_for_period and not is_train:
         return _validation_loader(cfg, rank, world_size)
     entries = cfg.DATASETS.TRAIN if is_train else cfg.DATASETS.TEST
-    raw_pictures = not is_train and cfg.TEST.BBOX_AUG.ENABLED
-    transforms = None if raw_pictures else build_transforms(cfg, is_train)
+    raw_images = not is_train and cfg.TEST.BBOX_AUG.ENABLED
+    transforms = None if raw_images else build_transforms(cfg, is_train)
     built = build_dataset(
         entries, transforms, DatasetCatalog, is_train, cfg.DATASETS.ROOT, image_settings(cfg), reading_of(cfg)
     )
@@ -218,7 +219,7 @@ def make_data_loader(
         return [_test_loader(cfg, dataset, rank, world_size) for dataset in built]
 
     dataset = built[0]
-    _stop_mirroring(cfg, dataset)
+    _disable_horizontal_flip(cfg, dataset)
     batch_sampler = TrainingBatchSampler(
         aspect_groups(dataset) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else [0] * len(dataset),
         cfg.SOLVER.IMS_PER_BATCH,
@@ -235,7 +236,7 @@ def make_data_loader(
 
 def _test_loader(cfg, dataset, rank: int, world_size: int) -> DataLoader:
     if len(dataset) == 0:
-        raise ValueError(f"data set {getattr(dataset, 'name', '')!r} of DATASETS.TEST has no pictures")
+        raise ValueError(f"dataset {getattr(dataset, 'name', '')!r} of DATASETS.TEST has no images")
     images_per_batch = max(1, cfg.TEST.IMS_PER_BATCH // world_size)
     groups = aspect_groups(dataset) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else [0] * len(dataset)
     shard = ShardSampler(len(dataset), world_size, rank)
@@ -252,14 +253,14 @@ def _validation_loader(cfg, rank: int, world_size: int) -> DataLoader:
         cfg.DATASETS.TEST, transforms, DatasetCatalog, True, cfg.DATASETS.ROOT, images, reading_of(cfg)
     )
     images_per_batch = max(1, cfg.TEST.IMS_PER_BATCH // world_size)
-    # filled up, so that no process waits for the losses of another one's last batch
+    # DistributedSampler pads to equal lengths, so that no process waits for another one's last batch
     share = DistributedSampler(dataset, world_size, rank, shuffle=False)
     batches = BatchSampler(share, images_per_batch, drop_last=False)
     return _loader(cfg, dataset, batches, BatchCollator(cfg.DATALOADER.SIZE_DIVISIBILITY))
 
 
 def _loader(cfg, dataset, batch_sampler, collate) -> DataLoader:
-    # Without a generator of its own a loader draws its base seed from the global one, which resuming would change.
+    # Without its own generator a loader draws its base seed from the global one, whose state differs after resuming.
     generator = torch.Generator().manual_seed(stream_seeds(LOADER, cfg.SEED)[0] & 0x7FFFFFFFFFFFFFFF)
     return WatchedLoader(
         dataset,

@@ -1,4 +1,4 @@
-"""From samples to a batch."""
+"""Collate samples into a batch."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from maskrcnn_benchmark.structures.image_list import to_image_list
 
 
 class BatchCollator:
-    """[(image, target, index), ...] -> (ImageList, tuple of targets, tuple of indices).
+    """Collate [(image, target, index), ...] into (ImageList, tuple of targets, tuple of indices).
+
+    Images are zero-padded at the right and bottom to the largest height and width in the batch.
 
     Args:
-        size_divisible: pictures are zero padded, right and bottom, to the largest height and width of the batch,
-            rounded up to a multiple of it; 0 rounds nothing.
+        size_divisible: round the padded size up to a multiple of this; 0 disables it.
     """
 
     def __init__(self, size_divisible: int = 0):
@@ -22,7 +23,7 @@ class BatchCollator:
 
 
 class BBoxAugCollator:
-    """[(picture, target, index), ...] -> three tuples; the pictures are still to be looked at in several views."""
+    """Collate [(image, target, index), ...] into three tuples. Test-time augmentation transforms the images later."""
 
     def __call__(self, batch):
         return tuple(zip(*batch, strict=True))

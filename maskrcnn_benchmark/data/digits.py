@@ -1,15 +1,15 @@
-"""The embedded default data set: handwritten digits on photographs, composed on the spot.
+"""Generate the built-in example dataset: handwritten digits on photographs.
 
-scikit-learn ships 1,797 real handwritten digits (8x8) and two real photographs. Digits are enlarged smoothly, coloured
-and laid on crops of the photographs; boxes, masks and semantic maps come from the same arrays as the pixels and are
-exact. Training and test scenes share neither a digit nor a pixel of the photographs.
+scikit-learn contains 1,797 handwritten digits (8x8) and two photographs. Digits are enlarged smoothly, coloured and
+pasted on crops of the photographs. Boxes, masks and semantic maps are exact, as they are computed from the pasted
+pixels. Training and test scenes share no digit and no pixel of the photographs.
 
-Written below the output folder:
+Files in the output folder:
 
-    train/000000.jpg ...   test/000000.jpg ...       pictures
-    annotations/instances_train.json, instances_test.json   COCO instances, masks as run lengths
+    train/000000.jpg ...   test/000000.jpg ...       images
+    annotations/instances_train.json, instances_test.json   COCO instances, masks as RLE
     semantic/train/000000.png ..., semantic/test/...  index maps: 0 background, else the category id (1..10)
-    digits.json                                       what was composed, with which numbers
+    digits.json                                       arguments of the generator
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ VERSION = 1
 CLASS_NAMES = tuple("0123456789")
 RECIPE_FILE = "digits.json"
 
-# Share of the writers' digits, and of the photographs' width, that only test scenes use.
+# Share of the digits and of the photographs' width reserved for test scenes.
 TEST_SHARE = 0.3
 MAX_DIGITS = 6
-# Side of a digit's square (its strokes fill about four fifths of it), in parts of the scene's side.
+# Range of the side of a digit's square, relative to the scene's side. The strokes fill about four fifths of the square.
 DIGIT_SIDE = (0.2, 0.48)
-# Two digits' boxes may share this part of the smaller one.
+# Maximum overlap of two digits' boxes, relative to the area of the smaller one.
 MAX_OVERLAP = 0.1
-# Mean difference (of 255, largest channel) between a digit's colour and what it is laid on.
+# Minimum difference in mean brightness (0 to 255) between a digit's colour and its background.
 MIN_CONTRAST = 90
-# Where a digit's coverage is over this it belongs to the mask.
+# Pixels with a coverage above this belong to the mask.
 MASK_THRESHOLD = 0.4
 JPEG_QUALITY = 92
 
@@ -49,26 +49,27 @@ def make_digits(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> bool:
-    """Composes the data set, unless it is there already.
+    """Generate the dataset, unless it exists already.
 
     Args:
-        output: folder to make. It appears complete or not at all: the work is done beside it and renamed.
+        output: folder to create. The dataset is written to a temporary folder beside it and then renamed, so that the
+            folder is never incomplete.
         train, test: number of scenes.
         size: side of a scene in pixels.
-        seed: same numbers, same scenes (JPEG bytes may depend on the JPEG library).
-        progress: called with (scenes done, scenes in all) after each scene.
+        seed: the same arguments give the same scenes (JPEG bytes may depend on the JPEG library).
+        progress: called with (scenes done, total scenes) after each scene.
 
     Returns:
-        Whether anything was written; False if the same data set was there.
+        True if the dataset was written, False if the same dataset existed.
 
     Raises:
         ImportError: scikit-learn is not installed.
-        FileExistsError: `output` holds files that are not an older data set of this kind; they are left alone.
-        ValueError: a number that makes no sense.
+        FileExistsError: `output` holds files that this function has not written; they are not changed.
+        ValueError: a number is too small.
     """
     for name, value, least in (("train", train, 1), ("test", test, 1), ("size", size, 64), ("seed", seed, 0)):
         if value < least:
-            raise ValueError(f"make_digits: {name} is {value}; wanted at least {least}")
+            raise ValueError(f"make_digits: {name} must be at least {least}, got {value}")
     output = Path(output).absolute()
     recipe = {"version": VERSION, "train": train, "test": test, "size": size, "seed": seed}
     before = _recipe_of(output)
@@ -97,7 +98,14 @@ def make_digits(
 
 
 def _recipe_of(output: Path) -> dict | None:
-    """The recipe of the data set in a folder; None if there is nothing. FileExistsError for anything else."""
+    """Read the arguments that a folder's dataset was generated with.
+
+    Returns:
+        The arguments; None for a missing or empty folder; {} for an incomplete dataset.
+
+    Raises:
+        FileExistsError: the folder has other files.
+    """
     if not output.exists():
         return None
     if not output.is_dir():
@@ -113,10 +121,10 @@ def _recipe_of(output: Path) -> dict | None:
     if foreign:
         names = ", ".join(sorted(foreign)[:3]) + (", ..." if len(foreign) > 3 else "")
         raise FileExistsError(
-            f"{output} holds files that are not from here ({names}). Nothing was changed. Give another folder, or move "
-            f"them away."
+            f"{output} holds files that make_digits has not written ({names}). Nothing was changed. Give another "
+            f"folder, or move them away."
         )
-    # a file that was deleted makes it another data set
+    # a deleted file makes the dataset incomplete
     return recipe if files == _files(recipe["train"], recipe["test"]) else {}
 
 
@@ -130,7 +138,7 @@ def _files(train: int, test: int) -> set[str]:
 
 
 def _write_split(folder: Path, split: str, count: int, size: int, seed: int):
-    """Writes all scenes of a split, yielding after each."""
+    """Write all scenes of a split, yielding after each."""
     digits, labels, photographs = _sources(split)
     for name in (split, f"semantic/{split}", "annotations"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -157,16 +165,16 @@ def _write_split(folder: Path, split: str, count: int, size: int, seed: int):
 
 
 def _sources(split: str) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Digits (D, 8, 8) in 0..1, their values (D,), and photographs (H, W, 3) uint8, of one split."""
+    """Return a split's digits (D, 8, 8) in 0..1, their values (D,), and its photographs (H, W, 3) uint8."""
     try:
         from sklearn.datasets import load_digits, load_sample_images
     except ImportError as error:
         raise ImportError(
-            "the embedded data set is composed from scikit-learn's digits, and scikit-learn is not installed: "
+            "the example dataset is generated from scikit-learn's digits, and scikit-learn is not installed: "
             "pip install scikit-learn"
         ) from error
     bunch = load_digits()
-    # the rows come writer by writer, as far as one can see, so that a cut also keeps most writers apart
+    # rows seem to be sorted by writer, so a cut also separates most writers
     cut = round(len(bunch.target) * (1 - TEST_SHARE))
     part = slice(None, cut) if split == "train" else slice(cut, None)
     photographs = []
@@ -179,10 +187,17 @@ def _sources(split: str) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
 def compose_scene(
     rng: np.random.Generator, digits: np.ndarray, labels: np.ndarray, photographs: list[np.ndarray], size: int
 ) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
-    """One scene with 1 to 6 digits.
+    """Compose one scene with 1 to 6 digits.
+
+    Args:
+        rng: random numbers.
+        digits: (D, 8, 8) in 0..1.
+        labels: (D,) values of the digits.
+        photographs: (H, W, 3) uint8 each.
+        size: side of the scene in pixels.
 
     Returns:
-        pixels (size, size, 3) uint8, and for each digit its value and its visible pixels, (size, size) bool.
+        Pixels (size, size, 3) uint8, and a list of (value, visible pixels (size, size) bool), one per digit.
     """
     scene = _background(rng, photographs, size).astype(np.float32)
     placed: list[tuple[int, np.ndarray]] = []
@@ -197,7 +212,7 @@ def compose_scene(
         height, width = mask.shape
         corner = _free_corner(rng, boxes, width, height, size)
         if corner is None:
-            continue  # the scene is full
+            continue  # no space left
         left, top = corner
         window = np.s_[top : top + height, left : left + width]
         colour = _contrasting_colour(rng, scene[window][mask].mean(axis=0))
@@ -213,13 +228,13 @@ def compose_scene(
 
 
 def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """First and last column and row of a mask's pixels: x1, y1, x2, y2, all inside."""
+    """Return the inclusive bounding box x1, y1, x2, y2 of a mask's pixels."""
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
 
 
 def _background(rng: np.random.Generator, photographs: list[np.ndarray], size: int) -> np.ndarray:
-    """A random square of a photograph, scaled to the scene, perhaps mirrored, lighter or darker."""
+    """Crop a random square of a photograph and randomly scale, mirror and brighten or darken it."""
     photograph = photographs[rng.integers(len(photographs))]
     height, width = photograph.shape[:2]
     side = int(rng.integers(min(height, width) // 2, min(height, width) + 1))
@@ -232,14 +247,14 @@ def _background(rng: np.random.Generator, photographs: list[np.ndarray], size: i
 
 
 def _enlarge(digit: np.ndarray, side: int) -> np.ndarray:
-    """(8, 8) in 0..1 -> (side, side) coverage in 0..1, with a smooth but firm edge."""
+    """Enlarge (8, 8) in 0..1 to (side, side) coverage in 0..1 with smooth but sharp edges."""
     padded = Image.fromarray(np.pad(digit, 1).astype(np.float32))
     smooth = np.asarray(padded.resize((side, side), Image.Resampling.BICUBIC))
     return ((smooth - 0.3) / 0.4).clip(0, 1)
 
 
 def _free_corner(rng: np.random.Generator, boxes: list, width: int, height: int, size: int) -> tuple[int, int] | None:
-    """A place where the box hardly covers another; None if there is none in 20 tries."""
+    """Draw a position where the box overlaps others by at most MAX_OVERLAP; None after 20 failed attempts."""
     for _ in range(20):
         left, top = int(rng.integers(size - width + 1)), int(rng.integers(size - height + 1))
         for x1, y1, x2, y2 in boxes:
@@ -252,16 +267,16 @@ def _free_corner(rng: np.random.Generator, boxes: list, width: int, height: int,
 
 
 def _contrasting_colour(rng: np.random.Generator, ground: np.ndarray) -> np.ndarray:
-    """A random colour that stands out from `ground`, (3,) in 0..255."""
+    """Draw a colour, (3,) in 0..255, that contrasts with `ground`."""
     while True:
         colour = rng.uniform(0, 255, 3)
-        # brightness decides how well a stroke is seen, so it has to differ, not just the hue
+        # the brightness must differ, not just the hue, for strokes to be visible
         if abs(colour.mean() - ground.mean()) > MIN_CONTRAST:
             return colour.astype(np.float32)
 
 
 def _annotation(number: int, image_id: int, category_id: int, mask: np.ndarray) -> dict:
-    """A COCO annotation; the box spans whole pixels, so that its far corner (x + w - 1, y + h - 1) is the last one."""
+    """Build a COCO annotation. Its box covers whole pixels; (x + w - 1, y + h - 1) is the last one."""
     from pycocotools import mask as run_lengths
 
     encoded = run_lengths.encode(np.asfortranarray(mask, dtype=np.uint8))

@@ -1,7 +1,4 @@
-"""Do model, training data and test data mean the same by label k, and do the data have what the model learns from?
-
-Answered by name, before the first step.
-"""
+"""Check, before the first step, that model and datasets agree on labels and that annotations suffice for the model."""
 
 from __future__ import annotations
 
@@ -10,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
 from maskrcnn_benchmark.structures.keypoint import keypoint_sigmas_problem
 
-# so many classes are spelled out in a message
+# Maximum number of classes listed in a message.
 SPELLED_OUT = 20
 
-# Meta architectures that learn from semantic maps, and the formats of datasets that have them.
+# Meta architectures trained on semantic maps -> dataset formats with semantic maps.
 WITH_SEMANTIC_HEAD = {
     "PanopticFPN": "coco_panoptic",
     "SemanticSegmentor": "semantic, coco_semantic, cityscapes_semantic or coco_panoptic",
@@ -21,14 +18,14 @@ WITH_SEMANTIC_HEAD = {
 
 
 def describe_classes(class_names: Sequence[str]) -> str:
-    """'(a, b, c)', shortened when there are many."""
+    """Return '(a, b, c)', shortened if there are many."""
     names = [str(name) for name in class_names]
     shown = names if len(names) <= SPELLED_OUT else [*names[: SPELLED_OUT - 1], "...", names[-1]]
     return f"({', '.join(shown)})"
 
 
 def num_classes_keys(cfg) -> list[str]:
-    """The NUM_CLASSES keys, relative to cfg.MODEL, that the configured model uses."""
+    """Return the NUM_CLASSES keys that the model uses, relative to cfg.MODEL."""
     if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
         return []  # no boxes
     if cfg.MODEL.FCOS_ON:
@@ -41,23 +38,22 @@ def num_classes_keys(cfg) -> list[str]:
 
 
 def label_names(dataset) -> dict[str, list[str]]:
-    """What the labels of a data set mean, by kind: "class_names", and "semantic_names" where it has semantic maps."""
+    """Return a dataset's names by kind: "class_names", and "semantic_names" if it has semantic maps."""
     names = {kind: getattr(dataset, kind, None) for kind in ("class_names", "semantic_names")}
     return {kind: list(each) for kind, each in names.items() if each}
 
 
 def label_ids(dataset) -> dict[str, list]:
-    """Return the ids that annotation files use for labels: "category_ids", one a class name, and "semantic_ids".
+    """Return the annotation files' ids of labels by kind: "category_ids", one per class name, and "semantic_ids".
 
-    Args:
-        dataset: its `parts` share one label space. Joined datasets with different ids have no "category_ids".
+    Concatenated datasets with different ids have no "category_ids".
     """
     first = dataset.parts[0] if hasattr(dataset, "parts") else dataset
     names = label_names(dataset)
     ids = {}
     categories = getattr(dataset, "categories", None)
     if "class_names" in names and categories:
-        # Pascal VOC's list begins with the background
+        # Pascal VOC's categories start with the background
         ids["category_ids"] = list(categories)[-len(names["class_names"]) :]
     if "semantic_names" in names:
         stuff = getattr(first, "stuff_category_ids", None)
@@ -70,17 +66,17 @@ def label_ids(dataset) -> dict[str, list]:
 def resolve_num_classes(
     cfg, class_names: Sequence[str], source: str | None = None, semantic_names: Sequence[str] | None = None
 ) -> None:
-    """Fills NUM_CLASSES = -1 from the data and checks any other value against it.
+    """Set NUM_CLASSES = -1 from the data, and check any other value against the data.
 
     Args:
-        cfg: the configuration, not frozen; changed where a relevant NUM_CLASSES is -1.
+        cfg: not frozen; modified where a NUM_CLASSES that the model uses is -1.
         class_names: foreground classes of the data.
-        source: what the error calls the data; default: DATASETS.TRAIN and what it holds.
-        semantic_names: classes of its semantic maps; None where it has none.
+        source: name of the data in errors; default: DATASETS.TRAIN and its entries.
+        semantic_names: classes of its semantic maps, or None if it has none.
 
     Raises:
-        ValueError: the configured number is not the number of classes plus one (background counts), that of the
-            semantic head is not the number of semantic classes, or there are none to train it on.
+        ValueError: NUM_CLASSES of a box head is not the number of classes plus one for the background, NUM_CLASSES of
+            the semantic head is not the number of semantic classes, or the data has no semantic maps for that head.
     """
     source = source or _training_sets(cfg)
     for key in num_classes_keys(cfg):
@@ -88,11 +84,11 @@ def resolve_num_classes(
     if cfg.MODEL.META_ARCHITECTURE in WITH_SEMANTIC_HEAD:
         if not semantic_names:
             raise ValueError(
-                f"{source} has no semantic maps, but a {cfg.MODEL.META_ARCHITECTURE} learns from them. Give blocks of "
+                f"{source} has no semantic maps, but a {cfg.MODEL.META_ARCHITECTURE} requires them. Give blocks of "
                 f"FORMAT: {WITH_SEMANTIC_HEAD[cfg.MODEL.META_ARCHITECTURE]}."
             )
         key, number = "SEM_SEG_HEAD.NUM_CLASSES", len(semantic_names)
-        _resolve(cfg, key, semantic_names, number, "semantic classes", "no background here", source)
+        _resolve(cfg, key, semantic_names, number, "semantic classes", "no background is added", source)
 
 
 def _resolve(cfg, key: str, names: Sequence[str], wanted: int, kind: str, counted: str, source: str) -> None:
@@ -110,12 +106,15 @@ def _resolve(cfg, key: str, names: Sequence[str], wanted: int, kind: str, counte
 def check_label_names(
     expected: Mapping[str, Sequence[str]], datasets: Mapping[str, Mapping[str, Sequence[str]]], **messages
 ) -> None:
-    """`check_label_spaces` for every kind of labels that both sides have.
+    """Call `check_label_spaces` for every kind of labels that both sides have.
 
     Args:
         expected: names by kind, see `label_names`.
-        datasets: the same by test set.
-        **messages: train_source and other.
+        datasets: test set -> its names by kind.
+        **messages: train_source and other, see `check_label_spaces`.
+
+    Raises:
+        ValueError: see `check_label_spaces`.
     """
     for kind, names in expected.items():
         given = {name: kinds[kind] for name, kinds in datasets.items() if kind in kinds}
@@ -123,14 +122,15 @@ def check_label_names(
 
 
 def check_annotations(cfg, dataset) -> None:
-    """Looks whether the training data have the masks and keypoints that the model's heads learn from.
+    """Check that the training data has the masks and keypoints that the model's heads require.
 
     Args:
-        dataset: its `parts` are data sets with name, has_masks and num_keypoints.
+        cfg: see MODEL and INPUT.
+        dataset: its `parts` are datasets with name, has_masks and num_keypoints.
 
     Raises:
-        ValueError: a part has none, objects have another number of keypoints than the model, or images are mirrored
-            and it is not known which keypoints change places.
+        ValueError: a part has no masks or keypoints, its number of keypoints differs from the model's, or images are
+            flipped and it is unknown which keypoints swap.
     """
     model = cfg.MODEL
     if model.RPN_ONLY or model.RETINANET_ON or not (model.MASK_ON or model.KEYPOINT_ON):
@@ -143,26 +143,26 @@ def check_annotations(cfg, dataset) -> None:
             if model[key] and not there:
                 raise ValueError(
                     f"MODEL.{key} is True, but the annotations of the training set {part.name} have no {what}. "
-                    f"Set it to False, or train on data that have them."
+                    f"Set it to False, or train on data with them."
                 )
         if model.KEYPOINT_ON:
             _check_keypoints(cfg, f"the training set {part.name}", part)
 
 
 def _check_keypoints(cfg, source: str, part) -> None:
-    """Check the number of keypoints, and that the configured mirroring of training images is possible with them."""
+    """Check the number of keypoints, and that the configured flips of training images are possible with them."""
     number, names = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES, getattr(part, "keypoint_names", None)
     if part.num_keypoints != number:
         raise ValueError(
-            f"{source} has {part.num_keypoints} keypoints an object, but MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES is "
+            f"{source} has {part.num_keypoints} keypoints per object, but MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES is "
             f"{number}. Set it to {part.num_keypoints}."
         )
     if cfg.INPUT.HORIZONTAL_FLIP_PROB_TRAIN > 0 and not getattr(part, "is_without_sides", False):
         _require_flip_inds(part, source, "INPUT.HORIZONTAL_FLIP_PROB_TRAIN to 0", names)
     if cfg.INPUT.VERTICAL_FLIP_PROB_TRAIN > 0:
         raise ValueError(
-            f"INPUT.VERTICAL_FLIP_PROB_TRAIN is {cfg.INPUT.VERTICAL_FLIP_PROB_TRAIN:g}, but keypoints can only be "
-            "mirrored from left to right. Set it to 0."
+            f"INPUT.VERTICAL_FLIP_PROB_TRAIN is {cfg.INPUT.VERTICAL_FLIP_PROB_TRAIN:g}, but keypoints only support "
+            "horizontal flips. Set it to 0."
         )
 
 
@@ -171,39 +171,40 @@ def _require_flip_inds(part, source: str, otherwise: str, names) -> None:
         return
     called = f"called {', '.join(names)}" if names else "without names"
     raise ValueError(
-        f"{source} has {part.num_keypoints} keypoints an object, {called}: which of them change places in a mirrored "
-        f"image? Set INPUT.KEYPOINT_FLIP_PAIRS to the pairs, as in [[{names[0] if names else 0}, "
-        f"{names[-1] if names else 1}]], to [] where none do, or {otherwise}."
+        f"{source} has {part.num_keypoints} keypoints per object, {called}, and it is unknown which of them swap in a "
+        f"mirrored image. Set INPUT.KEYPOINT_FLIP_PAIRS to the pairs, as in [[{names[0] if names else 0}, "
+        f"{names[-1] if names else 1}]], or to [] if none swap; or set {otherwise}."
     )
 
 
 def check_evaluation(cfg, name: str, dataset) -> None:
-    """Check that a test set can be evaluated by what the model predicts, before anything is computed.
+    """Check, before inference, that the model's keypoints can be evaluated on a test set.
 
     Args:
-        name: of the set in DATASETS.TEST.
-        dataset: with num_keypoints, keypoint_flip_inds and get_groundtruth where it has keypoints.
+        cfg: see MODEL, DATASETS and TEST.
+        name: of the test set in DATASETS.TEST.
+        dataset: a dataset; those with keypoints have num_keypoints, keypoint_flip_inds and get_groundtruth.
 
     Raises:
-        ValueError: its keypoints cannot be evaluated, or mirrored by TEST.BBOX_AUG.
+        ValueError: the dataset's keypoints cannot be evaluated, or cannot be flipped by TEST.BBOX_AUG.
     """
     model, aug = cfg.MODEL, cfg.TEST.BBOX_AUG
     if not model.KEYPOINT_ON or model.RPN_ONLY or model.RETINANET_ON or model.FCOS_ON:
         return
     if not hasattr(dataset, "num_keypoints") or not getattr(dataset, "evaluates_keypoints", True):
-        return  # Pascal VOC, or a dataset of one's own, which may know better
+        return  # Pascal VOC, or a custom dataset, which is not checked
     source, number = f"the test set {name}", model.ROI_KEYPOINT_HEAD.NUM_CLASSES
     if dataset.num_keypoints == 0:
         if dataset.report.totals["boxes"] == 0:
-            return  # a test set whose ground truth is not public
+            return  # the ground truth of this test set is not public
         raise ValueError(
             f"MODEL.KEYPOINT_ON is True, but the annotations of {source} have no keypoints to evaluate. Test on data "
-            "that have them."
+            "with keypoints."
         )
     if dataset.num_keypoints != number:
         raise ValueError(
-            f"{source} has {dataset.num_keypoints} keypoints an object, but MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES is "
-            f"{number}. Training and test data need the same keypoints."
+            f"{source} has {dataset.num_keypoints} keypoints per object, but MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES is "
+            f"{number}. Training and test data require the same keypoints."
         )
     problem = keypoint_sigmas_problem(cfg.DATASETS.KEYPOINT_SIGMAS, number)
     if problem:
@@ -213,20 +214,19 @@ def check_evaluation(cfg, name: str, dataset) -> None:
         _require_flip_inds(dataset, source, "TEST.BBOX_AUG.H_FLIP and SCALE_H_FLIP to False", names)
 
 
-
 def check_label_spaces(
     train_names: Sequence[str],
     test_names: Mapping[str, Sequence[str]],
     train_source: str = "the training data",
     other: str = "test set",
 ) -> None:
-    """Compares the classes of test sets with those trained on, names and order.
+    """Check that test sets have the same class names as the training data, in the same order.
 
     Args:
-        train_names: class names that the labels 1..K mean to the model.
+        train_names: class names of the model's labels 1..K.
         test_names: class names by test set.
-        train_source: what the error calls the former.
-        other: what it calls the latter.
+        train_source: name of the training data in errors.
+        other: name of a test set in errors.
 
     Raises:
         ValueError: a test set differs; both lists are in the message.
@@ -240,14 +240,15 @@ def check_label_spaces(
         if sorted(given) == sorted(expected):
             at = next(k for k, pair in enumerate(zip(expected, given, strict=True), start=1) if pair[0] != pair[1])
             raise ValueError(
-                f"the classes come in another order: label {at} is '{expected[at - 1]}' in training and "
-                f"'{given[at - 1]}' in the {other}: {lists}. Bring 'categories' of the annotation files into one order."
+                f"the classes are in a different order: label {at} is '{expected[at - 1]}' in training and "
+                f"'{given[at - 1]}' in the {other}: {lists}. List 'categories' in the same order in both annotation "
+                f"files."
             )
         missing = describe_classes([name for name in expected if name not in given])
         new = describe_classes([name for name in given if name not in expected])
         raise ValueError(
             f"the classes differ: {lists}. Only in the former: {missing}; only in the latter: {new}. Both annotation "
-            f"files have to list the same categories, also those without a box."
+            f"files must list the same categories, including those without a box."
         )
 
 

@@ -1,8 +1,8 @@
-"""Classes of COCO's detection task, for weights that come without class names."""
+"""COCO's detection classes, for weights without class names."""
 
 from __future__ import annotations
 
-# Category id to name; ids that are left out were never annotated.
+# Category id -> name. COCO never annotated the missing ids.
 COCO_THINGS: dict[int, str] = dict(
     zip(
         [number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)],

@@ -1,4 +1,4 @@
-"""Random streams that depend on where in a training one is, and on nothing else."""
+"""Derive random streams from a seed and a position in training, independent of any other state."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-# The first word of a stream's key: streams of different purpose have nothing in common.
+# First word of a stream's key. Streams of different purposes are independent.
 ORDER, SAMPLE, LOADER = range(1, 4)
 
 
 def stream_seeds(purpose: int, *numbers: int) -> list[int]:
-    """Three 64-bit seeds, mixed from the purpose and non-negative numbers (NumPy keeps SeedSequence stable)."""
+    """Derive three 64-bit seeds from a purpose and non-negative numbers (NumPy keeps SeedSequence stable)."""
     return np.random.SeedSequence([purpose, *numbers]).generate_state(3, np.uint64).tolist()
 
 
 def stream_generator(purpose: int, *numbers: int) -> np.random.Generator:
-    """A NumPy generator of that stream."""
+    """Return a NumPy generator for a stream."""
     return np.random.Generator(np.random.PCG64(stream_seeds(purpose, *numbers)[0]))
 
 
 @contextmanager
 def seeded(purpose: int, *numbers: int):
-    """Inside, Python's, NumPy's and torch's (CPU) global generators are in that stream; afterwards as before.
+    """Seed the global generators of Python, NumPy and torch (CPU) in the context, and restore their states after it.
 
-    CUDA generators are left alone: transforms run on the CPU, and a training in the same process uses the others.
+    CUDA generators are not touched: transforms run on the CPU, and a training in the same process uses the GPU's.
     """
     python_state, numpy_state = random.getstate(), np.random.get_state()
     torch_state = torch.default_generator.get_state()

@@ -1,4 +1,4 @@
-"""A data loader that names worker and image when a worker dies or stops."""
+"""Data loader that reports the worker and the image when a worker dies or hangs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import weakref
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-# Seconds after which a worker whose connection broke is certainly known to be gone.
+# Seconds until the exit of a worker with a broken connection is visible.
 GRACE = 5.0
 
 _CAUSES = {
-    "SIGKILL": " (the system ends processes that way when memory runs out: fewer DATALOADER.NUM_WORKERS need less)",
-    "SIGBUS": " (shared memory ran out, mostly: fewer DATALOADER.NUM_WORKERS need less, or enlarge /dev/shm)",
+    "SIGKILL": " (the system kills processes when memory runs out: fewer DATALOADER.NUM_WORKERS use less memory)",
+    "SIGBUS": " (usually shared memory ran out: fewer DATALOADER.NUM_WORKERS use less, or enlarge /dev/shm)",
 }
 
 _live: weakref.WeakSet = weakref.WeakSet()
@@ -26,22 +26,23 @@ class WorkerError(RuntimeError):
 
 
 class WatchedLoader(DataLoader):
-    """Load batches as DataLoader does; errors of workers say which worker, which image, and how it ended.
+    """DataLoader with errors that name the failed worker, its image and its exit.
 
     Args:
-        dataset: a map-style dataset. Its `path(index)` or `image_id(index)`, if it has them, name an image in errors.
-        num_workers: worker processes; with 0 nothing is watched.
+        dataset: a map-style dataset. Errors use its `path(index)` and `image_id(index)` if it has them.
+        num_workers: worker processes; 0 loads in this process, which is not watched.
         timeout: seconds to wait for a batch; 0 waits without limit.
-        options: others of DataLoader.
+        options: further options of DataLoader.
 
     Raises:
         ValueError: timeout is negative.
-        WorkerError: while iterating; see there. Stopped workers are killed, so that the process can end.
+        WorkerError: while iterating, if a worker died or timed out. Workers that hang are killed, so that the process
+            can end.
     """
 
     def __init__(self, dataset, num_workers: int = 0, timeout: float = 0, **options):
         if timeout < 0:
-            raise ValueError(f"DATALOADER.TIMEOUT is a number of seconds, 0 for no limit, got {timeout}")
+            raise ValueError(f"DATALOADER.TIMEOUT must be a number of seconds, or 0 for no limit, got {timeout}")
         super().__init__(dataset, num_workers=num_workers, **options)
         self._seconds, self._options = timeout, options
 
@@ -52,10 +53,10 @@ class WatchedLoader(DataLoader):
 class _WatchedIterator:
     def __init__(self, loader: WatchedLoader, options: dict, timeout: float):
         self.dataset, self.timeout = loader.dataset, timeout
-        # since when (s) a batch is waited for, None while none is; why the watchdog ended workers, if it did
+        # start time (s) of the current wait for a batch, or None; why the watchdog killed workers, or None
         self.waiting: float | None = None
         self.reason: str | None = None
-        # one row a worker: index of the image being loaded, plus one; when it began, in ns; 0 between images
+        # one row per worker: index + 1 of the image being loaded, 0 between images; its start time in ns
         self.progress = torch.zeros(loader.num_workers, 2, dtype=torch.int64).share_memory_()
         recorded = _RecordingDataset(loader.dataset, self.progress)
         self.batches = iter(DataLoader(recorded, num_workers=loader.num_workers, **options))
@@ -68,7 +69,7 @@ class _WatchedIterator:
         return self
 
     def __next__(self):
-        if self.dead_workers():  # died while nobody waited for it
+        if self.dead_workers():  # died between two calls
             raise WorkerError(self.describe())
         self.waiting = time.monotonic()
         try:
@@ -77,7 +78,7 @@ class _WatchedIterator:
             raise
         except Exception as error:
             self.waiting = None
-            # a connection breaks a little before its worker is known to be gone
+            # a connection breaks shortly before the exit of its worker is visible
             if "in DataLoader worker process" in str(error) or not self.dead_workers(GRACE, any_end=True):
                 raise
             raise WorkerError(self.describe()) from error
@@ -85,14 +86,15 @@ class _WatchedIterator:
             self.waiting = None
 
     def describe(self) -> str:
-        """Say why the loader cannot go on, once workers are dead."""
+        """Explain why the loader cannot continue after workers have died."""
         return self.reason or self._describe_dead()
 
     def dead_workers(self, wait: float = 0, any_end: bool = False) -> list[tuple[int, int, int]]:
-        """Return (worker, process id, exit code) of workers that have ended, waiting up to `wait` seconds for one.
+        """Return (worker, process id, exit code) of workers that have exited.
 
         Args:
-            any_end: exit status 0 counts too; torch's workers end so at SIGTERM.
+            wait: seconds to wait for the first one.
+            any_end: include exit status 0, with which torch's workers exit at SIGTERM.
         """
         deadline = time.monotonic() + wait
         while True:
@@ -105,15 +107,15 @@ class _WatchedIterator:
     def _describe_dead(self) -> str:
         parts = []
         for k, pid, code in self.dead_workers(any_end=True):
-            how = f"ended with exit status {code}" + ("" if code else ", as at SIGTERM")
+            how = f"exited with status {code}" + ("" if code else ", as after SIGTERM")
             if code < 0:
                 name = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
                 how = f"was killed by {name}{_CAUSES.get(name, '')}"
             parts.append(f"worker {k} of the data loader (process {pid}) {how} {self._doing(k)}")
         return "; ".join(parts)
 
-    def end_stopped(self) -> None:
-        """Kill the workers that are in the middle of an image; if none is, all. The waiting process then goes on."""
+    def kill_stopped(self) -> None:
+        """Kill the workers that are loading an image, or all if none is, so that the waiting process continues."""
         workers, now = self._workers(), time.monotonic_ns()
         rows = enumerate(zip(workers, self.progress.tolist(), strict=True))
         busy = [(begun, k) for k, (worker, (place, begun)) in rows if place or _is_stopped(worker.pid)]
@@ -123,9 +125,9 @@ class _WatchedIterator:
             seconds = f"for {(now - begun) / 1e9:.0f} s"
             parts.append(f"worker {k} (process {workers[k].pid}){stopped} {self._doing(k)} {seconds}")
         self.reason = (
-            f"the data loader has got no batch for {self.timeout:g} s (DATALOADER.TIMEOUT): "
+            f"the data loader received no batch for {self.timeout:g} s (DATALOADER.TIMEOUT): "
             f"{'; '.join(parts) or 'no worker is loading an image'}. Is the disk or network folder of the images "
-            "reachable? A larger DATALOADER.TIMEOUT waits longer, 0 without limit."
+            "reachable? Increase DATALOADER.TIMEOUT to wait longer; 0 waits without limit."
         )
         for k in [k for _, k in busy] or range(len(workers)):
             workers[k].kill()
@@ -139,7 +141,7 @@ class _WatchedIterator:
 
 
 class _RecordingDataset(Dataset):
-    """A dataset whose workers write down which image they are loading."""
+    """Dataset that records which image each worker is loading."""
 
     def __init__(self, dataset, progress: torch.Tensor):
         self.dataset, self.progress = dataset, progress
@@ -158,9 +160,9 @@ class _RecordingDataset(Dataset):
 
 
 def _watch(reference, timeout: float) -> None:
-    """End workers that stopped, once a batch has been waited for longer than `timeout` seconds.
+    """Kill hanging workers once the wait for a batch exceeds `timeout` seconds.
 
-    torch's own timeout does not see a worker that is stopped while it hands over a batch.
+    torch's own timeout does not detect a worker that stops while it transfers a batch.
     """
     while True:
         iterator = reference()
@@ -168,19 +170,19 @@ def _watch(reference, timeout: float) -> None:
             return
         since = iterator.waiting
         if since is not None and time.monotonic() - since > timeout:
-            iterator.end_stopped()
+            iterator.kill_stopped()
         del iterator
         time.sleep(min(timeout / 4, 5))
 
 
 def _describe(dataset, index: int) -> str:
-    """Name an image of a dataset for an error; never fails."""
+    """Return an image's name for an error message; never raises."""
     name = f"image {index}"
     try:
         image_id = f" (image id {dataset.image_id(index)})" if hasattr(dataset, "image_id") else ""
         name = f"image {dataset.path(index)}" if hasattr(dataset, "path") else name
         return f"{name}{image_id}"
-    except Exception:  # a user's dataset, in the middle of another error
+    except Exception:  # custom datasets may raise anything; the original error matters more
         return name
 
 
@@ -193,10 +195,10 @@ def _is_stopped(pid: int) -> bool:
 
 
 def _explain_in_signal_handler() -> None:
-    """Keep torch's SIGCHLD handler from raising wherever the process happens to be.
+    """Wrap torch's SIGCHLD handler so that it raises only while the process waits for a batch.
 
-    It raises when a worker has died. Only a process that waits for a batch needs that; others learn of it when they ask
-    for the next one.
+    torch's handler raises wherever the process is when a worker dies. At other times the next request for a batch
+    raises instead.
     """
     if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
         return
@@ -208,11 +210,11 @@ def _explain_in_signal_handler() -> None:
         try:
             before(number, frame)
         except RuntimeError as error:
-            concerned = [iterator for iterator in list(_live) if iterator.dead_workers()]
-            for iterator in concerned:
+            affected = [iterator for iterator in list(_live) if iterator.dead_workers()]
+            for iterator in affected:
                 if iterator.waiting is not None:
                     raise WorkerError(iterator.describe()) from error
-            if not concerned:
+            if not affected:
                 raise
 
     handler.explains = True

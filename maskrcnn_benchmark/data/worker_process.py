@@ -1,4 +1,4 @@
-"""What a data loader's worker sets for its own process."""
+"""Set up the process of a data loader's worker."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ import torch
 
 
 def start_worker(worker_id: int) -> None:
-    """Prepare a worker; for DataLoader's worker_init_fn."""
+    """Set up a worker; DataLoader's worker_init_fn."""
     use_one_thread()
     leave_signals_to_the_training()
 
 
 def use_one_thread() -> None:
-    """Compute in one thread: more would take the cores from the training and from the other workers."""
+    """Limit torch and OpenCV to one thread; more would compete with the training and the other workers."""
     torch.set_num_threads(1)
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(0)
 
 
 def leave_signals_to_the_training() -> None:
-    """Survive Ctrl-C and SIGTERM to the process group, so that the training can finish its iteration.
+    """Ignore Ctrl-C and SIGTERM sent to the process group, so that the training can finish its iteration.
 
-    A SIGTERM of the training itself, by which DataLoader ends a worker that does not end on its own, still ends it.
-    When the training is gone, torch ends its workers within seconds.
+    A SIGTERM from the training process still ends the worker: DataLoader sends it to workers that do not exit on their
+    own. When the training process is gone, torch ends its workers within seconds.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if not hasattr(signal, "sigwaitinfo"):  # Windows, macOS
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_when_the_training_says_so, daemon=True).start()
+    threading.Thread(target=_exit_on_sigterm_from_training, daemon=True).start()
 
 
-def _end_when_the_training_says_so() -> None:
+def _exit_on_sigterm_from_training() -> None:
     while True:
         if signal.sigwaitinfo({signal.SIGTERM}).si_pid == os.getppid():
             os._exit(0)

@@ -1,4 +1,4 @@
-"""Small COCO data sets on the disk."""
+"""Small COCO datasets on disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def coco_folder(tmp_path):
 
 @pytest.fixture
 def make_coco_folder(tmp_path):
-    """make_coco_folder(name, categories): further data sets."""
+    """Return make(name, categories), which creates further datasets."""
 
     def make(name: str, categories=("cat", "dog")) -> CocoFolder:
         (tmp_path / name).mkdir()
@@ -26,7 +26,7 @@ def make_coco_folder(tmp_path):
 
 @pytest.fixture
 def loader_cfg():
-    """loader_cfg(train, test, *overrides): a configuration of loaders for small pictures, without workers."""
+    """Return make(train, test, *overrides), which builds a cfg for loaders of small images without workers."""
 
     def make(train=(), test=(), *overrides):
         cfg = defaults.clone()

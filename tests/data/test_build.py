@@ -11,7 +11,7 @@ from maskrcnn_benchmark.data.datasets import ConcatDataset
 
 @pytest.fixture
 def pets(coco_folder):
-    """11 pictures, 6 wide and 5 tall."""
+    """11 images, 6 wide and 5 tall."""
     for image_id in range(11):
         size = (60, 40) if image_id % 2 == 0 else (40, 60)
         coco_folder.add_image(image_id, size=size)
@@ -55,7 +55,7 @@ def test_grouping_can_be_switched_off(loader_cfg, pets):
     assert any(len({index % 2 for index in indices}) == 2 for _, _, indices in loader)
 
 
-def test_batches_are_the_same_whatever_the_workers(loader_cfg, pets):
+def test_batches_do_not_depend_on_the_number_of_workers(loader_cfg, pets):
     overrides = ["INPUT.BRIGHTNESS", 0.4, "INPUT.HUE", 0.1]
     alone = content(make_data_loader(loader_cfg([pets], [], *overrides)))
     two = content(make_data_loader(loader_cfg([pets], [], *overrides, "DATALOADER.NUM_WORKERS", 2)))
@@ -69,12 +69,12 @@ def test_seed_changes_the_batches(loader_cfg, pets):
 
 
 @pytest.mark.parametrize("start", [1, 3, 5])
-def test_starting_later_gives_the_same_batches(loader_cfg, pets, start):
+def test_start_iter_gives_the_remaining_batches(loader_cfg, pets, start):
     whole = content(make_data_loader(loader_cfg([pets])))
     assert_same(content(make_data_loader(loader_cfg([pets]), start_iter=start)), whole[start:])
 
 
-def test_a_second_showing_of_a_picture_is_augmented_anew(loader_cfg, pets):
+def test_an_image_is_augmented_differently_in_each_epoch(loader_cfg, pets):
     showings = {}
     for images, _, indices in make_data_loader(loader_cfg([pets], [], "SOLVER.MAX_ITER", 40)):
         for image, index in zip(images.tensors, indices, strict=True):
@@ -82,7 +82,7 @@ def test_a_second_showing_of_a_picture_is_augmented_anew(loader_cfg, pets):
     assert all(len(kinds) > 2 for kinds in showings.values())
 
 
-def test_accumulation_parts_make_the_whole_batch(loader_cfg, pets):
+def test_accumulation_parts_form_the_whole_batch(loader_cfg, pets):
     whole = [batch[3] for batch in content(make_data_loader(loader_cfg([pets])))]
     loader = make_data_loader(loader_cfg([pets], [], "SOLVER.ACCUMULATION_STEPS", 2))
     parts = [batch[3] for batch in content(loader)]
@@ -99,19 +99,19 @@ def test_two_processes_see_the_batch_of_one(loader_cfg, pets, monkeypatch):
         ranks.append(content(make_data_loader(loader_cfg([pets]), is_distributed=True)))
     for batch, first, second in zip(whole, *ranks, strict=True):
         assert first[3] + second[3] == batch[3]
-        # same pictures, same augmentation: only the padding is each process's own
+        # same images and augmentation; only the padding differs between processes
         for mine, one in zip(first[1] + second[1], batch[1], strict=True):
             assert torch.equal(mine, one)
 
 
-def test_three_processes_cannot_share_four_pictures(loader_cfg, pets, monkeypatch):
+def test_three_processes_cannot_share_four_images(loader_cfg, pets, monkeypatch):
     monkeypatch.setattr(build.comm, "get_world_size", lambda: 3)
-    with pytest.raises(ValueError, match="IMS_PER_BATCH is 4; wanted a multiple of 3"):
+    with pytest.raises(ValueError, match="IMS_PER_BATCH must be a multiple of 3 .*got 4"):
         make_data_loader(loader_cfg([pets]), is_distributed=True)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_loading_leaves_the_trainings_random_numbers_alone(loader_cfg, pets, rng_seed, workers):
+def test_loading_does_not_change_global_random_states(loader_cfg, pets, rng_seed, workers):
     def states():
         return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
 
@@ -123,7 +123,7 @@ def test_loading_leaves_the_trainings_random_numbers_alone(loader_cfg, pets, rng
     assert states() == before
 
 
-def test_test_loaders_give_every_picture_once(loader_cfg, pets, make_coco_folder):
+def test_test_loaders_yield_every_image_once(loader_cfg, pets, make_coco_folder):
     other = make_coco_folder("other")
     other.add_image(1)
     other.add_image(2)
@@ -131,13 +131,13 @@ def test_test_loaders_give_every_picture_once(loader_cfg, pets, make_coco_folder
     loaders = make_data_loader(cfg, is_train=False)
     assert len(loaders) == 2
     seen = [sorted(index for _, _, indices in loader for index in indices) for loader in loaders]
-    assert seen == [list(range(11)), [0, 1]]  # pictures without objects too
+    assert seen == [list(range(11)), [0, 1]]  # includes images without objects
     sizes = [len(indices) for _, _, indices in loaders[0]]
     assert sum(sizes) == 11 and max(sizes) == 4
     assert loaders[1].dataset.name == "boxes"
 
 
-def test_test_pictures_are_shared_between_processes(loader_cfg, pets, monkeypatch):
+def test_test_images_are_divided_between_processes(loader_cfg, pets, monkeypatch):
     cfg = loader_cfg([], [pets], "TEST.IMS_PER_BATCH", 1)
     monkeypatch.setattr(build.comm, "get_world_size", lambda: 2)
     seen = []
@@ -148,7 +148,7 @@ def test_test_pictures_are_shared_between_processes(loader_cfg, pets, monkeypatc
     assert sorted(sum(seen, [])) == list(range(11)) and abs(len(seen[0]) - len(seen[1])) == 1
 
 
-def test_several_training_sets_are_joined(loader_cfg, pets, make_coco_folder):
+def test_training_sets_are_concatenated(loader_cfg, pets, make_coco_folder):
     other = make_coco_folder("other")
     other.add_image(77)
     other.add_box(77, [1, 1, 9, 9], category_id=2)
@@ -157,7 +157,7 @@ def test_several_training_sets_are_joined(loader_cfg, pets, make_coco_folder):
     assert isinstance(joined, ConcatDataset) and len(joined) == 12
     assert loader.dataset.image_id(11) == 77 and loader.dataset.class_names == ["cat", "dog"]
     seen = {index for _, _, indices in loader for index in indices}
-    assert seen == set(range(12))  # indices are of the joined set
+    assert seen == set(range(12))  # indices of the concatenated dataset
 
 
 def test_training_sets_with_different_classes_are_refused(loader_cfg, pets, make_coco_folder):
@@ -174,9 +174,9 @@ def test_nothing_to_train_on_is_an_error(loader_cfg):
     assert make_data_loader(loader_cfg([], []), is_train=False) == []
 
 
-def test_a_test_set_without_pictures_is_refused_before_training(loader_cfg, coco_folder):
+def test_a_test_set_without_images_is_refused_before_training(loader_cfg, coco_folder):
     (coco_folder.root / "images").mkdir()
-    with pytest.raises(ValueError, match="'boxes' of DATASETS.TEST has no pictures"):
+    with pytest.raises(ValueError, match="'boxes' of DATASETS.TEST has no images"):
         make_data_loader(loader_cfg([], [coco_folder.write()]), is_train=False)
 
 
@@ -188,20 +188,20 @@ def test_a_catalog_name_is_looked_up_below_the_data_root(loader_cfg, tmp_path):
         make_data_loader(cfg, is_train=False)
 
 
-def test_an_inline_blocks_name_is_the_data_sets(loader_cfg, pets):
+def test_an_inline_blocks_name_is_the_datasets_name(loader_cfg, pets):
     cfg = loader_cfg([], [pets])
     cfg.DATASETS.TEST = ({**cfg.DATASETS.TEST[0], "NAME": "pets_test"},)
     (loader,) = make_data_loader(cfg, is_train=False)
     assert loader.dataset.name == "pets_test"
 
 
-def test_an_unreadable_picture_in_a_worker_is_named(loader_cfg, pets, coco_folder):
+def test_an_unreadable_image_in_a_worker_is_named(loader_cfg, pets, coco_folder):
     loader = make_data_loader(loader_cfg([pets], [], "DATALOADER.NUM_WORKERS", 1, "SOLVER.MAX_ITER", 1))
     for path in (coco_folder.root / "images").iterdir():
         path.unlink()
     with pytest.raises(RuntimeError, match=r"image .*\.jpg \(image id \d+\) failed: FileNotFoundError"):
         list(loader)
-    gc.collect()  # torch waits 5 s for a worker after an error: here, and not in the middle of a later test
+    gc.collect()  # torch waits 5 s for a worker after an error; wait here instead of in a later test
 
 
 def test_workers_run_one_thread(loader_cfg, pets, monkeypatch):
@@ -219,7 +219,7 @@ def test_workers_run_one_thread(loader_cfg, pets, monkeypatch):
         assert targets[0].get_field("threads").item() == 1
 
 
-def test_losses_of_tests_during_training_come_from_one_loader_of_equal_parts(loader_cfg, coco_folder, monkeypatch):
+def test_validation_loader_has_equal_parts_of_all_test_sets(loader_cfg, coco_folder, monkeypatch):
     for image_id in range(7):
         coco_folder.add_image(image_id, size=(60, 40))
     for image_id in range(5):  # two images have no object

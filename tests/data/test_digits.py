@@ -22,7 +22,7 @@ def folder(tmp_path_factory):
     return path
 
 
-def test_both_splits_are_read_without_a_complaint(folder):
+def test_both_splits_are_read_without_findings(folder):
     for split, count in (("train", 30), ("test", 10)):
         dataset = COCODataset(str(folder / f"annotations/instances_{split}.json"), str(folder / split), True)
         assert len(dataset) == count and dataset.class_names == list("0123456789")
@@ -52,7 +52,7 @@ def test_boxes_masks_and_semantic_maps_agree_exactly(folder):
         assert np.array_equal(map_, painted[image_id])
 
 
-def test_same_seed_same_scenes_other_seed_others(tmp_path, folder):
+def test_scenes_depend_on_the_seed(tmp_path, folder):
     digits.make_digits(tmp_path / "again", train=30, test=10, size=128)
     for path in sorted(folder.rglob("*.*")):
         if path.is_file():
@@ -61,12 +61,12 @@ def test_same_seed_same_scenes_other_seed_others(tmp_path, folder):
     assert (folder / "train/000000.jpg").read_bytes() != (tmp_path / "other/train/000000.jpg").read_bytes()
 
 
-def test_scenes_do_not_depend_on_how_many_there_are(tmp_path, folder):
+def test_scenes_do_not_depend_on_their_number(tmp_path, folder):
     digits.make_digits(tmp_path / "few", train=3, test=1, size=128)
     assert (tmp_path / "few/train/000002.jpg").read_bytes() == (folder / "train/000002.jpg").read_bytes()
 
 
-def test_train_and_test_share_neither_digit_nor_ground():
+def test_train_and_test_share_neither_digits_nor_backgrounds():
     train, _, train_photographs = digits._sources("train")
     test, _, test_photographs = digits._sources("test")
     assert len(train) + len(test) == 1797
@@ -81,17 +81,17 @@ def test_a_second_call_changes_nothing(folder):
     assert (folder / "train/000000.jpg").stat().st_mtime_ns == before
 
 
-def test_an_older_set_of_this_kind_is_replaced(tmp_path):
+def test_an_older_generated_dataset_is_replaced(tmp_path):
     digits.make_digits(tmp_path / "d", train=2, test=1, size=64)
     assert digits.make_digits(tmp_path / "d", train=1, test=2, size=64)
     assert {path.name for path in (tmp_path / "d/train").iterdir()} == {"000000.jpg"}
     (tmp_path / "d/test/000001.jpg").unlink()
-    assert digits.make_digits(tmp_path / "d", train=1, test=2, size=64)  # incomplete: made again
+    assert digits.make_digits(tmp_path / "d", train=1, test=2, size=64)  # incomplete: generated again
     assert (tmp_path / "d/test/000001.jpg").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
 
 
-def test_foreign_files_are_left_alone(tmp_path):
+def test_foreign_files_are_not_changed(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="notes.txt"):
         digits.make_digits(tmp_path, train=1, test=1, size=64)
@@ -112,20 +112,20 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_leftovers_of_a_killed_run_do_no_harm(tmp_path):
+def test_leftovers_of_a_killed_run_are_removed(tmp_path):
     (tmp_path / ".d.partial/train").mkdir(parents=True)
-    (tmp_path / ".d.partial/train/000007.jpg").write_text("half a picture")
+    (tmp_path / ".d.partial/train/000007.jpg").write_text("half an image")
     assert digits.make_digits(tmp_path / "d", train=1, test=1, size=64)
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
     assert {path.name for path in (tmp_path / "d/train").iterdir()} == {"000000.jpg"}
 
 
-def test_senseless_numbers_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="train is 0"):
+def test_invalid_numbers_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="train must be at least 1, got 0"):
         digits.make_digits(tmp_path / "d", train=0)
 
 
-def test_without_scikit_learn_the_error_says_what_to_install(tmp_path, monkeypatch):
+def test_without_scikit_learn_the_error_names_the_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(ImportError, match="pip install scikit-learn"):
         digits.make_digits(tmp_path / "d", train=1, test=1, size=64)

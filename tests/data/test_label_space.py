@@ -37,7 +37,7 @@ def test_minus_one_is_filled_from_the_data(overrides, node):
     cfg = config(*overrides)
     resolve_num_classes(cfg, BEES)
     assert cfg.MODEL[node].NUM_CLASSES == 5
-    resolve_num_classes(cfg, BEES)  # and fits from then on
+    resolve_num_classes(cfg, BEES)  # and passes the check afterwards
 
 
 def test_keys_of_other_models_do_not_matter():
@@ -65,24 +65,24 @@ def test_equal_label_spaces_pass():
     check_label_spaces(BEES, {"bees_val": list(BEES), "bees_test": tuple(BEES)})
 
 
-def test_classes_that_are_missing_or_new_are_named():
+def test_missing_and_new_classes_are_named():
     with pytest.raises(ValueError, match=r"'bees_test' \(drone, hornet\).*former: \(queen, .*latter: \(hornet\)"):
         check_label_spaces(BEES, {"bees_test": ["drone", "hornet"]})
 
 
-def test_another_order_is_an_error_that_names_the_first_difference():
+def test_a_different_order_is_an_error_that_names_the_first_difference():
     with pytest.raises(ValueError, match="label 2 is 'queen' in training and 'worker' in the test set"):
         check_label_spaces(BEES, {"bees_test": ["drone", "worker", "queen", "wasp"]})
 
 
-def test_proposals_without_a_second_stage_have_no_classes():
+def test_rpn_only_models_have_no_classes():
     cfg = config("MODEL.RPN_ONLY", True)
     resolve_num_classes(cfg, BEES)
     assert cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES == 81
 
 
 def loader_with(loader_cfg, make_coco_folder, sets, *overrides):
-    """(cfg, a training loader over these sets of a picture each); a set is the further keys of its one annotation."""
+    """Return (cfg, training loader) for datasets of one image; `sets` are the further keys of their one annotation."""
     arguments = []
     for number, keys in enumerate(sets):
         folder = make_coco_folder(f"set{number}")
@@ -107,7 +107,7 @@ BOTH = ["MODEL.MASK_ON", True, "MODEL.KEYPOINT_ON", True]
         (
             [POINTS],
             ["MODEL.KEYPOINT_ON", True, "MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES", 15],
-            "bees0 has 15 keypoints an object, without names: .*INPUT.KEYPOINT_FLIP_PAIRS",
+            "bees0 has 15 keypoints per object, without names, .*INPUT.KEYPOINT_FLIP_PAIRS",
         ),
         (
             [POINTS],
@@ -115,10 +115,10 @@ BOTH = ["MODEL.MASK_ON", True, "MODEL.KEYPOINT_ON", True]
             + ["INPUT.VERTICAL_FLIP_PROB_TRAIN", 0.5],
             "INPUT.VERTICAL_FLIP_PROB_TRAIN is 0.5",
         ),
-        ([POINTS], ["MODEL.KEYPOINT_ON", True], "bees0 has 15 keypoints an object, .*NUM_CLASSES is 5. Set it to 15"),
+        ([POINTS], ["MODEL.KEYPOINT_ON", True], "bees0 has 15 keypoints per object, .*NUM_CLASSES is 5. Set it to 15"),
     ],
 )
-def test_annotations_that_a_head_lacks_stop_before_training(loader_cfg, make_coco_folder, sets, overrides, message):
+def test_missing_annotations_are_an_error_before_training(loader_cfg, make_coco_folder, sets, overrides, message):
     cfg, loader = loader_with(loader_cfg, make_coco_folder, sets, *overrides)
     with pytest.raises(ValueError, match=message):
         check_annotations(cfg, loader.dataset)
@@ -138,7 +138,7 @@ def test_annotations_that_a_head_lacks_stop_before_training(loader_cfg, make_coc
         ),
     ],
 )
-def test_annotations_that_fit_pass(loader_cfg, make_coco_folder, sets, overrides):
+def test_sufficient_annotations_pass(loader_cfg, make_coco_folder, sets, overrides):
     cfg, loader = loader_with(loader_cfg, make_coco_folder, sets, *overrides)
     check_annotations(cfg, loader.dataset)
 
@@ -150,7 +150,10 @@ MIRRORED = ["TEST.BBOX_AUG.ENABLED", True, "TEST.BBOX_AUG.H_FLIP", True]
 
 @pytest.fixture
 def pose_set(loader_cfg, make_coco_folder):
-    """pose_set(keys of its one annotation, names of the keypoints, *overrides): cfg and test set."""
+    """Return make(keys, names, *overrides), which returns cfg and a test set.
+
+    `keys` are the further keys of the set's one annotation, `names` those of its keypoints.
+    """
 
     def make(keys, names, *overrides):
         folder = make_coco_folder("test")
@@ -172,7 +175,7 @@ def pose_set(loader_cfg, make_coco_folder):
         (CUSTOM, None, [], "the test set zoo cannot be evaluated: .*DATASETS.KEYPOINT_SIGMAS to 4 .*--skip-test"),
         (CUSTOM, None, ["DATASETS.KEYPOINT_SIGMAS", [0.1, 0.1]], "KEYPOINT_SIGMAS 2 numbers. Give 4, or one"),
         ({}, None, [], "the annotations of the test set zoo have no keypoints"),
-        ({"keypoints": [1, 1, 2] * 5}, None, [], "has 5 keypoints an object, but .*NUM_CLASSES is 4"),
+        ({"keypoints": [1, 1, 2] * 5}, None, [], "has 5 keypoints per object, but .*NUM_CLASSES is 4"),
         (
             CUSTOM,
             list("LRNT"),
@@ -181,7 +184,7 @@ def pose_set(loader_cfg, make_coco_folder):
         ),
     ],
 )
-def test_keypoints_that_cannot_be_evaluated_stop_before_training(pose_set, keys, names, overrides, message):
+def test_keypoints_that_cannot_be_evaluated_are_an_error_before_training(pose_set, keys, names, overrides, message):
     cfg, dataset = pose_set(keys, names, *overrides)
     with pytest.raises(ValueError, match=message):
         check_evaluation(cfg, "zoo", dataset)
@@ -206,14 +209,14 @@ def test_keypoints_that_can_be_evaluated_pass(pose_set, keys, names, overrides):
     check_evaluation(cfg, "zoo", dataset)
 
 
-def test_a_model_without_keypoints_mirrors_images_of_any_keypoints(loader_cfg, make_coco_folder):
+def test_a_model_without_keypoint_head_flips_images_with_any_keypoints(loader_cfg, make_coco_folder):
     cfg, loader = loader_with(loader_cfg, make_coco_folder, [CUSTOM], "INPUT.HORIZONTAL_FLIP_PROB_TRAIN", 1.0)
     check_annotations(cfg, loader.dataset)
     _, targets, _ = next(iter(loader))
     assert not targets[0].has_field("keypoints")
 
 
-def test_images_are_not_mirrored_where_no_keypoint_name_speaks_of_sides(loader_cfg, make_coco_folder, caplog):
+def test_images_are_not_flipped_if_no_keypoint_name_has_a_side(loader_cfg, make_coco_folder, caplog):
     folder = make_coco_folder("poses")
     folder.add_image(1)
     folder.add_box(1, [5, 6, 20, 20], keypoints=[6, 10, 2, 7, 10, 2, 8, 10, 2, 20, 10, 2])
@@ -221,14 +224,14 @@ def test_images_are_not_mirrored_where_no_keypoint_name_speaks_of_sides(loader_c
     cfg = loader_cfg([folder.write()], (), *POSE, "INPUT.HORIZONTAL_FLIP_PROB_TRAIN", 1.0)
     with caplog.at_level(logging.WARNING):
         loader = make_data_loader(cfg)
-    assert "k0, k1, k2, k3 change places" in caplog.text and "INPUT.KEYPOINT_FLIP_PAIRS" in caplog.text
+    assert "k0, k1, k2, k3 swap in a mirrored image" in caplog.text and "INPUT.KEYPOINT_FLIP_PAIRS" in caplog.text
     check_annotations(cfg, loader.dataset)
     _, targets, _ = next(iter(loader))
     x = targets[0].get_field("keypoints").keypoints[0, :, 0]
     assert x[0] < x[1] < x[2] < x[3] and x[3] < targets[0].size[0] / 2
 
 
-def test_pairs_of_a_config_mirror_keypoints_and_wrong_ones_name_the_key(loader_cfg, make_coco_folder):
+def test_configured_flip_pairs_swap_keypoints_and_invalid_pairs_name_the_key(loader_cfg, make_coco_folder):
     pairs = ["INPUT.KEYPOINT_FLIP_PAIRS", [[0, 3]], "INPUT.HORIZONTAL_FLIP_PROB_TRAIN", 1.0]
     keys = {"keypoints": [6, 10, 2, 7, 10, 2, 8, 10, 2, 20, 10, 2]}
     cfg, loader = loader_with(loader_cfg, make_coco_folder, [keys], *POSE, *pairs)
@@ -236,7 +239,7 @@ def test_pairs_of_a_config_mirror_keypoints_and_wrong_ones_name_the_key(loader_c
     _, targets, _ = next(iter(loader))
     x = targets[0].get_field("keypoints").keypoints[0, :, 0]
     assert x[0] < x[2] < x[1] < x[3]
-    with pytest.raises(ValueError, match="INPUT.KEYPOINT_FLIP_PAIRS does not fit the data set .*keypoint 9 is unknown"):
+    with pytest.raises(ValueError, match="INPUT.KEYPOINT_FLIP_PAIRS does not fit dataset .*keypoint 9 is unknown"):
         (part,) = loader.dataset.parts
         files = {"root": part.root, "ann_file": part.ann_file}
         make_data_loader(loader_cfg([files], (), *POSE, "INPUT.KEYPOINT_FLIP_PAIRS", [[0, 9]]))
@@ -245,18 +248,18 @@ def test_pairs_of_a_config_mirror_keypoints_and_wrong_ones_name_the_key(loader_c
 STUFF = ["things", "comb", "sky"]
 
 
-def test_a_panoptic_model_takes_both_numbers_from_the_data():
+def test_a_panoptic_model_gets_both_class_numbers_from_the_data():
     keys = ["MODEL.META_ARCHITECTURE", "PanopticFPN", "MODEL.ROI_BOX_HEAD.NUM_CLASSES", -1]
     cfg = config(*keys, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", -1)
     resolve_num_classes(cfg, BEES, semantic_names=STUFF)
     assert cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES == 5 and cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 3
     with pytest.raises(ValueError, match=r"3 semantic classes \(things, comb, sky\) but MODEL.SEM_SEG_HEAD.* is 54"):
         resolve_num_classes(config(*keys), BEES, semantic_names=STUFF)
-    with pytest.raises(ValueError, match="'bees_train' has no semantic maps, but a PanopticFPN learns from them"):
+    with pytest.raises(ValueError, match="'bees_train' has no semantic maps, but a PanopticFPN requires them"):
         resolve_num_classes(config(*keys), BEES)
 
 
-def test_other_models_do_not_ask_for_semantic_maps():
+def test_other_models_do_not_require_semantic_maps():
     cfg = config("MODEL.ROI_BOX_HEAD.NUM_CLASSES", 5)
     resolve_num_classes(cfg, BEES, semantic_names=STUFF)
     assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 54

@@ -1,4 +1,4 @@
-"""What annotations cost in memory: their arrays, once, whatever the epochs and the worker processes."""
+"""Memory of annotations: their arrays, once, independent of epochs and worker processes."""
 
 import gc
 import pickle
@@ -13,22 +13,22 @@ from PIL import Image
 
 from maskrcnn_benchmark.data.datasets import COCODataset
 
-PICTURES, PER_PICTURE, SIDE = 200, 1000, 24
+IMAGES, PER_IMAGE, SIDE = 200, 1000, 24
 MEGABYTE = 2**20
 
 
 @pytest.fixture(scope="module")
 def many_objects(tmp_path_factory):
-    """(folder, json) of 200 small pictures with 200,000 boxes and polygons."""
+    """Write 200 small images with 200,000 boxes and polygons, and return (folder, json)."""
     folder = tmp_path_factory.mktemp("many")
     rng = np.random.default_rng(0)
-    for number in range(PICTURES):
+    for number in range(IMAGES):
         Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(folder / f"{number}.png")
-    images = [f'{{"id": {k}, "file_name": "{k}.png", "width": {SIDE}, "height": {SIDE}}}' for k in range(PICTURES)]
+    images = [f'{{"id": {k}, "file_name": "{k}.png", "width": {SIDE}, "height": {SIDE}}}' for k in range(IMAGES)]
     objects = []
-    for number, (x, y) in enumerate(rng.integers(0, SIDE - 8, (PICTURES * PER_PICTURE, 2)).tolist()):
+    for number, (x, y) in enumerate(rng.integers(0, SIDE - 8, (IMAGES * PER_IMAGE, 2)).tolist()):
         objects.append(
-            f'{{"id": {number}, "image_id": {number % PICTURES}, "category_id": 1, "bbox": [{x}, {y}, 8, 8], '
+            f'{{"id": {number}, "image_id": {number % IMAGES}, "category_id": 1, "bbox": [{x}, {y}, 8, 8], '
             f'"segmentation": [[{x}, {y}, {x + 8}, {y}, {x + 8}, {y + 8}, {x}, {y + 8}]]}}'
         )
     path = folder / "objects.json"
@@ -38,7 +38,7 @@ def many_objects(tmp_path_factory):
 
 
 def reachable(root):
-    """Everything that an object keeps alive, but classes, modules and functions; each once."""
+    """Return all objects reachable from `root` once each, except classes, modules and functions."""
     seen, waiting = {}, [root]
     while waiting:
         thing = waiting.pop()
@@ -48,21 +48,21 @@ def reachable(root):
     return list(seen.values())
 
 
-def test_a_data_set_costs_its_arrays(many_objects):
+def test_a_dataset_takes_the_memory_of_its_arrays(many_objects):
     folder, path = many_objects
     dataset = COCODataset(str(path), str(folder), True)
     things = reachable(dataset.__dict__)
     arrays = [thing for thing in things if isinstance(thing, np.ndarray) and thing.base is None]
     in_arrays = sum(array.nbytes for array in arrays)
-    boxes = PICTURES * PER_PICTURE
+    boxes = IMAGES * PER_IMAGE
     # box 16 bytes, label 8, four points 32, offsets of points, polygons and runs 24, size of runs 16
     assert boxes * 64 < in_arrays < boxes * 100
     assert sum(map(sys.getsizeof, things)) < 1.05 * in_arrays
-    assert len(things) < 20 * PICTURES, "objects a box"
+    assert len(things) < 20 * IMAGES, "Python objects per box"
     assert len(pickle.dumps(dataset)) < 1.05 * in_arrays
 
 
-# A process of its own: what the tests before have left in this one, the workers would copy little by little.
+# In a process of its own: workers would gradually copy memory that earlier tests left in this one.
 MEASURE = """
 import multiprocessing
 import sys
@@ -78,7 +78,7 @@ cfg.merge_from_list(["DATASETS.TRAIN", [block], "DATALOADER.NUM_WORKERS", 2, "MO
 cfg.merge_from_list(["SOLVER.IMS_PER_BATCH", 4, "SOLVER.MAX_ITER", epochs * batches, "INPUT.MIN_SIZE_TRAIN", [side]])
 
 
-def print_memory():  # bytes by worker that it has written itself: what others share, or end to share, does not count
+def print_memory():  # bytes that each worker has written itself; shared memory does not count
     for worker in multiprocessing.active_children():
         lines = Path(f"/proc/{worker.pid}/smaps_rollup").read_text().splitlines()
         print(1024 * int(next(line.split()[1] for line in lines if line.startswith("Private_Dirty:"))), end=" ")
@@ -86,7 +86,7 @@ def print_memory():  # bytes by worker that it has written itself: what others s
 
 
 loader = iter(make_data_loader(cfg))
-begun = 6  # by then each worker has loaded a picture, and all that this takes
+begun = 6  # by then each worker has loaded an image and the modules for it
 for _ in range(begun):
     next(loader)
 print_memory()
@@ -97,15 +97,15 @@ for epoch in range(epochs):
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="no /proc/PID/smaps_rollup to measure by")
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="/proc/PID/smaps_rollup does not exist")
 def test_worker_processes_do_not_grow_over_epochs(many_objects):
     epochs = 5
-    numbers = map(str, (*many_objects, SIDE, epochs, PICTURES // 4))
+    numbers = map(str, (*many_objects, SIDE, epochs, IMAGES // 4))
     done = subprocess.run([sys.executable, "-c", MEASURE, *numbers], text=True, stdout=subprocess.PIPE, check=True)
     sizes = np.array([[int(size) for size in line.split()] for line in done.stdout.splitlines()])
     assert sizes.shape == (1 + epochs, 2), done.stdout
     print("MiB of the workers after some batches and after each epoch:", np.round(sizes / MEGABYTE, 1).tolist())
     first_batch, first_epoch, last = sizes[0], sizes[1], sizes[-1]
-    # Seen: about half a MiB, and less. Lists and dicts would be copied on reading, tens of MiB a worker.
+    # Measured: at most half a MiB. Lists and dicts would be copied when read, tens of MiB per worker.
     assert (first_epoch - first_batch < 4 * MEGABYTE).all(), "reading annotations copies them"
     assert (last - first_epoch < 2 * MEGABYTE).all(), "a worker grows from epoch to epoch"

@@ -19,12 +19,12 @@ def seed_everything(seed):
 def test_streams_differ_by_every_number():
     keys = [(ORDER, 0, 0), (SAMPLE, 0, 0), (SAMPLE, 0, 0, 0), (SAMPLE, 0, 0, 1), (SAMPLE, 0, 1, 0), (SAMPLE, 1, 0, 0)]
     seeds = [seed for key in keys for seed in stream_seeds(*key)]
-    # SeedSequence pads with zeros: keys of one purpose have one length, so only (SAMPLE, 0, 0) may repeat here
+    # SeedSequence pads with zeros. Keys of one purpose have the same length, so only (SAMPLE, 0, 0) may repeat here.
     assert len(set(seeds)) == len(seeds) - 3
     assert stream_seeds(SAMPLE, 4, 5, 6) == stream_seeds(SAMPLE, 4, 5, 6)
 
 
-def test_a_stream_is_the_same_every_time_and_leaves_no_trace(rng_seed):
+def test_a_stream_is_reproducible_and_global_states_are_restored(rng_seed):
     state = draw()
     seed_everything(rng_seed)
     with seeded(SAMPLE, 1, 2, 3):

@@ -9,7 +9,7 @@ from maskrcnn_benchmark.data.watched_loader import WatchedLoader, WorkerError
 
 
 class Images(Dataset):
-    """Numbers; item 5 does something to its own process."""
+    """Dataset of numbers; loading item 5 calls `act` in the worker."""
 
     def __init__(self, act=lambda: None):
         self.act = act
@@ -48,17 +48,17 @@ def test_batches_come_in_order(workers):
     "act, message",
     [
         (lambda: os.kill(os.getpid(), signal.SIGKILL), "was killed by SIGKILL .*memory.*"),
-        (lambda: os._exit(7), "ended with exit status 7 "),
+        (lambda: os._exit(7), "exited with status 7 "),
         (lambda: os.kill(os.getpid(), signal.SIGTERM), ".* SIGTERM "),
     ],
 )
-def test_dead_worker_is_named_with_its_image_and_its_end(act, message):
+def test_dead_worker_is_named_with_its_image_and_exit(act, message):
     loader = WatchedLoader(Images(act), num_workers=2, timeout=60, batch_size=4)
     with pytest.raises(WorkerError, match=rf"worker 1 .*{message}while loading image /images/5.jpg \(image id 105\)"):
         list(loader)
 
 
-def test_stopped_worker_is_named_and_ended():
+def test_stopped_worker_is_named_and_killed():
     loader = WatchedLoader(Images(stop), num_workers=1, timeout=0.5, batch_size=4)
     batches = iter(loader)
     worker = batches._workers()[0]
@@ -70,7 +70,7 @@ def test_stopped_worker_is_named_and_ended():
     assert worker.exitcode == -signal.SIGKILL
 
 
-def test_errors_of_a_dataset_stay_as_they_are():
+def test_errors_of_a_dataset_are_not_changed():
     with pytest.raises(ValueError, match="broken image"):
         list(WatchedLoader(Images(fail), num_workers=1, timeout=60, batch_size=4))
 

@@ -16,13 +16,13 @@ class Numbers(torch.utils.data.Dataset):
         return index, torch.get_num_threads()
 
 
-@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="this system cannot say who sent a signal")
-def test_worker_survives_signals_to_its_group_and_ends_when_the_training_says_so():
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="this system does not report the sender of a signal")
+def test_worker_ignores_signals_to_its_group_but_exits_on_sigterm_from_the_training():
     loader = DataLoader(Numbers(), batch_size=1, num_workers=1, prefetch_factor=1, worker_init_fn=start_worker)
     batches = iter(loader)
     assert next(batches) == [torch.tensor([0]), torch.tensor([1])]
     (worker,) = batches._workers
-    for name in ("INT", "TERM"):  # not sent by this process, as those of a terminal or of torchrun
+    for name in ("INT", "TERM"):  # sent by another process, like those of a terminal or of torchrun
         subprocess.run(["sh", "-c", f"kill -{name} {worker.pid}"], check=True)
     assert [int(index) for index, _ in batches] == list(range(1, 20))
 

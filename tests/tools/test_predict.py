@@ -74,7 +74,7 @@ def test_folder_becomes_results_lines_and_a_list_of_unreadable_files(predict, im
     assert {each["image_id"] for each in results} == {1, 2, 3, 4}
     assert {each["category_id"] for each in results} <= {17, 18}
     assert set(results[0]) == {"image_id", "category_id", "score", "bbox", "segmentation"}
-    assert "broken.jpg is not an image of a kind that PIL reads" in (output / "unreadable.txt").read_text()
+    assert "broken.jpg is not an image in a format that PIL reads" in (output / "unreadable.txt").read_text()
     printed = capsys.readouterr().out
     assert "4 images in " in printed and "1 of 5 files could not be read" in printed
     assert not (output / "parts").exists()

@@ -26,7 +26,7 @@ import numpy as np
 from maskrcnn_benchmark.data.datasets.cityscapes_annotations import (
     BENCHMARK_CLASSES,
     IDS,
-    PICTURE,
+    IMAGE_SUFFIX,
     find_names,
     objects_in,
     read_ids,
@@ -59,7 +59,7 @@ def convert_split(folder: str, first_image: int, first_annotation: int) -> tuple
         ids = read_ids(os.path.join(folder, name + IDS))
         stem = os.path.basename(name)
         size = {"width": ids.shape[1], "height": ids.shape[0]}
-        images.append({"id": image_id, **size, "file_name": stem + PICTURE, "seg_file_name": stem + IDS})
+        images.append({"id": image_id, **size, "file_name": stem + IMAGE_SUFFIX, "seg_file_name": stem + IDS})
         for class_name, window, left, top in objects_in(ids, BENCHMARK_CLASSES):
             polygons = contours_of(window, left, top)
             if min(map(len, polygons)) <= 4:

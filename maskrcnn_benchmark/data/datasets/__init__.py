@@ -1,4 +1,4 @@
-"""Data sets, by the names that the catalog and the forks use."""
+"""Dataset classes, under the names used by the catalog and the forks."""
 
 from .abstract import AbstractDataset
 from .cityscapes import CityScapesDataset

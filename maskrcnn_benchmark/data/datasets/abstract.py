@@ -1,4 +1,4 @@
-"""What a data set of one's own offers to be evaluated in COCO's way."""
+"""Base class for custom datasets with COCO evaluation."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from maskrcnn_benchmark.structures.bounding_box import BoxList
 
 
 class AbstractDataset(Dataset):
-    """A data set that is not read from a COCO file, and still evaluated as if it were.
+    """Base class of datasets that are not read from a COCO file but evaluated like one.
 
-    A subclass sets CLASSES and calls `initMaps`, and has
-        `__len__` and `__getitem__(index)`, which gives (image, BoxList, index) as every data set here does;
-        `get_img_info(index)`: a dict with "height" and "width" of the original picture;
-        `get_groundtruth(index)`: the BoxList before transforms, in pixels of the original picture, with field "labels"
-        and, to evaluate them, "masks" (SegmentationMask) and "keypoints" (PersonKeypoints).
+    A subclass sets CLASSES, calls `initMaps`, and implements:
+    - `__len__()`;
+    - `__getitem__(index)`, which returns (image, BoxList, index);
+    - `get_img_info(index)`, which returns a dict with "height" and "width" of the original image;
+    - `get_groundtruth(index)`, which returns the BoxList before transforms, in pixels of the original image, with the
+      field "labels" and, to evaluate them, "masks" (SegmentationMask) and "keypoints" (PersonKeypoints).
 
     Attributes after `initMaps`:
         name_to_id, id_to_name: class name <-> label; 0 is the background.
-        class_names: without the background; label k is class_names[k - 1].
+        class_names: names without the background; label k is class_names[k - 1].
         contiguous_category_id_to_json_id: label -> category id in result files, the same number.
     """
 
     CLASSES: Sequence[str] = ()
 
     def initMaps(self) -> None:
-        """Makes the maps between class names and labels.
+        """Create the maps between class names and labels.
 
         Raises:
-            ValueError: CLASSES does not begin with "__background__", or has a name twice.
+            ValueError: CLASSES does not start with "__background__", or repeats a name.
         """
         names = list(self.CLASSES)
         if names[:1] != ["__background__"] or len(set(names)) < len(names):
             raise ValueError(
-                f"{type(self).__name__}.CLASSES is {names}; wanted '__background__' and then every class once"
+                f"{type(self).__name__}.CLASSES must be '__background__' and then every class once, got {names}"
             )
         self.name_to_id = {name: label for label, name in enumerate(names)}
         self.id_to_name = dict(enumerate(names))
@@ -43,7 +44,7 @@ class AbstractDataset(Dataset):
         self.contiguous_category_id_to_json_id = {label: label for label in range(1, len(names))}
 
     def image_id(self, index: int):
-        """What result files call the picture."""
+        """Return the image's id in result files."""
         return index
 
     def __len__(self) -> int:

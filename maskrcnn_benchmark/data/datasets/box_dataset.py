@@ -1,6 +1,6 @@
-"""What the data sets of annotated pictures have in common, whatever their annotations are written in.
+"""Base class of all annotated datasets, independent of the annotation format.
 
-Shapes: I pictures, B boxes (all pictures together), K foreground classes.
+Shapes: I images, B boxes of all images together, K foreground classes.
 """
 
 from __future__ import annotations
@@ -32,39 +32,42 @@ from maskrcnn_benchmark.structures.keypoint import (
 
 logger = logging.getLogger(__name__)
 
-# Of all objects of a file. COCO has about one crowd region in a hundred.
+# Share of crowd regions among all objects that is suspicious. In COCO about one object in a hundred is one.
 MANY_CROWD = 0.05
 
 
 class BoxDataset(Dataset):
-    """Pictures with boxes and what belongs to them, one item a picture.
+    """Images with boxes, labels and optional masks and keypoints.
 
     Args:
-        table: the annotations, which change hands: they are clipped and selected here.
+        table: the annotations. The dataset owns them from here on: it clips boxes and drops entries.
         root: folder that the table's file names are relative to.
-        annotations: file or folder that the annotations come from, and `source` what it is called ("json"), for
-            messages.
-        report: has the findings of reading; gets those of checking the pictures, and is logged as one line.
-        remove_images_without_annotations: leave out pictures that have no usable box (for training).
-        transforms: called (image, target) -> (image, target); None gives PIL images.
+        annotations: annotation file or folder, for messages.
+        source: name of the annotation format, such as "json", for messages.
+        report: findings of the reader. The constructor adds those of the image checks and logs all in one line.
+        remove_images_without_annotations: drop images without a usable box (for training).
+        transforms: (image, target) -> (image, target); None returns PIL images.
         images: how image files are read; None is ImageSettings().
-        reading: choices of the configuration about annotations; None takes its defaults.
+        reading: how annotations are read; None is Reading().
 
-    An item is (image, BoxList, index): a PIL RGB picture, inclusive boxes in its pixels with the field "labels"
-    (int64, 1..K), as far as the annotations have them "masks", "keypoints" and "difficult" (uint8), and the index
-    asked for; both go through `transforms`. Crowd regions are left out.
+    An item is (image, target, index), after `transforms`. The image is a PIL RGB image. The target is a BoxList of
+    inclusive boxes in pixels with the field "labels" (int64, 1..K) and, if annotated, "masks", "keypoints" and
+    "difficult" (uint8). Crowd regions are not part of it.
 
-    Every picture's header is read at once. Boxes are clipped to the picture as it is on the disk, whatever size the
-    annotations give.
+    The constructor reads the header of every image file. Boxes are clipped to the size of the image file, not to the
+    size in the annotations.
 
     Attributes:
-        ids: what the annotations call the I pictures. class_names: K names; label k is class_names[k - 1].
-        categories: name by category id of the annotations. id_to_img_map: image id by index. report.
+        ids: I image ids of the annotations.
+        class_names: K names; label k is class_names[k - 1].
+        categories: name by category id of the annotations.
+        id_to_img_map: image id by index.
+        report: DatasetReport.
 
     Raises:
-        FileNotFoundError: the folder or pictures are missing; the first few are named.
-        ValueError: nothing is left to train on.
-        OSError: pictures cannot be decoded; the first few are named.
+        FileNotFoundError: the folder or images are missing; the first few are named.
+        ValueError: no image is left to train on.
+        OSError: images cannot be decoded; the first few are named.
     """
 
     def __init__(
@@ -91,12 +94,12 @@ class BoxDataset(Dataset):
         if not self.reading.keep_keypoints:
             table.keypoints = table.keypoint_names = None
         if remove_images_without_annotations:
-            self._leave_out_pictures(table)  # so that the pictures of these need not be there
+            self._leave_out_images(table)  # before the image check: files of dropped images may be missing
         checked = check_images(table, root, annotations, source, report, self.image_settings)
         table.file_names = checked.file_names
         table.fit(checked.sizes, report, checked.factors)
         if remove_images_without_annotations:
-            checked = checked.select(self._leave_out_pictures(table))
+            checked = checked.select(self._leave_out_images(table))
         sizes = checked.sizes
         self._leave_out_crowd(table)
         self._check_maps(table, sizes)
@@ -106,12 +109,12 @@ class BoxDataset(Dataset):
         self.categories = dict(zip(table.category_ids, table.class_names, strict=True))
         self.id_to_img_map = dict(enumerate(self.ids))
 
-        # Flat arrays, no object a box: worker processes share them with the parent for good.
+        # Flat arrays instead of one object per box: worker processes share their memory with the parent.
         self._file_names = StringTable(table.file_names)
         self._sizes = sizes
         self._turned = checked.turned
         self._factors = checked.factors
-        # shared with loader workers: each truncated image is reported by the first one that reads it
+        # shared with the loader's workers, so that each truncated image is reported once
         self._truncated = torch.from_numpy(checked.truncated.astype(np.uint8)).share_memory_()
         self._truncated_at_start = int(checked.truncated.sum())
         self._boxes = table.boxes
@@ -156,11 +159,12 @@ class BoxDataset(Dataset):
         return image, target, index
 
     def get_groundtruth(self, index: int, size: tuple[int, int] | None = None) -> BoxList:
-        """The boxes of a picture with their fields, before transforms.
+        """Return the target of an image before transforms.
 
         Args:
-            size: (width, height) of the decoded picture, if it is at hand: a file that changed since the start may
-                not have boxes outside it.
+            index: of the image.
+            size: (width, height) of the decoded image, if known. If the file has changed since the start, boxes are
+                clipped to this size.
         """
         rows = slice(self._offsets[index], self._offsets[index + 1])
         known_size = tuple(self._sizes[index].tolist())
@@ -174,7 +178,7 @@ class BoxDataset(Dataset):
 
     @property
     def parts(self) -> list[BoxDataset]:
-        """The data sets that this one is joined of: itself."""
+        """Return [self]; a ConcatDataset returns its parts."""
         return [self]
 
     @property
@@ -183,11 +187,17 @@ class BoxDataset(Dataset):
 
     @property
     def num_keypoints(self) -> int:
-        """Keypoints of an object; 0 where objects have none."""
+        """Number of keypoints per object, 0 if there are none."""
         return 0 if self._keypoints is None else self._keypoints.shape[1]
 
     def _more_fields(self, index: int, rows: slice, size: tuple[int, int]) -> Iterator[tuple[str, Any]]:
-        """Names and data of a picture's fields besides "labels"; `rows` are its boxes, `size` its width and height."""
+        """Yield name and data of an image's fields besides "labels".
+
+        Args:
+            index: of the image.
+            rows: of its boxes in the flat arrays.
+            size: (width, height) of the image.
+        """
         if self._masks is not None:
             yield "masks", self._masks.masks(rows.start, rows.stop, size)
         if self._keypoints is not None:
@@ -207,7 +217,7 @@ class BoxDataset(Dataset):
             )
 
     def annotation_factors(self, index: int) -> tuple[float, float] | None:
-        """Factors in x and y by which the image's annotations have been scaled; None where they are as in the file."""
+        """Return the factors (x, y) by which an image's annotations were scaled, or None if they were not."""
         factors = None if self._factors is None else tuple(self._factors[index].tolist())
         return None if factors == (1.0, 1.0) else factors
 
@@ -216,20 +226,20 @@ class BoxDataset(Dataset):
         return os.path.join(self.root, self._file_names[index])
 
     def image_id(self, index: int):
-        """What the annotation file calls the picture."""
+        """Return the image's id in the annotation file."""
         return self.ids[index]
 
     def get_img_info(self, index: int) -> dict:
-        """id, file_name, and width and height of the picture as items have it (not what the json says of it)."""
+        """Return "id", "file_name", "width" and "height"; the size is the image's, not the one in the annotations."""
         width, height = self._sizes[index].tolist()
         return {"id": self.ids[index], "file_name": self._file_names[index], "width": width, "height": height}
 
     def _totals(self) -> dict[str, int]:
-        """Counts that begin the report."""
-        return {"pictures": len(self.ids), "boxes": len(self._boxes), "classes": len(self.class_names)}
+        """Return the counts at the beginning of the report."""
+        return {"images": len(self.ids), "boxes": len(self._boxes), "classes": len(self.class_names)}
 
-    def _leave_out_pictures(self, table: AnnotationTable) -> np.ndarray:
-        """Select the images to train on; returns (I,) bool of those that stay."""
+    def _leave_out_images(self, table: AnnotationTable) -> np.ndarray:
+        """Drop the images that cannot be trained on, and return (I,) bool, true for those that stay."""
         keep = table.has_boxes()
         left_out = ~keep
         hint = ""
@@ -250,8 +260,6 @@ class BoxDataset(Dataset):
             keep &= ~few
         table.select_pictures(keep)
         return keep
-        table.select_pictures(keep)
-        return keep
 
     @staticmethod
     def _ids_of(table: AnnotationTable, where: np.ndarray) -> list:
@@ -263,16 +271,16 @@ class BoxDataset(Dataset):
             single = table.crowd_like_single_objects()
             if crowd.mean() >= MANY_CROWD and 2 * single.sum() > crowd.sum():
                 logger.warning(
-                    f"data set {self.name}: {single.sum()} of {crowd.sum()} crowd regions (iscrowd 1) look like single "
+                    f"dataset {self.name}: {single.sum()} of {crowd.sum()} crowd regions (iscrowd 1) look like single "
                     "objects, as CVAT exports brush masks. Crowd regions are neither trained on nor evaluated; set "
                     "DATASETS.CROWD_AS_OBJECTS to True if they are objects."
                 )
-        hint = "DATASETS.CROWD_AS_OBJECTS True takes them for objects"
+        hint = "DATASETS.CROWD_AS_OBJECTS True reads them as objects"
         self.report.add("dropped", "crowd regions", table.ids_of(crowd), hint=hint)
         table.select_boxes(~crowd)
 
     def _of_a_person(self) -> bool:
-        """Whether the keypoints are COCO's 17 of a person; so are 17 without names."""
+        """Return whether the keypoints are COCO's 17 person keypoints; 17 keypoints without names count as such."""
         names = self._keypoint_names
         return names == PersonKeypoints.NAMES or (names is None and self.num_keypoints == len(PersonKeypoints.NAMES))
 
@@ -281,7 +289,7 @@ class BoxDataset(Dataset):
             return None
         if self._keypoint_names is None and self._of_a_person():
             self.report.add(
-                "noted", "sets of 17 keypoints without names, taken for COCO's of a person", [self.name], ""
+                "noted", "sets of 17 keypoints without names, read as COCO's person keypoints", [self.name], ""
             )
         pairs = self.reading.keypoint_flip_pairs
         if pairs is None:
@@ -290,16 +298,16 @@ class BoxDataset(Dataset):
         try:
             return flip_inds_from_pairs(pairs, self.num_keypoints, self._keypoint_names)
         except ValueError as error:
-            raise ValueError(f"INPUT.KEYPOINT_FLIP_PAIRS does not fit the data set {self.name}: {error}") from None
+            raise ValueError(f"INPUT.KEYPOINT_FLIP_PAIRS does not fit dataset {self.name}: {error}") from None
 
     @property
     def keypoint_flip_inds(self) -> tuple[int, ...] | None:
-        """The keypoint that takes each one's place in a mirrored image; None where that is not known."""
+        """Permutation of the keypoints in a mirrored image, or None if unknown."""
         return self._keypoint_flip_inds
 
     @property
     def is_without_sides(self) -> bool:
-        """Keypoints have names, none of which speaks of left or right, and no pairs are given."""
+        """True if the keypoints have names, none contains left or right, and no flip pairs are given."""
         return (
             bool(self._keypoint_names)
             and self.keypoint_flip_inds is None
@@ -307,7 +315,7 @@ class BoxDataset(Dataset):
         )
 
     def set_transforms(self, transforms) -> None:
-        """Use other transforms from the next item on."""
+        """Replace the transforms; the next item uses the new ones."""
         self._transforms = transforms
 
     @property
@@ -315,8 +323,11 @@ class BoxDataset(Dataset):
         return self._keypoint_names
 
     def _check_maps(self, table: AnnotationTable, sizes: np.ndarray) -> None:
-        """For data sets that have further files a picture: called once the table is final, before it is reported.
+        """Check further files of each image, such as index maps. Subclasses override this; here it does nothing.
+
+        Called when the table is final and before the report is logged.
 
         Args:
-            sizes: (I, 2) width and height of the pictures.
+            table: the final annotations.
+            sizes: (I, 2) width and height of the images.
         """

@@ -1,4 +1,4 @@
-"""Categories that exporters list although they are no classes."""
+"""Remove placeholder categories, which exporters list although they are not classes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
 from maskrcnn_benchmark.data.datasets.coco_values import whole_number
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 
-# Without signs around: labelme's converter lists "_background_" and "__ignore__".
-NO_CLASSES = ("background", "ignore", "bg")
+# Compared without surrounding signs: labelme's converter lists "_background_" and "__ignore__".
+PLACEHOLDERS = ("background", "ignore", "bg")
 
 
 def drop_placeholder_categories(table: AnnotationTable, categories: list[dict], report: DatasetReport) -> None:
-    """Take categories that no annotation uses and that are no class out of the table.
+    """Remove unused placeholder categories from the table.
 
-    These are category 0 where it is the supercategory of all others (Roboflow writes the project's name there), and
-    "background" or "ignore" with id 0 or less. Others are classes, used or not.
+    A placeholder is category 0 if it is the supercategory of all others (Roboflow writes the project's name there), or
+    a "background" or "ignore" category with id 0 or less. All other categories are classes, used or not.
     """
     used = np.isin(np.arange(1, len(table.category_ids) + 1), table.labels)
     supers = {whole_number(entry["id"]): entry.get("supercategory") for entry in categories}
@@ -24,7 +24,7 @@ def drop_placeholder_categories(table: AnnotationTable, categories: list[dict], 
     for k, (number, name) in enumerate(zip(table.category_ids, table.class_names, strict=True)):
         others = [supers[other] for other in table.category_ids if other != number]
         root = number == 0 and bool(others) and all(other == name for other in others)
-        keep[k] = used[k] or not (root or (number <= 0 and name.strip("_ -").lower() in NO_CLASSES))
+        keep[k] = used[k] or not (root or (number <= 0 and name.strip("_ -").lower() in PLACEHOLDERS))
     if keep.all() or not keep.any():
         return
     names = [table.class_names[k] for k in np.flatnonzero(~keep)]

@@ -1,4 +1,4 @@
-"""Pictures with objects from a Cityscapes tree."""
+"""Cityscapes instance segmentation dataset."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ from maskrcnn_benchmark.data.datasets.report import DatasetReport
 
 
 class CityScapesDataset(BoxDataset, AbstractDataset):
-    """The pictures of one split, in alphabetic order.
+    """Images of one Cityscapes split, in alphabetical order.
 
     Args:
-        img_dir, ann_dir: "leftImg8bit" and "gtFine", see `cityscapes_annotations`; all annotations are read at once.
+        img_dir, ann_dir: "leftImg8bit" and "gtFine", see `cityscapes_annotations`. The constructor reads all
+            annotations.
         split: "train", "val" or "test".
-        mode: "mask" for masks of pixels, "poly" for polygons.
-        transforms: called (image, target) -> (image, target); None gives PIL pictures.
-        min_area: smaller objects are left out, in square pixels.
-        mini: only the first so many pictures; None takes all.
-        class_names: label k is class_names[k - 1]. None takes as many as the forks' YAMLs count: in mode "mask" the
-            eight of the benchmark's instance task, in mode "poly" caravan and trailer too.
-        remove_images_without_annotations: leave out pictures that have no usable box (for training).
-        name: what messages call the data set.
+        mode: "mask" for pixel masks, "poly" for polygons.
+        transforms: (image, target) -> (image, target); None returns PIL images.
+        min_area: objects with fewer square pixels are dropped.
+        mini: number of images to use, from the first; None uses all.
+        class_names: label k is class_names[k - 1]. None uses the classes of the forks' YAMLs: the eight classes of the
+            instance benchmark in mode "mask", and also caravan and trailer in mode "poly".
+        remove_images_without_annotations: drop images without a usable box (for training).
+        name: name of the dataset in messages.
         images: how image files are read; None is ImageSettings().
-        reading: choices of the configuration, of which `keep_empty_images` counts here; None takes its defaults.
+        reading: only `keep_empty_images` is used; None is Reading().
 
-    Items are as BoxDataset has them, with the field "masks". `ids` are the file names up to "_leftImg8bit.png".
+    Items are those of BoxDataset with the field "masks". `ids` are the file names up to "_leftImg8bit.png".
 
     Raises:
-        FileNotFoundError: folders, annotations or pictures are missing; the first is named.
-        ValueError: see `read_cityscapes`; or nothing is left to train on.
+        FileNotFoundError: folders, annotations or images are missing; the first is named.
+        ValueError: see `read_cityscapes`; or no image is left to train on.
     """
 
     def __init__(

@@ -1,10 +1,10 @@
-"""Reading a Cityscapes tree (Cordts et al., CVPR 2016) into the form of a COCO instances file.
+"""Convert Cityscapes annotations (Cordts et al., CVPR 2016) to the layout of a COCO instances file.
 
     IMG_DIR/SPLIT/CITY/NAME_leftImg8bit.png
-    ANN_DIR/SPLIT/CITY/NAME_gtFine_instanceIds.png    16 bits: label id, or for single objects 1000 * label id + number
+    ANN_DIR/SPLIT/CITY/NAME_gtFine_instanceIds.png    16 bits: label id, or 1000 * label id + number for single objects
     ANN_DIR/SPLIT/CITY/NAME_gtFine_polygons.json
 
-Shapes: H x W pixels of a picture.
+Shapes: H x W pixels of an image.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from PIL import Image
 from maskrcnn_benchmark.structures.rle import encode_window
 from maskrcnn_benchmark.utils.text_file import open_regular, read_text
 
-# Label ids of the classes whose objects are told apart; below OBJECTS a pixel belongs to a group or to stuff.
+# Label ids of the classes with instances. A pixel value below OBJECTS belongs to a group or to stuff.
 LABEL_IDS = {
     "person": 24,
     "rider": 25,
@@ -34,10 +34,10 @@ LABEL_IDS = {
     "bicycle": 33,
 }
 OBJECTS = 1000
-# Those of the benchmark's instance task.
+# Classes of the instance segmentation benchmark.
 BENCHMARK_CLASSES = ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
 
-PICTURE = "_leftImg8bit.png"
+IMAGE_SUFFIX = "_leftImg8bit.png"
 IDS = "_gtFine_instanceIds.png"
 POLYGONS = "_gtFine_polygons.json"
 
@@ -45,10 +45,10 @@ READERS = 8
 
 
 def find_names(folder: str, ending: str) -> list[str]:
-    """CITY/NAME of all files folder/CITY/NAME + ending, in alphabetic order.
+    """Return CITY/NAME of all files `folder`/CITY/NAME`ending`, in alphabetical order.
 
     Raises:
-        FileNotFoundError: no such folder, or none of these files in it.
+        FileNotFoundError: the folder does not exist or has no such file.
     """
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"Cityscapes folder {folder} does not exist")
@@ -62,25 +62,29 @@ def find_names(folder: str, ending: str) -> list[str]:
 
 
 def read_ids(path: str) -> np.ndarray:
-    """(H, W) int32 of an instanceIds.png.
+    """Read an instanceIds.png as (H, W) int32.
 
     Raises:
-        ValueError: it is a picture of another kind.
+        ValueError: the image does not have one channel.
     """
     with open_regular(path) as file, Image.open(file) as image:
         ids = np.asarray(image)
     if ids.ndim != 2:
-        raise ValueError(f"{path} has {ids.ndim} dimensions; wanted one number a pixel, as in gtFine's instanceIds.png")
+        raise ValueError(
+            f"{path} has {ids.ndim} dimensions; expected one number per pixel, as in gtFine's instanceIds.png"
+        )
     return ids.astype(np.int32)
 
 
 def objects_in(ids: np.ndarray, class_names: Sequence[str]) -> Iterator[tuple[str, np.ndarray, int, int]]:
-    """(class name, window (h, w) bool, left, top) of every single object of these classes, by rising id.
+    """Yield (class name, window, left, top) for every object of these classes, in ascending order of ids.
+
+    The window, (h, w) bool, is the object's mask cropped to its tight box. (left, top) is the window's first pixel in
+    the image.
 
     Args:
         ids: (H, W), see `read_ids`.
-
-    The window is the smallest that holds the object; its first pixel is (left, top) of the picture.
+        class_names: classes to yield.
     """
     class_of = {LABEL_IDS[name]: name for name in class_names}
     for number in np.unique(ids[ids >= OBJECTS]).tolist():
@@ -94,28 +98,32 @@ def objects_in(ids: np.ndarray, class_names: Sequence[str]) -> Iterator[tuple[st
 def read_cityscapes(
     img_dir: str, ann_dir: str, split: str, mode: str, class_names: Sequence[str], min_area: float, mini: int | None
 ) -> dict:
-    """The pictures of a split with their objects, as a COCO instances file has them.
+    """Read the images and objects of a split in the layout of a COCO instances file.
 
     Args:
-        mode: "mask" reads instanceIds.png: masks as they are seen, in run lengths. "poly" reads polygons.json: the
-            outlines as they were drawn, what stands in front not cut out.
+        img_dir, ann_dir: see the module.
+        split: "train", "val" or "test".
+        mode: "mask" reads instanceIds.png: visible pixels, as RLE. "poly" reads polygons.json: outlines as drawn,
+            including parts hidden by other objects.
         class_names: category k is the k-th of them.
-        min_area: smaller objects are left out, in square pixels.
-        mini: only so many pictures, the first in alphabetic order; None takes all.
+        min_area: objects with fewer square pixels are dropped.
+        mini: number of images to use, from the first in alphabetical order; None uses all.
 
-    Picture ids are NAME, file names CITY/NAME_leftImg8bit.png. Groups, drawn as one, are left out.
+    Returns:
+        A dict with "images", "annotations" and "categories". Image ids are NAME, file names are
+        CITY/NAME_leftImg8bit.png. Groups of objects drawn as one are dropped.
 
     Raises:
         FileNotFoundError: a folder or an annotation file is missing.
-        ValueError: mode is another, a class has no single objects, or an annotation file is damaged.
+        ValueError: mode is unknown, a class has no instances, or an annotation file is damaged.
     """
     if mode not in READ:
-        raise ValueError(f"mode of a Cityscapes data set is one of {', '.join(map(repr, READ))}, got {mode!r}")
+        raise ValueError(f"the mode of a Cityscapes dataset must be one of {', '.join(map(repr, READ))}, got {mode!r}")
     unknown = [name for name in class_names if name not in LABEL_IDS]
     if unknown:
-        raise ValueError(f"Cityscapes tells no objects of {unknown} apart, only of {', '.join(LABEL_IDS)}")
+        raise ValueError(f"Cityscapes has no instances of {unknown}, only of {', '.join(LABEL_IDS)}")
     ending, read = READ[mode]
-    names = find_names(os.path.join(img_dir, split), PICTURE)[:mini]
+    names = find_names(os.path.join(img_dir, split), IMAGE_SUFFIX)[:mini]
     paths = [os.path.join(ann_dir, split, name + ending) for name in names]
     missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
@@ -125,7 +133,7 @@ def read_cityscapes(
     with ThreadPoolExecutor(READERS) as readers:
         for name, (size, objects) in zip(names, readers.map(lambda path: read(path, class_names), paths), strict=True):
             image_id = name.rsplit("/", 1)[1]
-            images.append({"id": image_id, "file_name": name + PICTURE, "width": size[0], "height": size[1]})
+            images.append({"id": image_id, "file_name": name + IMAGE_SUFFIX, "width": size[0], "height": size[1]})
             for class_name, shape in objects:
                 if shape["area"] >= min_area:
                     head = {"id": len(annotations) + 1, "image_id": image_id, "category_id": category[class_name]}
@@ -163,9 +171,9 @@ def _polygons_of(path: str, class_names: Sequence[str]):
             shape = {"bbox": [*corner.tolist(), *sides.tolist()], "area": area}
             objects.append((entry["label"], shape | {"segmentation": [points.reshape(-1).tolist()]}))
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no gtFine polygons file: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{path} is not a gtFine polygons file: {type(error).__name__}: {error}") from error
     return size, objects
 
 
-# by mode: the ending of the annotation files, and what reads one: ((width, height), [(class name, entries)])
+# mode -> ending of the annotation files, and their reader, which returns ((width, height), [(class name, entries)])
 READ: dict[str, tuple[str, Callable]] = {"mask": (IDS, _masks_of), "poly": (POLYGONS, _polygons_of)}

@@ -1,4 +1,4 @@
-"""Several data sets one after the other."""
+"""Concatenate datasets."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from maskrcnn_benchmark.data.label_space import describe_classes
 
 
 class ConcatDataset(TorchConcatDataset):
-    """Data sets joined into one; items are theirs, but the index is the joined one.
+    """Concatenation of datasets. Items carry the index into the concatenation.
 
     Args:
-        datasets: at least one; they must agree on their `class_names` and `semantic_names`.
+        datasets: at least one, all with the same `class_names` and `semantic_names`.
 
     Raises:
-        ValueError: they do not, or there is no data set.
+        ValueError: the datasets' names differ, or there is no dataset.
     """
 
     def __init__(self, datasets: Sequence):
         if not datasets:
-            raise ValueError("ConcatDataset got no data set")
+            raise ValueError("ConcatDataset requires at least one dataset, got none")
         super().__init__(datasets)
         first, *others = self.datasets
         for other in others:
@@ -32,7 +32,7 @@ class ConcatDataset(TorchConcatDataset):
                     raise ValueError(
                         f"the training sets have different {kind}: {_name(first)} {describe_classes(names)}, "
                         f"{_name(other)} {describe_classes(other_names)}. "
-                        f"Sets that are trained on together need the same classes in the same order."
+                        f"Datasets trained on together require the same classes in the same order."
                     )
 
     @property
@@ -49,12 +49,12 @@ class ConcatDataset(TorchConcatDataset):
 
     @property
     def categories(self) -> dict | None:
-        """Name by category id, if all sets use the same ids."""
+        """Names by category id, or None if the datasets use different ids."""
         first, *others = [getattr(dataset, "categories", None) for dataset in self.datasets]
         return first if all(other == first for other in others) else None
 
     def get_idxs(self, idx: int) -> tuple[int, int]:
-        """(which data set, index in it) of a joined index."""
+        """Return (number of the dataset, index in it) for an index into the concatenation."""
         dataset = bisect.bisect_right(self.cumulative_sizes, idx)
         return dataset, idx - (self.cumulative_sizes[dataset - 1] if dataset > 0 else 0)
 
@@ -73,7 +73,7 @@ class ConcatDataset(TorchConcatDataset):
         return self.datasets[dataset].path(sample)
 
     def image_id(self, idx: int):
-        """What the annotation file calls the picture; two of the joined sets may use the same id."""
+        """Return the image's id in its annotation file. Ids of different datasets may coincide."""
         dataset, sample = self.get_idxs(idx)
         return self.datasets[dataset].image_id(sample)
 

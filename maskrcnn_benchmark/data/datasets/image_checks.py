@@ -1,6 +1,6 @@
-"""Checking a dataset's image files against its annotations before the first image is used.
+"""Check a dataset's image files against its annotations before training or testing starts.
 
-Shapes: I images, B boxes of all of them together.
+Shapes: I images, B boxes of all images together.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from maskrcnn_benchmark.utils.text_file import did_you_mean
 
 logger = logging.getLogger(__name__)
 
-# Pixels by which a size may differ from the annotated one before it counts as another size: programs round.
+# Sizes that differ by at most this many pixels count as equal: programs round.
 ROUNDING = 1
-# A box sticks out of its image when it does by more than this part of the image's side, and a pixel.
+# A box sticks out of its image if it exceeds it by more than this share of the image's side plus one pixel.
 STICKS_OUT = 0.01
-# Images of more than 8 bits whose values are looked at, and the part of the range that they should reach.
+# Number of images of more than 8 bits whose values are checked, and the share of the range that they should use.
 SAMPLES = 32
 USED_PART = 0.5
 
 
 @dataclass
 class CheckedImages:
-    """What checking found out about I images.
+    """Result of `check_images`.
 
     Attributes:
-        file_names: I names that exist in the image folder.
-        sizes: (I, 2) int64 width and height as items have them.
-        turned: (I,) bool, the EXIF rotation is applied.
-        factors: (I, 2) float64, by which the annotations are to be scaled in x and y; None where all are 1.
-        truncated: (I,) bool, the file ends early.
+        file_names: I names of files in the image folder.
+        sizes: (I, 2) int64 width and height of the images as the dataset returns them.
+        turned: (I,) bool, true if the EXIF rotation is applied.
+        factors: (I, 2) float64, factors in x and y to scale the annotations by; None if all are 1.
+        truncated: (I,) bool, true if the file ends early.
     """
 
     file_names: list[str]
@@ -54,7 +54,7 @@ class CheckedImages:
     truncated: np.ndarray
 
     def select(self, keep: np.ndarray) -> CheckedImages:
-        """Return those of the images where `keep`, (I,) bool, is true."""
+        """Return the images for which `keep`, (I,) bool, is true."""
         names = [self.file_names[i] for i in np.flatnonzero(keep)]
         factors = None if self.factors is None else self.factors[keep]
         return CheckedImages(names, self.sizes[keep], self.turned[keep], factors, self.truncated[keep])
@@ -63,18 +63,20 @@ class CheckedImages:
 def check_images(
     table: AnnotationTable, root: str, annotations: str, source: str, report: DatasetReport, settings: ImageSettings
 ) -> CheckedImages:
-    """Find all images, read their headers, and decide about rotations and sizes.
+    """Find all image files, read their headers, and decide how to handle rotations and sizes.
 
     Args:
-        table: file names, given sizes and boxes are used.
+        table: its file names, given sizes and boxes are used.
         root: image folder.
-        annotations: the annotation file or folder, and `source` what it is called ("json"), for messages.
-        report: gets the findings.
+        annotations: annotation file or folder, for messages.
+        source: name of the annotation format, such as "json", for messages.
+        report: receives the findings.
+        settings: EXIF rotation and size mismatches.
 
     Raises:
         FileNotFoundError: the folder or images are missing; the first few are named.
         OSError: images cannot be decoded; the first few are named.
-        ValueError: images have another size than the annotations say, and the settings do not allow it.
+        ValueError: image sizes differ from the annotated ones, and the settings do not allow it.
     """
     if table.file_names and not os.path.isdir(root):
         raise FileNotFoundError(f"dataset {report.name}: image folder {root} does not exist.{did_you_mean(root)}")
@@ -92,7 +94,7 @@ def check_images(
 
 
 class _Check:
-    """The steps of `check_images`, which all need the same things."""
+    """Steps of `check_images` and the state that they share."""
 
     def __init__(self, table, root, annotations, source, report, settings):
         self.table, self.root, self.annotations, self.source = table, root, annotations, source
@@ -106,7 +108,7 @@ class _Check:
         self.report.add("repaired", what, [self.table.image_ids[i] for i in places], "image ids")
 
     def headers(self) -> tuple[list[str], list[ImageHeader]]:
-        """Find and read all image files."""
+        """Find all image files and read their headers."""
         file_names = list(self.table.file_names)
         headers = read_headers(os.path.join(self.root, name) for name in file_names)
         missing = [i for i, header in enumerate(headers) if isinstance(header, (FileNotFoundError, NotADirectoryError))]
@@ -157,12 +159,12 @@ class _Check:
             )
 
     def rotations(self, headers: list[ImageHeader], stored: np.ndarray) -> np.ndarray:
-        """(I,) bool: the image is rotated as EXIF says."""
+        """Return (I,) bool, true for images to rotate by their EXIF orientation."""
         setting, given = self.settings.exif_rotation, self.table.given_sizes
         rotated = np.array([h.rotated for h in headers], dtype=bool)
         if not rotated.any():
             return rotated
-        # Only a quarter turn of an oblong image shows in its size or in boxes that stick out.
+        # Sizes and boxes reveal only quarter turns of images that are not square.
         shows = np.array([h.quarter_turn for h in headers], dtype=bool) & (stored[:, 0] != stored[:, 1])
         known = (given > 0).all(axis=1)
         upright_size = shows & known & (np.abs(given - stored[:, ::-1]) <= ROUNDING).all(axis=1)
@@ -209,18 +211,18 @@ class _Check:
             )
 
     def _stick_out(self, sizes: np.ndarray) -> np.ndarray:
-        """(I,) bool: a box sticks out of an image of that size to the right or to the bottom."""
+        """Return (I,) bool, true if a box sticks out of an image of that size at the right or at the bottom."""
         outside = np.zeros(len(sizes), dtype=bool)
         limits = (sizes * (1 + STICKS_OUT) + ROUNDING)[self.table.picture]
         outside[self.table.picture[(self.table.boxes[:, 2:] + 1 > limits).any(axis=1)]] = True
         return outside
 
     def factors(self, sizes: np.ndarray, rotated: np.ndarray) -> np.ndarray | None:
-        """(I, 2) factors for the annotations, None where all are 1.
+        """Return (I, 2) factors to scale the annotations by, or None if all are 1.
 
         Args:
-            sizes: (I, 2) width, height as items will have them.
-            rotated: (I,) bool, EXIF asks for a rotation. A setting other than "auto" overrules a swapped size.
+            sizes: (I, 2) width, height of the images as the dataset returns them.
+            rotated: (I,) bool, true if EXIF asks for a rotation. A setting other than "auto" overrules a swapped size.
         """
         given, setting, source = self.table.given_sizes, self.settings.size_mismatch, self.source
         known = (given > 0).all(axis=1)
@@ -294,7 +296,7 @@ class _Check:
             self._check_values(headers, [file_names[i] for i in deep], [headers[i].mode for i in deep])
 
     def _check_values(self, headers, names: list[str], modes: list[str]) -> None:
-        """State the rule for images of more than 8 bits; warn if their values fill little of the range or pass it."""
+        """Report how images of more than 8 bits are mapped; warn if values exceed the range or use little of it."""
         value_range = self.settings.value_range
         chosen = np.unique(np.linspace(0, len(names) - 1, min(SAMPLES, len(names))).astype(int))
         extremes = []
@@ -314,7 +316,7 @@ class _Check:
         if len(ranges) > 1:
             trouble = "have different ranges"
         elif high > top or low < bottom:
-            trouble = f"pass the range {stated} and are clipped"
+            trouble = f"exceed the range {stated} and are clipped"
         elif high - bottom < USED_PART * (top - bottom):
             trouble = (
                 f"use {(high - bottom) / (top - bottom):.2%} of the range {stated}, so that images are nearly black"
@@ -329,6 +331,6 @@ class _Check:
 
 
 def _common_factor(given: np.ndarray, sizes: np.ndarray) -> float | None:
-    """Find f with |sizes - f * given| at most ROUNDING, of (N, 2) each; None if there is none."""
+    """Return f with |sizes - f * given| <= ROUNDING, (N, 2) each, or None if there is none."""
     lowest, highest = ((sizes - ROUNDING) / given).max(), ((sizes + ROUNDING) / given).min()
     return None if lowest > highest else float(np.clip((sizes / given).mean(), lowest, highest))

@@ -1,7 +1,7 @@
-"""Finding the image files that an annotation file names, however its exporter wrote the names.
+"""Find the image files that an annotation file names, whatever the exporter did to the names.
 
-Export tools write backslashes, absolute paths of another machine, folders that were not copied along, percent-encoded
-text, another Unicode form or another case of the ending. Such a name is understood where exactly one file fits it.
+Exporters write backslashes, absolute paths of another machine, folders that were not copied, percent-encoded text, a
+different Unicode form or letter case. Such a name is resolved if exactly one file matches it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from maskrcnn_benchmark.utils.text_file import nearest_name
 
-# Folders searched below and beside the image folder for the sake of an error message.
+# Maximum number of folders, below and beside the image folder, searched for the hint of an error message.
 SEARCHED_FOLDERS = 200
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^/]*", re.IGNORECASE)
@@ -25,15 +25,15 @@ _DRIVE = re.compile(r"^[a-zA-Z]:")
 
 @dataclass
 class FoundImages:
-    """Names under which image files lie in the image folder.
+    """Result of `find_images`. All lists but `file_names` hold indices into it.
 
     Attributes:
-        file_names: one per given name; those of `missing` are unchanged.
-        missing: places of names that no file fits.
-        ambiguous: places of names that two entries would share one file for; among `missing`.
-        respelled: places found in another spelling: slashes, percent-encoding, Unicode form, upper and lower case.
-        moved: places found without the folders, the drive or the address before them.
-        elsewhere: places among `moved` whose last folder has another name than the image folder.
+        file_names: names relative to the image folder, one per given name; missing ones are unchanged.
+        missing: names that match no file, and ambiguous ones.
+        ambiguous: names that would share one file with another image.
+        respelled: names found in another spelling: slashes, percent-encoding, Unicode form, letter case.
+        moved: names found without the folders, the drive or the address before them.
+        elsewhere: the part of `moved` in which the removed folder is not called like the image folder.
     """
 
     file_names: list[str]
@@ -45,12 +45,12 @@ class FoundImages:
 
 
 def find_images(root: str, file_names: list[str], missing: list[int]) -> FoundImages:
-    """Look for the files of the names that do not exist as they are written.
+    """Find the files of names that do not exist as written.
 
     Args:
         root: image folder.
-        file_names: of all images, relative to root.
-        missing: places of the names that do not exist.
+        file_names: names of all images, relative to root.
+        missing: indices of the names that do not exist.
     """
     found = FoundImages(list(file_names), [], [], [], [], [])
     folders = _Folders(root)
@@ -61,7 +61,7 @@ def find_images(root: str, file_names: list[str], missing: list[int]) -> FoundIm
             found.missing.append(i)
         else:
             fits[i] = fit
-    # Two names for one file: nobody can tell whose file it is.
+    # A file that two names match cannot be assigned to either.
     taken = Counter(name for name, _, _ in fits.values())
     lost = set(missing)
     named = {os.path.normpath(name) for i, name in enumerate(file_names) if i not in lost}
@@ -82,7 +82,7 @@ def find_images(root: str, file_names: list[str], missing: list[int]) -> FoundIm
 
 
 def hint_for_missing(root: str, file_name: str) -> str:
-    """Say where a missing image might be: the nearest name in its folder, a folder below or beside the image folder."""
+    """Suggest where a missing image is: in a folder below or beside the image folder, or under a similar name."""
     parts = _parts(_spellings(file_name)[-1])
     if not parts:
         return ""
@@ -101,7 +101,7 @@ def hint_for_missing(root: str, file_name: str) -> str:
 
 
 def _fits(name: str, folders: _Folders) -> Iterator[tuple[str, bool, str | None]]:
-    """Yield (path below the root, whether its spelling is another, the folder left out before it or None)."""
+    """Yield (path below the root, whether it is respelled, the last folder removed before it or None)."""
     for spelling in _spellings(name):
         parts = _parts(spelling)
         leads_out = _ADDRESS.match(spelling) or _DRIVE.match(spelling) or spelling.startswith(("/", "\\"))
@@ -113,7 +113,7 @@ def _fits(name: str, folders: _Folders) -> Iterator[tuple[str, bool, str | None]
 
 
 def _spellings(name: str) -> list[str]:
-    """Return the ways to read a name: as it is, what an address asks for (?d=...), and without percent-encoding."""
+    """Return possible readings of a name: as it is, the query values of an address (?d=...), percent-decoded."""
     spellings = [name]
     if _ADDRESS.match(name) or "?" in name:
         address, _, query = name.partition("?")
@@ -123,25 +123,25 @@ def _spellings(name: str) -> list[str]:
 
 
 def _parts(spelling: str) -> list[str]:
-    """Return the folders and the file of a path in either system's way, without address, drive, "." and ".."."""
+    """Split a POSIX or Windows path into folders and file, without address, drive, "." and ".."."""
     path = _DRIVE.sub("", _ADDRESS.sub("", spelling))
     return [part for part in re.split(r"[/\\]", path) if part not in ("", ".", "..")]
 
 
 def _plain(name: str) -> str:
-    """Return the form in which names are compared: composed letters, lower case."""
+    """Normalise a name for comparison: composed Unicode, lower case."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 class _Folders:
-    """Folders below a root, each listed once."""
+    """Cache of folder listings below a root."""
 
     def __init__(self, root: str):
         self.root = root
         self._entries: dict[str, dict[str, list[str]]] = {}
 
     def find(self, parts: list[str]) -> str | None:
-        """Return the one path below the root with these parts, up to Unicode form and case; None if there is none."""
+        """Return the path below the root that matches these parts up to Unicode form and case; None unless unique."""
         path = ""
         for part in parts:
             entries = self._list(path).get(_plain(part), [])
@@ -165,7 +165,7 @@ class _Folders:
 
 
 def _folders_around(root: str) -> Iterator[str]:
-    """Yield folders below the root, and beside it, the nearest first."""
+    """Yield folders below the root, then its parent, then the folders beside it."""
     below = [folder for folder, _, _ in _limited_walk(root)][1:]
     yield from below
     parent = os.path.dirname(os.path.abspath(root))

@@ -1,14 +1,14 @@
-"""Image files: what their header says, and their pixels as 8-bit RGB.
+"""Read image headers, and pixels as 8-bit RGB.
 
-Rules that hold for training, testing and prediction, as all of them read images here:
+Training, testing and prediction all read images here, by the same rules:
 
-- A truncated image is used; PIL leaves what is missing grey.
-- The first frame of an animation or of a file with several images counts.
-- Grey, palette, 1-bit, CMYK and other 8-bit images become RGB as PIL converts them; transparency is left out.
-- Images of more than 8 bits are mapped linearly to 0..255, from `value_range` (INPUT.VALUE_RANGE) if it is given. Else
-  whole numbers are taken from 0..65535 (the upper 8 of 16 bits), and floats from 0..1 where no value of the image
-  exceeds 1, otherwise from 0..255. Values beyond the range are clipped; NaN becomes 0.
-- Pixels are used as stored unless the caller asks for the EXIF rotation (`upright`).
+- Truncated images are used; PIL fills the missing part with grey.
+- Only the first frame of an animation or multi-image file is used.
+- Grey, palette, 1-bit, CMYK and other 8-bit images are converted to RGB by PIL; transparency is dropped.
+- Images of more than 8 bits are mapped linearly to 0..255. The source range is `value_range` (INPUT.VALUE_RANGE) if
+  given. Otherwise it is 0..65535 for integers (the upper 8 of 16 bits), 0..1 for floats if the image's maximum is at
+  most 1, and 0..255 for other floats. Values outside the range are clipped; NaN becomes 0.
+- Pixels are used as stored unless the caller requests the EXIF rotation (`upright`).
 
 Images in memory follow the same rules: `to_rgb` for PIL images, `array_to_rgb` for arrays.
 """
@@ -34,35 +34,35 @@ QUARTER_TURNS = (5, 6, 7, 8)
 
 READABLE_MODES = frozenset("1 L LA P PA RGB RGBA RGBa RGBX CMYK YCbCr HSV I F I;16 I;16L I;16B I;16N".split())
 
-# Ranges of values that become 0..255 where no range is given.
+# Ranges mapped to 0..255 if no range is given.
 SIXTEEN_BITS = (0, 65535)
 UNIT = (0, 1)
 EIGHT_BITS = (0, 255)
 
-# Header reading waits for the disk, mostly; eight readers keep a network disk busy and cost a local one nothing.
+# Reading headers mostly waits for the disk. Eight threads keep a network disk busy and do not slow a local one.
 READERS = 8
 
-# What PIL's plugins raise on damaged files.
+# Exceptions that PIL's plugins raise on damaged files.
 _BAD_CONTENT = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, Image.DecompressionBombError)
 
 _TOLERANCE = threading.RLock()
 
-# How a complete file ends. Some cameras write more after it: then only decoding can tell (see `_is_truncated`).
+# Last bytes of a complete file. Some cameras append more data; then only decoding decides (see `_is_truncated`).
 _LAST_BYTES = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """An image file without its pixels.
+    """Header of an image file.
 
     Attributes:
         width, height: of the stored pixels.
-        mode: PIL's.
-        rotated: EXIF asks for a rotation or a mirroring.
-        quarter_turn: EXIF asks for a rotation by 90 or 270 degrees.
-        truncated: the file ends early.
-        deep: the file has more than 8 bits a channel. PIL reads 16-bit colours as mode RGB.
-        animated: the file has several frames.
+        mode: PIL's mode.
+        rotated: true if EXIF asks for a rotation or mirroring.
+        quarter_turn: true if EXIF asks for a rotation by 90 or 270 degrees.
+        truncated: true if the file ends early.
+        deep: true if the file has more than 8 bits per channel. PIL reads 16-bit colours as mode RGB.
+        animated: true if the file has several frames.
     """
 
     width: int
@@ -76,22 +76,22 @@ class ImageHeader:
 
 
 def read_header(path: str) -> ImageHeader:
-    """Read the header of an image file; pixels are decoded only when the end of the file looks wrong.
+    """Read the header of an image file. Pixels are decoded only if the file seems to end early.
 
     Raises:
-        OSError: no such file, not a regular file, not an image, of a kind that has no RGB form, or damaged beyond
-            decoding.
+        OSError: the file does not exist, is not a regular file or not an image, has a mode that cannot be converted to
+            RGB, or is too damaged to decode.
     """
     header = _header(path)
     return replace(header, truncated=_is_truncated(path)) if header.truncated else header
 
 
 def read_headers(paths: Iterable[str]) -> list[ImageHeader | OSError]:
-    """Read many headers, in order; an element is the error where a file cannot be read."""
+    """Read many headers, in order. For a file that cannot be read the element is the error."""
     paths = list(paths)
     with ThreadPoolExecutor(READERS) as readers:
         headers = list(readers.map(_error_as_value(_header), paths))
-    # PIL's tolerance for truncated files is a global switch, so suspects are decoded here and not by the readers
+    # PIL's tolerance for truncated files is a global switch, so possibly truncated files are decoded in this thread
     for i, header in enumerate(headers):
         if isinstance(header, ImageHeader) and header.truncated:
             headers[i] = _error_as_value(read_header)(paths[i])
@@ -99,10 +99,10 @@ def read_headers(paths: Iterable[str]) -> list[ImageHeader | OSError]:
 
 
 def _header(path: str) -> ImageHeader:
-    """Read the header, where `truncated` is a suspicion: the file does not end as its format does."""
+    """Read the header; `truncated` is only a guess, from the last bytes of the file."""
     with _bad_content_is_oserror(), open_regular(path) as file, Image.open(file) as image:
         if image.mode not in READABLE_MODES:
-            raise OSError(f"an image of mode {image.mode!r} cannot be turned into RGB")
+            raise OSError(f"an image of mode {image.mode!r} cannot be converted to RGB")
         orientation = image.getexif().get(EXIF_ORIENTATION, 1) if "exif" in image.info else 1
         return ImageHeader(
             width=image.width,
@@ -133,27 +133,27 @@ def read_image(
     value_range: tuple[float, float] | None = None,
     on_truncated: Callable[[], None] | None = None,
 ) -> Image.Image:
-    """Read the pixels of an image as 8-bit RGB, by the rules above.
+    """Read an image file as 8-bit RGB, by the rules of this module.
 
     Args:
-        path: file of any kind that PIL reads.
-        upright: rotate and mirror it as its EXIF orientation says.
-        value_range: (lowest, highest) value that become 0 and 255 in images of more than 8 bits.
+        path: file in any format that PIL reads.
+        upright: rotate and mirror it by its EXIF orientation.
+        value_range: (lowest, highest) values mapped to 0 and 255 in images of more than 8 bits.
         on_truncated: called if the file ends early.
 
     Raises:
-        OSError: no such file, not a regular file, not an image, or damaged beyond decoding.
+        OSError: the file does not exist, is not a regular file or not an image, or is too damaged to decode.
     """
     with _bad_content_is_oserror(), open_regular(path) as file:
         try:
             return _decode(file, upright, value_range)
-        except _BAD_CONTENT:  # a file that is too short, mostly; if it is something else the second try raises it again
+        except _BAD_CONTENT:  # usually a truncated file; for other damage the second attempt raises again
             file.seek(0)
             try:
                 with _truncated_images_allowed():
                     image = _decode(file, upright, value_range)
             except UnidentifiedImageError:
-                raise OSError(f"{path} is not an image of a kind that PIL reads") from None
+                raise OSError(f"{path} is not an image in a format that PIL reads") from None
             if on_truncated is not None:
                 on_truncated()
             return image
@@ -172,7 +172,7 @@ def value_extremes(path: str) -> tuple[float, float]:
 
 
 def default_range(mode: str, highest: float) -> tuple[float, float]:
-    """Return the range that becomes 0..255 in an image of more than 8 bits, of PIL's `mode` and with that maximum."""
+    """Return the range mapped to 0..255 for an image of more than 8 bits with PIL mode `mode` and maximum `highest`."""
     if mode != "F":
         return SIXTEEN_BITS
     return UNIT if highest <= 1 else EIGHT_BITS
@@ -184,44 +184,44 @@ def _decode(file, upright: bool, value_range) -> Image.Image:
 
 
 def to_rgb(image: Image.Image, upright: bool = False, value_range: tuple[float, float] | None = None) -> Image.Image:
-    """Convert a PIL image to 8-bit RGB, by the rules above; the image itself is not changed.
+    """Convert a PIL image to 8-bit RGB, by the rules of this module. The input is not modified.
 
     Args:
-        image: of any mode, opened from a file or made in memory.
+        image: in any mode, opened from a file or created in memory.
         upright, value_range: see `read_image`.
 
     Raises:
-        OSError: the file behind it is damaged, or its mode has no RGB form.
+        OSError: the file behind the image is damaged, or its mode cannot be converted to RGB.
     """
     with _bad_content_is_oserror():
         if image.mode not in READABLE_MODES:
-            raise OSError(f"an image of mode {image.mode!r} cannot be turned into RGB")
+            raise OSError(f"an image of mode {image.mode!r} cannot be converted to RGB")
         return _to_rgb8(image, getattr(image, "fp", None), upright, value_range)
 
 
 def array_to_rgb(
     values: np.ndarray, reversed_colors: bool = False, value_range: tuple[float, float] | None = None
 ) -> np.ndarray:
-    """Convert an array to (H, W, 3) uint8 RGB, by the rules above.
+    """Convert an array to (H, W, 3) uint8 RGB, by the rules of this module.
 
     Args:
-        values: (H, W) or (H, W, 1) grey, (H, W, 3) colours or (H, W, 4) colours and alpha, which is left out; of
-            uint8, uint16, int32 or floats.
-        reversed_colors: the colours are blue, green, red.
-        value_range: see `read_image`; not used for uint8.
+        values: (H, W) or (H, W, 1) grey, (H, W, 3) colour, or (H, W, 4) colour and alpha, which is dropped; uint8,
+            uint16, int32 or floating.
+        reversed_colors: channels are in BGR order.
+        value_range: see `read_image`; ignored for uint8.
 
     Raises:
-        ValueError: another shape or dtype.
+        ValueError: the shape or dtype is none of these.
     """
     if values.ndim == 2:
         values = values[:, :, None]
     if values.ndim != 3 or values.shape[2] not in (1, 3, 4) or 0 in values.shape:
         raise ValueError(
-            f"an image is an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) with at least one pixel, got "
+            f"an image array must be (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) with at least one pixel, got "
             f"{tuple(values.shape)}"
         )
     if values.dtype.kind != "f" and values.dtype not in (np.uint8, np.uint16, np.int32):
-        raise ValueError(f"the values of an image are uint8, uint16, int32 or floats, got {values.dtype}")
+        raise ValueError(f"an image array must be uint8, uint16, int32 or floating, got {values.dtype}")
     if values.shape[2] == 1:
         values = np.broadcast_to(values, (*values.shape[:2], 3))
     elif reversed_colors:
@@ -236,7 +236,7 @@ def array_to_rgb(
 
 
 def _to_rgb8(image: Image.Image, file, upright: bool, value_range) -> Image.Image:
-    """Convert an image; `file` is read again for 16-bit colours, None takes the 8 bits that PIL has of them."""
+    """Convert an image. `file` is read again for 16-bit colours; None uses PIL's 8 bits of them."""
     exif = image.getexif() if upright else None
     if image.mode in ("I", "F") or _is_deep(image) and (value_range or image.mode.startswith("I")):
         decoded = _from_deep(image, file, value_range)
@@ -251,12 +251,12 @@ def _to_rgb8(image: Image.Image, file, upright: bool, value_range) -> Image.Imag
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Whether an image that is open, but not loaded, has more than 8 bits a channel."""
+    """Return whether an image, opened but not loaded, has more than 8 bits per channel."""
     return image.mode[0] in "IF" or any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def _deep_values(image: Image.Image, file) -> np.ndarray:
-    """Decode (H, W) or (H, W, 3) values of an image of more than 8 bits; colours are RGB."""
+    """Decode an image of more than 8 bits to (H, W) or (H, W, 3) RGB values."""
     if image.mode[0] in "IF":
         image.load()
         return np.asarray(image)
@@ -277,7 +277,7 @@ def _from_deep(image: Image.Image, file, value_range) -> Image.Image:
 
 
 def _to_8_bits(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Map low..high to 0..255, uint8."""
+    """Map low..high linearly to 0..255 uint8."""
     if (low, high) == SIXTEEN_BITS:
         return (values.astype(np.int64).clip(low, high) >> 8).astype(np.uint8)
     scaled = (values.astype(np.float64) - low) * (255 / (high - low))
@@ -288,12 +288,12 @@ def _to_rgb_mode(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image.copy() if image.readonly else image
     if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # PIL warns about the direct way
+        image = image.convert("RGBA")  # PIL warns about a direct conversion to RGB
     return image.convert("RGB")
 
 
 def _looks_cut(file, image_format: str) -> bool:
-    """Whether the file seems to end early, judged by a few bytes; False for other formats than JPEG and PNG."""
+    """Return whether a JPEG or PNG file seems to end early, judged by its last bytes; False for other formats."""
     ending = _LAST_BYTES.get(image_format, b"")
     file.seek(max(file.seek(0, os.SEEK_END) - len(ending), 0))
     return file.read(len(ending)) != ending
@@ -301,13 +301,13 @@ def _looks_cut(file, image_format: str) -> bool:
 
 def _is_truncated(path: str) -> bool:
     found: list[bool] = []
-    read_image(path, on_truncated=lambda: found.append(True))  # raises where even the tolerant way fails
+    read_image(path, on_truncated=lambda: found.append(True))  # raises if tolerant decoding fails too
     return bool(found)
 
 
 @contextmanager
 def _bad_content_is_oserror():
-    """Turn the several exceptions of PIL's plugins on damaged files into one kind."""
+    """Convert the exceptions that PIL's plugins raise on damaged files to OSError."""
     try:
         yield
     except _BAD_CONTENT as error:
@@ -318,7 +318,7 @@ def _bad_content_is_oserror():
 
 @contextmanager
 def _truncated_images_allowed():
-    """Switch PIL's tolerance on; one thread at a time, since the switch is of the whole process."""
+    """Enable PIL's tolerance for truncated files, in one thread at a time: the switch is global to the process."""
     with _TOLERANCE:
         before = ImageFile.LOAD_TRUNCATED_IMAGES
         ImageFile.LOAD_TRUNCATED_IMAGES = True

@@ -25,10 +25,13 @@ LOSSY_FORMATS = ("JPEG", "JPEG2000", "WEBP")
 
 @dataclass(frozen=True)
 class MapSummary:
-    """The content of a map without its pixels.
+    """Size and histogram of a map.
 
-    values, counts: the pixel values that occur, ascending, and how often each does.
-    grey_in_rgb: stored as RGB with three equal channels.
+    Attributes:
+        width, height: in pixels.
+        values: the pixel values that occur, ascending.
+        counts: number of pixels of each value.
+        grey_in_rgb: true if the map is stored as RGB with three equal channels.
     """
 
     width: int
@@ -39,19 +42,19 @@ class MapSummary:
 
 
 def read_index_map(path: str) -> np.ndarray:
-    """Read the pixel values of a palette or grey image, 1, 8 or 16 bits, as (H, W) uint8, uint16 or int32.
+    """Read the pixel values of a palette or grey image of 1, 8 or 16 bits, as (H, W) uint8, uint16 or int32.
 
-    An RGB image with three equal channels is read as the grey image that it shows.
+    An RGB image with three equal channels is read as grey.
 
     Raises:
-        OSError: no such file, or one that cannot be decoded as a whole.
-        ValueError: a lossy format, an image in colour, with an alpha channel, or of floating point numbers.
+        OSError: the file does not exist or cannot be decoded completely.
+        ValueError: the image has a lossy format, colours, an alpha channel or floating-point values.
     """
     return _read(path)[0]
 
 
 def _read(path: str) -> tuple[np.ndarray, bool]:
-    """The pixel values, and whether they are stored as RGB."""
+    """Return the pixel values, and whether they are stored as RGB."""
     with _one_kind_of_error(path), open_regular(path) as file, Image.open(file) as image:
         image.load()
         file_format, mode, values = image.format, image.mode, np.asarray(image)
@@ -65,21 +68,22 @@ def _read(path: str) -> tuple[np.ndarray, bool]:
         if (values[..., 0] == values[..., 1]).all() and (values[..., 0] == values[..., 2]).all():
             return values[..., 0], True
         raise ValueError(
-            f"{path} is an RGB image in colour; expected an index map, one class number a pixel, as a palette or grey "
-            "PNG. Convert the colours to class numbers first"
+            f"{path} is an RGB image in colour; expected an index map, one class number per pixel, as a palette or "
+            "grey PNG. Convert the colours to class numbers first"
         )
     raise ValueError(f"{path} is an image of mode {mode}; expected an index map: a palette or grey PNG of 8 or 16 bits")
 
 
 def summarize_map(path: str) -> MapSummary:
-    """Decode a map and count its values.
+    """Decode a map and count its pixel values.
 
     Raises:
-        OSError, ValueError: see `read_index_map`; or a value is outside 0..65535.
+        OSError: see `read_index_map`.
+        ValueError: see `read_index_map`; or a value is outside 0..65535.
     """
     pixels, rgb = _read(path)
     if pixels.dtype == np.uint8:
-        counts = np.array(Image.fromarray(pixels).histogram())  # a tenth of bincount's time, which converts to int64
+        counts = np.array(Image.fromarray(pixels).histogram())  # ten times as fast as bincount, which converts to int64
         values = np.flatnonzero(counts)
         counts = counts[values]
     else:
@@ -92,7 +96,7 @@ def summarize_map(path: str) -> MapSummary:
 
 
 def summarize_maps(paths: Iterable[str]) -> list[MapSummary | OSError | ValueError]:
-    """`summarize_map` of many files, in order; the error where one fails."""
+    """Call `summarize_map` for many files, in order. For a file that fails the element is the error."""
 
     def summary_or_error(path):
         try:
@@ -106,7 +110,7 @@ def summarize_maps(paths: Iterable[str]) -> list[MapSummary | OSError | ValueErr
 
 @contextmanager
 def _one_kind_of_error(path: str):
-    """Turn the exceptions that PIL's decoders raise for damaged files into OSError."""
+    """Convert the exceptions that PIL's decoders raise on damaged files to OSError."""
     try:
         yield
     except OSError:

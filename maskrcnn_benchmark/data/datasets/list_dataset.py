@@ -1,4 +1,4 @@
-"""Images by path, without ground truth."""
+"""Dataset of image files without ground truth."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from maskrcnn_benchmark.structures.bounding_box import BoxList
 
 
 class ListDataset(Dataset):
-    """Read images named one by one.
+    """Images from a list of paths.
 
     Args:
         image_lists: paths.
-        transforms: called (image, target) -> (image, target).
+        transforms: (image, target) -> (image, target).
         value_range: see `read_image`.
 
-    An item is (image, target), where target is one box over the whole image: something for transforms to work on.
+    An item is (image, target). The target is a BoxList with one box over the whole image, for the transforms.
     """
 
     def __init__(self, image_lists, transforms=None, value_range: tuple[float, float] | None = None):

@@ -1,6 +1,6 @@
-"""Masks that do not fit their image or their box, found once the images' sizes are known.
+"""Find and repair masks that do not fit their image or their box.
 
-Shapes: B objects, Q polygons and P points of all of them together.
+Shapes: B objects, Q polygons and P points of all objects together.
 """
 
 from __future__ import annotations
@@ -12,23 +12,29 @@ import numpy as np
 from maskrcnn_benchmark.data.datasets.mask_table import MaskTable
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 
-# Pixels. A polygon inside the image that is thicker than this on average has pixels; others are rasterised to see.
+# A polygon inside the image with a mean thickness above this many pixels is known to cover a pixel. Thinner ones are
+# rasterised to find out.
 THICK = 2.0
 
 
 def fit_masks(
     table: MaskTable, boxes: np.ndarray, sizes: np.ndarray, wanted: np.ndarray, ids: Sequence, report: DatasetReport
 ) -> MaskTable:
-    """Replace masks that are missing or cannot be right by the outline of their box.
+    """Replace missing and invalid masks by the outline of their box.
 
-    Dropped and counted: polygons that are run lengths in truth, or lie farther outside the image than it is large.
+    Dropped and counted: polygons that are really run lengths, and polygons farther outside the image than its size.
     Repaired and counted: masks without a pixel in the image, and masks that do not touch their box.
 
     Args:
+        table: masks of B objects.
         boxes: (B, 4) float32 inclusive corners, clipped to the image.
         sizes: (B, 2) int64 width, height of the objects' images.
-        wanted: (B,) bool; the others (crowd) are not counted.
+        wanted: (B,) bool; other objects (crowd) are not counted.
         ids: B annotation ids, for the report.
+        report: receives the findings.
+
+    Returns:
+        The repaired table.
     """
     owners = np.repeat(np.arange(len(table)), np.diff(table.offsets))
     runs, far = _run_lengths(table, sizes[owners]), _far_outside(table, sizes[owners])
@@ -36,25 +42,26 @@ def fit_masks(
     report.add("dropped", "run lengths written as a polygon", [ids[i] for i in owners[runs]])
     what = "polygons farther outside the image than it is large (run lengths, or of another image)"
     report.add("dropped", what, [ids[i] for i in owners[far & ~runs]])
-    bare = (np.diff(table.offsets) == 0) & (np.diff(table.run_offsets) == 0)  # counted when it was read
+    bare = (np.diff(table.offsets) == 0) & (np.diff(table.run_offsets) == 0)  # already counted by read_masks
     table = table.select_polygons(~(runs | far))
     lost = ~bare & (np.diff(table.offsets) == 0) & (np.diff(table.run_offsets) == 0)
     table = table.with_boxes(boxes, bare | lost)
     empty = ~_has_pixels(table, sizes)
     apart = ~empty & _apart(table, boxes)
     for what, where in (
-        ("objects left without a polygon, their box is their mask", lost),
-        ("masks without a pixel in the image, their box is their mask", empty),
-        ("masks that do not touch their box, their box is their mask", apart),
+        ("objects left without a polygon, with their box as mask", lost),
+        ("masks without a pixel in the image, replaced by their box", empty),
+        ("masks that do not touch their box, replaced by their box", apart),
     ):
         report.add("repaired", what, [ids[i] for i in np.flatnonzero(where & wanted)])
     return table.with_boxes(boxes, empty | apart)
 
 
 def _run_lengths(table: MaskTable, sizes: np.ndarray) -> np.ndarray:
-    """(Q,) bool: the numbers are whole and not negative and add up to the pixels of the image, as only run lengths do.
+    """Return (Q,) bool, true for polygons that are run lengths: non-negative integers whose sum is the image's area.
 
     Args:
+        table: masks.
         sizes: (Q, 2) of the polygons' images.
     """
     numbers = table.points.astype(np.float64)
@@ -67,14 +74,14 @@ def _run_lengths(table: MaskTable, sizes: np.ndarray) -> np.ndarray:
 
 
 def _far_outside(table: MaskTable, sizes: np.ndarray) -> np.ndarray:
-    """(Q,) bool: a point is farther from the image than the image's own sides."""
+    """Return (Q,) bool, true for polygons with a point farther outside the image than the image's size."""
     low = _reduce(np.minimum, table.points, table.point_offsets)
     high = _reduce(np.maximum, table.points, table.point_offsets)
     return ((low < -sizes) | (high > 2 * sizes)).any(axis=1)
 
 
 def _has_pixels(table: MaskTable, sizes: np.ndarray) -> np.ndarray:
-    """(B,) bool: the mask has a pixel in the image, of (B, 2) `sizes`."""
+    """Return (B,) bool, true for masks with a pixel in their image; `sizes` is (B, 2) width, height."""
     owners = np.repeat(np.arange(len(table)), np.diff(table.offsets))
     certain = np.zeros(len(table), dtype=bool)
     if len(owners):
@@ -83,7 +90,7 @@ def _has_pixels(table: MaskTable, sizes: np.ndarray) -> np.ndarray:
         inside = (low >= 0).all(axis=1) & (high <= sizes[owners]).all(axis=1)
         thickness = _areas(table) / np.maximum((high - low).max(axis=1), 1)
         certain[owners[inside & (thickness > THICK)]] = True
-    # runs of ones are every other; a mask of the image's size has a pixel where one of them is not empty
+    # every second run is a run of ones; an RLE mask of the image's size has a pixel if one of them is not empty
     of_runs = (table.run_sizes > 0).all(axis=1)
     fits = of_runs & (table.run_sizes == sizes[:, ::-1]).all(axis=1)
     odd = (np.arange(len(table.runs)) - np.repeat(table.run_offsets[:-1], np.diff(table.run_offsets))) % 2 == 1
@@ -95,7 +102,7 @@ def _has_pixels(table: MaskTable, sizes: np.ndarray) -> np.ndarray:
 
 
 def _areas(table: MaskTable) -> np.ndarray:
-    """(Q,) the polygons' areas; of those that cross themselves, less."""
+    """Return (Q,) the polygons' areas; self-intersecting polygons give less than their area."""
     points, offsets = table.points.astype(np.float64), table.point_offsets
     following = np.arange(1, len(points) + 1)
     following[offsets[1:] - 1] = offsets[:-1]
@@ -104,7 +111,7 @@ def _areas(table: MaskTable) -> np.ndarray:
 
 
 def _apart(table: MaskTable, boxes: np.ndarray) -> np.ndarray:
-    """(B,) bool: an object's polygons lie wholly outside its box. Run lengths are not looked at."""
+    """Return (B,) bool, true for objects whose polygons lie completely outside their box. RLE masks are not checked."""
     found = np.diff(table.offsets) > 0
     apart = np.zeros(len(table), dtype=bool)
     starts = table.point_offsets[table.offsets]
@@ -116,7 +123,7 @@ def _apart(table: MaskTable, boxes: np.ndarray) -> np.ndarray:
 
 
 def _reduce(operation: np.ufunc, values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """The values of each owner i, offsets[i]:offsets[i + 1], put together; zeros where it has none."""
+    """Reduce values[offsets[i]:offsets[i + 1]] for each i; an empty range gives zeros."""
     out = np.zeros((len(offsets) - 1, *values.shape[1:]), dtype=values.dtype)
     there = offsets[1:] > offsets[:-1]
     if there.any():

@@ -1,6 +1,6 @@
-"""The masks of a whole data set in a few flat arrays, which worker processes share with their parent for good.
+"""Store the masks of a whole dataset in a few flat arrays, which worker processes share with their parent.
 
-Shapes: B objects, Q polygons, P points and R runs of all of them together, H x W pixels of a picture.
+Shapes: B objects, Q polygons, P points and R runs of all objects together, H x W pixels of an image.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from maskrcnn_benchmark.data.datasets.segmentation_values import as_rle, is_flat
 from maskrcnn_benchmark.structures.rle import compress_counts, decode_counts, encode_counts, resize_nearest
 from maskrcnn_benchmark.structures.segmentation_mask import MIN_POINTS, BinaryMaskList, PolygonList, SegmentationMask
 
-# Pixels; beyond, float32 has no fractions to rasterise by.
+# Largest coordinate in pixels; above it float32 is too coarse for rasterising.
 FARTHEST = 1e6
 
 
 class MaskTable:
-    """Polygons or run lengths of B objects.
+    """Polygons or run lengths of B objects; an object has one or the other.
 
     Args:
-        points: (P, 2) float32 x, y in pixels of the picture.
+        points: (P, 2) float32 x, y in pixels of the image.
         point_offsets: (Q + 1,) int64, the first point of each polygon, and P.
         offsets: (B + 1,) int64, the first polygon of each object, and Q.
-        runs: (R,) uint32 run lengths, column by column, beginning with zeros.
-        run_offsets: (B + 1,) int64, the first run of each object, and R. An object has polygons or runs.
-        run_sizes: (B, 2) int64 height and width of the mask that the runs make up; 0 for polygons.
+        runs: (R,) uint32 run lengths, column by column, starting with a run of zeros.
+        run_offsets: (B + 1,) int64, the first run of each object, and R.
+        run_sizes: (B, 2) int64 height and width of each RLE mask; 0 for polygons.
     """
 
     def __init__(self, points, point_offsets, offsets, runs, run_offsets, run_sizes):
@@ -40,7 +40,7 @@ class MaskTable:
         return len(self.offsets) - 1
 
     def select(self, keep: np.ndarray) -> MaskTable:
-        """The objects where `keep`, (B,) bool, is true."""
+        """Return the objects for which `keep`, (B,) bool, is true."""
         polygons, offsets = _parts(self.offsets, keep)
         points, point_offsets = _parts(self.point_offsets, polygons)
         runs, run_offsets = _parts(self.run_offsets, keep)
@@ -49,11 +49,11 @@ class MaskTable:
         )
 
     def scale(self, factors: np.ndarray, sizes: np.ndarray) -> MaskTable:
-        """Scale the masks of images that have got another size.
+        """Scale masks to a new image size.
 
         Args:
-            factors: (B, 2) float64 in x and y; polygons are multiplied by them.
-            sizes: (B, 2) width, height; run lengths are resampled to them by the nearest pixel.
+            factors: (B, 2) float64 in x and y, for polygons.
+            sizes: (B, 2) width, height; RLE masks are resampled to this size by nearest neighbour.
         """
         of_polygon = np.repeat(factors, np.diff(self.offsets), axis=0)
         of_point = np.repeat(of_polygon, np.diff(self.point_offsets), axis=0)
@@ -71,13 +71,18 @@ class MaskTable:
         return MaskTable(points, self.point_offsets, self.offsets, runs, offsets, run_sizes)
 
     def select_polygons(self, keep: np.ndarray) -> MaskTable:
-        """The same objects with the polygons where `keep`, (Q,) bool, is true."""
+        """Return the same objects with only the polygons for which `keep`, (Q,) bool, is true."""
         points, point_offsets = _parts(self.point_offsets, keep)
         offsets = np.concatenate(([0], np.cumsum(keep)))[self.offsets]
         return MaskTable(self.points[points], point_offsets, offsets, self.runs, self.run_offsets, self.run_sizes)
 
     def with_boxes(self, boxes: np.ndarray, where: np.ndarray) -> MaskTable:
-        """The same objects, with the outline of their box (B, 4) as mask where `where`, (B,) bool, is true."""
+        """Replace masks by the outline of their box.
+
+        Args:
+            boxes: (B, 4) inclusive corners.
+            where: (B,) bool, masks to replace.
+        """
         if not where.any():
             return self
         polygons = np.repeat(~where, np.diff(self.offsets))
@@ -88,7 +93,7 @@ class MaskTable:
         return _with_boxes(bare, boxes, where)
 
     def segmentation(self, index: int) -> list | dict:
-        """COCO's "segmentation" of an object: flat polygons, or compressed RLE of the stored size."""
+        """Return an object's COCO "segmentation": flat polygons, or compressed RLE of the stored size."""
         if self.run_offsets[index] < self.run_offsets[index + 1]:
             runs = self.runs[self.run_offsets[index] : self.run_offsets[index + 1]]
             return compress_counts(runs, *self.run_sizes[index].tolist())
@@ -96,26 +101,31 @@ class MaskTable:
         return [self.points[a:b].reshape(-1).tolist() for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
 
     def of_other_size(self, sizes: np.ndarray) -> np.ndarray:
-        """(B,) bool: the runs make up a mask of another size than (B, 2) width, height."""
+        """Return (B,) bool, true for RLE masks whose size differs from `sizes`, (B, 2) width, height."""
         return (self.run_sizes > 0).all(axis=1) & (self.run_sizes != sizes[:, ::-1]).any(axis=1)
 
     def masks(self, first: int, last: int, size: tuple[int, int]) -> SegmentationMask:
-        """The masks of objects first to last - 1, which are in one picture of `size` (width, height).
+        """Return the masks of objects first to last - 1, all in one image.
 
-        They are polygons, or, when one of them has runs, all of them pixels. Masks of another size are cut or padded
-        with zeros to the right and bottom.
+        Args:
+            first, last: range of objects.
+            size: (width, height) of the image.
+
+        Returns:
+            Polygons, or binary masks if any of the objects is stored as RLE. RLE masks of another size are cropped or
+            zero-padded at the right and bottom.
         """
         if self.run_offsets[first] == self.run_offsets[last]:
             return SegmentationMask(self._polygons(first, last, size), size, mode="poly")
         width, height = size
         pixels = np.zeros((last - first, height, width), dtype=np.uint8)
-        for picture, i in zip(pixels, range(first, last), strict=True):
+        for canvas, i in zip(pixels, range(first, last), strict=True):
             if self.run_offsets[i] == self.run_offsets[i + 1]:
-                picture[:] = self._polygons(i, i + 1, size).convert_to_binarymask().masks[0].numpy()
+                canvas[:] = self._polygons(i, i + 1, size).convert_to_binarymask().masks[0].numpy()
             else:
                 runs = self.runs[self.run_offsets[i] : self.run_offsets[i + 1]]
                 mask = decode_counts(runs, *self.run_sizes[i].tolist())[:height, :width]
-                picture[: mask.shape[0], : mask.shape[1]] = mask
+                canvas[: mask.shape[0], : mask.shape[1]] = mask
         return SegmentationMask(BinaryMaskList(torch.from_numpy(pixels), size, copy=False), size, mode="mask")
 
     def _polygons(self, first: int, last: int, size) -> PolygonList:
@@ -126,28 +136,39 @@ class MaskTable:
 
 
 def _parts(offsets: np.ndarray, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(which parts stay, bool; the offsets of the owners that stay), where i owns offsets[i]:offsets[i + 1]."""
+    """Select owners and their parts, where owner i has the parts offsets[i]:offsets[i + 1].
+
+    Args:
+        offsets: (owners + 1,).
+        keep: (owners,) bool.
+
+    Returns:
+        (parts,) bool of kept parts, and the new offsets of the kept owners.
+    """
     lengths = np.diff(offsets)
     return np.repeat(keep, lengths), np.concatenate(([0], np.cumsum(lengths[keep])))
 
 
 def read_masks(segmentations: Sequence, wanted: np.ndarray, ids: Sequence, report: DatasetReport) -> MaskTable | None:
-    """COCO's "segmentation" entries as a MaskTable; None when no wanted object has any.
+    """Read COCO's "segmentation" entries.
 
-    Polygons that are broken are dropped. One flat list of coordinates is taken for one polygon. All of that is counted.
-    An object without a usable segmentation has neither polygons nor runs, until `mask_checks.fit_masks` gives it the
-    outline of its box.
+    Broken polygons are dropped and counted. A flat list of coordinates is read as one polygon and counted.
 
     Args:
         segmentations: B entries: list of polygons, RLE object, or anything else.
-        wanted: (B,) bool; the others (crowd) are not read.
+        wanted: (B,) bool; other objects (crowd) are not read.
         ids: B annotation ids, for the report.
+        report: receives the findings.
+
+    Returns:
+        A MaskTable, or None if no wanted object has a segmentation. An object without a usable segmentation has neither
+        polygons nor runs; `mask_checks.fit_masks` later gives it the outline of its box.
     """
     if not any(segmentations[i] for i in np.flatnonzero(wanted)):
         return None
     coordinates = array("d")
     runs: list[np.ndarray] = []
-    # per polygon its points, per object its polygons and runs
+    # points per polygon; polygons and runs per object
     lengths, polygons, run_counts = [], np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
     run_sizes = np.zeros((len(ids), 2), dtype=np.int64)
     broken_polygons, broken_runs, flat, nested = [], [], [], []
@@ -186,17 +207,19 @@ def read_masks(segmentations: Sequence, wanted: np.ndarray, ids: Sequence, repor
     what = "broken polygons (odd length, fewer than 3 points, or not finite numbers)"
     report.add("dropped", what, broken_polygons)
     report.add("dropped", "broken RLE masks", broken_runs)
-    report.add("repaired", "segmentations in one flat list, taken for one polygon", flat)
+    report.add("repaired", "segmentations in one flat list, read as one polygon", flat)
     report.add("repaired", "polygons of points, in further lists, or with numbers as text", nested)
     lacking = [ids[i] for i in np.flatnonzero(empty & wanted)]
-    report.add("repaired", "objects without a usable segmentation, their box is their mask", lacking)
+    report.add("repaired", "objects without a usable segmentation, with their box as mask", lacking)
     return table
 
 
 def _append_all(coordinates: array, lengths: list, segmentation: list) -> tuple[int, int, bool]:
     """Append the polygons of an object.
 
-    Returns (polygons appended, broken ones, False where they were not flat lists of numbers but could be made so).
+    Returns:
+        Number of polygons appended, number of broken ones, and whether all were flat lists of numbers. Usable polygons
+        in any other layout are flattened.
     """
     before, known = len(coordinates), len(lengths)
     broken = 0
@@ -219,25 +242,25 @@ def _append_all(coordinates: array, lengths: list, segmentation: list) -> tuple[
 
 
 def _append(coordinates: array, polygon) -> bool:
-    """Appends the numbers of a polygon if it is one."""
+    """Append a polygon's numbers and return True, or return False if it is not a valid flat polygon."""
     if not isinstance(polygon, list) or len(polygon) < 2 * MIN_POINTS or len(polygon) % 2:
         return False
     try:
-        coordinates.fromlist(polygon)  # leaves the array as it was when it fails
+        coordinates.fromlist(polygon)  # does not change the array if it fails
     except (TypeError, OverflowError):
         return False
     added = np.frombuffer(coordinates[-len(polygon) :], dtype=np.float64)
-    if not (np.abs(added) < FARTHEST).all():  # so written, NaN is refused
+    if not (np.abs(added) < FARTHEST).all():  # `not <` also rejects NaN
         del coordinates[-len(polygon) :]
         return False
     return True
 
 
 def as_float32(numbers: np.ndarray) -> np.ndarray:
-    """float64 coordinates as the float32 numbers that rasterise alike.
+    """Convert float64 coordinates to float32 numbers that rasterise to the same mask.
 
-    COCO's rasteriser puts a coordinate x at place floor(5 x + 0.5) of a grid. Where rounding moves a number across the
-    border of two places, its neighbour is taken.
+    COCO's rasteriser puts a coordinate x into cell floor(5 x + 0.5) of a grid. Where rounding to float32 would change
+    the cell, the neighbouring float32 number is used.
     """
     near = numbers.astype(np.float32)
     off = np.trunc(5 * near.astype(np.float64) + 0.5) - np.trunc(5 * numbers + 0.5)
@@ -249,11 +272,11 @@ def _offsets(counts) -> np.ndarray:
 
 
 def _with_boxes(table: MaskTable, boxes: np.ndarray, empty: np.ndarray) -> MaskTable:
-    """The table in which the objects where `empty`, (B,) bool, is true have the outline of their box as polygon."""
+    """Give the objects for which `empty`, (B,) bool, is true the outline of their box as polygon."""
     if not empty.any():
         return table
     x1, y1, x2, y2 = boxes[empty].T
-    x2, y2 = x2 + 1, y2 + 1  # a polygon's coordinates are between pixels, an inclusive box's are pixels
+    x2, y2 = x2 + 1, y2 + 1  # inclusive corners are pixel indices, polygon coordinates are pixel edges
     outlines = np.stack([x1, y1, x2, y1, x2, y2, x1, y2], axis=1).reshape(-1, 4, 2).astype(np.float32)
     places = np.repeat(table.point_offsets[table.offsets[:-1][empty]], 4)
     counts = np.insert(np.diff(table.point_offsets), table.offsets[:-1][empty], 4)

@@ -1,13 +1,13 @@
-"""What was found wrong in a data set, and what was done about it."""
+"""Count and report the problems found in a dataset."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-# so many examples of each finding are named
+# Maximum number of examples named per finding.
 EXAMPLES = 5
-# characters of an example
+# Maximum length of an example, in characters.
 LONGEST = 80
 
 ACTIONS = ("dropped", "repaired", "noted")
@@ -15,11 +15,11 @@ ACTIONS = ("dropped", "repaired", "noted")
 
 @dataclass
 class Finding:
-    """One kind of trouble: how often it was met, and the first few places."""
+    """One kind of problem: its count and the first few examples."""
 
     what: str
-    whose: str  # what the examples are, as "annotation ids"
-    hint: str = ""  # what to do about it, as the key that changes it
+    whose: str  # kind of the examples, such as "annotation ids"
+    hint: str = ""  # remedy, such as the config key to change
     count: int = 0
     examples: list = field(default_factory=list)
 
@@ -36,13 +36,13 @@ def _short(example) -> str:
 
 
 class DatasetReport:
-    """Counted findings of one data set; `str()` is the line that goes to the log.
+    """Counted findings of one dataset. `str()` returns the line for the log.
 
     Args:
-        name: what the data set is called in messages.
+        name: name of the dataset in messages.
 
-    `dropped` findings are not in the data set, `repaired` ones are, in a changed form, `noted` ones are as they
-    were. `totals` (pictures, boxes, classes) is filled by the data set when it is complete.
+    "dropped" entries are not in the dataset, "repaired" ones are in it in changed form, and "noted" ones are in it
+    unchanged. The dataset fills `totals` (images, boxes, classes) when it is complete.
     """
 
     def __init__(self, name: str):
@@ -51,13 +51,20 @@ class DatasetReport:
         self._findings: dict[tuple[str, str], Finding] = {}
 
     def add(self, action: str, what: str, places: Sequence, whose: str = "annotation ids", hint: str = "") -> None:
-        """Count `len(places)` more of `what`; nothing happens for an empty list. `hint` names the key to change it.
+        """Add `len(places)` to the count of a finding; an empty list adds nothing.
+
+        Args:
+            action: "dropped", "repaired" or "noted".
+            what: description of the finding.
+            places: names or ids of the affected entries.
+            whose: kind of the places.
+            hint: remedy, such as the config key to change.
 
         Raises:
-            ValueError: `action` is not "dropped", "repaired" or "noted".
+            ValueError: the action is unknown.
         """
         if action not in ACTIONS:
-            raise ValueError(f"a finding is one of {', '.join(ACTIONS)}, got {action!r}")
+            raise ValueError(f"the action of a finding must be one of {', '.join(ACTIONS)}, got {action!r}")
         if len(places) == 0:
             return
         finding = self._findings.setdefault((action, what), Finding(what, whose, hint))
@@ -65,7 +72,7 @@ class DatasetReport:
         finding.examples.extend(places[: EXAMPLES - len(finding.examples)])
 
     def count(self, what: str) -> int:
-        """How many of `what` were met, whatever was done about them."""
+        """Return the count of `what`, over all actions."""
         return sum(finding.count for (_, name), finding in self._findings.items() if name == what)
 
     def findings(self, action: str) -> list[Finding]:

@@ -1,6 +1,6 @@
-"""Checking panoptic segment maps (png) against the json that lists their segments.
+"""Check panoptic segment maps (png) against the json that lists their segments.
 
-Shapes: I images; each has a map and S segments.
+Shapes: I images, each with a map and S segments.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from maskrcnn_benchmark.data.datasets.images import READERS, ImageHeader
 from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
 from maskrcnn_benchmark.structures.panoptic_map import VOID, read_ids
 
-# Maps whose pixels are compared with the json, spread evenly over the dataset. COCO's validation set takes 3 s more for
-# each thousand on one core.
+# Number of maps whose pixels are compared with the json, spread evenly over the dataset. On COCO's validation set a
+# thousand maps take 3 s on one core.
 LOOKED_AT = 500
 
-# Modes in which a map has one number a pixel, or a short list of colours: converting to them can change ids.
+# Image modes that cannot hold every 24-bit id: converting a map to one of them can change ids.
 LOSSY = {"P": "palette", "PA": "palette", "L": "grey", "LA": "grey", "1": "1-bit"}
 
 
 @dataclass
 class _Compared:
-    """One map and its json entry: S (bool) segments that have no pixel, pixels that belong to no segment."""
+    """Differences between a map and its json entry: `empty`, (S,) bool, segments without a pixel; stray pixels."""
 
     empty: np.ndarray
     stray_pixels: int
@@ -41,20 +41,23 @@ def check_segment_ids(
     image_ids: Sequence,
     report: DatasetReport,
 ) -> dict[int, np.ndarray]:
-    """Compare the ids in maps with those in the json: all maps in palette or grey mode, and LOOKED_AT of the others.
+    """Compare the ids in the maps with those in the json.
+
+    All maps in palette or grey mode are compared, and LOOKED_AT of the others.
 
     Args:
-        folder: of the maps; `files` are their names.
+        folder: folder of the maps.
+        files: I file names of the maps.
         headers: I headers of the maps.
         segment_ids: I arrays (S,) of ids in the json.
         image_ids: I ids, for the report.
-        report: counts segments without a pixel and maps with pixels without a segment.
+        report: receives the counts of segments without a pixel and of maps with pixels without a segment.
 
     Returns:
-        By place of an image: (S,) bool, the segment has no pixel. Images without such segments are left out.
+        A dict from image index to (S,) bool, true for segments without a pixel; only images with such segments.
 
     Raises:
-        ValueError: maps have lost their ids, or are not those of the json.
+        ValueError: maps have lost their ids, or do not belong to the json.
         OSError: a map cannot be decoded.
     """
     chosen = {i for i, header in enumerate(headers) if header.mode in LOSSY}
@@ -96,7 +99,7 @@ def check_segment_ids(
     report.add("dropped", f"segments without a pixel{looked}", names, "segments")
     stray = [i for i in places if compared[i].stray_pixels]
     pixels = sum(compared[i].stray_pixels for i in stray)
-    what = f"segment maps with pixels of no segment of the json, taken for unlabelled ({pixels:,} pixels{looked})"
+    what = f"segment maps with pixels of no segment of the json, read as unlabelled ({pixels:,} pixels{looked})"
     report.add("noted", what, [image_ids[i] for i in stray], "image ids")
     return with_empty
 
@@ -109,15 +112,19 @@ def check_map_sizes(
     setting: str,
     report: DatasetReport,
 ) -> None:
-    """Report maps of another size than their image, or refuse them.
+    """Report maps whose size differs from their image's, or raise.
 
     Args:
-        stored: (I, 2) width and height of the maps; `sizes` those of the images.
-        setting: DATASETS.SIZE_MISMATCH. "scale" and "scale_each" resize maps of the same proportions, "keep" cuts
-            them or pads them without labels. A map that differs by a pixel is cut or padded in any case.
+        files: I file names of the maps.
+        stored: (I, 2) width and height of the maps.
+        sizes: (I, 2) width and height of the images.
+        image_ids: I ids, for the report.
+        setting: DATASETS.SIZE_MISMATCH. "scale" and "scale_each" resize maps of the same proportions; "keep" crops
+            them or pads them without labels. A map that differs by one pixel is always cropped or padded.
+        report: receives the findings.
 
     Raises:
-        ValueError: a map has another size, and the setting does not allow it.
+        ValueError: sizes differ, and the setting does not allow it.
     """
     other = (stored != sizes).any(axis=1)
     slight = (np.abs(stored - sizes) <= ROUNDING).all(axis=1)
@@ -138,6 +145,6 @@ def check_map_sizes(
 
 
 def same_proportions(first, second) -> bool:
-    """Whether two sizes (width, height) differ by one factor, up to rounding."""
+    """Return whether two sizes (width, height) have the same aspect ratio, up to rounding."""
     first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     return bool(((second - ROUNDING) / first).max() <= ((second + ROUNDING) / first).min())

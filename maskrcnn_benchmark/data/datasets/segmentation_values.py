@@ -1,4 +1,4 @@
-"""COCO's "segmentation" entries as exporters write them: polygons nested in several ways, run lengths as text."""
+"""Parse COCO "segmentation" entries in the layouts that exporters write: nested polygons, run lengths as text."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from maskrcnn_benchmark.data.datasets.coco_values import real_number
 from maskrcnn_benchmark.structures.rle import decode_counts, parse_counts
 from maskrcnn_benchmark.structures.segmentation_mask import MIN_POINTS
 
-# Lists in lists in lists: deeper ones are broken.
+# Maximum nesting of lists; deeper entries are broken.
 DEEPEST = 4
 
 
 def is_flat(segmentation: list) -> bool:
-    """Whether a list is one polygon of numbers instead of a list of polygons."""
+    """Return whether a list is one polygon of numbers rather than a list of polygons."""
     return bool(segmentation) and not any(isinstance(part, (list, dict)) for part in segmentation)
 
 
 def polygons_in(node, depth: int = 0) -> list[list]:
-    """The flat polygons x, y, x, y, ... in lists nested in any way; [] where there is none.
+    """Return the flat polygons x, y, x, y, ... of lists nested in any way; [] if there is none.
 
     Points may be pairs [x, y] or objects {"x": x, "y": y}, and numbers may be text.
     """
@@ -46,20 +46,20 @@ def _point(part) -> list[float] | None:
 
 
 def as_rle(segmentation) -> dict | None:
-    """The RLE object that an entry is, or that is the only one in its list; None for others."""
+    """Return the RLE object of an entry, either itself or the only element of its list; None for other entries."""
     if isinstance(segmentation, list) and len(segmentation) == 1:
         segmentation = segmentation[0]
     return segmentation if isinstance(segmentation, dict) and "counts" in segmentation else None
 
 
 def read_runs(rle: dict) -> tuple[np.ndarray, tuple[int, int]]:
-    """Run lengths (R,) uint32 and (height, width) of an RLE object.
+    """Parse an RLE object to run lengths (R,) uint32 and (height, width).
 
     Raises:
-        ValueError: they are not run lengths of a mask of that size.
+        ValueError: the counts are not run lengths of a mask of that size.
     """
     counts, size = rle.get("counts"), rle.get("size")
-    if isinstance(counts, str) and counts[:2] in ("b'", 'b"'):  # Python's way to print bytes
+    if isinstance(counts, str) and counts[:2] in ("b'", 'b"'):  # the repr of Python bytes
         try:
             counts = ast.literal_eval(counts)
         except (ValueError, SyntaxError) as error:
@@ -70,7 +70,7 @@ def read_runs(rle: dict) -> tuple[np.ndarray, tuple[int, int]]:
 
 
 def bounds_of(segmentation) -> list[float] | None:
-    """[x, y, width, height] around a segmentation; None where it has no usable part."""
+    """Return the box [x, y, width, height] of a segmentation, or None if it has no usable part."""
     rle = as_rle(segmentation)
     if rle is not None:
         try:

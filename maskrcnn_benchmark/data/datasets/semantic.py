@@ -1,4 +1,4 @@
-"""Images with a class for every pixel, from a folder of images and a folder of index maps.
+"""Semantic segmentation dataset: a folder of images and a folder of index maps.
 
 Shapes: I images, K classes, H x W pixels of an image.
 """
@@ -25,45 +25,46 @@ from maskrcnn_benchmark.structures.semantic_map import IGNORE_LABEL, SemanticMap
 
 logger = logging.getLogger(__name__)
 
-# IGNORE in place of values: every value that is no class.
+# As IGNORE instead of a list: ignore every value that is not a class.
 OTHERS = "others"
 
 
 class SemanticDataset(BoxDataset):
-    """Images and index maps: one-channel images whose pixel values are classes.
+    """Images with index maps: one-channel images whose pixel values are classes.
 
     Args:
-        image_dir, map_dir: folders, searched with their subfolders; see `find_images_with_maps` for how names match.
+        image_dir, map_dir: folders, searched recursively; see `find_images_with_maps` for how names match.
         class_names: K names, or a file of them, see `read_class_names`.
-        ignore: pixel values without a label, or "others": all values that are no class. 255 is always among them
+        ignore: pixel values without a label, or "others" for all values that are not a class. 255 is always ignored
             unless it is a class.
-        values: pixel value of each class; None takes those of a file of class names, else 0..K-1.
+        values: pixel value of each class; None uses those of a file of class names, else 0..K-1.
         split_file, image_suffix, map_suffix: see `find_images_with_maps`.
-        remove_images_without_annotations: leave out images whose map has no labelled pixel (for training).
-        transforms: called (image, target) -> (image, target); None gives PIL images.
-        name: what messages call the dataset; default: the name of the list file or of map_dir.
+        remove_images_without_annotations: drop images without a labelled pixel (for training).
+        transforms: (image, target) -> (image, target); None returns PIL images.
+        name: name of the dataset in messages; default: the name of the list file or of map_dir.
         images: how image files are read; None is ImageSettings().
 
     An item is (image, BoxList, index) as in BoxDataset. The BoxList has no boxes; its field "semantic" is a SemanticMap
     of 0..K-1 and IGNORE_LABEL, in the size of the image.
 
-    Every map is decoded at once, so that all of these are known before training: a map whose size has another
-    proportion than its image, a value that is neither a class nor ignored, a map in colour, and a map that cannot be
-    decoded are errors. A map of another resolution is resized by the nearest pixel, an image with an EXIF rotation is
-    turned where its map has the turned size, and grey maps in RGB are read as grey; these are counted.
+    The constructor decodes every map. It repairs and counts maps of another resolution (resized by nearest neighbour),
+    images with an EXIF rotation whose map has the rotated size (rotated), and grey maps stored as RGB.
 
     Attributes, besides those of BoxDataset:
-        semantic_names: K names. class_names is empty: there are no objects. categories: name by pixel value.
-        class_pixels: (K,) int64, pixels of each class in the maps as they are stored.
+        semantic_names: K names.
+        class_names: empty, as there are no objects.
+        categories: name by pixel value.
+        class_pixels: (K,) int64, pixels per class in the maps as stored.
 
     Raises:
         FileNotFoundError: folders, the list, images or maps are missing; the first few are named.
-        ValueError: see above; or classes and values contradict each other, or nothing is left to train on.
+        ValueError: a map has another aspect ratio than its image, a value that is neither a class nor ignored, or
+            colours; classes and values contradict each other; or no image is left to train on.
         OSError: images or maps cannot be decoded; the first few are named.
     """
 
-    # Finding about a map of another resolution.
-    OTHER_SIZE = "images of another resolution than their map, which is resized by the nearest pixel"
+    # Finding for a map of another resolution; subclasses may reword it.
+    OTHER_SIZE = "images of another resolution than their map, which is resized by nearest neighbour"
 
     def __init__(
         self,
@@ -98,7 +99,7 @@ class SemanticDataset(BoxDataset):
         self._refuse_broken([pair.map for pair in pairs], summaries)
         self._refuse_unknown_values([pair.map for pair in pairs], summaries, known)
         grey = [pair.name for pair, summary in zip(pairs, summaries, strict=True) if summary.grey_in_rgb]
-        report.add("repaired", "maps stored as RGB, read as the grey images that they show", grey, "images")
+        report.add("repaired", "grey maps stored as RGB, read as grey", grey, "images")
         pairs, summaries = self._without_unlabelled(pairs, summaries, remove_images_without_annotations, report)
         self._map_files = StringTable([pair.map for pair in pairs])
         self.class_pixels = self._count_classes(summaries)
@@ -111,7 +112,7 @@ class SemanticDataset(BoxDataset):
             self._check_trainable()
 
     def map_path(self, index: int) -> str:
-        """The file of an image's map."""
+        """Return the path of an image's map."""
         return os.path.join(self.map_dir, self._map_files[index])
 
     def _more_fields(self, index: int, rows: slice, size: tuple[int, int]) -> Iterator[tuple[str, Any]]:
@@ -122,13 +123,13 @@ class SemanticDataset(BoxDataset):
         yield "semantic", SemanticMap(torch.from_numpy(labels))
 
     def _refuse_broken(self, files: list[str], summaries: list) -> None:
-        for kind, what in ((OSError, "cannot be decoded"), (ValueError, "are no index maps")):
+        for kind, what in ((OSError, "cannot be decoded"), (ValueError, "are not index maps")):
             broken = [i for i, summary in enumerate(summaries) if isinstance(summary, kind)]
             if broken:
                 reasons = _first([f"{files[i]}: {summaries[i]}" for i in broken])
                 raise kind(
                     f"dataset {self.name}: {len(broken):,} of {len(files):,} maps in {self.map_dir} {what}: {reasons}. "
-                    "Replace them, or leave their images out by a list file (SPLIT of a block)"
+                    "Replace them, or exclude their images with a list file (SPLIT of a block)"
                 )
 
     def _refuse_unknown_values(self, files: list[str], summaries: list[MapSummary], known: np.ndarray) -> None:
@@ -165,10 +166,10 @@ class SemanticDataset(BoxDataset):
 
     def _check_maps(self, table: AnnotationTable, sizes: np.ndarray) -> None:
         maps = table.given_sizes
-        # a map may be a rounded fraction of its image: half a pixel off at either side
+        # the sides of a map may be rounded fractions of its image's, so each may be off by half a pixel
         apart = np.abs(maps[:, 0] * sizes[:, 1] - maps[:, 1] * sizes[:, 0])
         rounding = np.maximum(maps.sum(axis=1), sizes.sum(axis=1)) / 2
-        # a few pixels more or less are a border that was cut, not another resolution
+        # a difference of a few pixels is a cropped border, not another resolution
         near = np.abs(maps - sizes).max(axis=1) <= np.maximum(0.02 * sizes.max(axis=1), 2)
         other = np.flatnonzero(((apart > rounding) | near) & (maps != sizes).any(axis=1))
         if other.size:
@@ -176,9 +177,9 @@ class SemanticDataset(BoxDataset):
             examples = _first([text.format(*maps[i], *sizes[i]) for text, i in zip(files, other, strict=True)])
             raise ValueError(
                 f"dataset {self.name}: {len(other):,} of {len(maps):,} maps in {self.map_dir} do not fit their "
-                f"image: {examples} (width x height). A map has the size of its image, or its proportions at another "
-                "resolution. Is ANNOTATIONS the folder of these images' maps? Otherwise crop or export the maps again, "
-                "or leave the images out by a list file"
+                f"image: {examples} (width x height). A map must have the size of its image, or its proportions at "
+                "another resolution. Is ANNOTATIONS the folder of these images' maps? Otherwise crop or export the "
+                "maps again, or exclude the images with a list file"
             )
         resized = [table.image_ids[i] for i in np.flatnonzero((maps != sizes).any(axis=1))]
         self.report.add("repaired", self.OTHER_SIZE, resized, "images")
@@ -198,10 +199,16 @@ class SemanticDataset(BoxDataset):
 
 
 def check_values(names: Sequence[str], values: Sequence[int] | None, name: str) -> tuple[int, ...]:
-    """The pixel value of each class.
+    """Return the pixel value of each class; None assigns 0..K-1.
+
+    Args:
+        names: K class names.
+        values: K pixel values.
+        name: name of the dataset in errors.
 
     Raises:
-        ValueError: not one value a class, the same value twice, or more classes than a map can hold.
+        ValueError: there is not one value per class, a value is repeated or outside 0..65535, or there are more
+            classes than a map can hold.
     """
     values = tuple(range(len(names))) if values is None else tuple(int(value) for value in values)
     if not names or len(names) > IGNORE_LABEL:
@@ -209,18 +216,25 @@ def check_values(names: Sequence[str], values: Sequence[int] | None, name: str) 
     if len(values) != len(names) or len(set(values)) < len(values):
         raise ValueError(
             f"dataset {name}: {len(names)} classes ({', '.join(names[:4])}, ...) and the pixel values "
-            f"{_short(values)}; expected one value a class, each once"
+            f"{_short(values)}; expected one distinct value per class"
         )
     if not all(0 <= value <= MAX_VALUE for value in values):
-        raise ValueError(f"dataset {name}: pixel values are 0 to {MAX_VALUE}, got {_short(values)}")
+        raise ValueError(f"dataset {name}: pixel values must be 0 to {MAX_VALUE}, got {_short(values)}")
     return values
 
 
 def label_table(values: Sequence[int], ignore: Sequence[int] | str) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (65536,) uint8 by pixel value, and (65536,) bool: the value is a class or ignored.
+    """Build the lookup tables from pixel values to labels.
+
+    Args:
+        values: pixel value of each class.
+        ignore: pixel values without a label, or "others".
+
+    Returns:
+        Labels (65536,) uint8 by pixel value, and (65536,) bool, true for values that are a class or ignored.
 
     Raises:
-        ValueError: a value is both.
+        ValueError: a value is both a class and ignored, or ignore is invalid.
     """
     labels = np.full(MAX_VALUE + 1, IGNORE_LABEL, dtype=np.uint8)
     labels[list(values)] = np.arange(len(values))
@@ -251,7 +265,7 @@ def _short(values: Sequence) -> str:
 
 
 def _without_boxes(pairs, summaries: list[MapSummary]) -> AnnotationTable:
-    """The images with the sizes of their maps, and no box."""
+    """Build a table without boxes, in which each image has the size of its map."""
     sizes = [(summary.width, summary.height) for summary in summaries]
     none = np.zeros(0, dtype=np.int64)
     return AnnotationTable(

@@ -1,16 +1,16 @@
-"""Semantic segmentation benchmarks in the folders that they are published in: Pascal VOC 2012 and Cityscapes."""
+"""Pascal VOC 2012 and Cityscapes for semantic segmentation, in their published folder layouts."""
 
 from __future__ import annotations
 
 import os
 
-from maskrcnn_benchmark.data.datasets.cityscapes_annotations import PICTURE
+from maskrcnn_benchmark.data.datasets.cityscapes_annotations import IMAGE_SUFFIX
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.semantic import OTHERS, SemanticDataset
 from maskrcnn_benchmark.data.datasets.semantic_files import FileIndex
 from maskrcnn_benchmark.data.datasets.voc import PascalVOCDataset
 
-# The 19 classes of Cityscapes' benchmark by train id, with their label ids.
+# Label ids of the 19 benchmark classes of Cityscapes, in the order of train ids.
 CITYSCAPES_LABEL_IDS = {
     "road": 7,
     "sidewalk": 8,
@@ -39,8 +39,8 @@ class VOCSemanticDataset(SemanticDataset):
 
     Args:
         data_dir: folder with JPEGImages, the maps and ImageSets/Segmentation/SPLIT.txt.
-        split: "train", "val", "trainval", or "train_aug" for the 10,582 images of SBD (Hariharan et al., ICCV 2011);
-            the list train_aug.txt may also be called trainaug.txt. A list may name images, or files of image and map.
+        split: "train", "val", "trainval", or "train_aug" for the 10,582 images of SBD (Hariharan et al., ICCV 2011).
+            The list train_aug.txt may also be called trainaug.txt. A list may name images, or files of image and map.
         maps: folder of the maps, "SegmentationClass" or "SegmentationClassAug".
         remove_images_without_annotations, transforms, name, images: see SemanticDataset.
     """
@@ -79,14 +79,14 @@ class CityscapesSemanticDataset(SemanticDataset):
     """Cityscapes (Cordts et al., CVPR 2016), the 19 classes of the benchmark.
 
     Args:
-        img_dir, ann_dir: "leftImg8bit" and "gtFine" (or "gtCoarse"), with a folder a split and in it one a city.
+        img_dir, ann_dir: "leftImg8bit" and "gtFine" (or "gtCoarse"), with files in SPLIT/CITY.
         split: "train", "val", ...
         labels: maps to read. "labelIds" are published with the dataset; their values are mapped to train ids.
-            "labelTrainIds" are made from them by the benchmark's scripts. "auto": labelIds where there are any.
+            "labelTrainIds" are created from them by the benchmark's scripts. "auto" uses labelIds if there are any.
         remove_images_without_annotations, transforms, name, images: see SemanticDataset.
 
     Raises:
-        ValueError: labels is something else.
+        ValueError: labels is none of these.
     """
 
     def __init__(
@@ -103,9 +103,9 @@ class CityscapesSemanticDataset(SemanticDataset):
     ):
         kinds = ("labelIds", "labelTrainIds")
         if labels not in ("auto", *kinds):
-            raise ValueError(f"labels of Cityscapes are 'auto', 'labelIds' or 'labelTrainIds', got {labels!r}")
+            raise ValueError(f"labels of Cityscapes must be 'auto', 'labelIds' or 'labelTrainIds', got {labels!r}")
         maps = os.path.join(ann_dir, split)
-        kind = os.path.basename(os.path.normpath(ann_dir))  # gtFine or gtCoarse, which is in the names, too
+        kind = os.path.basename(os.path.normpath(ann_dir))  # gtFine or gtCoarse, also part of the file names
         if labels == "auto":
             labels = next((each for each in kinds if _has_maps(maps, f"_{kind}_{each}.png")), kinds[0])
         super().__init__(
@@ -115,9 +115,9 @@ class CityscapesSemanticDataset(SemanticDataset):
             remove_images_without_annotations,
             transforms,
             values=list(CITYSCAPES_LABEL_IDS.values()) if labels == "labelIds" else None,
-            # unlabeled, ego vehicle, licence plate (-1, stored as 255), and classes that the benchmark leaves out
+            # unlabeled, ego vehicle, licence plate (-1, stored as 255), and classes that the benchmark excludes
             ignore=OTHERS if labels == "labelIds" else (255,),
-            image_suffix=PICTURE,
+            image_suffix=IMAGE_SUFFIX,
             map_suffix=f"_{kind}_{labels}.png",
             name=name or f"cityscapes_{split}",
             images=images,

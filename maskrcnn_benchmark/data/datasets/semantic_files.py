@@ -1,7 +1,7 @@
-"""Find the images and index maps of a semantic dataset, and its class names.
+"""Find the images, index maps and class names of a semantic dataset.
 
-The map of an image has the image's path relative to its folder, with another ending: images/a/1.jpg and maps/a/1.png.
-Where names differ further, suffixes say how: "_leftImg8bit" and "_gtFine_labelTrainIds".
+An image and its map have the same path relative to their folders, up to the ending: images/a/1.jpg and maps/a/1.png.
+Suffixes such as "_leftImg8bit" and "_gtFine_labelTrainIds" are removed before names are compared.
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pp
 
 @dataclass(frozen=True)
 class ImageWithMap:
-    """name: what results call the image. image, map: files relative to their folders, with "/"."""
+    """An image and its map.
+
+    Attributes:
+        name: id of the image in results.
+        image, map: files relative to their folders, separated by "/".
+    """
 
     name: str
     image: str
@@ -29,17 +34,17 @@ class ImageWithMap:
 
 
 class FileIndex:
-    """Files of a folder and its subfolders by name: the relative path without suffix and ending.
+    """Index of the files below a folder by name, which is the relative path without suffix and ending.
 
     Args:
-        folder: searched as a whole; hidden files are left out.
-        endings: of the files that count.
-        suffix: text between name and ending, or with the ending; "" for none.
-        kind: what errors call the files.
+        folder: searched recursively; hidden files are skipped.
+        endings: file name endings to include.
+        suffix: text between name and ending, optionally including the ending; "" for none.
+        kind: name of the files in errors, such as "map".
 
     Raises:
         FileNotFoundError: the folder does not exist.
-        ValueError: two files have one name.
+        ValueError: two files have the same name.
     """
 
     def __init__(self, folder: str, endings: tuple[str, ...], suffix: str, kind: str):
@@ -51,12 +56,12 @@ class FileIndex:
             name = self.name_of(path)
             if name is not None and self.files.setdefault(name, path) != path:
                 raise ValueError(
-                    f"{kind} folder {folder} has both {self.files[name]} and {path}: one name, two files. Remove one, "
-                    "or give a suffix that only one kind has"
+                    f"{kind} folder {folder} has both {self.files[name]} and {path}, which have the same name. Remove "
+                    "one, or give a suffix that only one of them has"
                 )
 
     def name_of(self, path: str) -> str | None:
-        """The name of a file; None where suffix or ending differ."""
+        """Return the name of a file, or None if its suffix or ending differs."""
         if self.suffix and path.endswith(self.suffix) and self.suffix.lower().endswith(self.endings):
             return path[: -len(self.suffix)]
         stem, ending = os.path.splitext(path)
@@ -65,7 +70,7 @@ class FileIndex:
         return stem[: len(stem) - len(self.suffix)]
 
     def find(self, text: str) -> str | None:
-        """The name that a line of a list file means: a name or a file, whatever folders stand before it."""
+        """Find the name for a line of a list file, which is a name or a file with any folders before it."""
         parts = [part for part in text.replace("\\", "/").split("/") if part not in ("", ".")]
         for k in range(len(parts)):
             tail = "/".join(parts[k:])
@@ -82,13 +87,15 @@ def find_images_with_maps(
     """Pair images and maps.
 
     Args:
-        split_file: the images of the dataset, one a line: a name ("2007_000032"), or the files of image and map
-            ("/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png"). None takes all images that have a
-            map, in alphabetic order, and counts the others as dropped.
+        images, maps: folders.
+        split_file: list of images, one per line: a name ("2007_000032"), or the files of image and map
+            ("/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png"). None uses all images that have a
+            map, in alphabetical order, and counts the others as dropped.
+        report: receives the findings.
         image_suffix, map_suffix: see `FileIndex`.
 
     Raises:
-        FileNotFoundError: a folder or the list is missing, or files that the list names; or no image has a map.
+        FileNotFoundError: a folder, the list, or files named in the list are missing; or no image has a map.
         ValueError: the list is empty, or a file name is ambiguous.
     """
     same_folder = os.path.realpath(images) == os.path.realpath(maps) and image_suffix == map_suffix
@@ -116,8 +123,8 @@ def _all_pairs(images: FileIndex, maps: FileIndex, report: DatasetReport) -> lis
     if not both:
         raise FileNotFoundError(
             f"no image of {images.folder} ({_count(images)}) has a map of the same name in {maps.folder} "
-            f"({_count(maps)}). {_hint(maps)}Maps are {', '.join(MAP_ENDINGS)} named as their image; IMAGE_SUFFIX and "
-            "MAP_SUFFIX of a block say what is added to the names"
+            f"({_count(maps)}). {_hint(maps)}Maps must be {', '.join(MAP_ENDINGS)} with the name of their image; set "
+            "IMAGE_SUFFIX and MAP_SUFFIX of the block if something is added to the names"
         )
     report.add("dropped", "images without a map", sorted(images.files.keys() - maps.files.keys()), "images")
     report.add("noted", "maps without an image", sorted(maps.files.keys() - images.files.keys()), "maps")
@@ -127,11 +134,11 @@ def _all_pairs(images: FileIndex, maps: FileIndex, report: DatasetReport) -> lis
 def _count(index: FileIndex) -> str:
     if not index.files:
         return f"{index.kind}s: none"
-    return f"{index.kind}s: {len(index.files):,}, as {next(iter(index.files.values()))}"
+    return f"{index.kind}s: {len(index.files):,}, such as {next(iter(index.files.values()))}"
 
 
 def _hint(maps: FileIndex) -> str:
-    """A sentence about maps that were stored as JPEG."""
+    """Return a sentence about maps stored in a lossy format, or ""."""
     lossy = [path for path in _files_below(maps.folder) if path.lower().endswith((".jpg", ".jpeg", ".webp"))]
     if not lossy:
         return ""
@@ -150,10 +157,10 @@ def _listed_pairs(split_file: str, images: FileIndex, maps: FileIndex, report: D
             columns *= 2
         if len(columns) != 2:
             raise ValueError(
-                f"list file {split_file}: expected a name a line, or the files of image and map, got {line!r}"
+                f"list file {split_file}: expected a name per line, or the files of image and map, got {line!r}"
             )
         found = images.find(columns[0]), maps.find(columns[1])
-        # a name alone may have its suffix in the list
+        # a name in the list may include the image's suffix
         if found[0] is not None and found[1] is None and columns[0] == columns[1]:
             found = found[0], maps.find(found[0])
         for index, name in zip((images, maps), found, strict=True):
@@ -189,15 +196,18 @@ _NUMBERED = re.compile(r"(\d+)\s*[:,;\s]\s*(\S.*)")
 
 
 def read_class_names(path: str) -> tuple[list[str], list[int] | None]:
-    """Class names of a file, and the pixel value of each class, or None where the file has no numbers.
+    """Read class names from a file, and the pixel value of each class if the file has them.
 
     Args:
-        path: text with a name a line, or "7 road" or "7: road" in every line; or JSON: a list of names, an object from
-            value to name, or a COCO file, of which "categories" count.
+        path: text file with a name per line, or with "7 road" or "7: road" in every line; or JSON: a list of names, an
+            object from value to name, or a COCO file with "categories".
+
+    Returns:
+        The names, and their pixel values or None.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: there are no names in it, or it is no text; see `read_text`.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file has no names or is not text; see `read_text`.
     """
     text = _text_of(path, "file of class names")
     names, values = _names_in_json(text, path) if path.lower().endswith(".json") else _names_in_lines(text)

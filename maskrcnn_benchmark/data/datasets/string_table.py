@@ -1,4 +1,4 @@
-"""Many short texts in one block of memory."""
+"""Store many short strings in one block of memory."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 
 
 class StringTable:
-    """A read-only list of texts, kept as one array of bytes.
+    """Read-only list of strings in one byte array.
 
-    Reading an element of a list of str writes its reference count, so that every worker process of a loader ends up
-    with a copy of the whole list; arrays stay shared.
+    Reading an element of a Python list writes its reference count, which copies the list's memory into every worker
+    process of a loader. The memory of an array stays shared.
     """
 
     def __init__(self, texts: Iterable[str]):

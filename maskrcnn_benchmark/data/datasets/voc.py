@@ -1,4 +1,4 @@
-"""Pictures with boxes from Pascal VOC xml."""
+"""Pascal VOC detection dataset."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
-from maskrcnn_benchmark.data.datasets.voc_annotations import find_class_names, find_pictures, read_voc
+from maskrcnn_benchmark.data.datasets.voc_annotations import find_class_names, find_images, read_voc
 
 FROM_THE_DATA = "from the data"
 
 
 class PascalVOCDataset(BoxDataset):
-    """The pictures of one split, in the order of the split file.
+    """Images of one Pascal VOC split, in the order of the split file.
 
     Args:
         data_dir: folder with Annotations/NAME.xml, JPEGImages/NAME.jpg and ImageSets/Main/SPLIT.txt.
         split: "train", "val", "test", ...
-        use_difficult: keep objects that are marked as difficult.
-        transforms: called (image, target) -> (image, target); None gives PIL pictures.
-        class_names: K names, label k is class_names[k - 1]; or "from the data": the names of all objects in the
-            annotation folder, in alphabetic order.
-        remove_images_without_annotations: leave out pictures that have no usable box (for training).
-        image_dir, annotation_dir, split_file: where these are, if not where data_dir says. Without data_dir, no
-            split_file means all pictures that have an xml file.
-        name: what messages call the data set; default: the name of data_dir and the split.
+        use_difficult: keep objects marked as difficult.
+        transforms: (image, target) -> (image, target); None returns PIL images.
+        class_names: K names, label k is class_names[k - 1]; or "from the data" for the names of all objects in the
+            annotation folder, in alphabetical order.
+        remove_images_without_annotations: drop images without a usable box (for training).
+        image_dir, annotation_dir, split_file: override the paths below data_dir. Without data_dir and split_file, all
+            images with an xml file are used.
+        name: name of the dataset in messages; default: the names of data_dir and the split.
         images: how image files are read; None is ImageSettings().
-        reading: choices of the configuration, of which `keep_empty_images` counts here; None takes its defaults.
+        reading: only `keep_empty_images` is used; None is Reading().
 
-    Items are as BoxDataset has them, with the field "difficult" (uint8). Boxes are the files' minus 1, as VOC counts
-    pixels from 1. `ids` are the names in the split file. See `read_voc` for what is dropped.
+    Items are those of BoxDataset with the field "difficult" (uint8). Boxes are those of the files minus 1, as VOC
+    counts pixels from 1. `ids` are the names in the split file. See `read_voc` for dropped objects.
 
     Raises:
-        FileNotFoundError: a folder, the split file, xml files or pictures are missing; the first few are named.
-        ValueError: a file is not XML, the split is empty, or nothing is left to train on.
-        OSError: pictures cannot be decoded; the first few are named.
+        FileNotFoundError: a folder, the split file, xml files or images are missing; the first few are named.
+        ValueError: a file is not XML, the split is empty, or no image is left to train on.
+        OSError: images cannot be decoded; the first few are named.
     """
 
     evaluates_keypoints = False
 
-    # The background comes first, with a blank, as in the forks.
+    # The background comes first, with a trailing space, as in the forks.
     CLASSES = (
         "__background__ ",
         "aeroplane",
@@ -95,7 +95,7 @@ class PascalVOCDataset(BoxDataset):
         self.image_set = split
         self.keep_difficult = use_difficult
         report = DatasetReport(name)
-        file_names = find_pictures(root, split_file, annotations)
+        file_names = find_images(root, split_file, annotations)
         names = find_class_names(annotations) if class_names == FROM_THE_DATA else list(class_names)
         table = read_voc(annotations, file_names, names, use_difficult, report)
         super().__init__(
@@ -104,5 +104,5 @@ class PascalVOCDataset(BoxDataset):
         self.categories = dict(enumerate((self.CLASSES[0], *self.class_names)))
 
     def map_class_id_to_class_name(self, class_id: int) -> str:
-        """The name of label 1..K; 0 is the background."""
+        """Return the name of label 1..K, or of the background, 0."""
         return self.categories[class_id]

@@ -1,6 +1,6 @@
-"""Reading Pascal VOC xml into flat arrays, with everything questionable decided and counted.
+"""Read Pascal VOC xml into flat arrays. Questionable objects are dropped and counted.
 
-Shapes: I pictures, B boxes, K foreground classes.
+Shapes: I images, B boxes, K foreground classes.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from maskrcnn_benchmark.data.datasets.coco_values import flag
 from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
 from maskrcnn_benchmark.utils.text_file import did_you_mean, open_regular, read_text
 
-PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
-# Class-specific split files say after each name whether the class is in the picture.
+# Class-specific split files write one of these after each name: whether the class is in the image.
 PRESENCE = ("-1", "0", "1")
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -28,15 +28,23 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 def read_voc(
     folder: str, file_names: dict[str, str], class_names: Sequence[str], use_difficult: bool, report: DatasetReport
 ) -> AnnotationTable:
-    """The annotations folder/NAME.xml of the named pictures.
+    """Read `folder`/NAME.xml of the named images.
 
-    Pixels are counted from 1 in the files and from 0 in the table: boxes are the files' minus 1, both corners inside.
-    An object without <difficult> is not difficult. Dropped and counted: objects of other classes; boxes that are
-    missing, not finite, inverted, or whose corners coincide in x or y; difficult objects unless use_difficult; objects
-    with class and box of an earlier one of their image.
+    Files count pixels from 1, the table from 0: its boxes are those of the files minus 1, with inclusive corners. An
+    object without <difficult> is not difficult.
+
+    Dropped and counted:
+    - objects of other classes;
+    - boxes that are missing, not finite, inverted, or at most one pixel wide or high;
+    - difficult objects, unless use_difficult;
+    - objects that repeat the class and box of another object of their image.
 
     Args:
-        file_names: picture file by NAME; the table has them in this order.
+        folder: folder of the xml files.
+        file_names: image file by NAME; the table keeps this order.
+        class_names: K names.
+        use_difficult: keep difficult objects.
+        report: receives the findings.
 
     Raises:
         FileNotFoundError: xml files are missing; the first few are named.
@@ -47,19 +55,19 @@ def read_voc(
     if missing:
         names = ", ".join(f"{name}.xml" for name in missing[:EXAMPLES])
         raise FileNotFoundError(
-            f"data set {report.name}: {len(missing):,} of {len(paths):,} annotation files are missing in {folder}: "
+            f"dataset {report.name}: {len(missing):,} of {len(paths):,} annotation files are missing in {folder}: "
             f"{names}{', ...' if len(missing) > EXAMPLES else ''}. Is the annotation folder the right one?"
         )
     label_of = {name: label for label, name in enumerate(class_names, start=1)}
     sizes, rows = [], []
     unknown, broken, inverted, flat, hard, repeated = [], [], [], [], [], []
     annotated = np.zeros(len(paths), dtype=bool)
-    for picture, (name, path) in enumerate(paths.items()):
+    for image, (name, path) in enumerate(paths.items()):
         root = _parse(path)
         sizes.append([_side(root.findtext(f"size/{side}")) for side in ("width", "height")])
         seen = set()
         for number, element in enumerate(root.findall("object"), start=1):
-            annotated[picture] = True
+            annotated[image] = True
             where = f"{name}#{number}"
             box = [_number(element.findtext(f"bndbox/{corner}")) - 1 for corner in CORNERS]
             label = label_of.get((element.findtext("name") or "").strip())
@@ -78,7 +86,7 @@ def read_voc(
                 repeated.append(where)
             else:
                 seen.add((label, *box))
-                rows.append((picture, label, difficult, box, where))
+                rows.append((image, label, difficult, box, where))
 
     for what, places in (
         (f"objects of other classes than {', '.join(class_names)}", unknown),
@@ -106,13 +114,13 @@ def read_voc(
 
 
 def find_class_names(folder: str) -> list[str]:
-    """The names of all objects in all xml files of a folder, in alphabetic order.
+    """Return the class names of all objects in a folder's xml files, in alphabetical order.
 
-    All files count, whatever the split, so that training and test data have the same classes.
+    All files are read, whatever the split, so that training and test data have the same classes.
 
     Raises:
-        FileNotFoundError: no such folder.
-        ValueError: it has no xml file with an object, or a file is not XML.
+        FileNotFoundError: the folder does not exist.
+        ValueError: no xml file has an object with a name, or a file is not XML.
     """
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"annotation folder {folder} does not exist")
@@ -127,19 +135,21 @@ def find_class_names(folder: str) -> list[str]:
     return sorted(names)
 
 
-def find_pictures(folder: str, split_file: str | None, annotations: str) -> dict[str, str]:
-    """Picture file by name (without ending), in the order of the split file.
+def find_images(folder: str, split_file: str | None, annotations: str) -> dict[str, str]:
+    """Return the image file of each name in the split file, in its order.
 
     Args:
-        folder: of pictures; they may have any ending of PICTURE_ENDINGS.
-        split_file: a text file with a name a line, perhaps with an ending, perhaps followed by -1, 0 or 1. None takes
-            the names of all xml files in the folder `annotations`.
+        folder: folder of the images, which may have any of IMAGE_ENDINGS.
+        split_file: text file with one name per line, with or without an ending, optionally followed by -1, 0 or 1.
+            None uses the names of all xml files in `annotations`.
+        annotations: folder of the xml files.
 
-    A picture that is named but not there gets the ending .jpg. Names that come twice count once.
+    Returns:
+        Image file by name without ending. A missing image gets the ending .jpg. Repeated names are returned once.
 
     Raises:
         FileNotFoundError: a folder or the split file does not exist.
-        ValueError: nothing is named.
+        ValueError: the split is empty.
     """
     for path in (folder, annotations):
         if not os.path.isdir(path):
@@ -147,7 +157,7 @@ def find_pictures(folder: str, split_file: str | None, annotations: str) -> dict
     there: dict[str, str] = {}
     for file_name in sorted(os.listdir(folder)):
         stem, ending = os.path.splitext(file_name)
-        if ending.lower() in PICTURE_ENDINGS:
+        if ending.lower() in IMAGE_ENDINGS:
             there.setdefault(stem, file_name)
     if split_file is None:
         lines = sorted(stem for stem, ending in map(os.path.splitext, os.listdir(annotations)) if ending == ".xml")
@@ -161,20 +171,20 @@ def find_pictures(folder: str, split_file: str | None, annotations: str) -> dict
         except ValueError as error:
             raise ValueError(f"split file (SPLIT) {error}") from None
     if not lines:
-        raise ValueError(f"{split_file or annotations} names no picture")
+        raise ValueError(f"{split_file or annotations} names no image")
     names = [_name(line, there) for line in lines]
     return {name: there.get(name, f"{name}.jpg") for name in names}
 
 
 def _name(line: str, there: dict[str, str]) -> str:
-    """The picture that a line of a split file means."""
+    """Return the name of the image in a line of a split file."""
     words = line.split()
     candidates = [line, " ".join(words[:-1])] if len(words) > 1 and words[-1] in PRESENCE else [line]
     for candidate in candidates:
         stem, ending = os.path.splitext(candidate)
         if candidate in there:
             return candidate
-        if ending.lower() in PICTURE_ENDINGS:
+        if ending.lower() in IMAGE_ENDINGS:
             return stem
     return candidates[-1]
 
@@ -188,7 +198,7 @@ def _parse(path: str) -> ElementTree.Element:
 
 
 def _number(text: str | None) -> float:
-    """NaN for anything that is not a number."""
+    """Parse a number; anything else is NaN."""
     try:
         return float(text)
     except (TypeError, ValueError):
@@ -196,6 +206,6 @@ def _number(text: str | None) -> float:
 
 
 def _side(text: str | None) -> int:
-    """A width or height; 0 for anything that is not a positive number."""
+    """Parse a width or height; anything but a positive number is 0."""
     value = _number(text)
     return int(value) if 0 < value < 2**31 else 0

@@ -1,4 +1,4 @@
-"""In which order samples come, and in which batches."""
+"""Samplers and batch samplers."""
 
 from .distributed import DistributedSampler, ShardSampler
 from .grouped_batch_sampler import GroupedBatchSampler

@@ -1,4 +1,4 @@
-"""Compose samplers as the forks' functions do; the trainer's own is TrainingBatchSampler."""
+"""Compose samplers like the forks' functions. The trainer uses TrainingBatchSampler instead."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from maskrcnn_benchmark.data.samplers.iteration_based_batch_sampler import Itera
 
 
 def aspect_groups(dataset) -> list[int]:
-    """Return the group of every image: 0 for wide ones, 1 for tall and square ones."""
+    """Return the group of every image: 0 for wide images, 1 for tall and square images."""
     return quantize(aspect_ratios(dataset), [1.0])
 
 
@@ -23,13 +23,13 @@ def aspect_ratios(dataset) -> list[float]:
 
 
 def quantize(values, bins) -> list[int]:
-    """Return how many of the `bins`, in any order, are at most each value."""
+    """Return for each value the number of `bins` that are at most it. Bins may be in any order."""
     bins = sorted(bins)
     return [bisect.bisect_right(bins, value) for value in values]
 
 
 def make_data_sampler(dataset, shuffle: bool, distributed: bool) -> Sampler:
-    """Return a sampler of the whole dataset, or of this process's part of it if `distributed`."""
+    """Return a sampler over the whole dataset, or over this process's part if `distributed`."""
     if distributed:
         return DistributedSampler(dataset, shuffle=shuffle)
     return RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
@@ -38,12 +38,16 @@ def make_data_sampler(dataset, shuffle: bool, distributed: bool) -> Sampler:
 def make_batch_data_sampler(
     dataset, sampler, aspect_grouping, images_per_batch: int, num_iters: int | None = None, start_iter: int = 0
 ):
-    """Return a sampler of batches.
+    """Build a batch sampler.
 
     Args:
-        aspect_grouping: bins of height / width, a number or a list; the images of a batch are in one bin. False, None
-            and [] do not group.
-        num_iters: begin anew until so many batches are counted, from start_iter on; None makes one pass.
+        dataset: has `get_img_info(index)` with "height" and "width".
+        sampler: yields indices.
+        aspect_grouping: bin edges of height / width, a number or a list; the images of a batch share a bin. False,
+            None and [] disable grouping.
+        images_per_batch: batch size.
+        num_iters: repeat the sampler until this iteration; None makes one pass.
+        start_iter: iteration to start counting at.
     """
     if aspect_grouping:
         bins = aspect_grouping if isinstance(aspect_grouping, (list, tuple)) else [aspect_grouping]

@@ -1,4 +1,4 @@
-"""Which process takes which samples."""
+"""Divide samples between processes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from maskrcnn_benchmark.utils import comm
 
 
 class DistributedSampler(Sampler):
-    """One process's contiguous part of a permutation, as the forks cut it.
+    """Sample one contiguous part of a permutation per process, as in the forks.
+
+    The order is padded from its own start, so that all parts have the same length.
 
     Args:
-        dataset: anything with a length.
-        num_replicas, rank: number of processes, and which one this is; default: the process group's.
-        shuffle: permute, by a seed that `set_epoch` sets; else in order.
-
-    All parts have the same length: the order is filled up from its own start.
+        dataset: any object with a length.
+        num_replicas: number of processes; default: that of the process group.
+        rank: rank of this process; default: that in the process group.
+        shuffle: permute the samples with the epoch as seed; False keeps their order.
     """
 
     def __init__(self, dataset, num_replicas: int | None = None, rank: int | None = None, shuffle: bool = True):
@@ -45,14 +46,14 @@ class DistributedSampler(Sampler):
         return self.num_samples
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the permutation."""
+        """Set the seed of the permutation."""
         self.epoch = epoch
 
 
 class ShardSampler(Sampler):
-    """Every `num_replicas`-th sample from `rank` on: together the processes see each sample exactly once.
+    """Sample every `num_replicas`-th index, starting at `rank`, so that each sample goes to exactly one process.
 
-    For tests, where predictions are gathered by index and a sample seen twice would be work for nothing.
+    For testing, where predictions are gathered by index and padding would be wasted work.
     """
 
     def __init__(self, num_samples: int, num_replicas: int = 1, rank: int = 0):

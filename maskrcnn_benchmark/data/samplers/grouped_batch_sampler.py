@@ -1,4 +1,4 @@
-"""Batches whose samples are of one group (for instance all wide, or all tall)."""
+"""Batch samples of the same group, such as wide or tall images."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from torch.utils.data import BatchSampler, Sampler
 
 
 class GroupedBatchSampler(BatchSampler):
-    """Cuts a sampler's order into batches of one group each.
+    """Divide a sampler's order into batches of one group each.
+
+    Batches are ordered by their first sample. Within a group the sampler's order is kept. `len()` is the number of
+    batches of the next pass, also with a random sampler.
 
     Args:
         sampler: yields indices; may cover only a part of the samples.
         group_ids: group of every sample, by index.
-        batch_size: samples a batch; the last batch of a group is shorter when the group does not divide.
-        drop_uneven: leave such short batches out.
-
-    Batches come in the order in which the sampler reaches their first sample. Within a group the sampler's order is
-    kept. `len()` counts the batches of the pass that the next iteration will make, also with a random sampler.
+        batch_size: samples per batch; the last batch of a group may be smaller.
+        drop_uneven: drop smaller batches.
 
     Raises:
         ValueError: `sampler` is not a torch Sampler, or the batch size is not positive.
@@ -23,9 +23,9 @@ class GroupedBatchSampler(BatchSampler):
 
     def __init__(self, sampler: Sampler, group_ids, batch_size: int, drop_uneven: bool = False):
         if not isinstance(sampler, Sampler):
-            raise ValueError(f"GroupedBatchSampler wants a torch.utils.data.Sampler, got {type(sampler).__name__}")
+            raise ValueError(f"GroupedBatchSampler requires a torch.utils.data.Sampler, got {type(sampler).__name__}")
         if batch_size < 1:
-            raise ValueError(f"GroupedBatchSampler: batch_size is {batch_size}; wanted at least 1")
+            raise ValueError(f"GroupedBatchSampler: batch_size must be at least 1, got {batch_size}")
         self.sampler = sampler
         self.group_ids = [int(group) for group in group_ids]
         self.batch_size = batch_size
@@ -49,7 +49,7 @@ class GroupedBatchSampler(BatchSampler):
             batch = open_batch.get(self.group_ids[index])
             if batch is None:
                 batch = open_batch[self.group_ids[index]] = []
-                batches.append(batch)  # its place is that of its first sample
+                batches.append(batch)  # batches are ordered by their first sample
             batch.append(index)
             if len(batch) == self.batch_size:
                 del open_batch[self.group_ids[index]]

@@ -1,4 +1,4 @@
-"""A batch sampler that counts iterations instead of epochs, as the forks have it."""
+"""Batch sampler that counts iterations instead of epochs, as in the forks."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from torch.utils.data import BatchSampler
 
 
 class IterationBasedBatchSampler(BatchSampler):
-    """Repeats a batch sampler until `num_iterations` batches have been counted.
+    """Repeat a batch sampler until iteration `num_iterations`.
+
+    Starting at `start_iter` begins a new pass; it does not resume the interrupted one, unlike TrainingBatchSampler.
 
     Args:
-        batch_sampler: what to repeat; its `sampler` gets `set_epoch(iteration)` before each pass, if it has that.
-        num_iterations: where counting ends; also the length.
-        start_iter: where counting begins.
-
-    A start at `start_iter` begins a new pass, it does not go on inside the one that was interrupted (the trainer's
-    own `TrainingBatchSampler` does).
+        batch_sampler: sampler to repeat. `set_epoch(iteration)` of its `sampler`, if any, is called before each pass.
+        num_iterations: iteration to stop at; also the length.
+        start_iter: iteration to start at.
 
     Raises:
-        ValueError: the inner sampler yields nothing.
+        ValueError: the batch sampler yields nothing.
     """
 
     def __init__(self, batch_sampler, num_iterations: int, start_iter: int = 0):

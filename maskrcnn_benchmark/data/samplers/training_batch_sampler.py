@@ -1,4 +1,4 @@
-"""The trainer's batches: a function of (seed, epoch), whatever the processes, workers and restarts."""
+"""Batch sampler of the trainer. Batches depend on (seed, epoch) only, not on processes, workers or restarts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from maskrcnn_benchmark.data.seeding import ORDER, stream_generator
 
 
 class SampleKey(NamedTuple):
-    """One sample of a training: which, in which epoch, at which place of the epoch."""
+    """Key of a training sample: dataset index, epoch, and position within the epoch."""
 
     index: int
     epoch: int
@@ -19,27 +19,29 @@ class SampleKey(NamedTuple):
 
 
 class TrainingBatchSampler(Sampler):
-    """Micro-batches of `SampleKey`s.
+    """Yield micro-batches of SampleKeys.
+
+    Each epoch permutes the samples by (seed, epoch) and divides each group into batches of B. The last batch of a group
+    is filled up from the group's start, so that every epoch has the same number n of full batches. Iteration i is batch
+    i % n of epoch i // n. Batches are ordered by their first sample. A group with fewer than B samples is merged into
+    the largest group, as repeating a few images to fill a batch would give them too much weight.
+
+    A batch is divided into accumulation parts, and each part into one slice per process. The processes together thus
+    see the same batch as a single process. `len()` is the number of micro-batches of the whole training.
 
     Args:
-        group_ids: group of every sample (by index); a batch holds samples of one group.
-        images_per_batch: B, samples an optimizer step takes, over all processes and accumulation parts.
+        group_ids: group of every sample, by index; the samples of a batch are of one group.
+        images_per_batch: B, samples per optimizer step, over all processes and accumulation parts.
         num_iterations: optimizer steps of the whole training.
         seed: of the training; not negative.
-        start_iteration: steps already done; only what comes after them is yielded.
-        rank, world_size: which process this is, of how many.
-        accumulation_steps: parts that a process's share of a batch is cut into.
-
-    An epoch's batches: a permutation by (seed, epoch) is cut into batches of B within each group, and a group's last
-    batch is filled up from the group's start, so that every epoch has the same number of batches, all full, and
-    iteration i is batch i % n of epoch i // n. Batches come in the order of their first sample. A group with fewer
-    than B samples joins the largest one: filling a batch with a few pictures over and over would weigh them too much.
-
-    A batch is then cut into accumulation parts, and each part into one slice a process. So the processes together
-    see exactly the batch that one process would see. `len()` counts the micro-batches of the whole training.
+        start_iteration: steps already done, which are skipped.
+        rank: rank of this process.
+        world_size: number of processes.
+        accumulation_steps: micro-batches per process and step.
 
     Raises:
-        ValueError: no samples, B does not divide by world_size x accumulation_steps, or a negative seed.
+        ValueError: there are no samples, B is not divisible by world_size x accumulation_steps, or the seed is
+            negative.
     """
 
     def __init__(
@@ -57,14 +59,15 @@ class TrainingBatchSampler(Sampler):
         parts = world_size * accumulation_steps
         if images_per_batch < 1 or images_per_batch % parts:
             raise ValueError(
-                f"SOLVER.IMS_PER_BATCH is {images_per_batch}; wanted a multiple of {parts} ({world_size} processes x "
-                f"SOLVER.ACCUMULATION_STEPS {accumulation_steps}), so that every process gets the same share"
+                f"SOLVER.IMS_PER_BATCH must be a multiple of {parts} ({world_size} processes x "
+                f"SOLVER.ACCUMULATION_STEPS {accumulation_steps}), so that every process gets the same share, got "
+                f"{images_per_batch}"
             )
         if seed < 0:
-            raise ValueError(f"SEED is {seed}; wanted 0 or more")
+            raise ValueError(f"SEED must be 0 or more, got {seed}")
         self.groups = _merge_small_groups(np.asarray(group_ids, dtype=np.int64), images_per_batch)
         if len(self.groups) == 0:
-            raise ValueError("the training data has no pictures")
+            raise ValueError("the training data has no images")
         self.images_per_batch = images_per_batch
         self.num_iterations = num_iterations
         self.seed = seed
@@ -92,7 +95,7 @@ class TrainingBatchSampler(Sampler):
         return self.num_iterations * self.accumulation_steps
 
     def epoch_batches(self, epoch: int) -> np.ndarray:
-        """(batches_per_epoch, B) int64: the sample indices of an epoch."""
+        """Return the sample indices of an epoch, (batches_per_epoch, B) int64."""
         order = stream_generator(ORDER, self.seed, epoch).permutation(len(self.groups))
         batches, first_places = [], []
         for group in np.unique(self.groups):
@@ -106,7 +109,7 @@ class TrainingBatchSampler(Sampler):
 
 
 def _merge_small_groups(groups: np.ndarray, smallest: int) -> np.ndarray:
-    """The groups, where those with fewer than `smallest` samples have the number of the largest one."""
+    """Merge groups with fewer than `smallest` samples into the largest group."""
     numbers, members, counts = np.unique(groups, return_inverse=True, return_counts=True)
     if len(numbers) == 0:
         return groups

@@ -1,4 +1,4 @@
-"""Transforms of pictures together with their boxes."""
+"""Transforms of images and their targets."""
 
 from .build import View, build_test_views, build_transforms
 from .transforms import (

@@ -1,4 +1,4 @@
-"""The transforms that a configuration asks for."""
+"""Build transforms from cfg."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from maskrcnn_benchmark.structures.bounding_box import TO_REMOVE
 
 
 class View(NamedTuple):
-    """One way to look at a test picture: from an RGB PIL picture to the network input, and whether it is mirrored."""
+    """One view of test-time augmentation: transform of an RGB PIL image to the network input, and whether it flips."""
 
     transform: T.Compose
     mirrored: bool
 
 
 def build_transforms(cfg, is_train: bool = True) -> T.Compose:
-    """Training: colour jitter (when asked for), resize, flips, normalise. Testing: resize, normalise. Before all that,
-    boxes are brought to a convention other than the data sets', and masks that the model has no head for left out.
-    A SemanticSegmentor has transforms of its own, see INPUT.SEMANTIC.
+    """Build the transforms for training or testing.
+
+    Training: colour jitter if configured, resize, flips, normalise. Testing: resize, normalise. Before these, boxes are
+    converted to the model's convention, and masks are dropped if the model has no mask head. A SemanticSegmentor uses
+    the transforms of INPUT.SEMANTIC instead.
 
     Raises:
         ValueError: MIN_SIZE_RANGE_TRAIN is not two ascending numbers.
@@ -28,10 +30,10 @@ def build_transforms(cfg, is_train: bool = True) -> T.Compose:
     if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
         return _semantic_transforms(cfg, is_train)
     convention = get_convention(cfg.MODEL.CONVENTION)
-    # the boxes of data sets are inclusive
+    # boxes of datasets are inclusive
     steps = [] if convention.box_offset == TO_REMOVE else [T.BoxOffset(convention.box_offset)]
     if not cfg.MODEL.MASK_ON:
-        steps.append(T.LeaveOut("masks"))  # resizing masks of pixels takes longer than all else
+        steps.append(T.LeaveOut("masks"))  # resizing binary masks takes longer than everything else
     if is_train:
         steps += _jitter(cfg)
         steps.append(T.Resize(_training_sizes(cfg), cfg.INPUT.MAX_SIZE_TRAIN, convention.resize_to_nearest))
@@ -42,9 +44,9 @@ def build_transforms(cfg, is_train: bool = True) -> T.Compose:
 
 
 def _semantic_transforms(cfg, is_train: bool) -> T.Compose:
-    """Training: colour jitter, flips, random scale, random crop, normalise, pad to the crop. Testing: normalise."""
+    """Build transforms for training (colour jitter, flips, scale, crop, normalise, pad) or testing (normalise)."""
     node = cfg.INPUT.SEMANTIC
-    steps: list = [T.LeaveOut("masks")]  # of panoptic data
+    steps: list = [T.LeaveOut("masks")]  # panoptic datasets have masks
     if not is_train:
         return T.Compose(steps + _to_network_input(cfg))
     steps += _jitter(cfg) + _flips(cfg)
@@ -57,7 +59,7 @@ def _semantic_transforms(cfg, is_train: bool) -> T.Compose:
 
 
 def build_test_views(cfg) -> list[View]:
-    """The views of TEST.BBOX_AUG: the test size, mirrored (H_FLIP), then each of SCALES, mirrored (SCALE_H_FLIP)."""
+    """Build the views of TEST.BBOX_AUG: the test size, flipped with H_FLIP, and SCALES, flipped with SCALE_H_FLIP."""
     aug = cfg.TEST.BBOX_AUG
     to_nearest = get_convention(cfg.MODEL.CONVENTION).resize_to_nearest
     sizes = [(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, aug.H_FLIP)]
@@ -88,14 +90,14 @@ def _to_network_input(cfg) -> list:
 
 
 def _training_sizes(cfg) -> list[int]:
-    """Every size of MIN_SIZE_RANGE_TRAIN if it is set (it wins, as in the FCOS forks), else MIN_SIZE_TRAIN."""
+    """Return the sizes of MIN_SIZE_RANGE_TRAIN if set (it has priority, as in the FCOS forks), else MIN_SIZE_TRAIN."""
     size_range = tuple(cfg.INPUT.MIN_SIZE_RANGE_TRAIN)
     if not size_range or size_range[0] == -1:
         sizes = cfg.INPUT.MIN_SIZE_TRAIN
         return list(sizes) if isinstance(sizes, (list, tuple)) else [sizes]
     if len(size_range) != 2 or not 0 < size_range[0] <= size_range[1]:
         raise ValueError(
-            f"INPUT.MIN_SIZE_RANGE_TRAIN is {size_range}; wanted (smallest, largest) in pixels, or (-1, -1) to use "
-            f"MIN_SIZE_TRAIN"
+            f"INPUT.MIN_SIZE_RANGE_TRAIN must be (smallest, largest) in pixels, or (-1, -1) to use MIN_SIZE_TRAIN, got "
+            f"{size_range}"
         )
     return list(range(size_range[0], size_range[1] + 1))

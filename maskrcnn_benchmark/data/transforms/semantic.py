@@ -1,7 +1,7 @@
 """Augmentation for semantic segmentation: random scale, random crop, padding (Chen et al., DeepLab, 2017).
 
-Like all transforms: (image, target) -> (image, target), randomness from Python's `random`. A target is a BoxList with
-the field "semantic" (SemanticMap); its other fields follow.
+Transforms map (image, target) to (image, target) and draw from Python's `random`. A target is a BoxList with the field
+"semantic" (SemanticMap); its other fields are transformed too.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch import Tensor
 from maskrcnn_benchmark.data.transforms.transforms import to_pixels
 from maskrcnn_benchmark.structures.semantic_map import IGNORE_LABEL
 
-# Crops that are tried before the last one is taken, whatever it shows.
+# Maximum number of crops drawn; the last one is accepted whatever its content.
 CROP_TRIES = 10
 
 
 class RandomScale:
     """Resize by a factor between `smallest` and `largest`, drawn log-uniformly: half and double are equally likely.
 
-    The image is resized by PIL's Lanczos filter, the map by the nearest pixel. Sides are rounded to one pixel or more.
+    The image is resized with PIL's Lanczos filter, the map by nearest neighbour. Sides are at least one pixel.
     """
 
     def __init__(self, smallest: float, largest: float):
@@ -46,12 +46,12 @@ class RandomScale:
 
 
 class RandomCrop:
-    """Cut a window of at most (height, width) at a random place.
+    """Crop a window of at most (height, width) at a random position.
 
     Args:
-        size: (height, width). An image that is smaller keeps its side; PadTo fills it up afterwards.
-        max_class_share: windows in which one class has more than this share of the labelled pixels are drawn again, up
-            to CROP_TRIES times; 1 takes the first one.
+        size: (height, width). Smaller sides are kept; PadTo pads them afterwards.
+        max_class_share: a window is drawn again, up to CROP_TRIES times, if one class has more than this share of its
+            labelled pixels; 1 accepts the first window.
     """
 
     def __init__(self, size: tuple[int, int], max_class_share: float = 1.0):
@@ -80,9 +80,9 @@ class RandomCrop:
 
 
 class PadTo:
-    """Pad a normalised image (3, H, W), right and bottom, to at least (height, width).
+    """Pad a normalised image (3, H, W) at the right and bottom to at least (height, width).
 
-    The image is padded with 0, which is the mean, the map with IGNORE_LABEL.
+    The image is padded with 0, its mean, and the map with IGNORE_LABEL.
     """
 
     def __init__(self, size: tuple[int, int]):

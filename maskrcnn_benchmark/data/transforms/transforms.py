@@ -1,10 +1,9 @@
-"""Transforms of a picture and its boxes: (image, target) -> (image, target).
+"""Transforms of an image and its target: (image, target) -> (image, target).
 
-Each also takes an image alone and then returns an image alone. Randomness comes from Python's `random`, so that
-seeding it decides everything.
+Called with an image alone, a transform returns the image alone. All random numbers come from Python's `random`.
 
-An image is an RGB PIL picture, or its pixels, a uint8 tensor (3, H, W), which is what Resize and the flips return:
-a byte a colour, and each colour in one piece, costs the least until the very end.
+An image is an RGB PIL image or a uint8 tensor (3, H, W). Resize and the flips return such tensors: one byte per value
+in contiguous channels is the cheapest form until Normalize.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ def _result(image, target):
 
 
 def to_pixels(image: Image.Image | Tensor) -> Tensor:
-    """(3, H, W) uint8 of an RGB PIL picture; a tensor comes back as it is."""
+    """Convert an RGB PIL image to (3, H, W) uint8; a tensor is returned unchanged."""
     if isinstance(image, Tensor):
         return image
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 class Compose:
-    """Transforms one after the other."""
+    """Apply transforms in sequence."""
 
     def __init__(self, transforms: list):
         self.transforms = transforms
@@ -50,7 +49,7 @@ class Compose:
 
 
 class BoxOffset:
-    """Boxes under the box_offset that the model counts with, see BoxList."""
+    """Convert boxes to the model's box_offset, see BoxList."""
 
     def __init__(self, box_offset: float):
         self.box_offset = box_offset
@@ -63,7 +62,7 @@ class BoxOffset:
 
 
 class LeaveOut:
-    """Boxes without the named field."""
+    """Drop a field of the target."""
 
     def __init__(self, field: str):
         self.field = field
@@ -78,12 +77,12 @@ class LeaveOut:
 
 
 class Resize:
-    """Brings the short side of a picture to a size drawn from `min_size`, the long side to at most `max_size`.
+    """Resize the short side to a size drawn from `min_size`, limiting the long side to `max_size`.
 
-    Bilinear with antialiasing, as PIL's: one value in about two thousand differs by 1 (very rarely 2) of 255.
+    Bilinear with antialiasing, like PIL: about one value in two thousand differs by 1 (very rarely 2) of 255.
 
     Args:
-        min_size: pixels, or several to choose from.
+        min_size: pixels, or a list to draw from.
         max_size: pixels; rounding can make the long side one pixel shorter. None sets no limit.
         to_nearest: see Convention.resize_to_nearest.
     """
@@ -94,9 +93,9 @@ class Resize:
         self.max_size = max_size
 
     def get_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) that a picture of (width, height) is resized to."""
+        """Return the (height, width) to resize an image of (width, height) to."""
         width, height = image_size
-        # one size needs no draw: a test in the middle of a training must not disturb its random numbers
+        # do not draw from a single size: a test during training must not change the training's random numbers
         size = self.min_size[0] if len(self.min_size) == 1 else random.choice(self.min_size)
         if self.to_nearest:
             scale = size / min(image_size)
@@ -107,7 +106,7 @@ class Resize:
             short, long = float(min(image_size)), float(max(image_size))
             if long / short * size > self.max_size:
                 size = round(self.max_size * short / long)
-        size = max(size, 1)  # a line of a picture keeps one pixel
+        size = max(size, 1)  # very long images keep one pixel
         if min(width, height) == size:
             return height, width
         if width < height:
@@ -115,7 +114,7 @@ class Resize:
         return size, int(size * width / height)
 
     def __call__(self, image: Image.Image | Tensor, target=None):
-        # so that torch sees pixels as what they are in memory, colours innermost, for which it has the fastest code
+        # present the pixels as channels-last, as they are in memory: torch's fastest path
         pixels = to_pixels(image).permute(1, 2, 0)[None].permute(0, 3, 1, 2)
         size = self.get_size((pixels.shape[3], pixels.shape[2]))
         if size != tuple(pixels.shape[2:]):
@@ -128,7 +127,7 @@ class Resize:
 
 
 class _RandomFlip:
-    """Mirrors a picture and its boxes with probability `prob`."""
+    """Flip an image and its target with probability `prob`."""
 
     dim: int
     boxes_method: int
@@ -149,36 +148,36 @@ class _RandomFlip:
 
 
 class RandomHorizontalFlip(_RandomFlip):
-    """Left becomes right with probability `prob`."""
+    """Flip left and right with probability `prob`."""
 
     dim = 2
     boxes_method = FLIP_LEFT_RIGHT
 
 
 class RandomVerticalFlip(_RandomFlip):
-    """Top becomes bottom with probability `prob`."""
+    """Flip top and bottom with probability `prob`."""
 
     dim = 1
     boxes_method = FLIP_TOP_BOTTOM
 
 
 class ColorJitter:
-    """Changes brightness, contrast, saturation and hue of an RGB PIL picture, in random order.
+    """Change brightness, contrast, saturation and hue of an RGB PIL image, in random order.
 
     Args:
-        brightness, contrast, saturation: a factor is drawn from [max(0, 1 - value), 1 + value]; 0 changes nothing.
-        hue: a shift is drawn from [-hue, hue], in turns of the colour circle, at most 0.5.
+        brightness, contrast, saturation: the factor is drawn from [max(0, 1 - value), 1 + value]; 0 disables it.
+        hue: the shift is drawn from [-hue, hue], in turns of the colour circle, at most 0.5.
 
     Raises:
-        ValueError: a negative number, or hue over 0.5.
+        ValueError: a number is negative, or hue exceeds 0.5.
     """
 
     def __init__(self, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0, hue: float = 0.0):
         for name, value in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation)):
             if value < 0:
-                raise ValueError(f"ColorJitter: {name} is {value}; wanted 0 or more")
+                raise ValueError(f"ColorJitter: {name} must be 0 or more, got {value}")
         if not 0 <= hue <= 0.5:
-            raise ValueError(f"ColorJitter: hue is {hue}; wanted 0 to 0.5")
+            raise ValueError(f"ColorJitter: hue must be 0 to 0.5, got {hue}")
         self.factors = {
             ImageEnhance.Brightness: brightness,
             ImageEnhance.Contrast: contrast,
@@ -205,12 +204,12 @@ class ColorJitter:
 
 def _shift_hue(image: Image.Image, turns: float) -> Image.Image:
     hue, saturation, value = image.convert("HSV").split()
-    shifted = np.asarray(hue) + np.uint8(int(turns * 255) % 256)  # wraps, as a circle does
+    shifted = np.asarray(hue) + np.uint8(int(turns * 255) % 256)  # wraps around the colour circle
     return Image.merge("HSV", (Image.fromarray(shifted), saturation, value)).convert("RGB")
 
 
 class ToTensor:
-    """Picture -> float32 tensor (3, H, W) in 0..1."""
+    """Convert an image to a float32 tensor (3, H, W) in 0..1."""
 
     def __call__(self, image: Image.Image | Tensor, target=None):
         tensor = to_pixels(image).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
@@ -221,11 +220,11 @@ class ToTensor:
 
 
 class Normalize:
-    """Picture, or what ToTensor makes of it, -> (values - mean) / std, a float32 tensor (3, H, W).
+    """Convert an image, or the result of ToTensor, to (values - mean) / std, a float32 tensor (3, H, W).
 
     Args:
-        mean, std: 3 numbers each, in the order and range of the outcome.
-        to_bgr255: the outcome is BGR of 0..255, which caffe's backbones were trained on, instead of RGB of 0..1.
+        mean, std: 3 numbers each, in the channel order and range of the output.
+        to_bgr255: the output is BGR in 0..255, as for Caffe's backbones, instead of RGB in 0..1.
     """
 
     def __init__(self, mean: list[float], std: list[float], to_bgr255: bool = True):
@@ -237,7 +236,7 @@ class Normalize:
         image = to_pixels(image)
         whole_numbers = image.dtype == torch.uint8
         result = torch.empty(image.shape, dtype=torch.float32)
-        # colour by colour, in place: each fits into the cache, and is written to memory once
+        # one channel at a time, in place: it fits into the cache and is written to memory once
         colors = image.unbind()[::-1] if self.to_bgr255 else image.unbind()
         for plane, color, mean, std in zip(result, colors, self.mean, self.std, strict=True):
             plane.copy_(color)

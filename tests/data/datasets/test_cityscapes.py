@@ -24,7 +24,7 @@ def names_of(dataset, index):
     return [dataset.id_to_name[label] for label in dataset[index][1].get_field("labels").tolist()]
 
 
-def test_masks_are_what_is_seen_of_an_object(tree):
+def test_mode_mask_gives_visible_pixels(tree):
     dataset = make(tree)
     image, target, index = dataset[0]
     assert (image.size, index, len(dataset)) == (SIZE, 0, 3)
@@ -35,7 +35,7 @@ def test_masks_are_what_is_seen_of_an_object(tree):
     assert car.sum() == 40 * 30 - 10 * 30 and not car[25, 35]
 
 
-def test_polygons_are_what_was_drawn(tree):
+def test_mode_poly_gives_outlines_as_drawn(tree):
     dataset = make(tree, mode="poly")
     _, target, _ = dataset[0]
     assert names_of(dataset, 0) == ["car", "person"]
@@ -44,7 +44,7 @@ def test_polygons_are_what_was_drawn(tree):
     assert masks.mode == "poly" and masks.get_mask_tensor()[0, 25, 35]
 
 
-def test_classes_are_as_many_as_the_forks_configs_count(tree):
+def test_number_of_classes_matches_the_forks_configs(tree):
     assert len(make(tree, mode="mask").class_names) + 1 == 9
     poly = make(tree, mode="poly")
     assert len(poly.class_names) + 1 == 11 and names_of(poly, 2) == ["caravan", "bicycle"]
@@ -53,12 +53,12 @@ def test_classes_are_as_many_as_the_forks_configs_count(tree):
     assert poly.name_to_id["__background__"] == 0 and poly.id_to_name[10] == "bicycle"
 
 
-def test_small_objects_pictures_without_objects_and_later_pictures_can_be_left_out(tree):
+def test_min_area_mini_and_images_without_objects(tree):
     assert len(make(tree)[1][1]) == 0
     assert make(tree, remove_images_without_annotations=True).ids == ["aachen_000000_000019", "bremen_000000_000019"]
     assert make(tree, mini=1).ids == ["aachen_000000_000019"]
     assert [names_of(make(tree, mode=mode, min_area=500), 0) for mode in ("mask", "poly")] == [["car"], ["car"]]
-    # a box of one pixel is none, whatever the data set
+    # boxes of one pixel are dropped in every dataset
     assert [len(make(tree, "val", mode)[1][1]) for mode in ("mask", "poly")] == [1, 1]
 
 
@@ -66,10 +66,10 @@ def test_small_objects_pictures_without_objects_and_later_pictures_can_be_left_o
     "options, message",
     [
         ({"mode": "masks"}, "'mask', 'poly', got 'masks'"),
-        ({"class_names": ["person", "road"]}, r"no objects of \['road'\]"),
+        ({"class_names": ["person", "road"]}, r"no instances of \['road'\]"),
     ],
 )
-def test_what_cannot_be_read_is_named(tree, options, message):
+def test_invalid_mode_and_class_are_named(tree, options, message):
     with pytest.raises(ValueError, match=message):
         make(tree, **options)
 
@@ -77,10 +77,10 @@ def test_what_cannot_be_read_is_named(tree, options, message):
 def test_damaged_and_missing_annotations_are_named(tree):
     folder = tree / "gtFine/train/aachen"
     (folder / "aachen_000000_000019_gtFine_polygons.json").write_text('{"objects": []}')
-    with pytest.raises(ValueError, match="000019_gtFine_polygons.json is no gtFine polygons file.*imgWidth"):
+    with pytest.raises(ValueError, match="000019_gtFine_polygons.json is not a gtFine polygons file.*imgWidth"):
         make(tree, mode="poly")
     Image.new("RGB", SIZE).save(folder / "aachen_000000_000019_gtFine_instanceIds.png")
-    with pytest.raises(ValueError, match="one number a pixel"):
+    with pytest.raises(ValueError, match="one number per pixel"):
         make(tree)
     (folder / "aachen_000000_000019_gtFine_instanceIds.png").unlink()
     with pytest.raises(FileNotFoundError, match="1 of 3 .*aachen_000000_000019_gtFine_instanceIds.png"):
@@ -90,7 +90,7 @@ def test_damaged_and_missing_annotations_are_named(tree):
 
 
 def perfect(dataset, scale=2):
-    """The ground truth as predictions, in the size of a network input."""
+    """Turn the ground truth into predictions in the size of a network input."""
     found = []
     for index in range(len(dataset)):
         target = dataset.get_groundtruth(index)
@@ -114,7 +114,7 @@ def test_ground_truth_is_a_perfect_detector(tree, tmp_path, mode):
 
 
 class Squares(AbstractDataset):
-    """A data set of somebody's own: index and square are equal."""
+    """Custom dataset with one square per image; its size grows with the index."""
 
     CLASSES = ("__background__", "small", "big")
 
@@ -136,7 +136,7 @@ class Squares(AbstractDataset):
         return target
 
 
-def test_a_data_set_of_ones_own_is_evaluated_in_cocos_way(tmp_path):
+def test_custom_dataset_gets_coco_evaluation(tmp_path):
     dataset = Squares()
     assert dataset.name_to_id == {"__background__": 0, "small": 1, "big": 2} and dataset.id_to_name[2] == "big"
     predictions = perfect(dataset)
@@ -148,7 +148,7 @@ def test_a_data_set_of_ones_own_is_evaluated_in_cocos_way(tmp_path):
     assert results.results["bbox"]["AP50"] == pytest.approx(0.75, abs=0.01)
 
 
-def test_proposals_of_a_data_set_of_ones_own_have_a_recall(tmp_path):
+def test_proposals_on_a_custom_dataset_have_a_recall(tmp_path):
     proposals = perfect(Squares())
     for boxes in proposals:
         boxes.add_field("objectness", torch.ones(len(boxes)))
@@ -158,18 +158,18 @@ def test_proposals_of_a_data_set_of_ones_own_have_a_recall(tmp_path):
 
 
 @pytest.mark.parametrize("classes", [(), ("small", "big"), ("__background__", "small", "small")])
-def test_classes_without_background_or_with_a_name_twice_are_refused(classes):
+def test_classes_without_background_or_with_repeated_names_are_refused(classes):
     with pytest.raises(ValueError, match="'__background__' and then every class once"):
         type("Mine", (Squares,), {"CLASSES": classes})()
 
 
 @pytest.mark.parametrize("method", ["__len__", "get_img_info", "get_groundtruth", "__getitem__"])
-def test_a_method_that_is_missing_is_named(method):
+def test_missing_method_is_named(method):
     with pytest.raises(NotImplementedError, match=f"Mine has no {method}"):
         getattr(type("Mine", (AbstractDataset,), {})(), method)(*([] if method == "__len__" else [0]))
 
 
-def test_masks_of_sixteen_bits_keep_their_numbers(tree):
+def test_sixteen_bit_masks_keep_their_ids(tree):
     path = tree / "gtFine/train/bremen/bremen_000000_000019_gtFine_instanceIds.png"
     with Image.open(path) as image:
         assert np.asarray(image).max() == 33001

@@ -15,19 +15,19 @@ def boxes_of(dataset, index=0):
     return dataset[index][1].bbox.tolist()
 
 
-def test_item_is_picture_boxes_and_index(coco_folder):
+def test_item_is_image_boxes_and_index(coco_folder):
     coco_folder.add_image(7, size=(60, 40))
     coco_folder.add_box(7, [5, 6, 10, 20], category_id=2)
     dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
     image, target, index = dataset[0]
     assert image.mode == "RGB" and image.size == (60, 40) and index == 0
     assert target.size == (60, 40) and target.mode == "xyxy"
-    assert target.bbox.tolist() == [[5, 6, 14, 25]]  # both corners inside: x2 = x + w - 1
+    assert target.bbox.tolist() == [[5, 6, 14, 25]]  # inclusive corners: x2 = x + w - 1
     labels = target.get_field("labels")
     assert labels.tolist() == [2] and labels.dtype == torch.int64
 
 
-def test_pictures_come_by_id_and_answer_for_themselves(coco_folder):
+def test_images_are_sorted_by_id_and_return_their_info(coco_folder):
     for image_id in (30, 4, 12):
         coco_folder.add_image(image_id, size=(60 + image_id, 40))
     dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
@@ -37,7 +37,7 @@ def test_pictures_come_by_id_and_answer_for_themselves(coco_folder):
     assert [target.size for _, target, _ in dataset] == [(64, 40), (72, 40), (90, 40)]
 
 
-def test_labels_count_categories_from_one_in_the_files_order(coco_folder):
+def test_labels_are_categories_counted_from_one_in_file_order(coco_folder):
     coco_folder.categories = [{"id": 90, "name": "zebra"}, {"id": 3, "name": "ant"}]
     coco_folder.add_image(1)
     coco_folder.add_box(1, [0, 0, 9, 9], category_id=3)
@@ -49,7 +49,7 @@ def test_labels_count_categories_from_one_in_the_files_order(coco_folder):
     assert list(dataset.json_category_id_to_contiguous_id) == dataset.coco.getCatIds()
 
 
-def test_crowd_alone_is_nothing_to_train_on(coco_folder):
+def test_images_with_only_crowd_regions_are_not_trained_on(coco_folder):
     coco_folder.add_image(1)
     coco_folder.add_box(1, [0, 0, 9, 9], iscrowd=1)
     args = coco_folder.write()
@@ -58,12 +58,12 @@ def test_crowd_alone_is_nothing_to_train_on(coco_folder):
     assert len(COCODataset(**args, remove_images_without_annotations=False)) == 1
 
 
-def test_pictures_without_annotations_go_in_training_and_stay_in_tests(coco_folder):
+def test_images_without_annotations_are_dropped_in_training_only(coco_folder):
     coco_folder.add_image(1)
     coco_folder.add_image(2)
     coco_folder.add_box(2, [0, 0, 9, 9])
     coco_folder.add_image(3)
-    coco_folder.add_box(3, [0, 0, 1, 9])  # of one pixel's width only
+    coco_folder.add_box(3, [0, 0, 1, 9])  # one pixel wide
     args = coco_folder.write()
     training = COCODataset(**args, remove_images_without_annotations=True)
     assert training.ids == [2] and training.report.count("images without usable annotations") == 2
@@ -73,14 +73,14 @@ def test_pictures_without_annotations_go_in_training_and_stay_in_tests(coco_fold
     assert test[0][1].bbox.shape == (0, 4) and test[0][1].get_field("labels").dtype == torch.int64
 
 
-def test_pictures_left_out_need_not_be_there(coco_folder):
+def test_files_of_dropped_images_may_be_missing(coco_folder):
     coco_folder.add_image(1).unlink()
     coco_folder.add_image(2)
     coco_folder.add_box(2, [0, 0, 9, 9])
     assert len(COCODataset(**coco_folder.write(), remove_images_without_annotations=True)) == 1
 
 
-def test_crowd_is_dropped_but_keeps_its_picture(coco_folder):
+def test_crowd_is_dropped_but_its_image_is_kept(coco_folder):
     coco_folder.add_image(1)
     coco_folder.add_box(1, [0, 0, 30, 30], iscrowd=1, segmentation={"counts": [0, 4], "size": [40, 60]})
     coco_folder.add_image(2)
@@ -91,7 +91,7 @@ def test_crowd_is_dropped_but_keeps_its_picture(coco_folder):
     assert dataset.report.count("crowd regions") == 2
 
 
-def test_keypoint_files_drop_pictures_with_few_visible_keypoints(coco_folder):
+def test_images_with_few_visible_keypoints_are_dropped(coco_folder):
     for image_id, visible in ((1, 9), (2, 10)):
         coco_folder.add_image(image_id)
         coco_folder.add_box(image_id, [0, 0, 9, 9], keypoints=[1, 1, 2] * visible + [0, 0, 0] * (17 - visible))
@@ -103,16 +103,16 @@ def test_keypoint_files_drop_pictures_with_few_visible_keypoints(coco_folder):
     assert dataset.ids == [2] and "DATASETS.MIN_VISIBLE_KEYPOINTS" in str(dataset.report)
 
 
-def test_box_over_the_border_is_clipped_and_counted_when_it_is_more_than_rounding(coco_folder):
+def test_clipping_by_more_than_rounding_is_counted(coco_folder):
     coco_folder.add_image(1, size=(60, 40))
     coco_folder.add_box(1, [50, 30, 10.5, 10.5])
     coco_folder.add_box(1, [-5, 30, 20, 30])
     dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
     assert boxes_of(dataset) == [[50, 30, 59, 39], [0, 30, 14, 39]]
-    assert dataset.report.count("boxes clipped to the picture") == 1
+    assert dataset.report.count("boxes clipped to the image") == 1
 
 
-def test_images_own_size_counts_where_the_setting_keeps_boxes(coco_folder):
+def test_size_mismatch_keep_uses_the_images_own_size(coco_folder):
     coco_folder.add_image(1, size=(60, 40), json_size=(120, 80))
     coco_folder.add_box(1, [10, 10, 100, 10])
     keep = ImageSettings(size_mismatch="keep")
@@ -145,7 +145,7 @@ def test_exif_rotation_is_ignored_when_the_json_has_the_stored_size(coco_folder)
     assert dataset.report.count("images with an EXIF rotation, used as stored (DATASETS.EXIF_ROTATION: auto)") == 2
 
 
-def test_exif_rotation_is_applied_when_the_json_has_the_turned_size(coco_folder):
+def test_exif_rotation_is_applied_when_the_json_has_the_rotated_size(coco_folder):
     path = coco_folder.add_image(1, size=(60, 40), json_size=(40, 60), exif=rotated(6))
     coco_folder.add_box(1, [0, 50, 30, 10])
     dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
@@ -156,7 +156,7 @@ def test_exif_rotation_is_applied_when_the_json_has_the_turned_size(coco_folder)
     assert dataset.report.count("images rotated as EXIF says, because the json has the rotated size") == 1
 
 
-def test_truncated_picture_is_used_and_counted(coco_folder):
+def test_truncated_image_is_used_and_counted(coco_folder):
     for image_id, file_name in ((1, "a.jpg"), (2, "b.png"), (3, "whole.jpg")):
         path = coco_folder.add_image(image_id, size=(200, 100), file_name=file_name)
         if image_id < 3:
@@ -166,21 +166,21 @@ def test_truncated_picture_is_used_and_counted(coco_folder):
     assert dataset.report.count("truncated images (what is missing is grey)") == 2
 
 
-def test_bytes_after_the_end_of_a_jpeg_are_no_truncation(coco_folder):
+def test_bytes_after_the_end_of_a_jpeg_are_not_a_truncation(coco_folder):
     path = coco_folder.add_image(1)
     path.write_bytes(path.read_bytes() + b"written by a camera")
     dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
     assert dataset.report.count("truncated images (what is missing is grey)") == 0
 
 
-def test_cut_webp_cannot_be_decoded_and_is_refused_at_the_start(coco_folder):
+def test_truncated_webp_is_refused_at_the_start(coco_folder):
     path = coco_folder.add_image(1, size=(200, 100), file_name="a.webp")
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(OSError, match="1 of 1 images in .* cannot be decoded: a.webp"):
         COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
 
 
-def test_missing_pictures_are_an_error_at_the_start_with_names_and_count(coco_folder):
+def test_missing_images_are_an_error_at_the_start_with_names_and_count(coco_folder):
     for image_id in range(1, 10):
         path = coco_folder.add_image(image_id)
         if image_id > 2:
@@ -189,7 +189,7 @@ def test_missing_pictures_are_an_error_at_the_start_with_names_and_count(coco_fo
         COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
 
 
-def test_files_that_are_no_pictures_are_an_error_at_the_start(coco_folder):
+def test_files_that_are_not_images_are_an_error_at_the_start(coco_folder):
     coco_folder.add_image(1).write_bytes(b"")
     coco_folder.add_image(2).write_text("<html>404</html>")
     coco_folder.add_image(3)
@@ -209,7 +209,7 @@ def test_missing_folder_and_file_are_named(coco_folder):
 @pytest.mark.parametrize(
     "mode, kind", [("L", "png"), ("RGBA", "png"), ("P", "png"), ("CMYK", "jpg"), ("1", "png"), ("LA", "png")]
 )
-def test_every_kind_of_picture_becomes_rgb(coco_folder, mode, kind):
+def test_every_image_mode_is_converted_to_rgb(coco_folder, mode, kind):
     path = coco_folder.add_image(1, file_name=f"1.{kind}")
     Image.open(path).convert(mode).save(path)
     dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
@@ -217,7 +217,7 @@ def test_every_kind_of_picture_becomes_rgb(coco_folder, mode, kind):
     assert dataset.report.count(f"images of mode {mode} converted to RGB") == 1
 
 
-def test_sixteen_bit_picture_keeps_its_upper_bits(coco_folder):
+def test_sixteen_bit_image_keeps_its_upper_bits(coco_folder):
     path = coco_folder.add_image(1, size=(3, 1), file_name="1.png")
     Image.fromarray(np.array([[0, 32768, 65535]], dtype=np.uint16)).save(path)
     dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
@@ -232,19 +232,19 @@ def test_report_is_logged_once_with_totals(coco_folder, caplog):
     with caplog.at_level(logging.INFO):
         COCODataset(**coco_folder.write(), remove_images_without_annotations=True, name="pets_train")
     assert [record.getMessage() for record in caplog.records] == [
-        "pets_train: 1 pictures, 1 boxes, 2 classes; dropped: 7 boxes without area (at most one pixel wide or high) "
+        "pets_train: 1 images, 1 boxes, 2 classes; dropped: 7 boxes without area (at most one pixel wide or high) "
         "(annotation ids 2, 3, 4, 5, 6, ...)"
     ]
 
 
-def test_nothing_left_to_train_on_is_an_error_that_says_why(coco_folder):
+def test_nothing_left_to_train_on_is_an_error_with_the_reason(coco_folder):
     coco_folder.add_image(1)
     coco_folder.add_box(1, [1, 2, 0, 0])
     with pytest.raises(ValueError, match="1 boxes without area.*nothing is left to train on"):
         COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
 
 
-def test_failure_while_loading_names_picture_and_id(coco_folder):
+def test_failure_while_loading_names_image_and_id(coco_folder):
     path = coco_folder.add_image(5)
     dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
     path.unlink()
@@ -252,7 +252,7 @@ def test_failure_while_loading_names_picture_and_id(coco_folder):
         dataset[0]
 
 
-def test_picture_replaced_by_a_smaller_one_gets_no_box_outside(coco_folder):
+def test_image_replaced_by_a_smaller_one_gets_clipped_boxes(coco_folder):
     coco_folder.add_image(1, size=(60, 40))
     coco_folder.add_box(1, [10, 10, 45, 10])
     coco_folder.add_box(1, [50, 30, 8, 8])
@@ -261,7 +261,7 @@ def test_picture_replaced_by_a_smaller_one_gets_no_box_outside(coco_folder):
     assert boxes_of(dataset) == [[10, 10, 39, 19]]
 
 
-def test_transforms_get_the_picture_and_its_boxes(coco_folder):
+def test_transforms_receive_the_image_and_its_boxes(coco_folder):
     coco_folder.add_image(1, size=(60, 40))
     coco_folder.add_box(1, [5, 6, 10, 20])
     transforms = lambda image, target: (image.size, target.resize((120, 80)))  # noqa: E731
@@ -270,7 +270,7 @@ def test_transforms_get_the_picture_and_its_boxes(coco_folder):
     assert image == (60, 40) and target.bbox.tolist() == [[10, 12, 28, 50]]
 
 
-def test_changing_an_items_boxes_does_not_change_the_data_set(coco_folder):
+def test_changing_an_items_boxes_does_not_change_the_dataset(coco_folder):
     coco_folder.add_image(1)
     coco_folder.add_box(1, [5, 6, 10, 20])
     dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
@@ -279,7 +279,7 @@ def test_changing_an_items_boxes_does_not_change_the_data_set(coco_folder):
     assert boxes_of(dataset) == [[5, 6, 14, 25]] and dataset[0][1].get_field("labels").tolist() == [1]
 
 
-def test_pycocotools_view_fills_in_what_the_file_leaves_out_and_does_not_travel(coco_folder, capsys):
+def test_pycocotools_object_has_missing_keys_filled_in_and_is_not_pickled(coco_folder, capsys):
     coco_folder.add_image(1)
     coco_folder.add_box(1, [5, 6, 10, 20])
     dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
@@ -304,19 +304,19 @@ def test_real_coco_annotations_equal_pycocotools(shared_data):
         ]
         expected = torch.tensor([a["bbox"] for a in wanted]).reshape(-1, 4)
         expected[:, 2:] = expected[:, :2] + (expected[:, 2:] - 1)
-        # clipping moves COCO's own boxes by rounding only
+        # COCO's boxes exceed their images only by rounding
         assert torch.allclose(target.bbox, expected, atol=1.0)
 
 
-@pytest.mark.parametrize("split, pictures, boxes", [("train", 205, 2804), ("val", 87, 1137), ("test", 72, 945)])
-def test_bccd_is_read_whole(shared_data, split, pictures, boxes):
+@pytest.mark.parametrize("split, images, boxes", [("train", 205, 2804), ("val", 87, 1137), ("test", 72, 945)])
+def test_bccd_is_read_completely(shared_data, split, images, boxes):
     folder = shared_data("bccd")
     dataset = COCODataset(str(folder / "coco" / f"instances_{split}.json"), str(folder / "JPEGImages"), True)
     assert dataset.class_names == ["RBC", "WBC", "Platelets"]
-    assert len(dataset) == pictures and dataset.report.totals["boxes"] == boxes
+    assert len(dataset) == images and dataset.report.totals["boxes"] == boxes
 
 
-def test_grey_raccoons_become_rgb(shared_data):
+def test_grey_raccoon_images_are_converted_to_rgb(shared_data):
     folder = shared_data("raccoon")
     dataset = COCODataset(str(folder / "coco" / "instances_train.json"), str(folder / "images"), True)
     test = COCODataset(str(folder / "coco" / "instances_test.json"), str(folder / "images"), False)

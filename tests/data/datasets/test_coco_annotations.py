@@ -1,4 +1,4 @@
-"""What is read out of an annotation file, and what is refused."""
+"""Reading COCO annotation files: entries that are read, dropped or refused."""
 
 import json
 import time
@@ -14,7 +14,7 @@ def boxes_of(dataset, index=0):
     return dataset[index][1].bbox.tolist()
 
 
-def test_a_category_id_that_is_no_number_is_refused(coco_folder):
+def test_a_category_id_that_is_not_a_number_is_refused(coco_folder):
     coco_folder.categories = [{"id": "one", "name": "cat"}]
     coco_folder.add_image(1)
     with pytest.raises(ValueError, match=r"boxes\.json: category 'cat' has id 'one'; wanted a whole number"):
@@ -22,12 +22,12 @@ def test_a_category_id_that_is_no_number_is_refused(coco_folder):
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_box_far_larger_than_the_picture_is_clipped_without_an_overflow(coco_folder):
+def test_a_box_far_larger_than_the_image_is_clipped_without_overflow(coco_folder):
     coco_folder.add_image(1, size=(60, 40))
     coco_folder.add_box(1, [5, 5, 1e300, 1e300])
     dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
     assert boxes_of(dataset) == [[5, 5, 59, 39]]
-    assert dataset.report.count("boxes clipped to the picture") == 1
+    assert dataset.report.count("boxes clipped to the image") == 1
 
 
 @pytest.mark.parametrize(
@@ -36,8 +36,8 @@ def test_a_box_far_larger_than_the_picture_is_clipped_without_an_overflow(coco_f
         ([5, 5, 0, 9], "boxes without area (at most one pixel wide or high)"),
         ([5, 5, 9, 1], "boxes without area (at most one pixel wide or high)"),
         ([20, 5, -9, 9], "inverted boxes"),
-        ([100, 5, 9, 9], "boxes outside the picture"),
-        ([-20, 5, 9, 9], "boxes outside the picture"),
+        ([100, 5, 9, 9], "boxes outside the image"),
+        ([-20, 5, 9, 9], "boxes outside the image"),
         ([float("nan"), 5, 9, 9], "boxes that are missing, not four numbers, or not finite"),
         ([5, 5, float("inf"), 9], "boxes that are missing, not four numbers, or not finite"),
         ([5, 5, 9], "boxes that are missing, not four numbers, or not finite"),
@@ -89,14 +89,14 @@ def test_annotations_without_ids_are_all_kept(coco_folder):
     assert len(dataset[0][1]) == 2 and dataset.report.findings("noted") == []
 
 
-def test_one_image_id_for_two_pictures_is_an_error(coco_folder):
+def test_one_image_id_for_two_images_is_an_error(coco_folder):
     coco_folder.add_image(1, file_name="a.jpg")
     coco_folder.add_image(1, file_name="b.jpg")
     with pytest.raises(ValueError, match="image id 1 is both 'a.jpg' and 'b.jpg'"):
         COCODataset(**coco_folder.write(), remove_images_without_annotations=False)
 
 
-def test_annotations_of_unknown_pictures_and_categories_are_dropped(coco_folder):
+def test_annotations_of_unknown_images_and_categories_are_dropped(coco_folder):
     coco_folder.add_image(1)
     coco_folder.add_box(1, [1, 2, 10, 10])
     coco_folder.add_box(99, [1, 2, 10, 10])
@@ -126,7 +126,7 @@ def test_annotations_of_unknown_pictures_and_categories_are_dropped(coco_folder)
         ('{"categories": [{"id": 1, "name": "a"}], "images": [], "annotations": [1]}', "entry 0 is 1"),
     ],
 )
-def test_a_file_that_is_no_coco_json_is_an_error(tmp_path, content, message):
+def test_a_file_that_is_not_coco_json_is_an_error(tmp_path, content, message):
     (tmp_path / "bad.json").write_text(content)
     with pytest.raises(ValueError, match=message):
         COCODataset(str(tmp_path / "bad.json"), str(tmp_path), False)

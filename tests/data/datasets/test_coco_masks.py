@@ -24,7 +24,7 @@ def test_a_file_without_segmentations_gives_no_masks(coco_folder):
     assert target.fields() == ["labels"]
 
 
-def test_masks_stay_beside_their_boxes(coco_folder):
+def test_masks_stay_aligned_with_their_boxes(coco_folder):
     coco_folder.add_image(1)
     coco_folder.add_box(1, [20, 6, 0, 20], segmentation=[[20.0, 6, 20, 9, 20, 26]])  # no area: dropped
     coco_folder.add_box(1, [5, 6, 10, 20], segmentation=[TRIANGLE])
@@ -37,7 +37,7 @@ def test_masks_stay_beside_their_boxes(coco_folder):
     assert isinstance(masks, SegmentationMask) and len(masks) == len(target) == 2 and masks.size == (60, 40)
     assert masks.instances.polygons[0].polygons[0].tolist() == TRIANGLE
     assert masks.instances.polygons[1].polygons[0].tolist() == [30, 5, 34, 5, 34, 9, 30, 9]
-    assert "1 objects without a usable segmentation, their box is their mask (annotation ids 4)" in str(dataset.report)
+    assert "1 objects without a usable segmentation, with their box as mask (annotation ids 4)" in str(dataset.report)
     empty = dataset[1][1]
     assert len(empty) == len(empty.get_field("masks")) == 0
 
@@ -64,7 +64,7 @@ def test_an_rle_mask_of_another_size_is_counted(coco_folder):
     assert mask.shape == (40, 60) and mask.sum() == 600 and mask[:30, :20].all()
 
 
-def test_a_file_without_keypoints_gives_none_and_one_with_them_gives_persons(coco_folder):
+def test_seventeen_keypoints_are_person_keypoints_and_broken_ones_are_invisible(coco_folder):
     coco_folder.add_image(1)
     coco_folder.add_box(1, [5, 6, 10, 20], keypoints=PERSON)
     coco_folder.add_box(1, [15, 6, 10, 20])
@@ -79,7 +79,7 @@ def test_a_file_without_keypoints_gives_none_and_one_with_them_gives_persons(coc
     assert f"2 {what} (annotation ids 3, 4)" in str(dataset.report)
 
 
-def test_keypoints_of_other_objects_know_their_opposites_by_name(coco_folder):
+def test_flip_pairs_of_other_objects_come_from_keypoint_names(coco_folder):
     coco_folder.categories[0]["keypoints"] = ["tail", "left_wing", "right_wing"]
     coco_folder.add_image(1)
     coco_folder.add_box(1, [5, 6, 10, 20], keypoints=[5, 6, 2, 7, 8, 2, 9, 10, 2])
@@ -89,13 +89,13 @@ def test_keypoints_of_other_objects_know_their_opposites_by_name(coco_folder):
 
 
 def worker_growth(dataset, epochs, sender):
-    """Megabytes that a forked process does not share any more, after going through the data."""
+    """Send the number of megabytes that a forked process stops sharing while it reads the dataset."""
 
     def private():
         with open("/proc/self/smaps_rollup") as file:
             return sum(int(line.split()[1]) for line in file if line.startswith("Private_Dirty"))
 
-    for index in range(20):  # what one item needs is no growth
+    for index in range(20):  # buffers of a single item are not growth
         dataset.get_groundtruth(index)
     before = private()
     for _ in range(epochs):
@@ -104,7 +104,7 @@ def worker_growth(dataset, epochs, sender):
     sender.send((private() - before) / 1024)
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/smaps_rollup"), reason="the system does not tell shared memory")
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps_rollup"), reason="the system does not report shared memory")
 def test_the_memory_of_a_loader_worker_does_not_grow(coco_folder):
     rng = np.random.default_rng(0)
     path = coco_folder.add_image(0)
@@ -117,11 +117,11 @@ def test_the_memory_of_a_loader_worker_does_not_grow(coco_folder):
     process = multiprocessing.get_context("fork").Process(target=worker_growth, args=(dataset, 4, sender))
     process.start()
     process.join()
-    # As Python objects these polygons and keypoints would be about 15 MB, each touched by its first use.
+    # As Python objects these polygons and keypoints would take about 15 MB, copied on first use.
     assert receiver.recv() < 3
 
 
-# pycocotools' own arrays do not know NumPy 2's copy argument yet
+# pycocotools' arrays do not support NumPy 2's copy argument yet
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_real_masks_agree_with_pycocotools(shared_data):
     folder = shared_data("coco_tiny")

@@ -29,7 +29,7 @@ def dataset_of(folder, train=True, transforms=None, **changes):
     )
 
 
-def test_an_item_has_the_things_as_objects_and_every_pixel_its_class(folder):
+def test_an_item_has_things_as_objects_and_a_semantic_map(folder):
     ids = folder.add(5, [(700000, GRASS, (0, 15, 40, 15)), (9, CAT, (5, 10, 20, 12)), (70, DOG, (20, 12, 10, 8))])
     dataset = dataset_of(folder)
     image, target, index = dataset[0]
@@ -43,7 +43,7 @@ def test_an_item_has_the_things_as_objects_and_every_pixel_its_class(folder):
     assert (semantic[(ids == 9) | (ids == 70)] == 0).all()
 
 
-def test_class_names_are_things_and_stuff_in_the_order_of_the_file(folder):
+def test_class_names_are_things_then_stuff_in_file_order(folder):
     folder.add(1, [(1, DOG, (0, 0, 9, 9))])
     dataset = dataset_of(folder)
     assert dataset.class_names == ["cat", "dog"] and dataset.stuff_names == ["grass", "sky"]
@@ -53,7 +53,7 @@ def test_class_names_are_things_and_stuff_in_the_order_of_the_file(folder):
     assert dataset.categories == {CAT: "cat", DOG: "dog"}
 
 
-def test_crowds_are_no_objects_but_no_void_either(folder):
+def test_crowd_segments_are_neither_objects_nor_void(folder):
     folder.add(1, [(4, CAT, (0, 0, 20, 20), {"iscrowd": 1}), (6, DOG, (25, 5, 10, 10))])
     dataset = dataset_of(folder)
     target = dataset[0][1]
@@ -74,7 +74,7 @@ def test_masks_and_map_follow_the_transforms(folder):
     assert ((semantic == 0) | (masks == 0)).all() and masks.sum() > 0.85 * 40 * 24
 
 
-def test_pictures_without_things_are_left_out_of_training(folder):
+def test_images_without_things_are_dropped_in_training(folder):
     folder.add(1, [(3, SKY, (0, 0, 40, 10))])
     folder.add(2, [(3, CAT, (0, 0, 9, 10))])
     (folder.root / "segments" / "1.png").rename(folder.root / "not_needed.png")
@@ -86,7 +86,7 @@ def test_pictures_without_things_are_left_out_of_training(folder):
     assert tested[0][1].get_field("masks").get_mask_tensor().shape == (0, 30, 40)
 
 
-def test_what_cannot_be_used_is_dropped_and_counted(folder):
+def test_unusable_entries_are_dropped_and_counted(folder):
     folder.add(1, [(2, 55, (0, 0, 5, 5)), (3, GRASS, (5, 5, 5, 5)), (4, CAT, (10, 10, 6, 6))])
     folder.annotations[0]["segments_info"] += [
         {"id": 3, "category_id": CAT, "bbox": [5, 5, 5, 5]},
@@ -103,17 +103,17 @@ def test_what_cannot_be_used_is_dropped_and_counted(folder):
     report = str(dataset.report)
     for line in (
         "1 segments of unknown categories (annotation ids 1/2)",
-        "1 segments with the id of another one of their picture (annotation ids 1/3)",
-        "1 segments whose id is no whole number in 1..16777215 (annotation ids 1/x7)",
+        "1 segments with the id of an earlier segment of their image (annotation ids 1/3)",
+        "1 segments whose id is not an integer in 1..16777215 (annotation ids 1/x7)",
         "1 boxes that are missing, not four numbers, or not finite (annotation ids 1/8)",
-        "1 panoptic annotations of unknown pictures (image ids 9)",
-        "1 panoptic annotations of pictures that have one already (image ids 1)",
-        "1 pictures without a panoptic annotation (image ids 6)",
+        "1 panoptic annotations of unknown images (image ids 9)",
+        "1 repeated panoptic annotations of an image (image ids 1)",
+        "1 images without a panoptic annotation (image ids 6)",
     ):
         assert line in report
 
 
-def test_files_without_pictures_segments_or_things_are_read(folder):
+def test_files_without_images_segments_or_things_are_read(folder):
     assert len(dataset_of(folder, train=False)) == 0
     folder.add(1, [])
     folder.add(2, [(3, SKY, (0, 0, 40, 30))])
@@ -146,7 +146,7 @@ def test_images_and_maps_of_half_the_size_are_scaled_together(folder):
 
 
 @pytest.mark.parametrize("mode, word", [("P", "palette"), ("L", "grey")])
-def test_maps_saved_anew_in_another_mode_are_refused(folder, mode, word):
+def test_maps_resaved_in_another_mode_are_refused(folder, mode, word):
     folder.add(1, [(7001, GRASS, (0, 0, 40, 30)), (70002, CAT, (10, 10, 6, 6))])
     path = folder.root / "segments" / "1.png"
     Image.open(path).convert(mode).save(path)
@@ -167,7 +167,7 @@ def test_segments_without_pixels_and_pixels_without_segments_are_counted(folder)
     folder.annotations[0]["segments_info"].pop(0)
     dataset = dataset_of(folder)
     assert dataset.report.count("segments without a pixel") == 1
-    assert "1 segment maps with pixels of no segment of the json, taken for unlabelled (1,164 pixels)" in str(
+    assert "1 segment maps with pixels of no segment of the json, read as unlabelled (1,164 pixels)" in str(
         dataset.report
     )
     assert len(dataset[0][1]) == 1
@@ -232,23 +232,23 @@ def test_objects_can_come_from_an_instances_file(folder):
 def test_an_instances_file_that_does_not_fit_is_refused(folder):
     folder.add(1, [(3, CAT, (0, 0, 40, 30))])
     things = [{"id": DOG, "name": "dog"}, {"id": CAT, "name": "cat"}]
-    with pytest.raises(ValueError, match=r"\(3, 'dog'\) stands where \(1, 'cat'\) should"):
+    with pytest.raises(ValueError, match=r"\(3, 'dog'\) is in the place of \(1, 'cat'\)"):
         dataset_of(folder, instances_file=write_instances(folder, categories=things))
     other = [{"id": 2, "file_name": "2.jpg"}]
-    with pytest.raises(ValueError, match="lacks 1 of the pictures .* image id 1"):
+    with pytest.raises(ValueError, match="lacks 1 of the images .* image id 1"):
         dataset_of(folder, instances_file=write_instances(folder, images=other, annotations=[]))
 
 
-def test_it_travels_to_worker_processes_and_says_what_it_read(folder, caplog):
+def test_dataset_is_pickled_and_logs_its_totals(folder, caplog):
     folder.add(1, [(3, CAT, (0, 0, 40, 30))])
     with caplog.at_level(logging.INFO):
         dataset = dataset_of(folder, name="animals")
-    assert "animals: 1 pictures, 1 boxes, 2 classes" in caplog.text
+    assert "animals: 1 images, 1 boxes, 2 classes" in caplog.text
     again = pickle.loads(pickle.dumps(dataset))
     assert torch.equal(again[0][1].get_field("semantic").labels, dataset[0][1].get_field("semantic").labels)
 
 
-def test_joined_sets_need_the_same_stuff(folder, tmp_path):
+def test_concatenated_datasets_require_the_same_stuff_classes(folder, tmp_path):
     folder.add(1, [(3, CAT, (0, 0, 40, 30))])
     other = PanopticFolder(tmp_path / "other")
     other.add(1, [(3, CAT, (0, 0, 40, 30))])
@@ -259,7 +259,7 @@ def test_joined_sets_need_the_same_stuff(folder, tmp_path):
         ConcatDataset([dataset_of(folder), dataset_of(other, content={"categories": renamed})])
 
 
-def test_real_pictures_have_the_objects_of_their_instances_file(shared_data):
+def test_real_images_have_the_objects_of_their_instances_file(shared_data):
     data = shared_data("coco_panoptic_mini")
     files = {
         split: (data / "annotations" / f"panoptic_{split}.json", data / "images" / split)

@@ -35,7 +35,7 @@ def write(root, rows, names=("cat", "dog")):
     return {"FORMAT": "coco_semantic", "IMAGES": str(root), "ANNOTATIONS": str(root / "objects.json")}
 
 
-def test_objects_are_drawn_by_falling_area(tmp_path):
+def test_objects_are_drawn_in_descending_order_of_area(tmp_path):
     block = write(
         tmp_path,
         [(2, 10, square, (12, 12, 4), 0), (2, 20, runs, (5, 5, 20), 0), (1, 20, square, (0, 0, 3), 0)],

@@ -35,7 +35,7 @@ def test_half_turns_follow_the_setting(coco_folder, setting, turned):
     assert f"DATASETS.EXIF_ROTATION: {setting}" in str(dataset.report)
 
 
-def test_auto_treats_square_half_turned_and_unsized_images_as_the_others(coco_folder):
+def test_auto_handles_undecidable_images_like_the_others(coco_folder):
     paths = [coco_folder.add_image(1, size=(60, 40), json_size=(40, 60), exif=exif(6))]
     paths.append(coco_folder.add_image(2, size=(50, 50), exif=exif(8)))
     paths.append(coco_folder.add_image(3, exif=exif(3)))
@@ -44,12 +44,12 @@ def test_auto_treats_square_half_turned_and_unsized_images_as_the_others(coco_fo
     dataset = load(coco_folder)
     assert all(is_upright(dataset, i, path) for i, path in enumerate(paths))
     assert dataset.get_img_info(3)["width"] == 40
-    coco_folder.add_image(5, size=(60, 40), exif=exif(6))  # one that was annotated as stored: no rule to be seen
+    coco_folder.add_image(5, size=(60, 40), exif=exif(6))  # annotated as stored, so the others are undecided
     dataset = load(coco_folder)
     assert [is_upright(dataset, i, path) for i, path in enumerate(paths)] == [True, False, False, False]
 
 
-def test_boxes_that_stick_out_one_way_decide_in_auto_and_are_a_warning(coco_folder, caplog):
+def test_boxes_that_stick_out_decide_in_auto_and_give_a_warning(coco_folder, caplog):
     path = coco_folder.add_image(1, size=(60, 40), exif=exif(6))
     coco_folder.images[0].pop("width"), coco_folder.images[0].pop("height")
     coco_folder.add_box(1, [5, 30, 20, 28])
@@ -80,7 +80,7 @@ def test_a_single_factor_is_an_error_until_it_is_allowed(coco_folder):
     assert truth["annotations"][0]["bbox"] == [5, 5, 10, 5] and truth["images"][0]["width"] == 30
 
 
-def test_factors_that_differ_are_refused_or_taken_one_by_one(coco_folder):
+def test_different_factors_are_refused_or_applied_per_image(coco_folder):
     coco_folder.add_image(1, size=(30, 20), json_size=(60, 40))
     coco_folder.add_image(2, size=(60, 40))
     for image_id in (1, 2):
@@ -95,7 +95,7 @@ def test_factors_that_differ_are_refused_or_taken_one_by_one(coco_folder):
         load(coco_folder, size_mismatch="scale_each")
 
 
-def test_swapped_sizes_are_noted_where_boxes_fit_and_refused_elsewhere(coco_folder):
+def test_swapped_sizes_are_noted_if_boxes_fit_and_refused_otherwise(coco_folder):
     coco_folder.add_image(1, size=(60, 40), json_size=(40, 60))
     coco_folder.add_box(1, [30, 10, 25, 20])
     assert "1 images whose width and height are swapped in the json; their boxes fit" in str(load(coco_folder).report)
@@ -110,7 +110,7 @@ def test_a_difference_of_one_pixel_is_rounding(coco_folder):
     assert load(coco_folder).get_groundtruth(0).bbox.tolist() == [[10, 10, 29, 19]]
 
 
-def test_names_of_another_system_are_found_and_counted(coco_folder, caplog):
+def test_file_names_of_another_system_are_found_and_counted(coco_folder, caplog):
     coco_folder.add_image(1)
     coco_folder.images[0]["file_name"] = "images\\1.jpg"
     assert load(coco_folder).report.count("image names found without the folders that the json writes before them") == 1
@@ -130,7 +130,7 @@ def test_missing_images_name_the_json_as_a_possible_cause(coco_folder):
         load(coco_folder)
 
 
-def test_a_setting_that_is_none_names_its_key():
+def test_an_invalid_setting_names_its_key():
     for key, settings in (
         ("DATASETS.EXIF_ROTATION", {"exif_rotation": "no"}),
         ("DATASETS.SIZE_MISMATCH", {"size_mismatch": "yes"}),

@@ -35,30 +35,30 @@ def images(tmp_path):
         (unicodedata.normalize("NFD", "Waschbär.jpg"), "Waschbär.jpg", "respelled"),
     ],
 )
-def test_exporters_names_are_understood(images, written, there, how):
+def test_file_names_written_by_exporters_are_found(images, written, there, how):
     found = find_images(images(there), [written], [0])
     assert found.file_names == [there] and found.missing == []
     assert (found.respelled, found.moved) == (([0], []) if how == "respelled" else ([], [0]))
 
 
-def test_another_folder_before_the_name_is_told_from_the_image_folder(images):
+def test_another_folder_before_the_name_is_reported_as_elsewhere(images):
     root = images("x.jpg", "y.jpg")
     found = find_images(root, ["train/x.jpg", "Images/y.jpg"], [0, 1])
     assert found.moved == [0, 1] and found.elsewhere == [0]
 
 
-def test_two_names_are_not_given_one_file(images):
+def test_two_names_do_not_share_one_file(images):
     root = images("x.jpg", "y.jpg")
     found = find_images(root, ["a/x.jpg", "b/x.jpg", "c/y.jpg", "y.jpg"], [0, 1, 2])
     assert found.missing == found.ambiguous == [0, 1, 2]
     assert found.file_names == ["a/x.jpg", "b/x.jpg", "c/y.jpg", "y.jpg"]
 
 
-def test_names_that_differ_in_case_only_are_not_guessed(images):
+def test_names_that_differ_only_in_case_are_not_guessed(images):
     assert find_images(images("x.jpg", "X.jpg"), ["x.JPG"], [0]).missing == [0]
 
 
-def test_a_file_in_another_folder_is_named_and_not_taken(images, tmp_path):
+def test_a_file_in_another_folder_is_named_but_not_used(images, tmp_path):
     root = images("sub/x.jpg", "near.jpg")
     assert find_images(root, ["x.jpg"], [0]).missing == [0]
     assert "x.jpg is in " + root + "/sub" in hint_for_missing(root, "x.jpg")

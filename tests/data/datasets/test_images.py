@@ -13,7 +13,7 @@ def values(path, **options):
     return np.asarray(read_image(str(path), **options))[0, :, 0].tolist()
 
 
-def test_sixteen_bits_keep_their_upper_half_and_a_range_maps_to_all_of_eight(tmp_path):
+def test_sixteen_bits_are_reduced_to_the_upper_eight_or_mapped_by_a_range(tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(np.array([[0, 2048, 4095, 65535]], dtype=np.uint16)).save(path)
     assert values(path) == [0, 8, 15, 255]
@@ -24,7 +24,7 @@ def test_sixteen_bits_keep_their_upper_half_and_a_range_maps_to_all_of_eight(tmp
     "pixels, expected",
     [([0, 0.5, 1], [0, 128, 255]), ([0, 128, 255], [0, 128, 255]), ([np.nan, 0.2, np.inf], [0, 0, 255])],
 )
-def test_floats_are_unit_range_where_none_exceeds_one(tmp_path, pixels, expected):
+def test_floats_are_unit_range_if_none_exceeds_one(tmp_path, pixels, expected):
     path = tmp_path / "a.tif"
     Image.fromarray(np.array([pixels], dtype=np.float32)).save(path)
     assert values(path) == expected
@@ -47,7 +47,7 @@ def test_sixteen_bit_colours_are_mapped_too(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
-def test_eight_bit_modes_become_the_colours_that_they_show(tmp_path, mode):
+def test_eight_bit_modes_are_converted_to_rgb(tmp_path, mode):
     path = tmp_path / "a.png"
     Image.fromarray(np.array([[[0] * 3, [255] * 3]], dtype=np.uint8)).convert(mode).save(path)
     assert values(path) == [0, 255]
@@ -90,7 +90,7 @@ def test_named_pipe_as_an_image_is_refused_at_the_start(coco_folder):
 
 
 @pytest.mark.parametrize("highest, settings, warned", [(4095, (), True), (65000, (), False), (4095, (0, 4095), False)])
-def test_values_that_use_a_part_of_the_range_are_a_warning(coco_folder, caplog, highest, settings, warned):
+def test_values_that_use_little_of_the_range_give_a_warning(coco_folder, caplog, highest, settings, warned):
     path = coco_folder.add_image(1, size=(4, 1), file_name="1.png")
     Image.fromarray(np.array([[0, 1, 2, highest]], dtype=np.uint16)).save(path)
     dataset = COCODataset(

@@ -30,11 +30,11 @@ def polygons(masks):
 
 
 def outline(k):
-    """The box of object k."""
+    """Return the box of object k."""
     return [k, 1, k + 4, 1, k + 4, 5, k, 5]
 
 
-def test_polygons_come_back_by_range():
+def test_masks_returns_the_polygons_of_a_range():
     several = [[TRIANGLE], [[8.0, 2, 12, 2, 8, 8], [1.0, 12, 6, 12, 6, 15]], [[2.0, 2, 6, 2, 2, 8]]]
     table, report = table_of(several)
     for first in range(4):
@@ -44,7 +44,7 @@ def test_polygons_come_back_by_range():
     assert str(report) == "test: "
 
 
-def test_selecting_keeps_what_belongs_together(rng_seed):
+def test_select_keeps_polygons_and_runs_of_the_kept_objects(rng_seed):
     rng = np.random.default_rng(rng_seed)
     entries = []
     for _ in range(30):
@@ -62,7 +62,7 @@ def test_selecting_keeps_what_belongs_together(rng_seed):
 
 
 BROKEN = "broken polygons (odd length, fewer than 3 points, or not finite numbers)"
-LACKING = "objects without a usable segmentation, their box is their mask"
+LACKING = "objects without a usable segmentation, with their box as mask"
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_an_object_without_segmentation_gets_its_box(nothing):
 def test_a_flat_list_is_one_polygon():
     table, report = table_of([TRIANGLE])
     assert polygons(table.masks(0, 1, SIZE)) == [[TRIANGLE]]
-    assert report.count("segmentations in one flat list, taken for one polygon") == 1
+    assert report.count("segmentations in one flat list, read as one polygon") == 1
 
 
 def test_without_segmentations_there_are_no_masks():
@@ -113,16 +113,16 @@ def test_crowd_is_not_read():
     assert str(report) == "test: "
 
 
-def test_polygons_beside_run_lengths_become_pixels():
-    picture = np.zeros((16, 24), dtype=np.uint8)
-    picture[3:9, 5:20] = 1
-    runs = encode_window(picture, 0, 0, 16, 24)
+def test_polygons_beside_run_lengths_become_binary_masks():
+    pixels = np.zeros((16, 24), dtype=np.uint8)
+    pixels[3:9, 5:20] = 1
+    runs = encode_window(pixels, 0, 0, 16, 24)
     table, _ = table_of([[TRIANGLE], runs, [TRIANGLE]])
     masks = table.masks(0, 3, SIZE)
     assert masks.mode == "mask" and masks.size == SIZE
     triangle = table.masks(0, 1, SIZE)
     assert triangle.mode == "poly"
-    wanted = torch.stack([triangle.get_mask_tensor(), torch.from_numpy(picture), triangle.get_mask_tensor()])
+    wanted = torch.stack([triangle.get_mask_tensor(), torch.from_numpy(pixels), triangle.get_mask_tensor()])
     assert torch.equal(masks.get_mask_tensor(), wanted)
 
 

@@ -1,4 +1,4 @@
-"""Annotations as Roboflow, CVAT, Label Studio and others write them: read as meant, counted, or refused."""
+"""Annotations as written by Roboflow, CVAT, Label Studio and others are read, counted or refused."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def dataset_of(folder, is_train=True, **reading) -> COCODataset:
 
 @pytest.fixture
 def one_box(coco_folder):
-    """A folder with one image and one annotation, which tests change."""
+    """Folder with one image and one annotation, for tests to modify."""
     coco_folder.add_image(1, size=(60, 40))
     coco_folder.add_box(1, list(BOX), area=400, iscrowd=0)
     return coco_folder
 
 
 @pytest.mark.parametrize("value", [None, False, 0, 0.0, "0", "false", "False", "", "no", "null", "0.0"])
-def test_flags_that_mean_no_crowd(one_box, value):
+def test_flags_read_as_no_crowd(one_box, value):
     one_box.annotations[0]["iscrowd"] = value
     dataset = dataset_of(one_box)
     assert len(dataset[0][1]) == 1
@@ -36,7 +36,7 @@ def test_flags_that_mean_no_crowd(one_box, value):
 
 
 @pytest.mark.parametrize("value", [1, True, 1.0, "1", "true", "YES", "1.0"])
-def test_flags_that_mean_crowd(one_box, value):
+def test_flags_read_as_crowd(one_box, value):
     one_box.annotations[0]["iscrowd"] = value
     dataset = dataset_of(one_box, is_train=False)
     assert len(dataset[0][1]) == 0 and dataset.report.count("crowd regions") == 1
@@ -107,7 +107,7 @@ def test_unknown_category_ids_are_named_beside_those_listed(one_box):
     assert "of category ids 77; 'categories' lists 1, 2" in str(dataset_of(one_box).report)
 
 
-def test_the_root_category_of_roboflow_is_no_class(one_box):
+def test_the_root_category_of_roboflow_is_not_a_class(one_box):
     one_box.categories = [
         {"id": 0, "name": "pets", "supercategory": "none"},
         {"id": 1, "name": "cat", "supercategory": "pets"},
@@ -121,14 +121,14 @@ def test_the_root_category_of_roboflow_is_no_class(one_box):
     assert dataset_of(one_box).class_names == ["pets", "cat", "dog"]
 
 
-def test_an_unused_background_is_no_class_but_other_unused_categories_are(one_box):
+def test_an_unused_background_is_not_a_class_but_other_unused_categories_are(one_box):
     one_box.categories.insert(0, {"id": 0, "name": "_background_", "supercategory": None})
     assert dataset_of(one_box).class_names == ["cat", "dog"]
     one_box.categories[0]["name"] = "hen"
     assert dataset_of(one_box).class_names == ["hen", "cat", "dog"]
 
 
-def test_crowd_regions_become_objects_where_asked_and_a_warning_asks(one_box, caplog):
+def test_crowd_as_objects_and_the_warning_that_suggests_it(one_box, caplog):
     one_box.annotations[0]["iscrowd"] = 1
     with caplog.at_level(logging.WARNING):
         assert len(dataset_of(one_box, is_train=False)[0][1]) == 0
@@ -138,7 +138,7 @@ def test_crowd_regions_become_objects_where_asked_and_a_warning_asks(one_box, ca
     assert len(dataset[0][1]) == 1 and dataset.report.count("crowd regions taken for objects") == 1
 
 
-def test_a_crowd_beside_many_objects_of_its_class_is_no_reason_to_warn(one_box, caplog):
+def test_a_crowd_beside_many_objects_of_its_class_gives_no_warning(one_box, caplog):
     for x in range(6):
         one_box.add_box(1, [x, 3, 9, 9])
     one_box.annotations[0]["iscrowd"] = 1
@@ -147,14 +147,14 @@ def test_a_crowd_beside_many_objects_of_its_class_is_no_reason_to_warn(one_box, 
     assert "look like single objects" not in caplog.text and "DATASETS.CROWD_AS_OBJECTS" in str(dataset.report)
 
 
-def test_images_without_annotations_are_kept_where_asked(one_box):
+def test_keep_empty_images_keeps_images_without_annotations(one_box):
     one_box.add_image(2)
     one_box.add_image(3)
     one_box.add_box(3, [5, 5, -4, 9])
     dataset = dataset_of(one_box)
     assert dataset.ids == [1] and "DATASETS.KEEP_EMPTY_IMAGES" in str(dataset.report)
     kept = dataset_of(one_box, keep_empty_images=True)
-    # image 3 has an object, but a broken box: it would be trained on as if it showed nothing
+    # image 3 has an object with a broken box, so it must not be trained on as an empty image
     assert kept.ids == [1, 2] and kept.report.count("images without objects, trained on") == 1
     assert len(kept[1][1]) == 0
 
@@ -203,9 +203,9 @@ def test_run_lengths_in_every_spelling(one_box):
             assert mask.sum() == 400 and mask[6:26, 5:25].all()
 
 
-LOST = "objects left without a polygon, their box is their mask"
-EMPTY = "masks without a pixel in the image, their box is their mask"
-APART = "masks that do not touch their box, their box is their mask"
+LOST = "objects left without a polygon, with their box as mask"
+EMPTY = "masks without a pixel in the image, replaced by their box"
+APART = "masks that do not touch their box, replaced by their box"
 FAR = "polygons farther outside the image than it is large (run lengths, or of another image)"
 RUNS = "run lengths written as a polygon"
 
@@ -223,7 +223,7 @@ RUNS = "run lengths written as a polygon"
         ([[40, 30, 55, 30, 55, 38]], {APART: 1}),
     ],
 )
-def test_masks_that_cannot_be_right_are_replaced_by_the_box(one_box, segmentation, findings):
+def test_invalid_masks_are_replaced_by_the_box(one_box, segmentation, findings):
     one_box.annotations[0]["segmentation"] = segmentation
     dataset = dataset_of(one_box)
     mask = dataset[0][1].get_field("masks").get_mask_tensor()

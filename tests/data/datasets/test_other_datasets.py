@@ -4,7 +4,7 @@ from maskrcnn_benchmark.data.datasets import COCODataset, ConcatDataset, ListDat
 from maskrcnn_benchmark.data.datasets.string_table import StringTable
 
 
-def test_concat_dataset_counts_on(make_coco_folder):
+def test_concat_dataset_returns_joined_indices(make_coco_folder):
     parts = []
     for name, ids in (("a", [1, 2, 3]), ("b", [1, 9])):
         folder = make_coco_folder(name)
@@ -19,12 +19,12 @@ def test_concat_dataset_counts_on(make_coco_folder):
     assert [joined[i][2] for i in range(5)] == [0, 1, 2, 3, 4]
 
 
-def test_concat_dataset_of_nothing_is_an_error():
-    with pytest.raises(ValueError, match="no data set"):
+def test_concat_dataset_without_datasets_is_an_error():
+    with pytest.raises(ValueError, match="at least one dataset"):
         ConcatDataset([])
 
 
-def test_list_dataset_gives_a_box_over_the_whole_picture(coco_folder):
+def test_list_dataset_gives_a_box_over_the_whole_image(coco_folder):
     path = coco_folder.add_image(1, size=(60, 40))
     dataset = ListDataset([str(path)])
     image, target = dataset[0]
@@ -32,7 +32,7 @@ def test_list_dataset_gives_a_box_over_the_whole_picture(coco_folder):
     assert ListDataset([str(path)], lambda image, target: ("x", target))[0][0] == "x"
 
 
-def test_string_table_keeps_texts():
+def test_string_table_returns_its_strings():
     texts = ["a.jpg", "", "ä/ö ü.jpg", "\udce4.png"]
     table = StringTable(texts)
     assert list(table) == texts and len(table) == 4

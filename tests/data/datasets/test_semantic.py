@@ -31,7 +31,7 @@ def labels_of(dataset, index=0):
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "I;16", "RGB"])
-def test_maps_of_every_kind_are_read_as_class_numbers(folder, mode):
+def test_maps_of_every_mode_are_read_as_class_numbers(folder, mode):
     labels = random_labels(folder)
     labels[0, :5] = IGNORE_LABEL
     folder.add("a", labels, mode=mode)
@@ -41,7 +41,7 @@ def test_maps_of_every_kind_are_read_as_class_numbers(folder, mode):
     assert (labels_of(dataset) == labels).all()
     assert dataset.class_pixels.tolist() == np.bincount(labels[labels < 3], minlength=3).tolist()
     assert dataset.semantic_names == CLASSES and dataset.class_names == []
-    assert dataset.report.count("maps stored as RGB, read as the grey images that they show") == (mode == "RGB")
+    assert dataset.report.count("grey maps stored as RGB, read as grey") == (mode == "RGB")
 
 
 def test_sixteen_bit_values_are_mapped_to_classes(folder):
@@ -59,7 +59,7 @@ def test_ignored_values_have_no_label(folder):
     assert (labels_of(dataset_of(folder, ignore="others")) == expected).all()
 
 
-def test_values_that_are_no_class_are_refused_with_file_and_remedy(folder):
+def test_values_without_a_class_are_refused_with_file_and_remedy(folder):
     folder.add("good", random_labels(folder))
     bad = random_labels(folder)
     bad[3, 3], bad[4, 4] = 9, 200
@@ -100,7 +100,7 @@ def test_maps_that_do_not_fit_their_image_are_refused(folder, size):
         dataset_of(folder)
 
 
-def test_images_are_turned_as_exif_says_where_their_map_is_turned(folder):
+def test_images_are_rotated_by_exif_if_their_map_is_rotated(folder):
     folder.add("as_stored", random_labels(folder), orientation=6)
     folder.add("turned", random_labels(folder, 30, 20), size=(30, 20), orientation=6)
     dataset = dataset_of(folder)
@@ -110,7 +110,7 @@ def test_images_are_turned_as_exif_says_where_their_map_is_turned(folder):
     assert dataset.report.count("images with an EXIF rotation, used as stored (DATASETS.EXIF_ROTATION: auto)") == 1
 
 
-def test_maps_without_a_label_are_left_out_of_training_and_kept_for_testing(folder):
+def test_images_without_labelled_pixels_are_dropped_in_training_only(folder):
     folder.add("a", np.full((20, 30), IGNORE_LABEL))
     folder.add("b", random_labels(folder))
     assert dataset_of(folder).ids == ["b"] and (labels_of(dataset_of(folder)) < 3).all()
@@ -122,7 +122,7 @@ def test_maps_without_a_label_are_left_out_of_training_and_kept_for_testing(fold
         dataset_of(folder)
 
 
-def test_without_a_list_images_without_a_map_are_left_out_and_counted(folder, caplog):
+def test_without_a_list_images_without_a_map_are_dropped_and_counted(folder, caplog):
     folder.add("a", None, size=(30, 20))
     folder.add("b", random_labels(folder))
     folder.write_map("c.png", random_labels(folder))
@@ -160,9 +160,9 @@ def test_binary_masks_with_ignored_foreground_are_reported(folder, caplog):
     assert (labels_of(dataset) == labels // 255).all()
 
 
-def test_classes_and_values_have_to_fit(folder):
+def test_classes_and_values_must_match(folder):
     folder.add("a", random_labels(folder))
-    with pytest.raises(ValueError, match="one value a class"):
+    with pytest.raises(ValueError, match="one distinct value per class"):
         dataset_of(folder, values=[1, 2])
     with pytest.raises(ValueError, match="the pixel values 1 are classes and in IGNORE"):
         dataset_of(folder, ignore=[1])
@@ -170,7 +170,7 @@ def test_classes_and_values_have_to_fit(folder):
         dataset_of(folder, classes=[str(k) for k in range(256)])
 
 
-def test_a_block_of_a_config_is_read(folder):
+def test_a_config_block_is_read(folder):
     folder.add("a_left", random_labels(folder))
     folder.write_map("a_id.png", np.array([4, 7, 9])[random_labels(folder)])
     (folder.root / "classes.txt").write_text("4: ground\n7: cat\n9: big dog\n")

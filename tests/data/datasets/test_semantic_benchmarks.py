@@ -33,7 +33,7 @@ def voc(tmp_path):
     return tmp_path
 
 
-def test_voc_is_read_by_its_lists_from_the_usual_folders(voc):
+def test_voc_is_read_from_its_published_layout(voc):
     names = ["voc_2012_seg_val", "voc_2012_seg_train_aug", "voc_2012_seg_val_aug"]
     official, augmented, evaluated = build_dataset(names, None, is_train=False, root=str(voc))
     assert official.ids == evaluated.ids == ["2007_000001"] and augmented.ids == ["2007_000001", "2008_000002"]
@@ -66,7 +66,7 @@ def cityscapes(tmp_path):
 
 
 @pytest.mark.parametrize("labels", ["labelIds", "labelTrainIds"])
-def test_cityscapes_gives_train_ids(cityscapes, labels):
+def test_cityscapes_labels_are_train_ids(cityscapes, labels):
     root, expected = cityscapes
     dataset = CityscapesSemanticDataset(str(root / "leftImg8bit"), str(root / "gtFine"), "train", labels, True)
     assert dataset.ids == ["aachen/aachen_000000_000019"] and len(dataset.semantic_names) == 19

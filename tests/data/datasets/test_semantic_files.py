@@ -41,7 +41,7 @@ def test_lists_name_images_or_files_of_image_and_map(folder, line):
     assert names_in(folder, f"{line}\r\n\r\ncity/b\n# a comment\n") == ["2007_000032", "city/b"]
 
 
-def test_the_order_is_that_of_the_list_and_names_may_have_blanks(folder):
+def test_list_order_is_kept_and_names_may_contain_spaces(folder):
     assert names_in(folder, "c d\n2007_000032\nc d\n") == ["c d", "2007_000032"]
     assert names_in(folder) == ["2007_000032", "c d", "city/b"]
 
@@ -55,10 +55,10 @@ def test_an_empty_or_missing_list_is_an_error(folder):
         names_in(folder, "2007_000032\n2009_1\n")
 
 
-def test_two_images_of_one_name_are_an_error(folder):
+def test_two_images_with_one_name_are_an_error(folder):
     folder.add("2007_000032", np.zeros((2, 2)))
     (folder.images / "2007_000032.jpeg").write_bytes((folder.images / "2007_000032.jpg").read_bytes())
-    with pytest.raises(ValueError, match="one name, two files"):
+    with pytest.raises(ValueError, match="have the same name"):
         names_in(folder)
 
 

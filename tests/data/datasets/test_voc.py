@@ -21,7 +21,7 @@ class VocFolder:
             (root / folder).mkdir(parents=True)
 
     def add(self, name, objects=(), size=(60, 40), ending=".jpg", xml_size=None):
-        """objects: (class, (xmin, ymin, xmax, ymax), difficult or None)."""
+        """Write an image and its xml; objects are (class, (xmin, ymin, xmax, ymax), difficult or None)."""
         pixels = np.full((size[1], size[0], 3), 90, dtype=np.uint8)
         Image.fromarray(pixels).save(self.root / "JPEGImages" / f"{name}{ending}")
         width, height = xml_size or size
@@ -45,7 +45,7 @@ def voc_folder(tmp_path):
     return VocFolder(tmp_path / "VOC2007")
 
 
-def test_boxes_are_the_files_minus_one_and_labels_alphabetic(voc_folder):
+def test_boxes_are_the_files_minus_one_and_labels_are_alphabetical(voc_folder):
     voc_folder.add("000007", [("car", (11, 6, 30, 25), 0), ("aeroplane", (1, 1, 60, 40), None)])
     dataset = PascalVOCDataset(voc_folder.split(), "train")
     image, target, index = dataset[0]
@@ -59,7 +59,7 @@ def test_boxes_are_the_files_minus_one_and_labels_alphabetic(voc_folder):
     assert dataset.get_img_info(0)["width"] == 60
 
 
-def test_difficult_objects_are_kept_only_where_wanted(voc_folder):
+def test_difficult_objects_are_kept_only_with_use_difficult(voc_folder):
     voc_folder.add("1", [("car", (11, 6, 30, 25), 1), ("dog", (11, 6, 30, 25), 0)])
     without = PascalVOCDataset(voc_folder.split(), "train")
     assert without[0][1].get_field("labels").tolist() == [12]
@@ -76,7 +76,7 @@ def test_difficult_objects_are_kept_only_where_wanted(voc_folder):
         ((11, 6, 30), "boxes that are missing, not four numbers, or not finite"),
         ((11, 6, 30, "nan"), "boxes that are missing, not four numbers, or not finite"),
         ((11, 6, 30, "high"), "boxes that are missing, not four numbers, or not finite"),
-        ((111, 6, 130, 25), "boxes outside the picture"),
+        ((111, 6, 130, 25), "boxes outside the image"),
     ],
 )
 def test_broken_box_is_dropped_and_counted(voc_folder, box, what):
@@ -86,7 +86,7 @@ def test_broken_box_is_dropped_and_counted(voc_folder, box, what):
     assert dataset.report.count(what) == 1 and "1#2" in str(dataset.report)
 
 
-def test_pictures_without_objects_stay_unless_they_are_to_go(voc_folder):
+def test_images_without_objects_are_dropped_only_on_request(voc_folder):
     voc_folder.add("1")
     voc_folder.add("2", [("dog", (11, 6, 30, 25), 0)])
     assert [len(target) for _, target, _ in PascalVOCDataset(voc_folder.split(), "train")] == [0, 1]
@@ -103,7 +103,7 @@ def test_classes_can_come_from_the_data_of_all_splits(voc_folder):
     assert len(given[0][1]) == 0 and given.report.count("objects of other classes than ant") == 1
 
 
-def test_split_files_may_name_presence_and_endings_and_repeat(voc_folder):
+def test_split_files_may_have_presence_flags_endings_and_repetitions(voc_folder):
     for name in ("a b", "c", "d"):
         voc_folder.add(name, ending=".png")
     voc_folder.add("e 1")
@@ -122,7 +122,7 @@ def test_a_wrong_size_in_the_xml_is_refused_or_ignored(voc_folder):
     assert dataset[0][1].bbox.tolist() == [[10, 5, 49, 24]]
 
 
-def test_what_is_missing_is_named(voc_folder):
+def test_missing_files_are_named(voc_folder):
     voc_folder.add("1")
     (voc_folder.root / "Annotations" / "1.xml").unlink()
     with pytest.raises(FileNotFoundError, match="1 of 1 annotation files are missing in .*: 1.xml"):
@@ -131,7 +131,7 @@ def test_what_is_missing_is_named(voc_folder):
         PascalVOCDataset(voc_folder.root, "val")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         PascalVOCDataset(voc_folder.root / "nowhere", "val")
-    with pytest.raises(ValueError, match="names no picture"):
+    with pytest.raises(ValueError, match="names no image"):
         PascalVOCDataset(voc_folder.split(lines=[]), "train")
     voc_folder.add("2")
     (voc_folder.root / "JPEGImages" / "2.jpg").unlink()
@@ -142,7 +142,7 @@ def test_what_is_missing_is_named(voc_folder):
         PascalVOCDataset(voc_folder.root, "train")
 
 
-def test_a_block_in_the_config_needs_no_catalog(voc_folder):
+def test_a_config_block_needs_no_catalog(voc_folder):
     voc_folder.add("1", [("zebra", (11, 6, 30, 25), 1), ("ant", (1, 1, 9, 9), 0)])
     voc_folder.add("2")
     root = voc_folder.split(lines=["1"])
@@ -150,7 +150,7 @@ def test_a_block_in_the_config_needs_no_catalog(voc_folder):
     with_split = block | {"SPLIT": str(root / "ImageSets/Main/train.txt")}
     train = build_dataset([with_split], None)[0]
     assert train.name == "train" and train.class_names == ["ant", "zebra"]
-    assert train[0][1].get_field("labels").tolist() == [1]  # difficult ones are not trained on
+    assert train[0][1].get_field("labels").tolist() == [1]  # difficult objects are not trained on
     (test,) = build_dataset([block | {"CLASSES": "zebra, ant"}], None, is_train=False)
     assert test.ids == ["1", "2"] and test[0][1].get_field("labels").tolist() == [1, 2]
     (listed,) = build_dataset([block | {"CLASSES": ["zebra", "ant"], "NAME": "zoo"}], None, is_train=False)
@@ -159,7 +159,7 @@ def test_a_block_in_the_config_needs_no_catalog(voc_folder):
         build_dataset([block | {"SPLIT": str(root / "valid.txt")}], None)
 
 
-def test_catalog_names_are_built(voc_folder, tmp_path):
+def test_catalog_names_build_datasets(voc_folder, tmp_path):
     voc_folder.add("1", [("car", (11, 6, 30, 25), 1), ("dog", (11, 6, 30, 25), 0)])
     voc_folder.split("val")
     (tmp_path / "data" / "voc").mkdir(parents=True)
@@ -169,7 +169,7 @@ def test_catalog_names_are_built(voc_folder, tmp_path):
 
 
 def same_ground_truth(voc, coco):
-    """Compares by picture file; the json starts its boxes one pixel further right and down than the xml minus 1."""
+    """Compare by image file. Boxes in the json start one pixel further right and down than those of the xml minus 1."""
     by_file = {coco.get_img_info(i)["file_name"]: i for i in range(len(coco))}
     assert len(voc) == len(coco) and sorted(voc.class_names) == sorted(coco.class_names)
     compared = 0
@@ -186,7 +186,7 @@ def same_ground_truth(voc, coco):
 
 
 @pytest.mark.parametrize(("split", "boxes", "flat"), [("train", 2804, 1), ("val", 1137, 1), ("test", 945, 0)])
-def test_blood_cells_are_the_same_through_xml_and_json(shared_data, split, boxes, flat):
+def test_blood_cells_are_equal_in_xml_and_json(shared_data, split, boxes, flat):
     folder = shared_data("bccd")
     voc = PascalVOCDataset(folder, split, use_difficult=True, class_names="from the data")
     coco = COCODataset(folder / f"coco/instances_{split}.json", folder / "JPEGImages", False)
@@ -195,7 +195,7 @@ def test_blood_cells_are_the_same_through_xml_and_json(shared_data, split, boxes
 
 
 @pytest.mark.parametrize(("split", "boxes"), [("train", 173), ("test", 44)])
-def test_raccoons_are_the_same_through_xml_and_json(shared_data, tmp_path, split, boxes):
+def test_raccoons_are_equal_in_xml_and_json(shared_data, tmp_path, split, boxes):
     folder = shared_data("raccoon")
     with open(folder / f"{split}_labels.csv") as file:
         names = {row["filename"] for row in csv.DictReader(file)}

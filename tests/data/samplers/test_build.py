@@ -6,7 +6,7 @@ from maskrcnn_benchmark.data.samplers import DistributedSampler
 
 
 class Images:
-    """Images of these (width, height)."""
+    """Dataset of images with the given (width, height)."""
 
     sizes = ((4, 2), (2, 4), (4, 2), (3, 3), (2, 1))
 
@@ -35,7 +35,7 @@ def test_sampler_is_chosen_by_shuffle_and_distributed():
         ([2.5], [[0, 1], [2, 3], [4]]),
     ],
 )
-def test_images_of_a_batch_are_in_one_bin_of_aspect_ratios(grouping, batches):
+def test_images_of_a_batch_share_an_aspect_ratio_bin(grouping, batches):
     images = Images()
     sampler = make_data_sampler(images, False, False)
     assert list(make_batch_data_sampler(images, sampler, grouping, 2)) == batches

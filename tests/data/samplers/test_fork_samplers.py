@@ -24,7 +24,7 @@ class ListSampler(Sampler):
 GROUPS = [0, 0, 1, 0, 1, 1, 0, 1, 1, 0]
 
 
-def test_grouped_batches_of_the_original(units):
+def test_grouped_batches_equal_the_forks(units):
     case = units["grouped_batches"]
     for size, key in ((2, "batch2"), (3, "batch3")):
         assert list(GroupedBatchSampler(ListSampler(case["order"]), case["groups"], size)) == case[key]
@@ -44,7 +44,7 @@ def test_sampler_may_cover_a_part():
 
 
 @pytest.mark.parametrize("drop_uneven", [False, True])
-def test_length_is_that_of_the_pass_that_follows(rng_seed, drop_uneven):
+def test_length_is_that_of_the_next_pass(rng_seed, drop_uneven):
     batches = GroupedBatchSampler(RandomSampler(range(10)), GROUPS, 3, drop_uneven)
     assert len(batches) == len(list(batches))
     passed = list(batches)
@@ -53,18 +53,18 @@ def test_length_is_that_of_the_pass_that_follows(rng_seed, drop_uneven):
     assert all(len({GROUPS[i] for i in batch}) == 1 for batch in first + second)
 
 
-def test_random_order_is_drawn_anew_for_each_pass(rng_seed):
+def test_random_order_differs_for_each_pass(rng_seed):
     groups = [i % 2 for i in range(100)]
     batches = GroupedBatchSampler(RandomSampler(range(100)), groups, 3)
     assert list(batches) != list(batches)
 
 
-def test_grouped_batch_sampler_wants_a_sampler():
+def test_grouped_batch_sampler_requires_a_sampler():
     with pytest.raises(ValueError, match="Sampler, got list"):
         GroupedBatchSampler([1, 2], [0, 0], 2)
 
 
-def test_iteration_based_batches_of_the_original(units):
+def test_iteration_based_batches_equal_the_forks(units):
     case = units["iteration_based"]
     inner = BatchSampler(SequentialSampler(range(5)), 2, drop_last=False)
     batches = IterationBasedBatchSampler(inner, case["num_iterations"], case["start_iter"])
@@ -79,7 +79,7 @@ def test_iteration_based_length_and_restarts(iterations):
     assert len(batches) == len(list(batches)) == iterations
 
 
-def test_inner_sampler_hears_the_iteration_as_epoch():
+def test_set_epoch_is_called_with_the_iteration():
     class Listening(ListSampler):
         heard = []
 

@@ -15,7 +15,7 @@ def random_groups(count=53):
     return np.random.randint(0, 2, count)
 
 
-def test_an_epoch_shows_every_sample_and_repeats_only_to_fill_batches(rng_seed):
+def test_an_epoch_has_every_sample_and_repeats_only_to_fill_batches(rng_seed):
     groups = np.array([0] * 30 + [1] * 23)
     sampler = TrainingBatchSampler(groups, 8, num_iterations=7, seed=3)
     assert sampler.batches_per_epoch == 4 + 3
@@ -47,7 +47,7 @@ def test_group_smaller_than_a_batch_joins_the_largest():
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_data_set_smaller_than_a_batch(count):
+def test_dataset_smaller_than_a_batch(count):
     batches = list(TrainingBatchSampler([0] * count, 8, num_iterations=5, seed=0))
     assert len(batches) == 5
     for batch in batches:
@@ -67,7 +67,7 @@ def test_order_depends_on_seed_and_epoch_only(rng_seed):
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_starting_later_gives_the_tail(rng_seed, parts):
+def test_start_iteration_skips_batches(rng_seed, parts):
     groups = random_groups()
     whole = list(TrainingBatchSampler(groups, 4, 70, seed=1, accumulation_steps=parts))
     for start in (0, 1, 13, 14, 15, 40, 69, 70):
@@ -96,17 +96,17 @@ def test_positions_are_unique_in_an_epoch(rng_seed):
 
 
 def test_a_batch_size_that_does_not_divide_is_an_error():
-    with pytest.raises(ValueError, match=r"IMS_PER_BATCH is 6; wanted a multiple of 4 \(2 processes x .* 2\)"):
+    with pytest.raises(ValueError, match=r"IMS_PER_BATCH must be a multiple of 4 \(2 processes x .* 2\).*got 6"):
         TrainingBatchSampler([0] * 9, 6, 10, 0, world_size=2, accumulation_steps=2)
 
 
 def test_negative_seed_and_no_samples_are_errors():
-    with pytest.raises(ValueError, match="SEED is -1"):
+    with pytest.raises(ValueError, match="SEED must be 0 or more, got -1"):
         TrainingBatchSampler([0] * 9, 2, 10, -1)
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="no images"):
         TrainingBatchSampler([], 2, 10, 0)
 
 
-def test_a_start_far_into_a_big_data_set_is_quick():
+def test_a_late_start_computes_only_one_epoch():
     sampler = TrainingBatchSampler(np.arange(118_000) % 2, 16, 720_000, seed=0, start_iteration=700_000)
     assert len(next(iter(sampler))) == 16  # one epoch's permutation, not ninety-five

@@ -14,7 +14,7 @@ from maskrcnn_benchmark.structures.semantic_map import IGNORE_LABEL, SemanticMap
 
 
 def sample(height=40, width=60, classes=3):
-    """An image whose red channel is its map, times 20."""
+    """Return an image and its map; the red channel is the map times 20."""
     labels = torch.randint(0, classes, (height, width), dtype=torch.uint8)
     target = BoxList(torch.zeros((0, 4)), (width, height))
     target.add_field("semantic", SemanticMap(labels))
@@ -36,7 +36,7 @@ def test_scales_are_log_uniform():
     assert sum(f < 0 for f in factors) == pytest.approx(200, abs=60)  # six standard deviations
 
 
-def test_the_image_is_resized_by_lanczos_and_the_map_by_the_nearest_pixel():
+def test_image_is_resized_by_lanczos_and_map_by_nearest_neighbour():
     image, target = sample()
     scaled, new_target = RandomScale(1.5, 1.5)(image, target)
     assert (scaled.permute(1, 2, 0).numpy() == np.asarray(image.resize((90, 60), Image.Resampling.LANCZOS))).all()
@@ -81,7 +81,7 @@ def test_crops_of_one_class_are_drawn_again():
     assert mixed(0.75) > 2 * mixed(1.0)
 
 
-def test_the_recipe_follows_the_config():
+def test_semantic_transforms_follow_the_config():
     config = defaults.clone()
     config.merge_from_list(["MODEL.META_ARCHITECTURE", "SemanticSegmentor"])
     text = repr(build_transforms(config, is_train=True))
@@ -89,10 +89,10 @@ def test_the_recipe_follows_the_config():
     order += ["Normalize", "PadTo(size=(513, 513))"]
     assert [text.index(step) for step in order] == sorted(text.index(step) for step in order)
     image, _ = sample()
-    assert build_transforms(config, is_train=False)(image).shape == (3, 40, 60)  # tested in its own size
+    assert build_transforms(config, is_train=False)(image).shape == (3, 40, 60)  # tested at its own size
 
 
-def test_padding_leaves_larger_images_alone():
+def test_padding_does_not_change_larger_images():
     image = torch.ones(3, 20, 30)
     assert PadTo((10, 30))(image) is image and PadTo((40, 10))(image).shape == (3, 40, 30)
 
@@ -110,7 +110,7 @@ def test_padding_leaves_larger_images_alone():
         ("SOLVER.HEAD_LR_FACTOR", "-1.0"),
     ],
 )
-def test_values_that_cannot_work_are_refused(key, value):
+def test_invalid_values_are_refused(key, value):
     from maskrcnn_benchmark.config.checks import check_values
 
     config = defaults.clone()

@@ -13,12 +13,12 @@ from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
 
 
-def noise_picture(width=30, height=20) -> Image.Image:
+def noise_image(width=30, height=20) -> Image.Image:
     return Image.fromarray(np.random.randint(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def pixels_of(picture: Image.Image) -> torch.Tensor:
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+def pixels_of(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def boxes(size=(30, 20)) -> BoxList:
@@ -32,54 +32,54 @@ def test_resize_follows_the_forks_rule(units):
         assert T.Resize(case["min"], case["max"]).get_size(tuple(case["wh"])) == tuple(case["hw"]), case
 
 
-def test_resize_scales_picture_and_boxes(rng_seed):
-    image, target = T.Resize(40, 100)(noise_picture(), boxes())
+def test_resize_scales_image_and_boxes(rng_seed):
+    image, target = T.Resize(40, 100)(noise_image(), boxes())
     assert image.shape == (3, 40, 60) and target.size == (60, 40)
     assert target.bbox[0].tolist() == [4, 6, 22, 18]
 
 
 @pytest.mark.parametrize("size", [13, 20, 33])
-def test_resize_is_pils_bilinear(size, rng_seed):
-    picture = noise_picture(120, 80)
-    resized = T.Resize(size, 200)(picture)
-    pils = pixels_of(picture.resize((resized.shape[2], size), Image.Resampling.BILINEAR))
+def test_resize_equals_pils_bilinear(size, rng_seed):
+    pil_image = noise_image(120, 80)
+    resized = T.Resize(size, 200)(pil_image)
+    pils = pixels_of(pil_image.resize((resized.shape[2], size), Image.Resampling.BILINEAR))
     difference = (resized.int() - pils.int()).abs()
-    # both round twice, and keep their weights in integers of different width
+    # both round twice, and store their weights as integers of different widths
     assert difference.max() <= 2 and (difference > 0).float().mean() < 0.01
 
 
-def test_resize_of_photographs_is_pils_bilinear(shared_data):
+def test_resize_of_photographs_equals_pils_bilinear(shared_data):
     total = differing = 0
     for file in sorted(shared_data("coco_tiny").glob("val2017/*.jpg"))[:6]:
-        picture = Image.open(file).convert("RGB")
-        resized = T.Resize(600, 1000)(picture)
-        pils = pixels_of(picture.resize((resized.shape[2], resized.shape[1]), Image.Resampling.BILINEAR))
+        pil_image = Image.open(file).convert("RGB")
+        resized = T.Resize(600, 1000)(pil_image)
+        pils = pixels_of(pil_image.resize((resized.shape[2], resized.shape[1]), Image.Resampling.BILINEAR))
         difference = (resized.int() - pils.int()).abs()
         assert difference.max() <= 2
         differing, total = differing + int((difference > 0).sum()), total + difference.numel()
     assert differing < 0.002 * total
 
 
-def test_a_picture_of_the_right_size_keeps_its_pixels(rng_seed):
-    picture = noise_picture()
-    assert torch.equal(T.Resize(20, 100)(picture), pixels_of(picture))
+def test_an_image_of_the_right_size_keeps_its_pixels(rng_seed):
+    pil_image = noise_image()
+    assert torch.equal(T.Resize(20, 100)(pil_image), pixels_of(pil_image))
 
 
 def test_pixels_in_any_layout_resize_alike(rng_seed):
-    picture = noise_picture()
-    assert torch.equal(T.Resize(33, 100)(pixels_of(picture).contiguous()), T.Resize(33, 100)(picture))
+    pil_image = noise_image()
+    assert torch.equal(T.Resize(33, 100)(pixels_of(pil_image).contiguous()), T.Resize(33, 100)(pil_image))
 
 
-def test_resize_draws_from_the_sizes_given(rng_seed):
+def test_resize_draws_from_the_given_sizes(rng_seed):
     resize = T.Resize((10, 20, 40), 100)
     assert {resize.get_size((30, 20))[0] for _ in range(100)} == {10, 20, 40}
 
 
-def test_a_very_long_picture_keeps_a_pixel():
+def test_a_very_long_image_keeps_a_pixel():
     assert T.Resize(800, 1333).get_size((20000, 3)) == (1, 6666)
 
 
-def test_transforms_take_a_picture_alone(rng_seed):
+def test_transforms_accept_an_image_alone(rng_seed):
     steps = [
         T.ColorJitter(0.1, 0.1, 0.1, 0.1),
         T.Resize(10, 40),
@@ -88,35 +88,35 @@ def test_transforms_take_a_picture_alone(rng_seed):
         T.ToTensor(),
         T.Normalize([0.0] * 3, [1.0] * 3),
     ]
-    assert T.Compose(steps)(noise_picture()).shape == (3, 10, 15)
+    assert T.Compose(steps)(noise_image()).shape == (3, 10, 15)
 
 
-def test_flips_mirror_picture_and_boxes(rng_seed):
-    picture = noise_picture()
-    image, target = T.RandomHorizontalFlip(1.0)(picture, boxes())
-    assert torch.equal(image, pixels_of(picture).flip(2))
+def test_flips_mirror_image_and_boxes(rng_seed):
+    pil_image = noise_image()
+    image, target = T.RandomHorizontalFlip(1.0)(pil_image, boxes())
+    assert torch.equal(image, pixels_of(pil_image).flip(2))
     assert target.bbox[0].tolist() == [30 - 11 - 1, 3, 30 - 2 - 1, 9]
-    image, target = T.RandomVerticalFlip(1.0)(picture, boxes())
-    assert torch.equal(image, pixels_of(picture).flip(1))
+    image, target = T.RandomVerticalFlip(1.0)(pil_image, boxes())
+    assert torch.equal(image, pixels_of(pil_image).flip(1))
     assert target.bbox[0].tolist() == [2, 20 - 9, 11, 20 - 3]  # without - 1, as in the forks
 
 
 def test_flip_happens_with_its_probability(rng_seed):
-    picture, target = noise_picture(2, 2), boxes((2, 2))
+    pil_image, target = noise_image(2, 2), boxes((2, 2))
     flip = T.RandomHorizontalFlip(0.5)
-    flips = sum(flip(picture, target)[1] is not target for _ in range(1000))
+    flips = sum(flip(pil_image, target)[1] is not target for _ in range(1000))
     assert 400 < flips < 600  # six sigmas
 
 
 def test_to_tensor_is_channels_first_in_0_to_1(rng_seed):
-    picture = noise_picture()
-    tensor = T.ToTensor()(picture)
+    pil_image = noise_image()
+    tensor = T.ToTensor()(pil_image)
     assert tensor.dtype == torch.float32 and tensor.is_contiguous()
-    assert torch.equal(tensor, torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255)
+    assert torch.equal(tensor, torch.from_numpy(np.array(pil_image)).permute(2, 0, 1).float() / 255)
 
 
 def test_normalize_to_bgr255_and_rgb(rng_seed):
-    tensor = T.ToTensor()(noise_picture())
+    tensor = T.ToTensor()(noise_image())
     before = tensor.clone()
     caffe = T.Normalize([102.9801, 115.9465, 122.7717], [1.0, 2.0, 4.0])(tensor)
     expected = (before[[2, 1, 0]] * 255 - torch.tensor([102.9801, 115.9465, 122.7717])[:, None, None]) / torch.tensor(
@@ -125,11 +125,11 @@ def test_normalize_to_bgr255_and_rgb(rng_seed):
     assert torch.allclose(caffe, expected, atol=1e-5)
     rgb = T.Normalize([0.5, 0.4, 0.3], [0.2, 0.2, 0.1], to_bgr255=False)(tensor)
     assert torch.allclose(rgb[2], (before[2] - 0.3) / 0.1)
-    assert torch.equal(tensor, before)  # the input is left as it was
+    assert torch.equal(tensor, before)  # the input is not modified
 
 
 @pytest.mark.parametrize("to_bgr255", [True, False])
-def test_whole_numbers_normalize_to_the_last_bit_as_fractions_do(to_bgr255):
+def test_uint8_and_float_inputs_normalize_to_equal_bits(to_bgr255):
     every_value = Image.fromarray(np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3))
     mean, std = ([102.9801, 115.9465, 122.7717], [1.0, 57.12, 58.395]) if to_bgr255 else ([0.485] * 3, [0.229] * 3)
     normalize = T.Normalize(mean, std, to_bgr255)
@@ -140,14 +140,14 @@ def test_whole_numbers_normalize_to_the_last_bit_as_fractions_do(to_bgr255):
     assert torch.equal(normalize(fractions), original)
 
 
-def test_masks_stay_with_boxes_only_where_the_model_has_a_head_for_them(rng_seed):
+def test_masks_are_kept_only_if_the_model_has_a_mask_head(rng_seed):
     target = boxes()
     target.add_field("masks", SegmentationMask([[[2, 3, 12, 3, 12, 10]], [[0, 0, 30, 0, 30, 20]]], (30, 20)))
     for mask_on in (True, False):
         cfg = defaults.clone()
         cfg.MODEL.MASK_ON = mask_on
         for is_train in (True, False):
-            _, after = T.build_transforms(cfg, is_train)(noise_picture(), target)
+            _, after = T.build_transforms(cfg, is_train)(noise_image(), target)
             assert after.has_field("masks") == mask_on and after.has_field("labels")
     assert target.has_field("masks")
 
@@ -165,29 +165,29 @@ def test_hue_shifts_equal_torchvisions(rng_seed):
     functional = pytest.importorskip("torchvision.transforms.functional")
     from maskrcnn_benchmark.data.transforms.transforms import _shift_hue
 
-    picture = noise_picture()
+    pil_image = noise_image()
     for turns in (-0.5, -0.1, 0.0, 0.2, 0.5):
-        ours, theirs = _shift_hue(picture, turns), functional.adjust_hue(picture, turns)
-        # theirs returns the picture itself for 0, ours goes through HSV and back
+        ours, theirs = _shift_hue(pil_image, turns), functional.adjust_hue(pil_image, turns)
+        # torchvision returns the image itself for 0, ours converts it to HSV and back
         assert np.abs(np.asarray(ours).astype(int) - np.asarray(theirs)).max() <= (8 if turns == 0 else 0)
 
 
-def test_color_jitter_refuses_senseless_numbers():
-    with pytest.raises(ValueError, match="hue is 0.7"):
+def test_color_jitter_refuses_invalid_numbers():
+    with pytest.raises(ValueError, match="hue must be 0 to 0.5, got 0.7"):
         T.ColorJitter(hue=0.7)
-    with pytest.raises(ValueError, match="contrast is -1"):
+    with pytest.raises(ValueError, match="contrast must be 0 or more, got -1"):
         T.ColorJitter(contrast=-1)
 
 
-def test_python_random_decides_everything(rng_seed):
-    picture, target = noise_picture(), boxes()
+def test_all_randomness_comes_from_pythons_random(rng_seed):
+    pil_image, target = noise_image(), boxes()
     steps = T.Compose(
         [T.ColorJitter(0.3, 0.3, 0.3, 0.1), T.Resize(range(10, 30), 60), T.RandomHorizontalFlip(), T.ToTensor()]
     )
     outcomes = []
     for _ in range(2):
         random.seed(rng_seed)
-        outcomes.append(steps(picture, target))
+        outcomes.append(steps(pil_image, target))
     assert torch.equal(outcomes[0][0], outcomes[1][0]) and torch.equal(outcomes[0][1].bbox, outcomes[1][1].bbox)
 
 
@@ -214,7 +214,7 @@ def test_build_transforms_with_everything_on():
     assert built.transforms[1].min_size == tuple(range(640, 801))
 
 
-def test_a_range_that_descends_is_an_error():
+def test_a_descending_range_is_an_error():
     cfg = defaults.clone()
     cfg.INPUT.MIN_SIZE_RANGE_TRAIN = (800, 640)
     with pytest.raises(ValueError, match="MIN_SIZE_RANGE_TRAIN"):
@@ -237,7 +237,7 @@ def test_transforms_of_the_detectron2_convention(rng_seed):
     cfg.merge_from_list(["INPUT.MIN_SIZE_TRAIN", (40,), "MODEL.MASK_ON", True])
     target = boxes()
     target.add_field("masks", SegmentationMask([[[2, 3, 12, 3, 12, 10]], [[0, 0, 30, 0, 30, 20]]], (30, 20)))
-    image, target = T.build_transforms(cfg, True)(noise_picture(), target)
+    image, target = T.build_transforms(cfg, True)(noise_image(), target)
     assert image.shape == (3, 40, 60) and target.box_offset == 0
     assert target.bbox.tolist() == [[36, 6, 56, 20], [0, 0, 60, 40]]
     polygon = target.get_field("masks").instances.polygons[0].polygons[0]

@@ -1,4 +1,4 @@
-"""The forks' import path of `evaluate`, which lives in maskrcnn_benchmark.evaluation."""
+"""Import path of the forks; see maskrcnn_benchmark.evaluation."""
 
 from maskrcnn_benchmark.evaluation import evaluate
 

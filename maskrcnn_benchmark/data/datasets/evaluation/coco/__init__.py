@@ -1,4 +1,4 @@
-"""The forks' import path of `coco_evaluation`, which lives in maskrcnn_benchmark.evaluation."""
+"""Import path of the forks; see evaluation.coco."""
 
 from maskrcnn_benchmark.evaluation.coco import coco_evaluation
 

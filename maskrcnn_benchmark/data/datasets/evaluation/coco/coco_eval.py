@@ -1,4 +1,4 @@
-"""The forks' import path of the COCO figures; coco_results.pth files written by the forks name this module."""
+"""Import path of the forks for COCO results. Their coco_results.pth files reference this module."""
 
 from maskrcnn_benchmark.evaluation.coco import (
     prepare_for_coco_detection,
