@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from maskrcnn_benchmark.utils.comm import get_world_size
+
 # Side of the predicted masks or heat maps per pooled bin, by extractor and predictor; others are not checked.
 _SCALES_OF_MAPS = {
     ("MASK", "MaskRCNNFPNFeatureExtractor", "MaskRCNNC4Predictor"): 2,
@@ -126,6 +128,22 @@ def test_time_augmentation(cfg) -> str | None:
     return None
 
 
+def images_per_batch_norm(cfg) -> str | None:
+    """DeepLabV3's head normalizes the mean over each image: one value per channel and image."""
+    if cfg.MODEL.META_ARCHITECTURE != "SemanticSegmentor" or cfg.MODEL.DEEPLAB.NORM not in ("BN", "SyncBN"):
+        return None
+    solver, norm = cfg.SOLVER, cfg.MODEL.DEEPLAB.NORM
+    processes = 1 if norm == "SyncBN" else get_world_size()
+    if solver.IMS_PER_BATCH // (solver.ACCUMULATION_STEPS * processes) > 1:
+        return None
+    where = "" if processes == 1 else f" of each of the {processes} processes"
+    return (
+        f"SOLVER.IMS_PER_BATCH is {solver.IMS_PER_BATCH} and ACCUMULATION_STEPS {solver.ACCUMULATION_STEPS}: one image "
+        f"per step{where}, of whose mean MODEL.DEEPLAB.NORM {norm!r} cannot take a variance. Use two or more images, "
+        "or set MODEL.DEEPLAB.NORM to 'GN' or 'FrozenBN'."
+    )
+
+
 COMBINATIONS = (
     dense_heads,
     heads_of_regions,
@@ -136,7 +154,7 @@ COMBINATIONS = (
     test_time_augmentation,
 )
 # Of no effect in tests.
-OF_TRAINING = (sizes_of_maps,)
+OF_TRAINING = (sizes_of_maps, images_per_batch_norm)
 
 
 def value_of(cfg, key: str):

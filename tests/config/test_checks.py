@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from maskrcnn_benchmark.config import CfgNode, cfg, check_values, notes
+from maskrcnn_benchmark.config import CfgNode, cfg, check_values, combinations, notes
 from maskrcnn_benchmark.config.accepted_keys import WITHOUT_EFFECT
 from maskrcnn_benchmark.config.checks import CHOICES
 from maskrcnn_benchmark.config.convention import CONVENTIONS
@@ -237,6 +237,26 @@ def test_targets_of_another_size_than_the_masks_are_refused_for_training():
         check_values(tree, is_train=True)
     tree.merge_from_list([f"{mask}.RESOLUTION", 28])
     check_values(tree, is_train=True)
+
+
+def test_a_batch_norm_over_the_mean_of_one_image_is_refused_for_training():
+    tree = changed("MODEL.META_ARCHITECTURE", "SemanticSegmentor", "MODEL.DEEPLAB.NORM", "BN")
+    tree.merge_from_list(["SOLVER.IMS_PER_BATCH", 4, "SOLVER.ACCUMULATION_STEPS", 4])
+    check_values(tree)
+    with pytest.raises(ValueError, match="IMS_PER_BATCH is 4 and ACCUMULATION_STEPS 4: one image per step.*'BN'"):
+        check_values(tree, is_train=True)
+    for change in (["MODEL.DEEPLAB.NORM", "GN"], ["SOLVER.ACCUMULATION_STEPS", 2]):
+        allowed = tree.clone()
+        allowed.merge_from_list(change)
+        check_values(allowed, is_train=True)
+
+
+@pytest.mark.parametrize("norm, refused", [("BN", True), ("SyncBN", False)])
+def test_images_per_batch_norm_are_counted_per_process_but_for_synchronized_ones(monkeypatch, norm, refused):
+    monkeypatch.setattr(combinations, "get_world_size", lambda: 2)
+    tree = changed("MODEL.META_ARCHITECTURE", "SemanticSegmentor", "MODEL.DEEPLAB.NORM", norm)
+    tree.merge_from_list(["SOLVER.IMS_PER_BATCH", 2])
+    assert (combinations.images_per_batch_norm(tree) is not None) == refused
 
 
 @pytest.mark.parametrize(
