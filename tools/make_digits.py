@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from maskrcnn_benchmark.data.digits import make_digits
+from maskrcnn_benchmark.data.digits import make_digits, write_scene
 from maskrcnn_benchmark.engine import script
 
 
@@ -15,6 +15,9 @@ def main() -> int:
     parser.add_argument("--test", type=int, default=200, help="test scenes (default: %(default)s)")
     parser.add_argument("--size", type=int, default=160, help="side of a scene in pixels (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--scene", metavar="FILE.jpg", help="write one test scene instead, and its objects beside it as FILE.json"
+    )
     args = parser.parse_args()
 
     def progress(done: int, total: int) -> None:
@@ -23,6 +26,10 @@ def main() -> int:
             print(f"\rcomposing scenes: {done}/{total}", end=end, file=sys.stderr, flush=True)
 
     try:
+        if args.scene:
+            write_scene(args.scene, args.size, args.seed)
+            print(f"{args.scene}: a test scene of {args.size}x{args.size}")
+            return 0
         written = make_digits(args.output, args.train, args.test, args.size, args.seed, progress)
     except (FileExistsError, ImportError, ValueError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")

@@ -155,13 +155,41 @@ def _write_split(folder: Path, split: str, count: int, size: int, seed: int):
             annotations.append(_annotation(len(annotations) + 1, number + 1, label + 1, mask))
         Image.fromarray(semantic).save(folder / "semantic" / split / f"{number:06d}.png")
         yield
+    _write_annotations(folder / "annotations" / f"instances_{split}.json", split, images, annotations)
+
+
+def write_scene(path: str | os.PathLike, size: int = 480, seed: int = 0, split: str = "test") -> None:
+    """Write one scene as PATH, and its objects beside it as .json, in COCO's format.
+
+    Args:
+        path: .jpg file.
+        size: side of the scene in pixels.
+        seed: decides the scene.
+        split: "train" or "test", whose digits and photographs are used.
+
+    Raises:
+        ImportError: scikit-learn is not installed.
+        ValueError: the path does not end with .jpg, or the scene would be smaller than 64 pixels.
+    """
+    path = Path(path)
+    if path.suffix != ".jpg" or size < 64:
+        raise ValueError(f"write_scene: wanted a .jpg of at least 64 pixels, got {path} of {size}")
+    pixels, masks = compose_scene(np.random.default_rng(seed), *_sources(split), size)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, quality=JPEG_QUALITY, subsampling=0)
+    image = {"id": 1, "file_name": path.name, "width": size, "height": size}
+    annotations = [_annotation(number, 1, label + 1, mask) for number, (label, mask) in enumerate(masks, start=1)]
+    _write_annotations(path.with_suffix(".json"), split, [image], annotations)
+
+
+def _write_annotations(path: Path, split: str, images: list[dict], annotations: list[dict]) -> None:
     content = {
         "info": {"description": f"handwritten digits on photographs, composed from scikit-learn's data ({split})"},
         "images": images,
         "annotations": annotations,
         "categories": [{"id": k, "name": name} for k, name in enumerate(CLASS_NAMES, start=1)],
     }
-    (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    path.write_text(json.dumps(content))
 
 
 def _sources(split: str) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:

@@ -21,7 +21,7 @@ from maskrcnn_benchmark.structures.packed_map import PackedMap
 from maskrcnn_benchmark.structures.panoptic_map import PanopticMap
 from maskrcnn_benchmark.structures.rle import decode_counts, parse_counts
 from maskrcnn_benchmark.utils.text_file import nearest_name
-from maskrcnn_benchmark.visual.drawing import draw_boxes, draw_masks, draw_segments
+from maskrcnn_benchmark.visual.drawing import draw_boxes, draw_masks, draw_segments, save_image
 from maskrcnn_benchmark.visual.keypoints import draw_keypoints
 
 
@@ -293,6 +293,14 @@ class Prediction:
         if chosen.keypoints is not None:
             pixels = draw_keypoints(pixels, chosen.keypoints, chosen.keypoint_scores)
         return draw_boxes(pixels, chosen.to_boxlist(), self.class_names, font_size=font_size)
+
+    def save(self, path: str | os.PathLike, score: float = 0.0, font_size: int = 13) -> None:
+        """Draw as `draw` does, and write the image in the format of the extension (.png, .jpg, ...).
+
+        Raises:
+            ValueError: the image is not known, or the extension is not that of an image.
+        """
+        save_image(self.draw(score=score, font_size=font_size), path)
 
 
 def label_of(given: str | int, class_names: Sequence[str]) -> int:

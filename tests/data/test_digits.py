@@ -66,6 +66,19 @@ def test_scenes_do_not_depend_on_their_number(tmp_path, folder):
     assert (tmp_path / "few/train/000002.jpg").read_bytes() == (folder / "train/000002.jpg").read_bytes()
 
 
+def test_a_single_scene_lies_beside_its_objects(tmp_path):
+    digits.write_scene(tmp_path / "new" / "scene.jpg", size=96, seed=3)
+    dataset = COCODataset(str(tmp_path / "new/scene.json"), str(tmp_path / "new"), True)
+    image, target, _ = dataset[0]
+    assert image.size == (96, 96) and len(target) >= 1 and dataset.class_names == list("0123456789")
+    before = (tmp_path / "new/scene.jpg").read_bytes()
+    digits.write_scene(tmp_path / "new/scene.jpg", size=96, seed=3)
+    assert (tmp_path / "new/scene.jpg").read_bytes() == before
+    for name, size in (("scene.json", 96), ("small.jpg", 10)):
+        with pytest.raises(ValueError, match=f"got .*{name} of {size}"):
+            digits.write_scene(tmp_path / name, size=size)
+
+
 def test_train_and_test_share_neither_digits_nor_backgrounds():
     train, _, train_photographs = digits._sources("train")
     test, _, test_photographs = digits._sources("test")

@@ -1,8 +1,10 @@
 import sys
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from maskrcnn_benchmark.engine.prediction import Prediction
 from maskrcnn_benchmark.engine.prediction_files import from_json, to_json
@@ -78,6 +80,15 @@ def test_objects_are_drawn_where_they_are():
     assert (drawn[35:, 50:] == image[35:, 50:]).all() and (image == 128).all()
     with pytest.raises(ValueError, match="pass the image to draw"):
         make().draw()
+
+
+def test_drawn_image_is_saved_in_the_format_of_the_extension(tmp_path):
+    image = np.full((40, 60, 3), 128, dtype=np.uint8)
+    prediction = replace(make(), _image=image)
+    prediction.save(tmp_path / "found.png", score=0.8)
+    assert (np.asarray(Image.open(tmp_path / "found.png")) == prediction.draw(score=0.8)).all()
+    with pytest.raises(ValueError, match="extension '.txt'"):
+        prediction.save(tmp_path / "found.txt")
 
 
 def test_segments_and_semantic_classes_are_named_and_drawn():
