@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from maskrcnn_benchmark.visual.drawing import INK, PAPER
-from maskrcnn_benchmark.visual.fonts import font_for
+from maskrcnn_benchmark.visual.fonts import Fonts
 
 CELL = 40
 FONT_SIZE = 13
@@ -34,15 +34,16 @@ def draw_confusion(matrix: np.ndarray, names: Sequence[str]) -> np.ndarray:
     kept = np.flatnonzero(matrix.sum(axis=0) + matrix.sum(axis=1))
     matrix, names = matrix[np.ix_(kept, kept)], [names[k] for k in kept]
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    font = font_for(names, FONT_SIZE)
-    names = [_cut(name, font) for name in names]
-    margin = int(max([font.getlength(name) for name in names], default=0)) + 16
+    fonts = Fonts(names, FONT_SIZE)
+    faces = [fonts.of(name) for name in names]
+    names = [_cut(name, face) for name, face in zip(names, faces, strict=True)]
+    margin = int(max([face.getlength(name) for name, face in zip(names, faces, strict=True)], default=0)) + 16
     side = CELL * len(names)
     canvas = Image.new("RGB", (margin + side + 12, margin + side + 12 + FONT_SIZE + 10), PAPER)
     draw = ImageDraw.Draw(canvas)
-    for k, name in enumerate(names):
-        draw.text((margin - 6, margin + (k + 0.5) * CELL), name, fill=INK, font=font, anchor="rm")
-        canvas.paste(_upright(name, font, margin), (margin + k * CELL, 0))
+    for k, (name, face) in enumerate(zip(names, faces, strict=True)):
+        draw.text((margin - 6, margin + (k + 0.5) * CELL), name, fill=INK, font=face, anchor="rm")
+        canvas.paste(_upright(name, face, margin), (margin + k * CELL, 0))
     for row in range(len(names)):
         for column in range(len(names)):
             share = float(shares[row, column])
@@ -51,9 +52,9 @@ def draw_confusion(matrix: np.ndarray, names: Sequence[str]) -> np.ndarray:
             draw.rectangle((x, y, x + CELL, y + CELL), fill=color, outline=(220, 220, 220))
             if share >= WRITTEN_FROM:
                 ink = PAPER if share > 0.5 else INK
-                draw.text((x + CELL / 2, y + CELL / 2), f"{100 * share:.0f}", fill=ink, font=font, anchor="mm")
+                draw.text((x + CELL / 2, y + CELL / 2), f"{100 * share:.0f}", fill=ink, font=fonts.common, anchor="mm")
     caption = "rows: true class, columns: predicted class, in percent of the row"
-    draw.text((6, margin + side + 14), caption, fill=INK, font=font)
+    draw.text((6, margin + side + 14), caption, fill=INK, font=fonts.common)
     return np.asarray(canvas).copy()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from maskrcnn_benchmark.utils.atomic_write import atomic_write
-from maskrcnn_benchmark.visual.fonts import font_for
+from maskrcnn_benchmark.visual.fonts import Fonts, font_for
 from maskrcnn_benchmark.visual.palette import contrast_ratio, label_colors
 
 INK = (20, 20, 20)
@@ -100,19 +100,19 @@ def draw_tags(
         short_texts: N texts, used if the tags would cover more than CROWDED of the image, except for the first box of
             each color; None always uses texts.
         font_size: height of the text in pixels.
-        font: font file; None uses one that has the letters of `texts` and `letters`.
+        font: font file; None uses those that have the letters of `texts` and `letters`.
     """
     height, width = image.shape[:2]
     canvas = Image.fromarray(image)
     draw = ImageDraw.Draw(canvas)
-    type_face = font_for([*(letters or texts), "#0123456789.:"], font_size, font)
+    fonts = Fonts([*(letters or texts), "#0123456789.:"], font_size, font)
     colors, texts = _tuples(colors), list(texts)
-    if short_texts is not None and _tags_area(draw, texts, type_face) > CROWDED * width * height:
+    if short_texts is not None and _tags_area(draw, texts, fonts) > CROWDED * width * height:
         firsts = {color: i for i, color in reversed(list(enumerate(colors)))}
         texts = [text if firsts[colors[i]] == i else short_texts[i] for i, text in enumerate(texts)]
     taken: list[tuple[float, float, float, float]] = []
     for box, text, color in zip(corners, texts, colors, strict=True):
-        tag = _draw_tag(draw, text, box, color, type_face, (width, height), taken) if text else None
+        tag = _draw_tag(draw, text, box, color, fonts.of(text), (width, height), taken) if text else None
         taken += [] if tag is None else [tag]
     return np.asarray(canvas).copy()
 
@@ -191,13 +191,14 @@ def draw_segments(
 
     canvas = Image.fromarray(drawn)
     draw = ImageDraw.Draw(canvas)
-    type_face = font_for(names, font_size, font)
+    fonts = Fonts(names, font_size, font)
     for number, name in enumerate(names, start=1):
         inside = np.pad(numbers == number, 1).astype(np.uint8)  # the image's border also limits the segment
         depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
         y, x = np.unravel_index(depth.argmax(), depth.shape)
         if depth[y, x] < font_size / 2:
             continue
+        type_face = fonts.of(name)
         room = draw.textbbox((0, 0), name, font=type_face, anchor="mm", stroke_width=2)
         x = min(max(x, -room[0]), max(image.shape[1] - room[2], -room[0]))
         draw.text((x, y), name, fill=PAPER, font=type_face, anchor="mm", stroke_width=2, stroke_fill=INK)
@@ -220,9 +221,9 @@ def _stretched(numbers: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(numbers).resize(size[::-1], Image.Resampling.NEAREST))
 
 
-def _tags_area(draw, texts, font) -> float:
+def _tags_area(draw, texts, fonts: Fonts) -> float:
     """Return the area of all tags together, in square pixels."""
-    rectangles = [draw.textbbox((0, 0), text, font=font) for text in texts if text]
+    rectangles = [draw.textbbox((0, 0), text, font=fonts.of(text)) for text in texts if text]
     return sum((right - left + 6) * (bottom - top + 5) for left, top, right, bottom in rectangles)
 
 
@@ -311,7 +312,7 @@ def grid(
     rows = [range(start, min(start + columns, len(images))) for start in range(0, len(images), columns)]
     widths = [max(image.shape[1] for image in images[k::columns]) for k in range(columns)]
     heights = [max(images[i].shape[0] for i in row) + caption_height for row in rows]
-    type_face = font_for([*(captions or ()), title or ""], font_size, font)
+    fonts = Fonts(captions or (), font_size, font)
     title_face = font_for([title or ""], font_size + 3, font)
     width = 2 * border + sum(widths) + gap * (columns - 1)
     lines = _wrapped(title, width - 2 * border, title_face) if title else []
@@ -327,6 +328,7 @@ def grid(
         x = border
         for column, i in enumerate(row):
             if captions is not None:
+                type_face = fonts.of(captions[i])
                 draw.text((x, y), _cut(captions[i], widths[column], type_face), fill=INK, font=type_face)
             canvas.paste(Image.fromarray(images[i]), (x, y + caption_height))
             x += widths[column] + gap

@@ -1,6 +1,7 @@
 """Find fonts that have the letters of class names.
 
 Pillow's own font has few letters beyond ASCII. The machine's fonts are searched for one that has all letters of a text.
+Arabic, Hindi and other scripts whose letters join are shaped by Raqm, which Pillow's wheels contain.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ import importlib.util
 import logging
 import os
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
-from PIL import ImageFont
+from PIL import ImageFont, features
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +25,7 @@ PREFERRED = (
     "NotoSans-Regular",
     "LiberationSans-Regular",
     "arial.ttf",
+    "NotoSansCJK-Regular",
     "NotoSansCJK",
     "NotoSansSC",
     "SourceHanSans",
@@ -38,6 +41,12 @@ PREFERRED = (
     "arialuni",
     "unifont",
 )
+# Beginnings of Unicode names.
+EAST_ASIAN = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC", "FULLWIDTH", "HALFWIDTH")
+# They choose between forms of the letter before them, and have no form of their own.
+VARIANTS = tuple(map(chr, range(0xFE00, 0xFE10)))
+# Devanagari to Myanmar, and Khmer.
+SHAPED = (("\u0900", "\u109f"), ("\u1780", "\u17ff"))
 ENDINGS = (".ttf", ".otf", ".ttc")
 # Maximum number of the machine's fonts to try.
 TRIED = 400
@@ -46,28 +55,73 @@ NO_CHARACTER = "\uffff"
 PROBE_SIZE = 20
 
 
-def font_for(texts: Iterable[str], size: int, path: str | os.PathLike | None = None) -> ImageFont.FreeTypeFont:
-    """Return a font with all letters of the texts: Pillow's own if it has them, otherwise one of the machine's.
+class Fonts:
+    """Fonts for texts in any script: one for all of them, and others for those whose letters it lacks.
 
-    If there is none, the font with the most of them is returned, and a warning names the missing letters once.
+    Letters that no font of the machine has are drawn as empty boxes, and a warning names them once. The letters of one
+    text come from one font.
 
     Args:
+        texts: what will be drawn.
         size: height in pixels.
         path: font file to use in any case.
 
     Raises:
         ValueError: `path` is not a font file.
     """
-    letters = "".join(sorted({letter for text in texts for letter in text if not letter.isspace()}))
-    if path is not None:
-        try:
-            font = ImageFont.truetype(os.fspath(path), size)
-        except OSError as error:
-            raise ValueError(f"{os.fspath(path)} is not a font file: {error}") from None
-        _warn_of_missing(missing_letters(font, letters), os.fspath(path))
-        return font
-    chosen = _find(letters)
-    return ImageFont.load_default(size) if chosen is None else ImageFont.truetype(chosen, size)
+
+    def __init__(self, texts: Iterable[str], size: int, path: str | os.PathLike | None = None):
+        texts = list(texts)
+        self.size = size
+        self._others: dict[str, ImageFont.FreeTypeFont] = {}
+        if path is not None:
+            self.common = _from_file(path, size)
+            _warn_of_missing(missing_letters(self.common, _letters(texts)), os.fspath(path))
+            self._lacking: frozenset[str] = frozenset()
+            return
+        file, lacking = _find(_letters(texts))
+        self.common = _open(file, size)
+        self._lacking = frozenset(lacking)
+        others = [_find(_with_digits(text))[1] for text in texts if self._lacking.intersection(text)]
+        _warn_of_missing("".join(sorted(set("".join(others)))), None)
+        if any(map(_needs_shaping, _letters(texts))) and not features.check("raqm"):
+            _warn_of_shaping()
+
+    def of(self, text: str) -> ImageFont.FreeTypeFont:
+        """Return the font for one of the texts, or for one with the same letters and digits."""
+        if not self._lacking.intersection(text):
+            return self.common
+        if text not in self._others:
+            self._others[text] = _open(_find(_with_digits(text))[0], self.size)
+        return self._others[text]
+
+
+def font_for(texts: Iterable[str], size: int, path: str | os.PathLike | None = None) -> ImageFont.FreeTypeFont:
+    """Return one font for all the texts, the one that has most of their letters; see Fonts."""
+    text = "".join(texts)
+    return Fonts([text], size, path).of(text)
+
+
+def _from_file(path: str | os.PathLike, size: int) -> ImageFont.FreeTypeFont:
+    try:
+        return ImageFont.truetype(os.fspath(path), size)
+    except OSError as error:
+        raise ValueError(f"{os.fspath(path)} is not a font file: {error}") from None
+
+
+def _open(path: str | None, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size) if path is None else ImageFont.truetype(path, size)
+
+
+def _letters(texts: Iterable[str]) -> str:
+    """Return what is visible of the texts, once each: no spaces, joiners or choices of a variant."""
+    visible = {letter for text in texts for letter in text if not letter.isspace()}
+    return "".join(sorted(each for each in visible if unicodedata.category(each) != "Cf" and each not in VARIANTS))
+
+
+def _with_digits(text: str) -> str:
+    """Return the letters of a text and of scores, so that a class has one font whatever its score."""
+    return _letters([text, "#0123456789.:"])
 
 
 def missing_letters(font, letters: str) -> str:
@@ -78,9 +132,9 @@ def missing_letters(font, letters: str) -> str:
     return "".join(letter for letter in letters if _drawn(font, letter) == blank)
 
 
-@lru_cache(maxsize=64)
-def _find(letters: str) -> str | None:
-    """Return the file of the font that has most of the letters; None is Pillow's own."""
+@lru_cache(maxsize=1024)
+def _find(letters: str) -> tuple[str | None, str]:
+    """Return the file of the font that has most of the letters, None for Pillow's own, and those that it lacks."""
     best, lacking = None, missing_letters(ImageFont.load_default(PROBE_SIZE), letters)
     for path in _machine_fonts() if lacking else ():
         try:
@@ -91,8 +145,7 @@ def _find(letters: str) -> str | None:
             best, lacking = path, missing
         if not lacking:
             break
-    _warn_of_missing(lacking, None)
-    return best
+    return best, lacking
 
 
 @lru_cache(maxsize=64)
@@ -100,10 +153,32 @@ def _warn_of_missing(letters: str, path: str | None) -> None:
     if letters:
         shown = " ".join(letters[:20]) + (" ..." if len(letters) > 20 else "")
         which = "no font of this machine has" if path is None else f"{path} does not have"
+        packages = ", ".join(sorted({_package(letter) for letter in letters}))
         logger.warning(
             f"{which} the letters {shown}: they are drawn as empty boxes. Name a font file that has them (--font of "
-            "tools/draw_predictions.py, argument `font` of visual.drawing), or install one, such as fonts-noto-cjk."
+            f"tools/draw_predictions.py, argument `font` of visual.drawing), or install one; Debian has {packages}."
         )
+
+
+@lru_cache(maxsize=1)
+def _warn_of_shaping() -> None:
+    logger.warning(
+        "this Pillow is built without Raqm (PIL.features.check('raqm')): letters of Arabic, Hindi and other scripts "
+        "are drawn unjoined and from left to right. Pillow's wheels have it: pip install --force-reinstall pillow"
+    )
+
+
+def _needs_shaping(letter: str) -> bool:
+    # written from right to left, or in an Indic script or one of its relatives
+    return unicodedata.bidirectional(letter) in ("R", "AL") or any(first <= letter <= last for first, last in SHAPED)
+
+
+def _package(letter: str) -> str:
+    """Return the Debian package of a font that should have the letter."""
+    if unicodedata.name(letter, "").startswith(EAST_ASIAN):
+        return "fonts-noto-cjk"
+    # fonts of colored bitmaps, such as fonts-noto-color-emoji, have no letters of other sizes
+    return "fonts-symbola" if unicodedata.category(letter) in ("So", "Sk", "Cn", "Co") else "fonts-noto-core"
 
 
 def _drawn(font, letter: str) -> tuple:
