@@ -1,1 +1,1 @@
-"""Training and testing loops."""
+"""Train, test and predict: the loops, and what a run needs around them."""

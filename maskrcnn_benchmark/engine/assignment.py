@@ -1,4 +1,4 @@
-"""Pair rows and columns of a matrix so that the pairs' values have the greatest sum.
+"""Solve the linear assignment problem: pair rows with columns for the greatest total gain.
 
 Shapes: R rows, C columns.
 """
@@ -14,10 +14,10 @@ def best_pairs(gain: np.ndarray) -> np.ndarray:
     Shortest augmenting paths with dual variables (Jonker and Volgenant, Computing 1987), O(min(R, C)^2 max(R, C)).
 
     Args:
-        gain: (R, C) float, finite; a gain of 0 or less is worth no pair.
+        gain: (R, C) float, finite. Entries of 0 or less are never paired.
 
     Returns:
-        (P, 2) int64: row, column of every pair, by rising row.
+        (P, 2) int64: (row, column) of each pair, in ascending order of rows.
     """
     gain = np.maximum(np.asarray(gain, dtype=np.float64), 0)
     if gain.shape[0] > gain.shape[1]:
@@ -41,7 +41,7 @@ def best_pairs(gain: np.ndarray) -> np.ndarray:
         passed[column] = False
         row_dual[row_of[passed]] += length - shortest[passed]
         column_dual[passed] -= length - shortest[passed]
-        while column >= 0:  # along the path each column takes the row of the column before it
+        while column >= 0:  # flip the path: each column takes the row of its predecessor
             before = came_from[column]
             row_of[column] = new_row if before < 0 else row_of[before]
             column = before

@@ -1,4 +1,4 @@
-"""Order work into batches of equal keys, and give results back in the order of the work."""
+"""Group items into batches of equal keys, and return the results in the order of the items."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ def in_equal_batches(
     batch_size: int,
     window: int,
 ) -> Iterator:
-    """Yield the result of each item, in order.
+    """Yield one result per item, in order.
 
     Args:
-        items: of any number; taken one by one as there is room.
-        prepare: item -> prepared, in threads of `executor`. An exception that it raises is the item's result.
-        key: prepared -> key; only prepared items with equal keys share a batch.
-        run: batch of prepared -> as many results, in this thread.
-        batch_size: at most so many a batch; a batch is full, unless the window or the items end.
-        window: items between the next result and the last item taken, so that memory is bounded.
+        items: any iterable, also an endless one. An item is read only when the window has room for it.
+        prepare: item -> prepared item. Runs in threads of `executor`. If it raises, the exception is the item's result.
+        key: prepared item -> key. Only items with equal keys share a batch.
+        run: list of prepared items -> list of results of the same length. Runs in the calling thread.
+        batch_size: largest batch. Smaller batches occur only where the window or the items end.
+        window: most items read ahead of the next result. It bounds the memory.
     """
     window = max(window, batch_size)
     items = iter(items)
     futures: deque[tuple[int, Future]] = deque()
-    waiting: dict[Hashable, list[tuple[int, object]]] = {}  # by key, in the order of the first of each
+    waiting: dict[Hashable, list[tuple[int, object]]] = {}  # incomplete batches by key
     results: dict[int, object] = {}
     taken = yielded = 0
     exhausted = False
@@ -63,7 +63,7 @@ def in_equal_batches(
                 if len(group) >= batch_size:
                     batch = waiting.pop(key(prepared))
             elif waiting:
-                # the oldest first: what comes behind it waits for it
+                # the batch with the oldest item first: all later results wait for that item
                 oldest = min(waiting, key=lambda each: waiting[each][0][0])
                 batch = waiting.pop(oldest)
             if batch:

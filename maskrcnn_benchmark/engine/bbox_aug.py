@@ -1,11 +1,11 @@
-"""Test-time augmentation: a detector looks at a picture in several sizes, also mirrored, and its findings are joined.
+"""Test-time augmentation: run a detector on resized and mirrored views of an image, and merge the results.
 
-Shapes: N pictures, V views of each, C candidates and D detections of a picture, R detections of all pictures together,
-M pixels a side of a mask or heat map, K keypoints of an object.
+Shapes: N images, V views per image, C candidates and D detections of an image, R detections of all images together,
+M pixels per side of a mask or heat map, K keypoints per object.
 
-Boxes are joined as maskrcnn-benchmark and FCOS do it: the candidates of all views, before suppression, go through one
-suppression together. Masks are joined as detectron2 does it: predicted in every view for the joined detections, and
-averaged as probabilities. Heat maps of keypoints are averaged as logits, as Detectron did.
+Boxes are merged as in maskrcnn-benchmark and FCOS: the candidates of all views go through one NMS together. Masks are
+merged as in detectron2: they are predicted in every view for the merged detections, and averaged as probabilities.
+Keypoint heat maps are averaged as logits, as in Detectron.
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
 
 
 @dataclass
-class Look:
-    """What the model saw of N pictures in one view.
+class ViewOutput:
+    """Output of the model for one view of N images.
 
-    mirrored: the view's. sizes: N pairs (width, height). candidates: N BoxLists in pixels of the view.
-    features: L maps of all pictures; None where no head will look at them again.
+    Attributes:
+        mirrored: whether the view is mirrored.
+        sizes: N pairs (width, height) of the view.
+        candidates: N BoxLists in pixels of the view.
+        features: L feature maps of all images; None if no other head needs them.
     """
 
     mirrored: bool
@@ -41,21 +44,20 @@ class Look:
 
 
 class BBoxAug(nn.Module):
-    """A detector that looks at every picture several times.
+    """Detector with test-time augmentation.
 
     Args:
         model: GeneralizedRCNN whose last box stage (`roi_heads.box`, or `rpn` where there are no ROI heads) has
             `candidates` and `select`.
-        views: at least one; detections have the size of the first view.
-        size_divisible: views are padded to a multiple of it; 0 = to the largest of the batch.
-        keypoint_flip_inds: the keypoint that takes each one's place in a mirrored image; None takes that of COCO's 17.
+        views: at least one. Detections have the size of the first view.
+        size_divisible: views are padded to a multiple of it. 0 pads to the largest view of the batch.
+        keypoint_flip_inds: for each keypoint, the index of its mirror image; None uses COCO's 17 keypoints.
 
-    Forward takes N RGB PIL pictures and returns N BoxLists as the model's evaluation does, on the model's device. The
-    feature maps of all views are kept until the end if there are masks or keypoints to predict.
+    Forward takes N RGB PIL images and returns N BoxLists on the model's device, with the fields of the model's
+    evaluation. With masks or keypoints, the feature maps of all views stay in memory until the end.
 
     Raises:
-        ValueError: there is a mirrored view, and the model predicts another number of keypoints than there are in
-            keypoint_flip_inds.
+        ValueError: a view is mirrored, and keypoint_flip_inds does not have one entry per keypoint of the model.
     """
 
     def __init__(
@@ -72,72 +74,71 @@ class BBoxAug(nn.Module):
         self.size_divisible = size_divisible
 
     @torch.no_grad()
-    def forward(self, pictures) -> list[BoxList]:
-        looks = [self._look(view, pictures) for view in self.views]
+    def forward(self, images) -> list[BoxList]:
+        outputs = [self._run_view(view, images) for view in self.views]
         stage = self.model.roi_heads["box"] if self.model.roi_heads else self.model.rpn
         detections = []
-        for i, size in enumerate(looks[0].sizes):
-            seen = [_unmirrored(look.candidates[i], look).resize(size) for look in looks]
-            detections.append(stage.select(cat_boxlist(seen)))
+        for i, size in enumerate(outputs[0].sizes):
+            merged = [_unmirrored(output.candidates[i], output).resize(size) for output in outputs]
+            detections.append(stage.select(cat_boxlist(merged)))
         if "mask" in self.model.roi_heads:
-            detections = self._with_masks(detections, looks)
+            detections = self._with_masks(detections, outputs)
         if "keypoint" in self.model.roi_heads:
-            detections = self._with_keypoints(detections, looks)
+            detections = self._with_keypoints(detections, outputs)
         return detections
 
-    def _look(self, view: View, pictures) -> Look:
+    def _run_view(self, view: View, originals) -> ViewOutput:
         device = next(self.model.parameters()).device
-        images = to_image_list([view.transform(picture) for picture in pictures], self.size_divisible).to(device)
+        images = to_image_list([view.transform(image) for image in originals], self.size_divisible).to(device)
         sizes = [(int(width), int(height)) for height, width in images.image_sizes]
         features = self.model.backbone(images.tensors)
         heads = self.model.roi_heads
         if not heads:
-            return Look(view.mirrored, sizes, self.model.rpn.candidates(images, features), None)
+            return ViewOutput(view.mirrored, sizes, self.model.rpn.candidates(images, features), None)
         proposals, _ = self.model.rpn(images, features)
         candidates = heads["box"].candidates(features, proposals)
-        return Look(view.mirrored, sizes, candidates, features if len(heads) > 1 else None)
+        return ViewOutput(view.mirrored, sizes, candidates, features if len(heads) > 1 else None)
 
-    def _with_masks(self, detections: list[BoxList], looks: list[Look]) -> list[BoxList]:
+    def _with_masks(self, detections: list[BoxList], outputs: list[ViewOutput]) -> list[BoxList]:
         head = self.model.roi_heads["mask"]
         total = 0
-        for look in looks:
-            masks = head.probabilities(look.features, _in_view(detections, look))
-            total = total + (masks.flip(3) if look.mirrored else masks)
-        return head.attach(total / len(looks), detections)
+        for output in outputs:
+            masks = head.probabilities(output.features, _in_view(detections, output))
+            total = total + (masks.flip(3) if output.mirrored else masks)
+        return head.attach(total / len(outputs), detections)
 
-    def _with_keypoints(self, detections: list[BoxList], looks: list[Look]) -> list[BoxList]:
+    def _with_keypoints(self, detections: list[BoxList], outputs: list[ViewOutput]) -> list[BoxList]:
         head = self.model.roi_heads["keypoint"]
         total = 0
-        for look in looks:
-            heat_maps = head.heat_maps(look.features, _in_view(detections, look))
-            total = total + (_mirrored_heat_maps(heat_maps, self.keypoint_flip_inds) if look.mirrored else heat_maps)
-        return head.attach(total / len(looks), detections)
+        for output in outputs:
+            heat_maps = head.heat_maps(output.features, _in_view(detections, output))
+            total = total + (_mirrored_heat_maps(heat_maps, self.keypoint_flip_inds) if output.mirrored else heat_maps)
+        return head.attach(total / len(outputs), detections)
 
 
-def _in_view(detections: list[BoxList], look: Look) -> list[BoxList]:
-    """The detections in the pixels of a view."""
-    return [_unmirrored(found.resize(size), look) for found, size in zip(detections, look.sizes, strict=True)]
+def _in_view(detections: list[BoxList], output: ViewOutput) -> list[BoxList]:
+    """Resize and mirror detections to the pixels of a view."""
+    return [_unmirrored(found.resize(size), output) for found, size in zip(detections, output.sizes, strict=True)]
 
 
-def _unmirrored(boxlist: BoxList, look: Look) -> BoxList:
-    """Boxes of a mirrored view as if it were not, and the other way round; those of others as they are."""
-    return boxlist.transpose(FLIP_LEFT_RIGHT) if look.mirrored else boxlist
+def _unmirrored(boxlist: BoxList, output: ViewOutput) -> BoxList:
+    """Mirror boxes if the view is mirrored. The function is its own inverse."""
+    return boxlist.transpose(FLIP_LEFT_RIGHT) if output.mirrored else boxlist
 
 
 def _mirrored_heat_maps(heat_maps: Tensor, flip_inds: Sequence[int] | None) -> Tensor:
-    """(R, K, M, M) of mirrored objects, whose left is their right."""
+    """Mirror heat maps (R, K, M, M), and swap left and right keypoints."""
     opposite = PersonKeypoints.FLIP_INDS if flip_inds is None else flip_inds
     if heat_maps.shape[1] != len(opposite):
         raise ValueError(
-            f"the model predicts {heat_maps.shape[1]} keypoints, and it is known of {len(opposite)} which of them "
-            "change places in a mirrored image: set INPUT.KEYPOINT_FLIP_PAIRS, or TEST.BBOX_AUG.H_FLIP and "
-            "SCALE_H_FLIP to False"
+            f"the model predicts {heat_maps.shape[1]} keypoints, but left and right are defined for {len(opposite)}: "
+            "set INPUT.KEYPOINT_FLIP_PAIRS, or set TEST.BBOX_AUG.H_FLIP and SCALE_H_FLIP to False"
         )
     return heat_maps.flip(3)[:, list(opposite)]
 
 
 def make_bbox_aug(cfg, model: nn.Module) -> BBoxAug:
-    """The model with the views of TEST.BBOX_AUG."""
+    """Wrap the model in the views of TEST.BBOX_AUG."""
     return BBoxAug(model, build_test_views(cfg), cfg.DATALOADER.SIZE_DIVISIBILITY)
 
 
@@ -147,19 +148,21 @@ def im_detect_bbox_aug(model: nn.Module, images, device) -> list[BoxList]:
 
 
 def takes_bbox_aug(place: int):
-    """Let a function of (model, data_loader, ...) take upstream's argument `bbox_aug`.
-
-    Upstream has it by position `place`, where the older forks have another argument: there a bool is bbox_aug.
+    """Add upstream's argument `bbox_aug` to a function of (model, data_loader, ...).
 
     - True: test with the views of TEST.BBOX_AUG of the global cfg.
-    - None, the default: do so if that cfg enables them and the loader gives original images, as one made under such a
-      cfg does.
-    - False: never.
+    - None (default): the same, if that cfg enables them and the loader yields original images. A loader made with
+      TEST.BBOX_AUG.ENABLED does.
+    - False: test without them.
 
-    A model that is wrapped in BBoxAug is left as it is.
+    A model that is already a BBoxAug is used as it is.
+
+    Args:
+        place: position of `bbox_aug` in upstream's function. The older forks have another argument there, so only a
+            bool at this position is taken as bbox_aug.
 
     Raises:
-        ValueError: bbox_aug does not fit the loader's images or TEST.BBOX_AUG of the global cfg.
+        ValueError: bbox_aug contradicts the loader or TEST.BBOX_AUG of the global cfg.
     """
 
     def decorate(run):
@@ -183,18 +186,18 @@ def _augmented(model: nn.Module, data_loader, bbox_aug: bool | None) -> nn.Modul
         if not originals:
             return model
         raise ValueError(
-            "bbox_aug is False, but the loader was made with TEST.BBOX_AUG.ENABLED True and gives the original images. "
+            "bbox_aug is False, but the loader was made with TEST.BBOX_AUG.ENABLED True and yields original images. "
             "Pass bbox_aug=cfg.TEST.BBOX_AUG.ENABLED of the cfg that the loader was made with."
         )
     if not enabled:
         raise ValueError(
-            "bbox_aug is True, but TEST.BBOX_AUG.ENABLED is False in maskrcnn_benchmark.config.cfg, where the views "
-            "come from. Merge your file into that cfg, or wrap the model yourself: "
+            "bbox_aug is True, but TEST.BBOX_AUG.ENABLED is False in maskrcnn_benchmark.config.cfg, which defines the "
+            "views. Merge your config file into that cfg, or wrap the model yourself: "
             "maskrcnn_benchmark.engine.bbox_aug.make_bbox_aug(cfg, model)."
         )
     if not originals:
         raise ValueError(
-            "bbox_aug is True, but the loader gives images that are resized already. Make it by make_data_loader(cfg, "
-            "is_train=False) with TEST.BBOX_AUG.ENABLED True."
+            "bbox_aug is True, but the loader yields images that are already resized. Make the loader with "
+            "make_data_loader(cfg, is_train=False) and TEST.BBOX_AUG.ENABLED True."
         )
     return make_bbox_aug(default_cfg, getattr(model, "module", model))

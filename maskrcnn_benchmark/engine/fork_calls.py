@@ -1,6 +1,6 @@
-"""Accept the argument lists that the forks' tools give to `do_train`.
+"""Accept the argument lists with which the forks' tools call `do_train`.
 
-Upstream's newest tools hand over the configuration and a loader for tests during training.
+Upstream's newest tools also pass the config and a loader for tests during training.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from maskrcnn_benchmark.utils.comm import all_gather
 from maskrcnn_benchmark.utils.compute_dtype import compute_dtype
 from maskrcnn_benchmark.utils.metric_logger import MetricLogger
 
-# The names in upstream's order. The forks' older order is the same without cfg, data_loader_val and test_period.
+# Upstream's order. The forks' older order is the same without cfg, data_loader_val and test_period.
 UPSTREAM_TRAIN = (
     "cfg",
     "model",
@@ -39,13 +39,13 @@ logger = logging.getLogger("maskrcnn_benchmark.trainer")
 
 
 def takes_forks_arguments(train):
-    """Let `do_train` take upstream's eleven arguments, too.
+    """Make `do_train` accept upstream's eleven arguments, too.
 
-    They are recognised by their number (nine or more by position) or by the name `cfg`. DTYPE and
-    SOLVER's ACCUMULATION_STEPS, CLIP_GRADIENTS and CHECKPOINT_MINUTES come from that cfg, and every `test_period`
-    iterations the model is tested as `tests_during_training` says.
+    A call is upstream's if it has nine or more positional arguments or an argument `cfg`. Its cfg then sets the
+    TrainingOptions: DTYPE, and SOLVER's ACCUMULATION_STEPS, CLIP_GRADIENTS and CHECKPOINT_MINUTES. The model is tested
+    every `test_period` iterations, see `tests_during_training`.
 
-    With the older eight arguments no cfg is at hand. The loader says how many micro-batches make an iteration.
+    The older call has eight arguments and no cfg. The loader's batch sampler defines accumulation_steps.
     """
 
     @functools.wraps(train)
@@ -74,26 +74,29 @@ def takes_forks_arguments(train):
 
 
 def _by_name(names, args, kwargs) -> dict:
-    """Return the arguments by name; raise TypeError as a function of these parameters would."""
+    """Bind arguments to names; raise TypeError where a function with these parameters would."""
     parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
     try:
         return dict(inspect.Signature(parameters).bind(*args, **kwargs).arguments)
     except TypeError as error:
         raise TypeError(
-            f"do_train() {error}; it takes ({', '.join(OLDER_TRAIN)}) with options by name, or upstream's "
+            f"do_train() {error}; it takes ({', '.join(OLDER_TRAIN)}) with options by name, or upstream's arguments "
             f"({', '.join(UPSTREAM_TRAIN)})"
         ) from None
 
 
 def tests_during_training(cfg, model, loader_val, optimizer, start: int):
-    """Return the function (iteration) -> figures that upstream's trainer runs every `test_period` iterations.
+    """Return the function that upstream's trainer calls every `test_period` iterations.
 
-    It tests DATASETS.TEST and writes no result files. A single dataset is called "[Validation]" in the log, several
-    keep their names. Then the losses of `loader_val` are logged in one line, "[Validation]:   eta: ...".
+    The function tests on DATASETS.TEST and writes no result files. A single dataset is logged as "[Validation]",
+    several datasets under their names. It then logs the losses on `loader_val` in one line, "[Validation]:   eta: ...".
 
     Args:
-        loader_val: batches (ImageList, BoxLists, indices), or a list of such loaders; as many batches on every process.
+        loader_val: loader of (ImageList, BoxLists, indices), or a list of them, with as many batches on every process.
         start: iterations done before this run.
+
+    Returns:
+        Function (iteration) -> figures.
     """
     without_files = cfg.clone()
     without_files.defrost()
@@ -124,9 +127,9 @@ def tests_during_training(cfg, model, loader_val, optimizer, start: int):
 
 @torch.no_grad()
 def validation_losses(model, loaders, device: torch.device, dtype: torch.dtype = torch.float32) -> MetricLogger:
-    """Return the losses of a model on batches it is not trained on, as meters, averaged over all processes.
+    """Compute the validation losses, averaged over all batches and processes.
 
-    Statistics of batch norms stay as they were. The model is left in train mode.
+    Buffers such as batch norm statistics do not change. The model is left in training mode.
     """
     model = getattr(model, "module", model)
     statistics = {name: buffer.clone() for name, buffer in model.named_buffers()}

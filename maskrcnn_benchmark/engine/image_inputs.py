@@ -1,4 +1,4 @@
-"""Images as users have them, turned into 8-bit RGB."""
+"""Convert paths, PIL images, arrays and tensors to 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class ImageReader:
     """Read an image from a path, a PIL image, an array or a tensor.
 
     Args:
-        upright: rotate and mirror files and PIL images as EXIF says.
+        upright: apply the EXIF orientation of files and PIL images.
         value_range: see `datasets.images`.
-        channel_order: "rgb" or "bgr", of arrays and tensors with colours.
+        channel_order: "rgb" or "bgr": the order of colour arrays and tensors.
 
     Raises:
-        ValueError: channel_order is something else.
+        ValueError: channel_order is neither.
     """
 
     upright: bool = True
@@ -34,17 +34,20 @@ class ImageReader:
 
     def __post_init__(self):
         if self.channel_order is not None and self.channel_order not in CHANNEL_ORDERS:
-            raise ValueError(f"channel_order is 'rgb' or 'bgr', got {self.channel_order!r}")
+            raise ValueError(f"channel_order must be 'rgb' or 'bgr', got {self.channel_order!r}")
 
     def __call__(self, given) -> Image.Image | torch.Tensor:
-        """Return an RGB PIL image, or (3, H, W) uint8 of an array or tensor.
+        """Convert one image to RGB.
 
         Args:
-            given: path, PIL image, array (H, W), (H, W, 1 or 3 or 4), or tensor (1 or 3 or 4, H, W).
+            given: path, PIL image, array (H, W) or (H, W, 1 or 3 or 4), or tensor (1 or 3 or 4, H, W).
+
+        Returns:
+            RGB PIL image for a path or PIL image; (3, H, W) uint8 tensor for an array or tensor.
 
         Raises:
-            OSError: the file is missing, no image, or damaged beyond decoding.
-            ValueError: an array or tensor has another shape or dtype, or colours of unknown order.
+            OSError: the file is missing, is not an image, or cannot be decoded.
+            ValueError: unsupported shape or dtype of an array or tensor, or a colour one without channel_order.
             TypeError: given is something else.
         """
         if isinstance(given, (str, os.PathLike)):
@@ -53,14 +56,14 @@ class ImageReader:
             return to_rgb(given, self.upright, self.value_range)
         if isinstance(given, torch.Tensor):
             if given.dim() != 3:
-                raise ValueError(f"a tensor is one image (3, H, W), got {tuple(given.shape)}")
+                raise ValueError(f"a tensor must be one image (3, H, W), got {tuple(given.shape)}")
             given = given.detach().to("cpu")
             given = given.float() if given.dtype in (torch.bfloat16, torch.float16) else given
             return self._from_array(given.permute(1, 2, 0).numpy(), "a tensor")
         if isinstance(given, np.ndarray):
             return self._from_array(given, "an array")
         raise TypeError(
-            f"an image is a path, a PIL image, a numpy array or a tensor, got {type(given).__module__}."
+            f"an image must be a path, a PIL image, a numpy array or a tensor, got {type(given).__module__}."
             f"{type(given).__name__}"
         )
 
@@ -68,8 +71,8 @@ class ImageReader:
         colors = values.ndim == 3 and values.shape[2] > 1
         if colors and self.channel_order is None:
             raise ValueError(
-                f"the order of the colours of {kind} is not known: give channel_order='rgb' (PIL, torchvision, "
-                "imageio) or channel_order='bgr' (OpenCV)"
+                f"the channel order of {kind} is unknown: pass channel_order='rgb' (PIL, torchvision, imageio) or "
+                "channel_order='bgr' (OpenCV)"
             )
         pixels = array_to_rgb(values, self.channel_order == "bgr", self.value_range)
         if not pixels.flags.writeable:
@@ -80,7 +83,7 @@ class ImageReader:
 def is_single(given) -> bool:
     """Return whether `given` is one image, not an iterable of images."""
     if isinstance(given, np.ndarray):
-        # of object: what Ray makes of images of different sizes
+        # Ray puts images of different sizes into an array of dtype object.
         return given.ndim in (2, 3) and given.dtype != object
     if isinstance(given, torch.Tensor):
         return given.dim() == 3
@@ -88,5 +91,5 @@ def is_single(given) -> bool:
 
 
 def size_of(image: Image.Image | torch.Tensor) -> tuple[int, int]:
-    """Return (width, height)."""
+    """Return (width, height) of a PIL image or a tensor (C, H, W)."""
     return image.size if isinstance(image, Image.Image) else (image.shape[2], image.shape[1])

@@ -1,4 +1,4 @@
-"""From what a user names on a command line to images: files, folders, patterns, lists, videos."""
+"""Find the images behind command-line inputs: files, folders, patterns, lists and videos."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ STDIN = "-"
 
 @dataclass(frozen=True)
 class ImageSource:
-    """An image file, or a video file.
+    """An image file or a video file.
 
     Attributes:
-        path: of the file.
-        name: of the file in outputs: relative to the folder that all inputs have in common, with "/".
-        is_video: its frames are the images.
+        path: path of the file.
+        name: name in the outputs: the path relative to the common folder of all inputs, with "/".
+        is_video: whether it is a video, whose frames are the images.
     """
 
     path: str
@@ -34,25 +34,29 @@ class ImageSource:
 
 
 def find_sources(inputs: Sequence[str], stdin=None) -> tuple[list[ImageSource], str]:
-    """List the files behind the inputs, each once, in the order given.
+    """List the image and video files behind the inputs, each once, in the given order.
 
     Args:
-        inputs: files; folders, whose image files count, those in folders below too; patterns with * or ?; text files
-            with a path a line, relative to the list's folder; "-", such a list on stdin.
+        inputs: any of
+            - files
+            - folders, searched recursively for images
+            - patterns with * or ?
+            - text files with one path per line, relative to the folder of the text file
+            - "-": such a list from stdin.
         stdin: file to read for "-"; None is sys.stdin.
 
     Returns:
-        The sources, and the folder that their names are relative to.
+        The sources, and the folder to which their names are relative.
 
     Raises:
-        ValueError: an input names nothing.
+        ValueError: an input matches no file.
     """
     paths: dict[str, None] = {}
     for given in inputs:
         found = _paths_of(given, stdin)
         if not found:
             raise ValueError(
-                f"{given}: no images there; known are files that PIL reads, and {' '.join(sorted(VIDEOS))}"
+                f"{given}: no images found; supported are files that PIL reads, and {' '.join(sorted(VIDEOS))}"
             )
         paths.update(dict.fromkeys(found))
     if len(inputs) == 1 and os.path.isdir(os.path.expanduser(inputs[0])):
@@ -109,7 +113,7 @@ def _is_video(path: str) -> bool:
 
 
 def count_frames(path: str) -> int:
-    """Return the number of frames that a video's header gives, at least 0; it may be wrong."""
+    """Return the number of frames in a video's header, at least 0. Headers may be wrong."""
     import cv2
 
     video = cv2.VideoCapture(path)
@@ -120,13 +124,13 @@ def count_frames(path: str) -> int:
 
 
 def frames(path: str, wanted=lambda number: True) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the frames of a video, (number from 0, (H, W, 3) uint8 RGB).
+    """Yield the frames of a video as (number, pixels): numbers from 0, pixels (H, W, 3) uint8 RGB.
 
     Args:
-        wanted: number -> bool; other frames are passed over without their colours being computed.
+        wanted: number -> bool: which frames to yield. The others are not converted to RGB, which saves time.
 
     Raises:
-        OSError: the file is no video that OpenCV reads.
+        OSError: OpenCV cannot read the file as a video.
     """
     import cv2
 
@@ -141,6 +145,6 @@ def frames(path: str, wanted=lambda number: True) -> Iterator[tuple[int, np.ndar
                 yield number, np.ascontiguousarray(pixels[:, :, ::-1])
             number += 1
         if number == 0:
-            raise OSError(f"{path} is no video that OpenCV reads, or has no frames")
+            raise OSError(f"{path} is not a video that OpenCV can read, or has no frames")
     finally:
         video.release()

@@ -1,4 +1,4 @@
-"""Testing: predictions of a model for whole data sets, and their evaluation."""
+"""Predict whole datasets with a model and evaluate the predictions."""
 
 from __future__ import annotations
 
@@ -34,18 +34,20 @@ def inference(
     dtype: torch.dtype = torch.float32,
     options: EvaluationOptions | None = None,
 ):
-    """Predicts a data set with all processes together and evaluates it on rank 0.
+    """Predict a dataset with all processes, and evaluate it on rank 0.
 
     Args:
-        data_loader: this process's share, in batches (ImageList, targets, data set indices); `data_loader.dataset` is
-            the whole data set. In place of the ImageList may stand whatever else the model takes.
-        box_only, iou_types, expected_results, expected_results_sigma_tol: for the evaluation.
+        model: model on `device`.
+        data_loader: this process's share, in batches (ImageList, targets, dataset indices). `data_loader.dataset` is
+            the whole dataset. Images may have any type that the model accepts.
+        dataset_name: for the log.
+        box_only, iou_types, expected_results, expected_results_sigma_tol: arguments of the evaluation.
         output_folder: existing folder for predictions.pth and the evaluation's files; None or "" writes nothing.
-        dtype: of mixed precision (torch.amp).
-        options: of the evaluation; box_only and iou_types take the place of its own.
+        dtype: dtype of mixed precision (torch.amp).
+        options: options of the evaluation; box_only and iou_types override its own.
 
     Returns:
-        What `evaluation.evaluate` returns on rank 0, None on the others.
+        The result of `evaluation.evaluate` on rank 0, None on other ranks.
     """
     device = torch.device(device)
     devices = get_world_size()
@@ -89,13 +91,13 @@ def compute_on_dataset(
     *,
     dtype: torch.dtype = torch.float32,
 ) -> dict[int, BoxList]:
-    """Predict a dataset, with the model in eval mode.
+    """Predict the images of a loader with the model in eval mode.
 
     Args:
-        timer: adds up the time in the model, copies from and to the device included.
+        timer: accumulates the time in the model, including copies from and to the device.
 
     Returns:
-        Predictions of this process by dataset index, on the CPU, in pixels of the network input.
+        This process's predictions by dataset index, on the CPU, in pixels of the network input.
 
     Raises:
         Stopped: SIGTERM or Ctrl-C, on this process or another.
@@ -111,13 +113,13 @@ def compute_on_dataset(
                 break
             if timer is not None:
                 timer.tic()
-            if hasattr(images, "to"):  # PIL images of test-time augmentation go to the model as they are
+            if hasattr(images, "to"):  # test-time augmentation has PIL images, which have no device
                 images = images.to(device, non_blocking=True)
             with torch.inference_mode(), autocast:
                 outputs = model(images, **_output_sizes(model, data_loader.dataset, indices))
                 outputs = [output.to("cpu") for output in outputs]
-            # Copied to the CPU, so the device is done. A tensor made in inference mode may not be changed in place
-            # outside of it; what indexing gives may.
+            # Tensors made in inference mode cannot be changed in place outside of it; indexing returns tensors that
+            # can.
             outputs = [output[torch.arange(len(output))] for output in outputs]
             if timer is not None:
                 timer.toc()
@@ -130,7 +132,7 @@ def compute_on_dataset(
 
 
 def _output_sizes(model: torch.nn.Module, dataset, indices) -> dict:
-    """The argument output_sizes, (width, height) of the original pictures, for a model that takes it."""
+    """Return the argument output_sizes, (width, height) of the original images, if the model accepts it."""
     if not getattr(model, "takes_output_sizes", False):
         return {}
     infos = [dataset.get_img_info(index) for index in indices]
@@ -138,10 +140,14 @@ def _output_sizes(model: torch.nn.Module, dataset, indices) -> dict:
 
 
 def gather_predictions(predictions: dict[int, BoxList], count: int) -> list[BoxList | None] | None:
-    """The predictions of all processes, by data set index, on rank 0; None on the others.
+    """Gather the predictions of all processes.
 
     Args:
-        count: pictures in the data set. One that no process predicted gets None.
+        predictions: this process's predictions by dataset index.
+        count: images in the dataset.
+
+    Returns:
+        List of `count` predictions on rank 0, with None for images without one; None on other ranks.
     """
     gathered = gather(predictions)
     if gathered is None:

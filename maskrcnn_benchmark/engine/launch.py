@@ -1,4 +1,4 @@
-"""Start and end a script of tools/: arguments, configuration, processes, device, log, exit status."""
+"""Start a script of tools/: arguments, config, processes, device, log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from maskrcnn_benchmark.utils.miscellaneous import mkdir
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
-    """Return a parser with the arguments of the scripts that read a config."""
+    """Make a parser with the arguments of the scripts that read a config."""
     parser = script.make_parser(description)
     parser.add_argument("--config-file", default="", metavar="FILE", help="path to a YAML config file")
     parser.add_argument(
@@ -33,13 +33,13 @@ def make_parser(description: str) -> argparse.ArgumentParser:
         help="set by python -m torch.distributed.launch; torchrun sets the environment variable LOCAL_RANK instead",
     )
     parser.add_argument(
-        "opts", nargs=argparse.REMAINDER, help="changes to the config, KEY VALUE KEY VALUE ..., after all other options"
+        "opts", nargs=argparse.REMAINDER, help="config overrides, KEY VALUE KEY VALUE ..., after all other options"
     )
     return parser
 
 
 def load_config(config_file: str, opts: list[str]):
-    """A copy of the default configuration with the file and the command line merged into it, not frozen."""
+    """Merge the config file and the command line into a copy of the default config; the result is not frozen."""
     cfg = default_cfg.clone()
     if config_file:
         cfg.merge_from_file(config_file)
@@ -49,17 +49,21 @@ def load_config(config_file: str, opts: list[str]):
 
 
 def start(cfg, args: argparse.Namespace, log_dir: str, lock: bool = False) -> logging.Logger:
-    """Join the other processes, choose the device, set up the process, and open the log.
+    """Join the process group, choose the device, set up the process and open the log.
 
-    stdout gets a few lines; environment and full config go to log.txt only.
+    The environment and the full config go to log.txt only; stdout gets a few lines.
 
     Args:
-        cfg: MODEL.DEVICE becomes "cpu" where torch finds no GPU.
-        log_dir: folder of log.txt; "" for stdout only.
-        lock: refuse to run if another training writes to `log_dir`; the lock is held until `script.run` ends.
+        cfg: config. MODEL.DEVICE is set to "cpu" if torch finds no GPU.
+        args: arguments of `make_parser`.
+        log_dir: folder of log.txt; "" logs to stdout only.
+        lock: refuse to run if another training writes to `log_dir`. The lock is held until `script.run` ends.
+
+    Returns:
+        The package's logger.
 
     Raises:
-        ValueError: MODEL.DEVICE is none, or another training uses the folder.
+        ValueError: MODEL.DEVICE is not a device, or another training uses the folder.
     """
     if not re.fullmatch(r"cpu|cuda(:\d+)?", cfg.MODEL.DEVICE):
         raise ValueError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; it should be 'cpu', 'cuda' or 'cuda:N'")
@@ -68,7 +72,7 @@ def start(cfg, args: argparse.Namespace, log_dir: str, lock: bool = False) -> lo
         cfg.MODEL.DEVICE = "cpu"
     join_processes(cfg.MODEL.DEVICE, int(os.environ.get("LOCAL_RANK", args.local_rank)))
     if os.path.isfile(log_dir):
-        raise ValueError(f"OUTPUT_DIR {log_dir!r} is a file; it should be a folder, which is made if it is missing")
+        raise ValueError(f"OUTPUT_DIR {log_dir!r} is a file; it should be a folder, which is created if missing")
     mkdir(log_dir)
     setup_logger("maskrcnn_benchmark", "", get_rank())
     if lock and log_dir:
@@ -80,9 +84,9 @@ def start(cfg, args: argparse.Namespace, log_dir: str, lock: bool = False) -> lo
         logger.info("Using %d CPU processes", get_world_size())
     process.prepare(logger, on_cpu=cfg.MODEL.DEVICE == "cpu", keep_memory=cfg.KEEP_FREED_MEMORY)
     if device_missing and is_main_process():
-        logger.warning("MODEL.DEVICE is 'cuda' but torch finds no GPU: going on with the CPU (MODEL.DEVICE cpu)")
+        logger.warning("MODEL.DEVICE is 'cuda' but torch finds no GPU: using the CPU instead (MODEL.DEVICE cpu)")
     if cfg.MODEL.USE_SYNCBN and get_world_size() > 1 and cfg.MODEL.DEVICE == "cpu":
-        logger.warning("MODEL.USE_SYNCBN has no effect on the CPU: batch norms see the images of their own process")
+        logger.warning("MODEL.USE_SYNCBN has no effect on the CPU: each process normalizes over its own images only")
     if is_main_process():
         log_settings(cfg, args, logger)
         if log_dir:
@@ -91,7 +95,7 @@ def start(cfg, args: argparse.Namespace, log_dir: str, lock: bool = False) -> lo
 
 
 def log_settings(cfg, args: argparse.Namespace, logger: logging.Logger) -> None:
-    """Log arguments, environment, config file and config: in full to the log file, in a few lines to stdout."""
+    """Log arguments, environment, config file and config: in full to the log file, summarized to stdout."""
     logger.info(args, extra=FILE_ONLY)
     logger.info("Collecting env info (might take some time)", extra=FILE_ONLY)
     environment = collect_env_info()
@@ -108,11 +112,12 @@ def log_settings(cfg, args: argparse.Namespace, logger: logging.Logger) -> None:
 
 
 def hold_lock(folder: str) -> None:
-    """Lock the folder for this training, until `script.run` ends; every process has to call it.
+    """Lock the folder for this training until `script.run` ends. Every process must call it.
 
     Raises:
-        ValueError, OSError: another training uses the folder, or it cannot be written; only rank 0 says so, the other
-            processes exit with status 1.
+        ValueError: another training uses the folder. Raised on rank 0.
+        OSError: the folder is not writable. Raised on rank 0.
+        SystemExit: status 1, on the other ranks if rank 0 raises.
     """
     error = None
     if is_main_process():
@@ -125,16 +130,17 @@ def hold_lock(folder: str) -> None:
 
 
 def join_processes(device: str, local_rank: int) -> None:
-    """Makes the process group that torchrun (or torch.distributed.launch) has prepared, if it started several."""
+    """Initialize the process group if torchrun or torch.distributed.launch started several processes."""
     if device.startswith("cuda"):
         torch.cuda.set_device(torch.device(device).index or local_rank)
     if script.several_processes():
-        # Pickled objects and flags go over gloo also where gradients go over NCCL.
+        # Pickled objects and flags use gloo, gradients on GPUs use NCCL.
         backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
         store, rank, world_size = fresh_store()
         dist.init_process_group(backend=backend, store=store, rank=rank, world_size=world_size)
 
 
 def leave_processes() -> None:
+    """Destroy the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""The figures of a training as files: metrics.json (one JSON object a line) and TensorBoard events."""
+"""Write the metrics of a training to metrics.json (one JSON object per line) and to TensorBoard."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ TENSORBOARD_FOLDER = "tensorboard"
 
 
 class MetricsFile:
-    """Appends figures to OUTPUT_DIR/metrics.json and, where the package `tensorboard` is installed, to its events.
+    """Append metrics to OUTPUT_DIR/metrics.json, and to TensorBoard events if `tensorboard` is installed.
 
     Args:
         output_dir: existing folder.
-        iteration: where the training stands. Lines of later iterations, left by a run that was stopped after its last
-            checkpoint, are dropped, and TensorBoard hides them: they will be written again.
+        iteration: iteration from which the training continues. Lines of later iterations are removed, and TensorBoard
+            hides them: an earlier run wrote them after its last checkpoint, and this run writes them again.
     """
 
     def __init__(self, output_dir: str, iteration: int):
@@ -29,7 +29,7 @@ class MetricsFile:
         self._tensorboard = None
         if importlib.util.find_spec("tensorboard") is None:
             logging.getLogger(__name__).info(
-                "The package tensorboard is not installed: figures go to %s only (pip install tensorboard)", path
+                "The package tensorboard is not installed: metrics go to %s only (pip install tensorboard)", path
             )
         else:
             from torch.utils.tensorboard import SummaryWriter
@@ -50,7 +50,7 @@ class MetricsFile:
 
 
 def read_metrics(path: str) -> list[dict]:
-    """The lines of a metrics file. A line torn by a kill is left out."""
+    """Read the lines of a metrics file, skipping incomplete ones of a killed process."""
     lines = []
     with open(path, encoding="utf-8") as f:
         for text in f:

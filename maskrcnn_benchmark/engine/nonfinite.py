@@ -1,4 +1,4 @@
-"""Stopping at a loss that is not finite, with all that is needed to find out why."""
+"""Stop a training at a non-finite loss, and save the batch for debugging."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from maskrcnn_benchmark.utils.comm import all_gather, get_rank
 
 
 def stop_at_nonfinite_loss(iteration: int, batches: list, losses: list[dict], dataset, output_dir: str) -> None:
-    """Saves this process's batches and raises the same error on every process; all of them have to call it.
+    """Save this process's batches and raise the same error on every process. Every process must call it.
 
     Args:
-        iteration: the step that was about to be taken, counted from 1; the weights are still those before it.
+        iteration: iteration of the loss, counted from 1. The weights are those before its step.
         batches: micro-batches (ImageList, BoxLists, dataset indices) of this process.
-        losses: per micro-batch the loss parts of this process, as scalar tensors.
-        dataset: to translate indices into image ids, by `image_id(index)` where it has that.
-        output_dir: where nonfinite_batch_rank<rank>.pth goes; "" is the working directory.
+        losses: for each micro-batch, the losses of this process as scalar tensors.
+        dataset: converts indices to image ids if it has `image_id(index)`.
+        output_dir: folder of nonfinite_batch_rank<rank>.pth; "" is the working directory.
 
     Raises:
-        FloatingPointError: always. It names the iteration, and for every process with such a loss the loss parts, the
-            images and the file.
+        FloatingPointError: always. The message has the iteration and, for every process with a non-finite loss, the
+            losses, the image ids and the file.
     """
     report = None
     losses = [{name: float(value) for name, value in parts.items()} for parts in losses]
@@ -47,10 +47,10 @@ def stop_at_nonfinite_loss(iteration: int, batches: list, losses: list[dict], da
             logging.getLogger(__name__).error("Could not save %s: %s", path, error)
     reports = [text for text in all_gather(report) if text is not None]
     raise FloatingPointError(
-        f"The loss of iteration {iteration} is not finite. No step was taken with it.\n"
+        f"The loss of iteration {iteration} is not finite. The weights were not updated with it.\n"
         + "\n".join(reports)
-        + "\nUsual reasons: too high a SOLVER.BASE_LR, too short a warm-up, DTYPE float16 (try bfloat16), "
-        "a broken annotation; SOLVER.CLIP_GRADIENTS bounds the gradients."
+        + "\nUsual causes: SOLVER.BASE_LR is too high, the warm-up is too short, DTYPE float16 (try bfloat16), "
+        "a broken annotation. SOLVER.CLIP_GRADIENTS limits the gradients."
     )
 
 
@@ -60,7 +60,7 @@ def _image_id(dataset, index):
 
 
 def _describe(dataset, images, targets, indices, losses) -> dict:
-    """A micro-batch in tensors and plain types."""
+    """Convert a micro-batch to tensors and plain types."""
     return {
         "losses": losses,
         "indices": [int(i) for i in indices],

@@ -1,4 +1,4 @@
-"""Predict many images into a folder: divided between processes, and continued where a run was stopped."""
+"""Predict many images into a folder, in several processes, and resume after an interruption."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from maskrcnn_benchmark.engine.prediction_journal import PARTS, Journal, join_pa
 from maskrcnn_benchmark.engine.progress import ProgressBar
 from maskrcnn_benchmark.utils.comm import get_rank, get_world_size, is_main_process, synchronize
 
-# Threads that draw and write beside the model, and images that may wait for them.
+# Threads that draw and write, and the most images that wait for them.
 WRITERS = 2
 WAITING = 8
-# Seconds between two looks whether the other processes are done.
+# Seconds between two checks whether the other processes are done.
 POLL = 0.2
 
 
 @dataclass
 class ManyOutcome:
-    """What this process did.
+    """Result of `predict_many` on this process.
 
     Attributes:
         images: number of images predicted.
         done_before: number of images that earlier runs had finished.
-        unreadable: (name, reason).
-        seconds: of the whole pipeline. model_seconds: of these, in the model.
+        unreadable: (name, reason) of each image that could not be read.
+        seconds: time of the whole pipeline.
+        model_seconds: time in the model, a part of `seconds`.
     """
 
     images: int = 0
@@ -44,7 +45,7 @@ class ManyOutcome:
     model_seconds: float = 0.0
 
     def throughput(self) -> str:
-        """Describe the speed of the pipeline, and which part of it the model took."""
+        """Format the images per second of the pipeline and the model's share of its time."""
         if not self.images:
             return "no images were predicted"
         share, images = self.model_seconds / self.seconds, "image" if self.images == 1 else "images"
@@ -67,23 +68,26 @@ def predict_many(
     write: Sequence[Callable] = (),
     track: Callable | None = None,
 ) -> ManyOutcome:
-    """Predict this process's share of the sources and write OUTPUT/predictions.jsonl, all processes together.
+    """Predict this process's share of the sources and write OUTPUT/predictions.jsonl. Every process must call it.
 
     Args:
         predictor: Predictor.
         sources: the same list on every process.
-        output: folder that all processes see.
-        settings: what decides the results; a run that goes on has to have the same.
-        resume: pass over images that an earlier run finished.
-        overwrite: start anew where an earlier run left results.
-        every: of a video, each so many frames.
-        keep_images: images stay in memory for `write`.
-        write: (prediction, name) -> None, called in threads for each image before its line is written.
-        track: (prediction, name) -> prediction, called in order, see `VideoTracks`; with one process only.
+        output: folder shared by all processes.
+        settings: everything that affects the results. A resumed run requires equal settings.
+        resume: skip images that an earlier run finished.
+        overwrite: delete the results of an earlier run and start over.
+        every: predict every n-th frame of a video.
+        keep_images: keep images in memory for `write`.
+        write: functions (prediction, name) -> None, called in threads for each image before its line is written.
+        track: function (prediction, name) -> prediction, called in order, see `VideoTracks`. Requires one process.
+
+    Returns:
+        ManyOutcome of this process.
 
     Raises:
-        ValueError: there are results of an earlier run, and neither resume nor overwrite; or of other settings.
-        Stopped: SIGTERM or Ctrl-C; what was finished is on the disk.
+        ValueError: an earlier run left results, and neither resume nor overwrite is set, or its settings differ.
+        Stopped: SIGTERM or Ctrl-C. Finished images are on disk.
     """
     rank, world_size = get_rank(), get_world_size()
     done = _start(output, settings, resume, overwrite)
@@ -125,7 +129,7 @@ def predict_many(
 
 
 def _start(output: str, settings: dict, resume: bool, overwrite: bool) -> set[str]:
-    """Decide what earlier runs count for, before any process writes."""
+    """Delete or read the results of earlier runs before any process writes; return the names of finished images."""
     # torchrun starts the same command again after a failure
     resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     os.makedirs(output, exist_ok=True)
@@ -136,8 +140,8 @@ def _start(output: str, settings: dict, resume: bool, overwrite: bool) -> set[st
     done = read_done(output, settings)
     if done and not resume:
         raise ValueError(
-            f"{output} has the results of {len(done):,} images of an earlier run: --resume goes on with the others, "
-            "--overwrite starts anew."
+            f"{output} has the results of {len(done):,} images of an earlier run: --resume continues with the others, "
+            "--overwrite starts over."
         )
     if is_main_process():
         for path in _marks(output):
@@ -155,7 +159,7 @@ def _items(
     names: deque[str],
     outcome: ManyOutcome,
 ) -> Iterator[str | np.ndarray]:
-    """Yield paths and frames of this process's share; their names go to `names`."""
+    """Yield the paths and frames of this process's share, and append their names to `names`."""
     for position, source in enumerate(sources):
         if not source.is_video:
             if position % world_size == rank and source.name not in done:
@@ -176,6 +180,7 @@ def _items(
 
 
 def frame_name(source: ImageSource, number: int) -> str:
+    """Return the name of a frame in the outputs, VIDEO/NUMBER.jpg."""
     return f"{source.name}/{number:06d}.jpg"
 
 
@@ -202,13 +207,14 @@ def _length(source: ImageSource, every: int) -> int:
 
 
 def _marks(output: str) -> list[str]:
+    """List the files by which processes report that they are done."""
     return glob.glob(os.path.join(glob.escape(output), PARTS, "*.done"))
 
 
 def _join(output: str, names: list[str], settings: dict, rank: int, world_size: int) -> None:
     """Join the parts on rank 0 when all processes are done.
 
-    Processes wait for each other by files, since a process group gives up after minutes.
+    Processes wait for each other by files, because a collective of the process group times out after minutes.
     """
     if world_size > 1:
         with open(os.path.join(output, PARTS, f"{rank}.done"), "w"):

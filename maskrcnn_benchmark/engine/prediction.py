@@ -27,25 +27,25 @@ from maskrcnn_benchmark.visual.keypoints import draw_keypoints
 
 @dataclass(repr=False, eq=False)
 class Prediction:
-    """Objects, segments and classes found in one image, in pixels of the original image.
+    """Objects, segments and semantic classes of one image, in pixels of the original image.
 
     Attributes:
-        size: (width, height) of the original image, EXIF rotation applied if it was for the model.
-        boxes: (N, 4) float32 x1, y1, x2, y2, best score first.
+        size: (width, height) of the original image, after EXIF rotation if the model's input was rotated.
+        boxes: (N, 4) float32 x1, y1, x2, y2, in descending order of scores.
         scores: (N,) float32, 0..1.
-        labels: (N,) int64, 1..; label k is class_names[k - 1].
+        labels: (N,) int64 from 1; label k is class_names[k - 1].
         label_names: LabelNames of the model.
-        masks: N COCO run lengths {"size": [H, W], "counts": text}; None for models without masks.
-        keypoints: (N, K, 3) float32 x, y, visibility; None for models without keypoints.
-        keypoint_scores: (N, K) float32 logits; None for models without keypoints.
-        track_ids: (N,) int64 numbers of the objects in a video, 0 for none; None for images.
-        semantic: PackedMap of semantic classes; None for models without. See `semantic_map`.
-        panoptic: PanopticMap of segments; None for models without. See `segments`.
-        path: image file, if there is one.
-        box_offset: what a side adds to x2 - x1 in the model's convention, see BoxList.
+        masks: N COCO RLEs {"size": [H, W], "counts": text}; None if the model predicts no masks.
+        keypoints: (N, K, 3) float32 x, y, visibility; None if the model predicts no keypoints.
+        keypoint_scores: (N, K) float32 logits; None if the model predicts no keypoints.
+        track_ids: (N,) int64 object numbers in a video, 0 for untracked objects; None without a tracker.
+        semantic: PackedMap of semantic classes, see `semantic_map`; None if the model predicts none.
+        panoptic: PanopticMap of segments, see `segments`; None if the model predicts none.
+        path: path of the image file, if there is one.
+        box_offset: width of a box minus (x2 - x1) in the model's convention, see BoxList.
         upright, value_range: how the file was read, see `datasets.images.read_image`.
 
-    It pickles without the image.
+    Pickles do not include the image.
     """
 
     size: tuple[int, int]
@@ -96,18 +96,18 @@ class Prediction:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """All classes of the model."""
+        """Names of all classes of the model."""
         return self.label_names.class_names
 
     @property
     def names(self) -> list[str]:
-        """Class name of each of the N objects."""
+        """Class names of the N objects."""
         known = self.label_names.class_names
         return [known[k - 1] if k <= len(known) else str(k) for k in self.labels.tolist()]
 
     @property
     def category_ids(self) -> list:
-        """Id of each object's class in the annotations that the model was trained on."""
+        """Category ids of the N objects, as in the annotations that the model was trained on."""
         known = self.label_names.category_ids
         return [known[k - 1] if k <= len(known) else k for k in self.labels.tolist()]
 
@@ -129,12 +129,12 @@ class Prediction:
 
     @property
     def semantic_map(self) -> np.ndarray | None:
-        """(H, W) uint8 of semantic classes, indices into label_names.semantic_names; None for models without."""
+        """Semantic classes (H, W) uint8, indices into label_names.semantic_names; None if the model predicts none."""
         return None if self.semantic is None else self.semantic.unpack()
 
     @property
     def semantic_classes(self) -> list[str]:
-        """Names of the semantic classes that the map has, by falling area."""
+        """Names of the semantic classes in the image, in descending order of area."""
         if self.semantic is None:
             return []
         counts = np.bincount(self.semantic.unpack().ravel())
@@ -142,12 +142,12 @@ class Prediction:
 
     @property
     def panoptic_map(self) -> np.ndarray | None:
-        """(H, W) of segment numbers, k + 1 where segments[k] is and 0 where none is; None for models without."""
+        """Segment numbers (H, W): k + 1 for segments[k], 0 for no segment; None if the model predicts none."""
         return None if self.panoptic is None else self.panoptic.unpack()
 
     @property
     def segments(self) -> list[dict]:
-        """Describe the panoptic segments: "label", "is_thing", "name", "category_id", and "score" of things."""
+        """Panoptic segments as dicts: "label", "is_thing", "name", "category_id", and "score" for things."""
         described = []
         for segment in [] if self.panoptic is None else self.panoptic.segments:
             label, names = segment["label"], self.label_names
@@ -161,10 +161,10 @@ class Prediction:
     # ---- selection
 
     def filter(self, score: float | Mapping[str, float] | None = None, classes: Sequence | None = None) -> Prediction:
-        """Return a prediction with fewer objects; maps stay as they are.
+        """Select objects by score and class; maps do not change.
 
         Args:
-            score: objects below it are left out; a mapping gives it by class name, and classes that it lacks keep all.
+            score: minimum score, or a mapping from class names to minimum scores. Other classes keep all objects.
             classes: names or labels of the classes to keep; None keeps all.
 
         Raises:
@@ -180,7 +180,7 @@ class Prediction:
         return self.select(keep)
 
     def select(self, keep) -> Prediction:
-        """Return a prediction with the objects that `keep`, (N,) bool or indices, picks."""
+        """Select objects by a mask (N,) bool or by indices; maps do not change."""
         keep = np.asarray(keep)
         chosen = np.flatnonzero(keep) if keep.dtype == bool else keep.astype(np.int64)
         return replace(
@@ -197,8 +197,11 @@ class Prediction:
     # ---- other forms
 
     def to_coco(self, image_id=0) -> list[dict]:
-        """Return COCO's result entries, one an object: image_id, category_id, score, bbox (x, y, width, height), and as
-        far as the model predicts them segmentation and keypoints; nothing is rounded."""
+        """Return one COCO result entry per object.
+
+        Keys are image_id, category_id, score and bbox (x, y, width, height), and segmentation and keypoints if the
+        model predicts them. Numbers are not rounded.
+        """
         corners = self.boxes.astype(np.float32)
         sides = corners[:, 2:] - corners[:, :2] + np.float32(self.box_offset)
         entries = [
@@ -219,7 +222,7 @@ class Prediction:
         return entries
 
     def to_boxlist(self) -> BoxList:
-        """Return a BoxList with the fields "labels", "scores" and, in videos with a tracker, "track_ids"."""
+        """Convert to a BoxList with the fields "labels" and "scores", and "track_ids" with a tracker."""
         boxlist = BoxList(torch.from_numpy(self.boxes.copy()), self.size, box_offset=self.box_offset)
         boxlist.add_field("labels", torch.from_numpy(self.labels.copy()))
         boxlist.add_field("scores", torch.from_numpy(self.scores.copy()))
@@ -228,7 +231,7 @@ class Prediction:
         return boxlist
 
     def to_supervision(self):
-        """Return a supervision.Detections; class_id is label - 1, and data["class_name"] has the names.
+        """Convert to supervision.Detections, with label - 1 as class_id and the names in data["class_name"].
 
         Raises:
             ImportError: the package supervision is not installed.
@@ -253,7 +256,7 @@ class Prediction:
         """Return the pixels of the image, (H, W, 3) uint8 RGB.
 
         Raises:
-            ValueError: it was given in memory, and is not kept (see Predictor).
+            ValueError: the image came from memory and was not kept, see `Predictor.stream`.
         """
         if self._image is not None:
             if isinstance(self._image, torch.Tensor):
@@ -264,18 +267,18 @@ class Prediction:
         return np.asarray(read_image(self.path, self.upright, self.value_range))
 
     def draw(self, image: np.ndarray | Image.Image | None = None, score: float = 0.0, font_size: int = 13):
-        """Draw the objects, or the segments where the model predicts them, on the image.
+        """Draw the objects on the image, or the segments if the model predicts segments.
 
         Args:
-            image: (H, W, 3) uint8 RGB or a PIL image; None takes the one that was predicted.
-            score: objects below it are left out.
+            image: (H, W, 3) uint8 RGB or a PIL image; None uses the predicted image.
+            score: minimum score of the drawn objects.
             font_size: height of the text in pixels.
 
         Returns:
             (H, W, 3) uint8 RGB.
 
         Raises:
-            ValueError: no image is given, and none is known.
+            ValueError: no image is given, and the predicted image is not available.
         """
         pixels = self.image() if image is None else np.asarray(image)
         if self.panoptic is not None:
@@ -304,10 +307,10 @@ class Prediction:
 
 
 def label_of(given: str | int, class_names: Sequence[str]) -> int:
-    """Return the label of a class name; a label is returned as it is.
+    """Return the label of a class name. A label is checked and returned.
 
     Raises:
-        ValueError: there is no such class; the nearest name is in the message.
+        ValueError: there is no such class. The message suggests the nearest name.
     """
     if isinstance(given, str):
         if given in class_names:
@@ -316,24 +319,24 @@ def label_of(given: str | int, class_names: Sequence[str]) -> int:
         hint = f"; nearest is {near!r}" if near else ""
         raise ValueError(f"the model has no class {given!r}{hint}. Its classes are: {', '.join(class_names)}")
     if not 1 <= int(given) <= len(class_names):
-        raise ValueError(f"labels are 1 to {len(class_names)}, got {given}")
+        raise ValueError(f"labels must be 1 to {len(class_names)}, got {given}")
     return int(given)
 
 
 def thresholds_by_label(score: Mapping[str, float], class_names: Sequence[str]) -> np.ndarray:
-    """Return (K + 1,) float32 thresholds by label; entry 0 is not used.
+    """Convert score thresholds by class name to an array (K + 1,) float32 by label. Entry 0 is unused.
 
     Args:
-        score: by class name (or label); the others get 0.
+        score: mapping from class names or labels to thresholds; other classes get 0.
 
     Raises:
-        ValueError: the model has no such class, or a threshold is no number from 0 to 1.
+        ValueError: the model has no such class, or a threshold is not in [0, 1].
     """
     thresholds = np.zeros(len(class_names) + 1, dtype=np.float32)
     for given, threshold in score.items():
         thresholds[label_of(given, class_names)] = threshold
     if not ((thresholds >= 0) & (thresholds <= 1)).all():
-        raise ValueError(f"score thresholds are numbers from 0 to 1, got {score!r}")
+        raise ValueError(f"score thresholds must be from 0 to 1, got {score!r}")
     return thresholds
 
 

@@ -1,4 +1,4 @@
-"""Files made of predictions: COCO results and annotations, drawn images, crops, maps, a contact sheet."""
+"""Write predictions to files: COCO results and annotations, drawn images, crops, maps, a contact sheet."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from maskrcnn_benchmark.structures.rle import parse_counts
 from maskrcnn_benchmark.utils.atomic_write import atomic_write
 from maskrcnn_benchmark.visual.drawing import fit_width, grid, save_image
 
-# Endings that are written as they are; other images are drawn as JPEG.
+# Extensions that drawn images keep; all others become JPEG.
 WRITTEN = (".jpg", ".jpeg", ".png")
 SHEET_WIDTHS = (240, 320)
 SHEET_IMAGES = 24
 
 
 def to_json(prediction: Prediction, file_name: str | None = None) -> dict:
-    """Return what a line of JSON says about an image: file_name, width, height, and a list of objects.
+    """Convert a prediction to the dict of one JSON line: file_name, width, height, objects.
 
-    An object has COCO's keys without image_id, "class_name", and with a tracker "track_id", null for none. Segments of
-    a panoptic model are listed without their pixels.
+    Each object has the keys of a COCO result except image_id, and "class_name". With a tracker it has "track_id", which
+    is null for untracked objects. Panoptic segments are listed without their pixels.
 
     Args:
-        file_name: None is the prediction's path.
+        file_name: value of "file_name"; None is the prediction's path.
     """
     width, height = prediction.size
     objects = prediction.to_coco()
@@ -53,7 +53,7 @@ def to_json(prediction: Prediction, file_name: str | None = None) -> dict:
 
 
 def from_json(line: dict, label_names: LabelNames, box_offset: float, path: str | None = None) -> Prediction:
-    """Return the objects of what `to_json` made; maps and scores of keypoints are not in it."""
+    """Convert the dict of `to_json` back to a prediction, without maps and keypoint scores."""
     objects = line["objects"]
     label_of = {number: k for k, number in enumerate(label_names.category_ids, start=1)}
     corners = np.array([each["bbox"] for each in objects], dtype=np.float32).reshape(-1, 4)
@@ -72,16 +72,16 @@ def from_json(line: dict, label_names: LabelNames, box_offset: float, path: str 
     )
 
 
-# ---- one file an image
+# ---- one file per image
 
 
 def save_drawn(prediction: Prediction, folder: str, name: str, score) -> None:
-    """Write FOLDER/NAME with the objects drawn that reach `score`, see `Prediction.filter`."""
+    """Write FOLDER/NAME with the objects of at least `score` drawn, see `Prediction.filter`."""
     save_image(prediction.filter(score=score).draw(), os.path.join(folder, written_name(name)))
 
 
 def save_crops(prediction: Prediction, folder: str, name: str, score) -> None:
-    """Write FOLDER/CLASS/NAME_NUMBER.jpg for each object that reaches `score`."""
+    """Write FOLDER/CLASS/NAME_NUMBER.jpg for each object of at least `score`."""
     chosen = prediction.filter(score=score)
     if not len(chosen):
         return
@@ -96,8 +96,11 @@ def save_crops(prediction: Prediction, folder: str, name: str, score) -> None:
 
 
 def save_maps(prediction: Prediction, folder: str, name: str) -> None:
-    """Write FOLDER/semantic/NAME.png with a class a pixel, and FOLDER/panoptic/NAME.png with segment numbers in COCO's
-    colours, as far as the model predicts them."""
+    """Write the maps that the model predicts.
+
+    FOLDER/semantic/NAME.png has the class of each pixel. FOLDER/panoptic/NAME.png has segment numbers encoded as
+    colours, in COCO's panoptic format.
+    """
     stem = os.path.splitext(name)[0]
     for kind, values in (("semantic", prediction.semantic_map), ("panoptic", prediction.panoptic_map)):
         if values is None:
@@ -108,6 +111,7 @@ def save_maps(prediction: Prediction, folder: str, name: str) -> None:
 
 
 def written_name(name: str) -> str:
+    """Return the file name of a drawn image; extensions other than WRITTEN get ".jpg" appended."""
     return name if os.path.splitext(name)[1].lower() in WRITTEN else f"{name}.jpg"
 
 
@@ -115,10 +119,13 @@ def written_name(name: str) -> str:
 
 
 def write_results(lines: Iterable[dict], path: str, image_ids: Mapping[str, object]) -> int:
-    """Write COCO results of the lines of `to_json`, one at a time; return the number of objects.
+    """Write a COCO result file from the dicts of `to_json`, read one at a time.
 
     Args:
-        image_ids: by file name.
+        image_ids: image ids by file name.
+
+    Returns:
+        Number of objects.
     """
     count = 0
     with _json_list(path) as add:
@@ -138,14 +145,16 @@ def write_annotations(
     label_names: LabelNames,
     keep,
 ) -> int:
-    """Write a COCO annotation file of the lines of `to_json`, to correct in a labelling tool and to train on.
+    """Write a COCO annotation file from the dicts of `to_json`, to correct in a labelling tool and to train on.
+
+    Each annotation keeps its "score".
 
     Args:
-        image_ids: by file name.
-        keep: line -> those of its objects that become annotations.
+        image_ids: image ids by file name.
+        keep: dict of `to_json` -> list of the objects to write.
 
     Returns:
-        Number of annotations; each has its "score".
+        Number of annotations.
     """
     images, count, num_keypoints = [], 0, 0
     with atomic_write(path) as file:
@@ -182,7 +191,7 @@ def _area(entry: dict) -> float:
 
 
 def save_sheet(drawn: Iterable[tuple[np.ndarray, str]], path: str, title: str, columns: int = 4) -> None:
-    """Write a contact sheet of (drawn image, caption)."""
+    """Write a contact sheet of pairs (drawn image, caption)."""
     images, captions = zip(*((fit_width(pixels, *SHEET_WIDTHS), caption) for pixels, caption in drawn), strict=True)
     save_image(grid(images, columns, captions, title=title), path)
 
@@ -194,7 +203,7 @@ def spread(count: int, total: int) -> list[int]:
 
 @contextlib.contextmanager
 def _json_list(path: str) -> Iterator:
-    """Yield a function that appends an entry to a JSON list, which is written in full or not at all."""
+    """Yield a function that appends an entry to a JSON list. The file appears only if the block succeeds."""
     with atomic_write(path) as file:
         file.write(b"[")
         separators = iter([b"\n"])

@@ -1,7 +1,7 @@
-"""Results of predicting many images, written so that a run that is stopped can go on.
+"""Store the results of `predict_many` so that an interrupted run can resume.
 
-Each process appends a line of JSON per image to a part, OUTPUT/parts/RANK.jsonl, whose first line holds the settings
-of the run. At the end the parts are joined into OUTPUT/predictions.jsonl, one line an image in the order of the inputs.
+Each process appends one JSON line per image to its part, OUTPUT/parts/RANK.jsonl. The first line of a part has the
+settings of the run. At the end the parts are joined into OUTPUT/predictions.jsonl, in the order of the inputs.
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ JOINED = "predictions.jsonl"
 
 
 class Journal:
-    """Lines of one process's part.
+    """Writer of one process's part, a context manager. Each `add` flushes its line.
 
     Args:
         folder: OUTPUT.
-        rank: of the process.
-        settings: whatever decides the results, of plain types.
-
-    Use it as a context; lines are on the disk after each `add`.
+        rank: rank of the process.
+        settings: everything that affects the results, in plain types.
     """
 
     def __init__(self, folder: str, rank: int, settings: dict):
@@ -45,7 +43,7 @@ class Journal:
         self.file.close()
 
     def add(self, line: dict) -> None:
-        """Append what was found in an image; `line` has its "file_name"."""
+        """Append the result of an image, a dict with "file_name"."""
         self._write(line)
 
     def _write(self, line: dict) -> None:
@@ -54,17 +52,17 @@ class Journal:
 
 
 def parts_of(folder: str) -> list[str]:
-    """Return the paths of the parts, and of the joined file before them if there is one."""
+    """List the joined file, if it exists, and the parts."""
     joined = os.path.join(folder, JOINED)
     parts = sorted(glob.glob(os.path.join(glob.escape(folder), PARTS, "*.jsonl")))
     return ([joined] if os.path.exists(joined) else []) + parts
 
 
 def read_done(folder: str, settings: dict) -> set[str]:
-    """Return the names of the images that earlier runs finished; unreadable ones are not among them.
+    """Return the names of the images that earlier runs finished, without the unreadable ones.
 
     Raises:
-        ValueError: these runs had other settings.
+        ValueError: the settings of an earlier run differ.
     """
     done = set()
     for path, _, line in _lines(parts_of(folder)):
@@ -73,8 +71,8 @@ def read_done(folder: str, settings: dict) -> set[str]:
             if differing:
                 shown = ", ".join(f"{key} {line['settings'].get(key)!r}" for key in differing)
                 raise ValueError(
-                    f"{path} was written with {shown}, and this run has "
-                    f"{', '.join(repr(settings[key]) for key in differing)}: results would be mixed. Give the same "
+                    f"{path} was written with {shown}, but this run has "
+                    f"{', '.join(repr(settings[key]) for key in differing)}: the results would be mixed. Use the same "
                     "options, another --output, or --overwrite."
                 )
         elif "error" not in line:
@@ -83,17 +81,18 @@ def read_done(folder: str, settings: dict) -> set[str]:
 
 
 def remove_parts(folder: str) -> None:
-    """Remove what earlier runs left for going on."""
+    """Remove the joined file and the parts of earlier runs."""
     for path in parts_of(folder):
         os.remove(path)
-    with contextlib.suppress(OSError):  # another program's files in it
+    with contextlib.suppress(OSError):  # the folder may have files of other programs
         os.rmdir(os.path.join(folder, PARTS))
 
 
 def join_parts(folder: str, names: Iterable[str], settings: dict) -> None:
-    """Join the parts into one file, in the order of `names`; images of earlier runs that have none of them follow.
+    """Join the parts into one file, in the order of `names`.
 
-    A video's frames follow in the order of their numbers; they are named VIDEO/NUMBER.jpg.
+    The frames of a video, VIDEO/NUMBER.jpg, are in the order of their numbers. Images of earlier runs that are not in
+    `names` come last.
     """
     places: dict[str, tuple[str, int]] = {}
     failed: dict[str, tuple[str, int]] = {}
@@ -121,14 +120,14 @@ def join_parts(folder: str, names: Iterable[str], settings: dict) -> None:
 
 
 def read_joined(folder: str) -> Iterator[dict]:
-    """Yield the lines of the joined file, without its settings."""
+    """Yield the results in the joined file."""
     for _, _, line in _lines([os.path.join(folder, JOINED)]):
         if "settings" not in line:
             yield line
 
 
 def _lines(paths: Iterable[str]) -> Iterator[tuple[str, int, dict]]:
-    """Yield (path, offset in bytes, line); a last line that is torn is passed over."""
+    """Yield (path, offset in bytes, line) for every complete line."""
     for path in paths:
         offset = 0
         with open(path, "rb") as file:
@@ -139,7 +138,7 @@ def _lines(paths: Iterable[str]) -> Iterator[tuple[str, int, dict]]:
 
 
 def _cut_torn_line(path: str) -> None:
-    """Remove the last line of a part if the process that wrote it was killed in the middle."""
+    """Remove the last line of a part if it is incomplete because its writer was killed."""
     if not os.path.exists(path):
         return
     with open(path, "r+b") as file:

@@ -6,8 +6,8 @@
     prediction = predictor("street.jpg")
     prediction.boxes, prediction.scores, prediction.names
 
-Boxes, scores, masks and maps are those of tools/test_net.py with TEST.IMS_PER_BATCH 1: images share a batch only if
-they have one size after resizing, so that none is padded because of another.
+Results equal those of tools/test_net.py with TEST.IMS_PER_BATCH 1: only images of the same size after resizing share a
+batch, so no image is padded to the size of another.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from maskrcnn_benchmark.structures.paste_masks import paste_rles
 
 logger = logging.getLogger("maskrcnn_benchmark.predictor")
 
-# Threads that decode and resize beside the model.
+# Threads that decode and resize images while the model runs.
 DECODERS = 2
 DECODERS_OF_GPU = 8
-# Images in flight for each image of a batch: so many sizes may alternate, and batches are still full.
+# Images read ahead per image of a batch: batches stay full with up to this many alternating sizes.
 AHEAD = 4
 
 
@@ -51,30 +51,32 @@ class Predictor:
     """Predict images with a trained model.
 
     Args:
-        cfg: configuration, path of a YAML file, or None: take it from the checkpoint.
-        weights: checkpoint of this package or of another, see DetectronCheckpointer; None takes MODEL.WEIGHT.
-        opts: KEY VALUE pairs on top of the configuration, as a list.
-        device: "cpu", "cuda", "cuda:N"; None takes MODEL.DEVICE, and the CPU where torch finds no GPU.
-        dtype: "float32", "bfloat16", "float16" or "auto"; None takes DTYPE.
-        class_names, category_ids: of labels 1..K; None takes them from the checkpoint.
-        score_threshold: objects below it are left out: one number, or by class name; None leaves what the model found.
+        cfg: config, path of a YAML file, or None: use the config in the checkpoint.
+        weights: checkpoint of this package or another, see DetectronCheckpointer; None uses MODEL.WEIGHT.
+        opts: config overrides, a list KEY, VALUE, KEY, VALUE, ...
+        device: "cpu", "cuda" or "cuda:N"; None uses MODEL.DEVICE, or the CPU if torch finds no GPU.
+        dtype: "float32", "bfloat16", "float16" or "auto"; None uses DTYPE.
+        class_names, category_ids: names and ids of labels 1..K; None reads them from the checkpoint.
+        score_threshold: minimum score, or a mapping from class names to minimum scores; None keeps all detections.
         classes: names or labels of the classes to keep; None keeps all.
-        batch_size: images that go through the model together, if they have one size; None is 1 on a CPU and 8 on a GPU.
-        decoders: threads that decode and resize images; None is 2 beside a CPU's model and up to 8 beside a GPU's.
-        channel_order: "rgb" or "bgr", of arrays and tensors; a call can give another.
-        tiles: side in pixels of the windows that large images are cut into; 0 predicts images as a whole.
-        overlap: share of a window that its neighbour has, too.
-        model: a model in memory, in place of `weights`.
+        batch_size: images of equal size per call of the model; None is 1 on a CPU and 8 on a GPU.
+        decoders: threads that decode and resize images; None is 2 for a model on a CPU and up to 8 on a GPU.
+        channel_order: "rgb" or "bgr": the order of arrays and tensors. A call can override it.
+        tiles: side in pixels of the windows into which large images are cut; 0 predicts whole images.
+        overlap: share of a window that overlaps with its neighbour.
+        model: model in memory, instead of `weights`.
 
     Attributes:
-        label_names: LabelNames of the model. class_names: its class names.
-        setup: PredictorSetup: the model, and how images go into it.
-        images, model_seconds: number of images (or windows) predicted so far, and time in the model.
+        label_names: LabelNames of the model.
+        class_names: class names of the model.
+        setup: PredictorSetup: the model, and how its input is prepared.
+        images: number of images (or windows) predicted so far.
+        model_seconds: time in the model so far.
 
-    It may be called from several threads; the model runs for one of them at a time.
+    A predictor can be called from several threads; the model runs for one of them at a time.
 
     Raises:
-        ValueError: configuration and weights do not fit together, or there are none; the message says what to do.
+        ValueError: config and weights do not match, or one of them is missing. The message says what to do.
         OSError: a file cannot be read.
     """
 
@@ -99,14 +101,14 @@ class Predictor:
     ):
         check_tiles(tiles, overlap)
         if batch_size is not None and batch_size < 1 or decoders is not None and decoders < 1:
-            raise ValueError(f"batch_size and decoders are at least 1, got {batch_size} and {decoders}")
+            raise ValueError(f"batch_size and decoders must be at least 1, got {batch_size} and {decoders}")
         self.setup: PredictorSetup = make_setup(
             cfg, weights, list(opts), device, dtype, class_names, category_ids, model, tiles, overlap
         )
         self.reader = ImageReader(self.setup.upright, self.setup.value_range, channel_order)
         self.label_names: LabelNames = self.setup.label_names
         if isinstance(score_threshold, Mapping):
-            thresholds_by_label(score_threshold, self.class_names)  # refused now, not at the first image
+            thresholds_by_label(score_threshold, self.class_names)  # raise now, not at the first image
         self.score_threshold = score_threshold
         self.kept_labels = None
         if classes is not None:
@@ -121,14 +123,14 @@ class Predictor:
 
     @classmethod
     def from_checkpoint(cls, path: str | os.PathLike, **options) -> Predictor:
-        """Make a predictor from a checkpoint of tools/train_net.py, which holds its configuration and class names.
+        """Make a predictor from a checkpoint of tools/train_net.py, which has the config and the class names.
 
         Args:
-            path: model_final.pth or another; a folder takes the checkpoint that its `last_checkpoint` names.
+            path: checkpoint such as model_final.pth. For a folder, the checkpoint named in its `last_checkpoint`.
             **options: see Predictor.
 
         Raises:
-            ValueError: the file holds no configuration; use Predictor(config_file, path).
+            ValueError: the file has no config; use Predictor(config_file, path).
         """
         return cls(None, path, **options)
 
@@ -138,7 +140,7 @@ class Predictor:
 
     @property
     def box_offset(self) -> float:
-        """What a side adds to x2 - x1, see BoxList."""
+        """Width of a box minus (x2 - x1), see BoxList."""
         return self.setup.box_offset
 
     @property
@@ -149,16 +151,16 @@ class Predictor:
         """Predict one image or several.
 
         Args:
-            images: path, PIL image, array (H, W, 3), tensor (3, H, W) uint8 or float, or any iterable of these. A
-                dict of columns with "path" or "image", as Ray Data gives batches: see `predict_columns`.
-            channel_order: "rgb" or "bgr", of arrays and tensors.
+            images: path, PIL image, array (H, W, 3), tensor (3, H, W) uint8 or float, or any iterable of these. For a
+                dict of columns with "path" or "image", such as a batch of Ray Data, see `predict_columns`.
+            channel_order: "rgb" or "bgr": the order of arrays and tensors.
 
         Returns:
-            A Prediction for one image, a list of them for several, in order.
+            A Prediction for one image; a list of Predictions, in order, for several.
 
         Raises:
-            OSError: a file is missing, no image, or damaged beyond decoding.
-            ValueError: an array or tensor is no image, or the order of its colours is not known.
+            OSError: a file is missing, is not an image, or cannot be decoded.
+            ValueError: an array or tensor is not an image, or its channel order is unknown.
         """
         if isinstance(images, Mapping):
             return self.predict_columns(images, channel_order=channel_order)
@@ -177,39 +179,38 @@ class Predictor:
         errors: str = "raise",
         keep_images: bool = False,
     ) -> Iterator:
-        """Yield a Prediction for each image, in order; only a few images are in memory at a time.
+        """Yield a Prediction for each image, in order. Only a few images are in memory at a time.
 
         Args:
-            images: see `__call__`; a generator is read as it is needed.
-            channel_order: of arrays and tensors.
-            errors: "raise", or "yield": the exception (OSError, ValueError, TypeError) stands for an image that cannot
-                be read.
-            keep_images: predictions hold their images until they are deleted, so that draw() need not read the file
-                again.
+            images: see `__call__`. A generator is consumed lazily.
+            channel_order: "rgb" or "bgr": the order of arrays and tensors.
+            errors: for images that cannot be read, "raise" the exception, or "yield" it (OSError, ValueError,
+                TypeError) in place of the prediction.
+            keep_images: keep each image in its prediction, so that draw() does not read the file again.
         """
         if errors not in ("raise", "yield"):
-            raise ValueError(f"errors is 'raise' or 'yield', got {errors!r}")
+            raise ValueError(f"errors must be 'raise' or 'yield', got {errors!r}")
         for result in self._stream(images, channel_order, keep_images):
             if isinstance(result, Exception) and errors == "raise":
                 raise result
             yield result
 
     def predict_columns(self, columns: Mapping, *, channel_order: str | None = None) -> dict:
-        """Predict a batch of Ray Data's map_batches, or another table.
+        """Predict a table of images, such as a batch of Ray Data's map_batches.
 
         Args:
-            columns: "path", or "image" with arrays, and any others.
+            columns: "path", or "image" with arrays, and any other columns.
 
         Returns:
-            The columns but "image", and "prediction": a line of JSON an image, see `to_json`; "error" in it says why an
-            image could not be read.
+            All columns except "image", and "prediction" with one JSON line per image, see `to_json`. The line of an
+            image that cannot be read has only "error".
 
         Raises:
             ValueError: there is neither a column "path" nor "image".
         """
         source = next((name for name in ("image", "path") if name in columns), None)
         if source is None:
-            raise ValueError(f"a batch needs a column 'path' or 'image', got {', '.join(map(str, columns))}")
+            raise ValueError(f"a batch requires a column 'path' or 'image', got {', '.join(map(str, columns))}")
         kept = {name: column for name, column in columns.items() if name != "image"}
         results = self.stream(columns[source], channel_order=channel_order, errors="yield")
         lines = [json.dumps({"error": str(each)} if isinstance(each, Exception) else to_json(each)) for each in results]
@@ -233,7 +234,7 @@ class Predictor:
                 yield result
 
     def _predict_by_windows(self, batch: list[_Prepared]) -> list[Prediction]:
-        """Predict one original image, which may be large."""
+        """Predict one large image by windows, and merge their predictions."""
         (original,) = batch
         pixels = to_pixels(original.network_input)
         windows = windows_of(original.size, self.tiles, self.overlap)
@@ -274,9 +275,7 @@ class Predictor:
         if keypoints is not None:
             usable &= torch.isfinite(keypoints.keypoints).flatten(start_dim=1).all(dim=1)
         if not usable.all():
-            logger.warning(
-                "%d detections with a box, score or keypoint that is not finite were left out", int((~usable).sum())
-            )
+            logger.warning("%d detections with a non-finite box, score or keypoint were dropped", int((~usable).sum()))
         usable &= (found.convert("xywh").bbox[:, 2:] > 0).all(dim=1)
         usable &= self._wanted(scores, labels)
         best_first = scores.argsort(descending=True, stable=True)
@@ -315,7 +314,14 @@ class Predictor:
 
 @dataclasses.dataclass
 class _Prepared:
-    """An image on its way: what the model takes, the original (width, height), and where it comes from."""
+    """An image ready for the model.
+
+    Attributes:
+        network_input: tensor (3, H, W), or the RGB image itself.
+        size: (width, height) of the original image.
+        path: file of the image, or None.
+        image: the original image, or None if it is not kept.
+    """
 
     network_input: torch.Tensor | Image.Image
     size: tuple[int, int]
@@ -323,13 +329,13 @@ class _Prepared:
     image: Image.Image | torch.Tensor | None
 
     def key(self):
-        """Return the size in the network."""
+        """Return the size of the network input; only images of equal size share a batch."""
         shape = getattr(self.network_input, "shape", None)
         return self.network_input.size if shape is None else tuple(shape)
 
 
 class _Prepare:
-    """Read an image and bring it into the form that the model takes."""
+    """Read an image and convert it to the network input."""
 
     def __init__(self, setup: PredictorSetup, reader: ImageReader, keep_images: bool):
         self.setup, self.reader, self.keep_images = setup, reader, keep_images
@@ -341,7 +347,7 @@ class _Prepare:
         return prepared
 
     def original(self, given) -> _Prepared:
-        """Read an image only."""
+        """Read an image without converting it."""
         image = self.reader(given)
         path = os.fspath(given) if isinstance(given, (str, os.PathLike)) else None
         return _Prepared(image, size_of(image), path, image if self.keep_images else None)

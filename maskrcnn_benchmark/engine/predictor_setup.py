@@ -1,4 +1,4 @@
-"""From a configuration or a checkpoint to what a Predictor needs."""
+"""Build the model of a Predictor from a config and a checkpoint."""
 
 from __future__ import annotations
 
@@ -41,19 +41,20 @@ logger = logging.getLogger("maskrcnn_benchmark.predictor")
 
 @dataclass
 class PredictorSetup:
-    """What predicting needs, without a configuration.
+    """A model and the preparation of its input; independent of the config.
 
     Attributes:
-        model: in evaluation, fused, on `device`.
+        model: fused model in eval mode, on `device`.
         transform: RGB image -> network input (3, H, W).
-        takes_originals: the model takes RGB images itself (test-time augmentation).
-        size_divisible: batches are padded to a multiple of it; 0 pads nothing.
-        dtype: of autocast.
+        takes_originals: whether the model takes RGB images (test-time augmentation).
+        size_divisible: batches are padded to a multiple of it; 0 does not pad.
+        device: device of the model.
+        dtype: dtype of autocast.
         label_names: LabelNames of the model.
-        upright, value_range: how images are read.
-        box_offset: of the model's convention, see BoxList.
-        tiles_itself: the model cuts large images into windows, see TEST.SEMANTIC.
-        mask_pasting: how masks are placed in the image.
+        upright, value_range: how images are read, see `datasets.images.read_image`.
+        box_offset: box offset of the model's convention, see BoxList.
+        tiles_itself: whether the model cuts large images into windows, see TEST.SEMANTIC.
+        mask_pasting: how masks are pasted into the image.
     """
 
     model: nn.Module
@@ -70,14 +71,15 @@ class PredictorSetup:
     mask_pasting: MaskPasting = DEFAULT_PASTING
 
     def run(self, inputs: Sequence, sizes: Sequence[tuple[int, int]]) -> list[BoxList]:
-        """Run the model.
+        """Run the model on N images.
 
         Args:
-            inputs: what `transform` made of N images, or with `takes_originals` the RGB images.
-            sizes: N original (width, height).
+            inputs: N results of `transform`, or N RGB images with `takes_originals`.
+            sizes: N pairs (width, height) of the original images.
 
         Returns:
-            N BoxLists on the CPU, in pixels of the network's input unless the model takes sizes.
+            N BoxLists on the CPU, in pixels of the network input. A model with the argument output_sizes returns them
+            in pixels of the original images.
         """
         autocast = contextlib.nullcontext()
         if self.dtype != torch.float32:
@@ -93,7 +95,7 @@ class PredictorSetup:
 def make_setup(
     cfg, weights, opts, device, dtype, class_names, category_ids, model, tiles: int = 0, overlap: float = 0.2
 ) -> PredictorSetup:
-    """Build, load and fuse the model; arguments are Predictor's.
+    """Build, load and fuse the model. The arguments are Predictor's.
 
     Raises:
         ValueError, OSError: see Predictor.
@@ -101,7 +103,7 @@ def make_setup(
     checkpoint = None
     if cfg is None:
         if weights is None or model is not None:
-            raise ValueError("Predictor needs a configuration, or the weights of a checkpoint that holds one")
+            raise ValueError("Predictor requires a configuration, or a checkpoint that contains one")
         weights = _checkpoint_file(weights)
         checkpoint = Checkpointer(None).read(weights)
         cfg = config_of(checkpoint, weights)
@@ -135,7 +137,7 @@ def make_setup(
 
 
 def setup_of(cfg, model: nn.Module, label_names: LabelNames) -> PredictorSetup:
-    """Fuse a loaded model, as a test does, and add what the configuration says about images."""
+    """Fuse a loaded model as tools/test_net.py does, and collect the image settings of the config."""
     dtype = compute_dtype(cfg.DTYPE, cfg.MODEL.DEVICE)
     model = for_inference(model, dtype, winograd=cfg.WINOGRAD)
     if cfg.TEST.COMPILE:
@@ -154,7 +156,7 @@ def setup_of(cfg, model: nn.Module, label_names: LabelNames) -> PredictorSetup:
         device=torch.device(cfg.MODEL.DEVICE),
         dtype=dtype,
         label_names=label_names,
-        # without annotations "auto" has nothing to decide by, and people see images upright
+        # "auto" decides by the annotations, which are missing here; upright is how people see images
         upright=settings.exif_rotation != "stored",
         value_range=settings.value_range,
         tiles_itself=cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor",
@@ -164,15 +166,15 @@ def setup_of(cfg, model: nn.Module, label_names: LabelNames) -> PredictorSetup:
 
 
 def config_of(checkpoint: dict, path: str | os.PathLike):
-    """Return the configuration that a checkpoint of tools/train_net.py holds.
+    """Read the config in a checkpoint of tools/train_net.py.
 
     Raises:
-        ValueError: it holds none.
+        ValueError: the checkpoint has none.
     """
     text = checkpoint.get("config")
     if not isinstance(text, str):
         raise ValueError(
-            f"{path} holds no configuration, so it was not written by tools/train_net.py. Name the configuration: "
+            f"{path} contains no configuration, so it was not written by tools/train_net.py. Pass the configuration: "
             f"Predictor('config.yaml', weights={os.fspath(path)!r})"
         )
     cfg = default_cfg.clone()
@@ -186,31 +188,31 @@ def _checkpoint_file(path: str | os.PathLike) -> str:
         return path
     found = Checkpointer(None, save_dir=path).get_checkpoint_file()
     if not found:
-        raise FileNotFoundError(f"{path} is a folder without last_checkpoint: name the checkpoint file")
+        raise FileNotFoundError(f"{path} is a folder without last_checkpoint: pass the checkpoint file")
     return found
 
 
 def _adapt(cfg, device: str | None, dtype: str | None) -> None:
-    """Bring the configuration of a training to this machine."""
+    """Adapt the config of a training to prediction on this machine."""
     if device is not None:
         cfg.MODEL.DEVICE = str(device)
     if not re.fullmatch(r"cpu|cuda(:\d+)?", cfg.MODEL.DEVICE):
-        raise ValueError(f"device (MODEL.DEVICE) is 'cpu', 'cuda' or 'cuda:N', got {cfg.MODEL.DEVICE!r}")
+        raise ValueError(f"device (MODEL.DEVICE) must be 'cpu', 'cuda' or 'cuda:N', got {cfg.MODEL.DEVICE!r}")
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         if device is not None:
-            raise ValueError(f"device is {device!r}, but torch finds no GPU: leave it out, or give 'cpu'")
+            raise ValueError(f"device is {device!r}, but torch finds no GPU: leave it out, or pass 'cpu'")
         logger.info("MODEL.DEVICE is %r but torch finds no GPU: predicting on the CPU", cfg.MODEL.DEVICE)
         cfg.MODEL.DEVICE = "cpu"
     if dtype is not None:
         cfg.DTYPE = str(dtype).removeprefix("torch.")
-    # masks are pasted into the original image, not into the network's input
+    # masks are pasted into the original image, not into the network input
     cfg.MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS = False
 
 
 def _use_tiles(cfg, tiles: int, overlap: float) -> None:
     if tiles and cfg.MODEL.META_ARCHITECTURE == "PanopticFPN":
         raise ValueError(
-            "tiles is of no use with MODEL.META_ARCHITECTURE PanopticFPN: the segments of windows cannot be merged. "
+            "tiles does not work with MODEL.META_ARCHITECTURE PanopticFPN: the segments of windows cannot be merged. "
             "Leave tiles out."
         )
     if tiles and cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
@@ -232,7 +234,7 @@ def _label_names(cfg, checkpoint: dict, class_names, category_ids) -> LabelNames
 
 
 def _published_names(cfg) -> tuple[Sequence[str], Sequence | None]:
-    """Return names and ids for weights without names: those of the datasets in the configuration, if they fit."""
+    """Return names and ids for weights without names: those of the config's datasets if the number matches."""
     keys = num_classes_keys(cfg)
     if not keys:
         return (["proposal"] if cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN" else []), None
@@ -248,17 +250,17 @@ def _published_names(cfg) -> tuple[Sequence[str], Sequence | None]:
         if len(names) == count and any(name.startswith(prefix) for name in entries):
             return names, ids
     if count < 1:
-        raise ValueError(f"MODEL.{keys[0]} is {count + 1}, and the weights have no class names: give class_names")
-    logger.warning("The weights come without class names: classes are numbered. Give class_names to name them.")
+        raise ValueError(f"MODEL.{keys[0]} is {count + 1}, and the weights have no class names: pass class_names")
+    logger.warning("The weights have no class names, so classes are numbered. Pass class_names to name them.")
     return [f"class {k}" for k in range(1, count + 1)], None
 
 
 def _refuse_missing(report, weights) -> None:
-    """Refuse weights that leave parts of the model as they were built: what they find would mean nothing."""
+    """Raise ValueError if the weights leave tensors of the model at their random initialization."""
     lacking = [key for key in report.missing if key.rsplit(".", 1)[-1] in ("weight", "bias")]
     if lacking:
         some = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
         raise ValueError(
-            f"{weights} lacks {len(lacking)} tensors of the model ({some}); it would predict with random values there. "
-            "Give the configuration that the weights were trained with. Weights of a backbone alone are for training."
+            f"{weights} lacks {len(lacking)} tensors of the model ({some}), which would keep random values. "
+            "Use the configuration that the weights were trained with. Weights of a backbone alone are for training."
         )

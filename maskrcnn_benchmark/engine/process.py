@@ -1,14 +1,14 @@
-"""What a run changes in its process, all of it, with the reason and the way to undo it.
+"""Collect every process-wide setting of a run, with its reason and how to undo it.
 
-Importing the package or building a model changes none of this; tests/engine/test_process.py compares. The scripts of
-tools/ call `before_torch`, `launch.start` calls `prepare`, and the other functions are called where they say.
+Importing the package or building a model changes none of them; tests/engine/test_process.py checks this. The scripts of
+tools/ call `before_torch`, and `launch.start` calls `prepare`. The docstrings of the other functions name their caller.
 
-| what | why | undone by |
+| setting | reason | undone by |
 | --- | --- | --- |
-| OpenMP's threads do not spin while they wait | two trainings on one machine block each other | GOMP_SPINCOUNT or OMP_WAIT_POLICY in the environment |
-| number of threads | torchrun sets one thread a process | torch.set_num_threads(N) |
-| freed memory stays in the process | large maps reuse pages instead of new zeroed ones | only by another process |
-| SIGTERM and Ctrl-C (engine/stopping.py) | a run ends with one line and the shell's status | the end of `script.run` |
+| OpenMP threads spin only briefly while they wait | two trainings on one machine block each other | GOMP_SPINCOUNT or OMP_WAIT_POLICY in the environment |
+| number of threads | torchrun sets one thread per process | torch.set_num_threads(N) |
+| freed memory stays in the process | large tensors reuse pages instead of getting new, zeroed ones | only the end of the process |
+| SIGTERM and Ctrl-C (engine/stopping.py) | a run ends with one line and the shell's exit status | the end of `script.run` |
 """  # noqa: E501  # a table
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import os
 import sys
 import warnings
 
-# torch is imported in functions, so that before_torch can come before it.
+# torch is imported in functions, because before_torch must run before the import.
 
 SPIN_VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 SPINS = "1000"
@@ -27,24 +27,24 @@ THREADS_VARIABLE = "MB_NUM_THREADS"
 
 
 def before_torch() -> None:
-    """Let OpenMP's threads sleep soon while they wait for each other; without effect once torch is imported.
+    """Limit how long OpenMP threads spin while they wait. It has no effect once torch is imported.
 
-    libgomp's threads spin for some milliseconds at the end of every loop. With more threads than cores, two trainings
-    of two threads on two cores for example, a thread then spins through the time in which the one it waits for could
-    run: 50 times slower, see benchmarks/two_trainings.py. 1000 spins are some microseconds, which cover the short gaps
-    between loops: without any, a training that is alone is up to a fifth slower.
+    By default libgomp's threads spin for some milliseconds at the end of every parallel loop. With more threads than
+    cores, for example two trainings of two threads on two cores, a spinning thread occupies the core that the thread it
+    waits for needs: training is 50 times slower (benchmarks/two_trainings.py). 1000 spins take some microseconds, which
+    bridges the short gaps between loops; with 0 spins, a training that is alone is up to a fifth slower.
     """
     if not any(name in os.environ for name in SPIN_VARIABLES):
         os.environ["GOMP_SPINCOUNT"] = SPINS
 
 
 def prepare(logger: logging.Logger, *, on_cpu: bool, keep_memory: bool) -> None:
-    """Set what a run of tools/train_net.py or tools/test_net.py needs for its whole life.
+    """Apply the settings that tools/train_net.py and tools/test_net.py keep until the process ends.
 
     Args:
-        logger: gets a line with the number of threads.
-        on_cpu: the model runs on the CPU; on a GPU threads and memory stay as torch and the system have them.
-        keep_memory: KEEP_FREED_MEMORY.
+        logger: logs the number of threads.
+        on_cpu: whether the model runs on the CPU. On a GPU, threads and memory are not changed.
+        keep_memory: value of KEEP_FREED_MEMORY.
     """
     if on_cpu:
         choose_threads(logger)
@@ -57,9 +57,12 @@ def prepare(logger: logging.Logger, *, on_cpu: bool, keep_memory: bool) -> None:
 def choose_threads(logger: logging.Logger) -> None:
     """Set the number of CPU threads of this process and log it.
 
-    MB_NUM_THREADS decides if set. torchrun sets OMP_NUM_THREADS=1 when it starts several processes and the user has not
-    set it, which would leave most cores idle; that 1 is replaced by an equal share of the cores. A 1 that the user set
-    looks the same: for one thread set MB_NUM_THREADS=1.
+    MB_NUM_THREADS decides if it is set. Otherwise, if torchrun starts several processes and the user has not set
+    OMP_NUM_THREADS, torchrun sets it to 1, which would leave most cores idle. This 1 is replaced by an equal share of
+    the cores. A 1 set by the user looks the same; use MB_NUM_THREADS=1 for one thread.
+
+    Raises:
+        ValueError: MB_NUM_THREADS is not a positive integer.
     """
     import torch
 
@@ -70,7 +73,7 @@ def choose_threads(logger: logging.Logger) -> None:
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         if processes > 1 and os.environ.get("OMP_NUM_THREADS") == "1":
             chosen = max(1, usable_cores() // processes)
-            reason = "an equal share of the cores in place of torchrun's OMP_NUM_THREADS=1"
+            reason = "an equal share of the cores instead of torchrun's OMP_NUM_THREADS=1"
     if chosen is not None:
         if not str(chosen).isdigit() or int(chosen) == 0:
             raise ValueError(f"{THREADS_VARIABLE} is {chosen!r}; it should be a number of threads, 1 or more")
@@ -91,13 +94,13 @@ def usable_cores() -> int:
 
 @contextlib.contextmanager
 def quiet_about_skipped_steps(scaler):
-    """Silence torch's warning about the order of optimizer and scheduler in a float16 training.
+    """Suppress torch's warning about the order of optimizer and scheduler in a float16 training.
+
+    When the scaler skips an update, usually the first, torch assumes that the calls are in the wrong order. The warning
+    filters are restored at the end of the block. The caller is `do_train`.
 
     Args:
-        scaler: torch.amp.GradScaler; without an enabled one nothing is silenced.
-
-    torch mistakes an update that the scaler skips, usually the first, for a wrong order of calls. The filters return
-    at the end of the block.
+        scaler: torch.amp.GradScaler. If it is disabled, nothing is suppressed.
     """
     if not scaler.is_enabled():
         yield
@@ -108,9 +111,9 @@ def quiet_about_skipped_steps(scaler):
 
 
 def forget_programs() -> None:
-    """Free the programs that torch.compile has made in this process, after each test that compiled its model.
+    """Free the programs that torch.compile has cached in this process. `testing.run_test` calls it.
 
-    A training that tests now and then would collect those of every test. Nothing to undo: what is called again is
+    Otherwise a training with tests would accumulate the programs of every test. A model that is called again is
     compiled again.
     """
     from maskrcnn_benchmark.fast import compiled
@@ -119,11 +122,11 @@ def forget_programs() -> None:
 
 
 def end(status: int = 0) -> None:
-    """End the process without taking the interpreter down, at the end of one of several processes.
+    """End the process without shutting the interpreter down. `script.run` calls it if there are several processes.
 
-    DistributedDataParallel never lets go of its process group, so that gloo's threads live on while the interpreter is
-    taken down, and now and then abort it ("terminate called without an active exception", torch 2.15). torchrun would
-    take that for a failure, and start everything again. Files have to be closed before.
+    DistributedDataParallel keeps its process group alive, so gloo's threads still run while the interpreter shuts down
+    and occasionally abort it ("terminate called without an active exception", torch 2.15). torchrun would treat that as
+    a failure and restart all processes. Files must be closed before the call.
     """
     logging.shutdown()
     sys.stdout.flush()

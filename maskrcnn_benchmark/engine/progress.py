@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, nothing elsewhere."""
+"""Show a progress bar on terminals only."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from tqdm import tqdm
 
 
 class ProgressBar:
-    """A bar on stderr if that is a terminal and this process may draw one; otherwise every call does nothing.
+    """Progress bar on stderr. Every call is a no-op if stderr is not a terminal or the bar is disabled.
 
     Args:
-        total: steps of the whole work; `initial` of them are done already.
+        total: steps of the whole task.
+        initial: steps that are already done.
+        enabled: False disables the bar, for example on ranks other than 0.
+        unit: name of a step.
     """
 
     def __init__(self, total: int, initial: int = 0, enabled: bool = True, unit: str = "it"):
@@ -26,7 +29,7 @@ class ProgressBar:
 
     @contextlib.contextmanager
     def hidden(self):
-        """Takes the bar off the terminal while something else is printed."""
+        """Hide the bar while something else is printed."""
         self._bar.clear()
         try:
             yield

@@ -1,9 +1,10 @@
-"""Processes of one generation find each other, also in a store that still holds what a former one left.
+"""Make torchrun restarts safe: use a fresh prefix in the key-value store for every start of the workers.
 
-When torchrun restarts its workers it keeps the key-value store through which they exchange their addresses (torch 2.15:
-one TCPStore an agent, without a prefix for the attempt). A worker that is quicker than its peer then reads the address
-of the peer's dead predecessor, and the restarted run fails with "Gloo connectFullMesh failed ... Connection refused".
-The number of restarts in the environment cannot serve as a prefix: agents on several nodes count differently.
+When torchrun restarts its workers, it keeps the key-value store through which they exchange their addresses (torch
+2.15: one TCPStore per agent, without a prefix per attempt). A worker that is faster than its peer then reads the
+address of the peer's dead predecessor, and the restarted run fails with "Gloo connectFullMesh failed ... Connection
+refused". The number of restarts in the environment cannot be the prefix, because agents on several nodes count
+differently.
 """
 
 from __future__ import annotations
@@ -18,20 +19,24 @@ POLL_SECONDS = 0.02
 
 
 def fresh_store(timeout: datetime.timedelta = datetime.timedelta(minutes=10)) -> tuple[dist.Store, int, int]:
-    """(store, rank, number of processes) for `init_process_group`, from the environment that torchrun sets."""
+    """Return (store, rank, world size) for `init_process_group` from torchrun's environment variables."""
     store, rank, world_size = next(iter(dist.rendezvous("env://", timeout=timeout)))
     return dist.PrefixStore(agree_on_token(store, rank, world_size, timeout), store), rank, world_size
 
 
 def agree_on_token(store: dist.Store, rank: int, world_size: int, timeout: datetime.timedelta) -> str:
-    """A word that the processes alive now share and that no former ones used.
+    """Agree on a token that all living processes share and no earlier process has used.
 
-    Every process writes a number drawn afresh, rank 0 answers each number it finds with its word, also those of the
-    dead, and goes on when every rank has confirmed the word. Whoever reads an answer to its own number, or a
-    confirmation of its own word, hears a living process.
+    1. Every rank above 0 writes a random number under its rank.
+    2. Rank 0 writes its own random token as the answer to each number that it finds, including those of dead processes.
+    3. Every rank reads the answer to its own number, and confirms the token under its rank.
+    4. Rank 0 returns when all ranks have confirmed its token.
+
+    Only a living process can answer a number drawn now or confirm a token drawn now.
 
     Raises:
-        TimeoutError, or what `store.wait` raises: a process did not come.
+        TimeoutError: on rank 0, a process did not confirm in time.
+        RuntimeError: on other ranks, rank 0 did not answer in time (raised by `store.wait`).
     """
     own = uuid.uuid4().hex
     if rank > 0:

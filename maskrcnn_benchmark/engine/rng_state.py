@@ -1,7 +1,7 @@
-"""The random number generators of a process: seeding, saving, putting back.
+"""Seed, save and restore the random number generators of a process.
 
-They are Python's `random`, numpy's global generator, torch's on the CPU, and torch's on this process's GPU if it uses
-one. A state is made of tensors and plain types, so that it can live in a checkpoint.
+These are Python's `random`, numpy's global generator, torch's CPU generator, and torch's generator of this process's
+GPU if it uses one. A state consists of tensors and plain types, so that a checkpoint can contain it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import torch
 
 
 def seed_everything(seed: int) -> None:
+    """Seed all generators."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)  # all GPUs too
 
 
 def capture() -> dict:
+    """Return the states of all generators."""
     version, words, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state()
     state = {
@@ -39,7 +41,7 @@ def capture() -> dict:
 
 
 def restore(state: dict) -> None:
-    """Puts back what `capture` returned. A GPU state is left out where there is no GPU."""
+    """Restore the states that `capture` returned. Without a GPU, the GPU state is ignored."""
     python, numpy = state["python"], state["numpy"]
     random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
     keys = np.array(numpy["keys"].tolist(), dtype=np.uint32)
@@ -51,7 +53,7 @@ def restore(state: dict) -> None:
 
 @contextlib.contextmanager
 def preserved():
-    """Whatever the block draws, the generators stand afterwards where they stood before."""
+    """Restore the states of all generators at the end of the block."""
     state = capture()
     try:
         yield

@@ -1,9 +1,9 @@
-"""Keep two trainings out of one OUTPUT_DIR.
+"""Prevent two trainings from writing to the same OUTPUT_DIR.
 
-The lock is a small JSON file. It names its owner (host, process, start), and its owner touches it every BEAT seconds. A
-lock without a living owner is taken over: on the same machine if the process is gone or another one has its number,
-elsewhere if the file was not touched for STALE seconds. Locks of the operating system are not used, because shared
-disks differ in how well they support those.
+The lock is a small JSON file with its owner (host, process, start), who touches it every BEAT seconds. A lock whose
+owner is dead is taken over. On the same machine, an owner is dead if its process has ended or its process number was
+reused. On another machine, it is dead if the file has not been touched for STALE seconds. Locks of the operating system
+are not used, because not all shared disks support them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ logger = logging.getLogger("maskrcnn_benchmark.run_lock")
 
 
 class FolderInUse(ValueError):
-    """Another training that is running writes into the folder."""
+    """Another running training writes to the folder."""
 
 
 class RunLock:
@@ -39,8 +39,8 @@ class RunLock:
         folder: existing folder.
 
     Raises:
-        FolderInUse: a living process holds the lock; the message names host, process and since when.
-        OSError: the folder cannot be written.
+        FolderInUse: a running process holds the lock. The message has its host, process number and start time.
+        OSError: the folder is not writable.
     """
 
     def __init__(self, folder: str):
@@ -52,7 +52,7 @@ class RunLock:
         threading.Thread(target=self._beat, name="training.lock", daemon=True).start()
 
     def release(self) -> None:
-        """Remove the lock if it is still ours. A forked child's call does nothing."""
+        """Remove the lock if this object still owns it. Calls in forked children do nothing."""
         if os.getpid() != self._process or self._released.is_set():
             return
         self._released.set()
@@ -75,21 +75,21 @@ class RunLock:
                 dead = self._dead_owner()
                 if dead is None or _read(self.path) != dead:
                     continue
-                # Several may take over at once: the last one has the lock, and the others see that after a moment.
+                # Several processes may take over at once: the last write wins, and the others read it after SETTLE.
                 shutil.copyfile(owner_file, f"{owner_file}.new")
                 os.replace(f"{owner_file}.new", self.path)
                 time.sleep(SETTLE)
                 if _read(self.path).get("token") == self.token:
-                    logger.info("Ignoring the lock of %s in OUTPUT_DIR: it is gone", _describe(dead))
+                    logger.info("Ignoring the lock of %s in OUTPUT_DIR: that process has ended", _describe(dead))
                     break
         finally:
             os.remove(owner_file)
 
     def _dead_owner(self) -> dict | None:
-        """Return what the lock of an owner that is gone says; None if there is no lock any more.
+        """Return the content of a lock whose owner is dead; None if the lock has been removed.
 
         Raises:
-            FolderInUse: its owner lives.
+            FolderInUse: the owner is alive.
         """
         owner, touched = _read(self.path), _touched(self.path)
         if touched is None:
@@ -102,18 +102,18 @@ class RunLock:
             raise FolderInUse(
                 f"OUTPUT_DIR {os.path.dirname(self.path)!r} is in use by another training: {_describe(owner)}, since "
                 f"{owner.get('since', '?')}. Wait for it to end, stop it, or set another OUTPUT_DIR. "
-                f"(Remove {self.path} only if no such process runs.)"
+                f"(Remove {self.path} only if no such process is running.)"
             )
         return owner
 
     def _is_touched_soon(self, owner: dict, touched: float) -> bool:
-        """Watch a lock of another machine until its owner touches it (True), or has not for STALE seconds (False)."""
-        told = False
+        """Watch the lock of another machine; return False if its owner does not touch it for STALE seconds."""
+        logged = False
         while (age := self._now_on_the_disk() - touched) < STALE:
-            if not told:
-                text = "%s is held by %s: waiting up to %.0f s for a sign of life"
+            if not logged:
+                text = "%s is held by %s: waiting up to %.0f s for it to be renewed"
                 logger.info(text, self.path, _describe(owner), STALE - age)
-                told = True
+                logged = True
             time.sleep(_POLL)
             now = _touched(self.path)
             if now is None:
@@ -123,7 +123,7 @@ class RunLock:
         return False
 
     def _now_on_the_disk(self) -> float:
-        """Return the clock that stamps files there: a file server's may differ from ours."""
+        """Return the time by the clock of the disk: the clock of a file server may differ from ours."""
         probe = f"{self.path}.{self.token}.now"
         with open(probe, "w"):
             pass
@@ -137,21 +137,22 @@ class RunLock:
             try:
                 if _read(self.path).get("token") != self.token:
                     logger.error(
-                        "%s is no longer this training's: another one has started in the same OUTPUT_DIR", self.path
+                        "%s no longer belongs to this training: another one has started in the same OUTPUT_DIR",
+                        self.path,
                     )
                     return
                 os.utime(self.path)
-            except OSError as error:  # a disk that is away for a moment
+            except OSError as error:  # the disk may be unavailable for a moment
                 logger.warning("Could not touch %s: %s", self.path, error)
 
 
 def _create(path: str, content: str) -> bool:
-    """Give the file `content` the name `path` as well; return False if there is a file of that name already."""
+    """Hard-link the file `content` as `path`; return False if `path` exists."""
     try:
         os.link(content, path)
     except FileExistsError:
         return False
-    except OSError:  # a disk without hard links
+    except OSError:  # the disk has no hard links: copy
         try:
             with open(content, "rb") as source, open(path, "xb") as file:
                 file.write(source.read())
@@ -176,7 +177,7 @@ def _describe(owner: dict) -> str:
 
 
 def _read(path: str) -> dict:
-    """Return what a lock says; nothing if it is missing or damaged."""
+    """Return the content of a lock; {} if it is missing or damaged."""
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
@@ -186,15 +187,16 @@ def _read(path: str) -> dict:
 
 
 def _touched(path: str) -> float | None:
+    """Return the modification time; None if there is no file."""
     try:
-        with open(path) as file:  # opened, so that a network disk asks its server
+        with open(path) as file:  # open() makes a network disk ask its server instead of its cache
             return os.fstat(file.fileno()).st_mtime
     except FileNotFoundError:
         return None
 
 
 def _machine() -> str | None:
-    """Identify the running system in which process numbers count: host, boot and, in a container, its name space."""
+    """Identify the system to which process numbers belong: host, boot and process namespace (containers)."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             boot = file.read().strip()
@@ -204,7 +206,7 @@ def _machine() -> str | None:
 
 
 def _start_of(process: int) -> str | None:
-    """Return when a process started, in the kernel's own unit; None if it is gone or a zombie, or unknown."""
+    """Return the start time of a process in the kernel's unit; None if the process is dead or cannot be read."""
     try:
         with open(f"/proc/{process}/stat") as file:
             fields = file.read().rpartition(")")[2].split()

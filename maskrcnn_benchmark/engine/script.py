@@ -1,7 +1,7 @@
-"""Run a script of tools/ and end its process as a user expects.
+"""Run a script of tools/, and turn errors and signals into messages and exit statuses.
 
-A mistake of the user ends with its message alone, SIGTERM and Ctrl-C with one line and the shell's status for them.
-This file imports no torch, so that scripts that need none start at once.
+A user error prints its message without a traceback. SIGTERM and Ctrl-C print one line and exit with the shell's status
+for them. This file does not import torch, so that scripts without torch start quickly.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from maskrcnn_benchmark.engine import process, stopping
 from maskrcnn_benchmark.utils.logger import FILE_ONLY
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-# What torch.utils.data makes of an error in one of its workers.
+# Message of torch.utils.data for an error in one of its workers.
 _IN_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+\.\nOriginal Traceback")
 _LAST_ERROR = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Iteration|Exit): ", re.MULTILINE)
 _FRAME = re.compile(r'^  File "(.+)", line \d+, in .+\n    (.*)$', re.MULTILINE)
 
-# What `run` closes at the end: contexts entered here by `main`.
+# Contexts that `main` enters, and `run` closes at the end.
 AT_END = contextlib.ExitStack()
 
 logger = logging.getLogger("maskrcnn_benchmark.script")
@@ -36,24 +36,24 @@ logger.addHandler(logging.NullHandler())
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
-    """Return a parser with the option that all scripts share."""
+    """Make a parser with the options that all scripts share."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--debug", action="store_true", help="show where an error comes from")
+    parser.add_argument("--debug", action="store_true", help="print the traceback of errors")
     return parser
 
 
 def run(main: Callable[[], int | None], continues: bool = False) -> None:
-    """Run a script's `main`, and end the process.
+    """Run a script's `main` and exit with its status.
+
+    An error raised by a `raise` in our code prints its message only. Its traceback goes to log.txt, if there is one.
+    `--debug` prints it. All other errors print their traceback.
 
     Args:
-        main: its return value, if any, is the exit status.
-        continues: the same command continues a run that was stopped, which the last line then says.
-
-    An error that our code has raised is printed without a traceback, which goes to log.txt if there is one; `--debug`
-    prints it. All other errors print their traceback.
+        main: function that returns the exit status; None is 0.
+        continues: whether the same command resumes an interrupted run. If so, the last line after a signal prints it.
     """
     debug = "--debug" in sys.argv
-    if debug:  # wherever it stands: behind KEY VALUE pairs argparse would take it for one of them
+    if debug:  # removed here because argparse would treat it as a KEY if it came after KEY VALUE pairs
         sys.argv.remove("--debug")
     try:
         with AT_END, stopping.immediate():
@@ -62,7 +62,7 @@ def run(main: Callable[[], int | None], continues: bool = False) -> None:
         status = stopped.code
         if os.environ.get("RANK", "0") == "0":
             print(_farewell(stopped, continues), file=sys.stderr)
-    except Exception as error:  # noqa: BLE001  # reported below, whatever it is
+    except Exception as error:  # noqa: BLE001  # every error is reported
         status = 1
         report(error, debug)
     if several_processes():
@@ -72,7 +72,7 @@ def run(main: Callable[[], int | None], continues: bool = False) -> None:
 
 
 def several_processes() -> bool:
-    """Return whether torchrun has started this process as one of several."""
+    """Return whether torchrun started several processes."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
@@ -91,9 +91,9 @@ def report(error: Exception, debug: bool) -> None:
 
 
 def message_for_user(error: Exception) -> str | None:
-    """Return the message of an error that was raised on purpose; None for one that only a traceback explains.
+    """Return the message of an error that needs no traceback; None for all others.
 
-    Raised on purpose: by a `raise` in our code, in a loader worker too, or by the operating system.
+    No traceback is needed for errors of a `raise` in our code, also in a loader worker, and of the operating system.
     """
     message = str(error)
     if _IN_WORKER.match(message):
@@ -124,5 +124,5 @@ def _farewell(stopped: stopping.Stopped, continues: bool) -> str:
     text = f"Stopped by {stopped.signal_name}."
     if continues:
         command = "the same torchrun command" if several_processes() else shlex.join(sys.orig_argv)
-        text += f" To go on from the last checkpoint in OUTPUT_DIR: {command}"
+        text += f" To continue from the last checkpoint in OUTPUT_DIR: {command}"
     return text

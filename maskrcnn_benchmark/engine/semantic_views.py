@@ -1,6 +1,6 @@
-"""Test a semantic segmentor on images of any size: whole or by windows, at several scales, mirrored.
+"""Run a semantic segmentor on whole images or sliding windows, at several scales, and mirrored.
 
-Shapes: K classes, H x W pixels of an image, h x w of a window.
+Shapes: N images, K classes, H x W pixels of an image, h x w pixels of a window.
 """
 
 from __future__ import annotations
@@ -19,28 +19,27 @@ MODES = ("auto", "whole", "slide")
 
 
 class SegmentByViews(nn.Module):
-    """A semantic segmentor that sees each image in one or more views.
+    """Semantic segmentor with sliding windows and test-time augmentation.
+
+    With windows or several views, probabilities are averaged with equal weights. With one view of a whole image, the
+    class is the argmax of the logits. Sliding windows require memory for one row of windows, K x h x W probabilities,
+    independent of the height of the image.
 
     Args:
-        model: `logits(images)` returns (N, K, H, W) in the size of the padded images.
-        mode: "whole" passes an image through the model at once. "slide" cuts it into windows. "auto" cuts images of
-            more than whole_max_pixels.
+        model: module with `logits(images)`, which returns (N, K, H, W) at the size of the padded images.
+        mode: "whole" runs the model on whole images, "slide" on windows. "auto" uses windows for images with more than
+            whole_max_pixels.
         whole_max_pixels: see mode.
-        pad_to: whole images are padded with 0, which is the mean, right and bottom to at least (height, width); None
-            pads nothing.
-        window: (h, w). Windows that are larger than the image are filled up with 0.
-        overlap: share of a window that its neighbour has, too. Probabilities are averaged there.
-        scales: factors by which an image, or a window of it, is resized before the model sees it.
-        h_flip: see it mirrored, too.
+        pad_to: whole images are padded at the right and bottom to at least (height, width) with 0, which is the mean;
+            None does not pad.
+        window: (h, w). Windows larger than the image are padded with 0.
+        overlap: share of a window that overlaps with its neighbour. Probabilities are averaged there.
+        scales: factors by which an image or window is resized before it enters the model.
+        h_flip: run the mirrored image, too.
 
-    With more than one view, or windows, probabilities are averaged with equal weight; with one view of a whole image
-    the largest logit decides.
-
-    Memory by windows: one row of windows in probabilities, K x h x W numbers, whatever the height of the image.
-
-    Forward takes an ImageList and, as `output_sizes`, N (width, height), default: the images' own sizes. It returns N
-    BoxLists without boxes with the field "semantic" (PackedMap of classes) in output size; classes are resized by the
-    nearest pixel where that is another size.
+    Forward takes an ImageList and `output_sizes`, N pairs (width, height) that default to the sizes of the images. It
+    returns N BoxLists without boxes. Their field "semantic" is a PackedMap of classes at the output size. If this
+    differs from the size of the image, classes are resized with nearest-neighbour interpolation.
 
     Raises:
         ValueError: mode is unknown.
@@ -61,7 +60,7 @@ class SegmentByViews(nn.Module):
     ):
         super().__init__()
         if mode not in MODES:
-            raise ValueError(f"mode is one of {', '.join(map(repr, MODES))}, got {mode!r}")
+            raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, got {mode!r}")
         self.model = model
         self.mode, self.whole_max_pixels = mode, whole_max_pixels
         self.pad_to = tuple(pad_to) if pad_to else (1, 1)
@@ -82,7 +81,7 @@ class SegmentByViews(nn.Module):
         return self.mode == "whole" or self.mode == "auto" and pixels <= self.whole_max_pixels
 
     def _whole_batch(self, images: list[Tensor]) -> list[Tensor] | None:
-        """The classes of images that go through the model together, being of one size; None if they are not."""
+        """Segment images of equal padded size as one batch; return None if the sizes differ."""
         if not all(self._is_whole(image) for image in images):
             return None
         padded = [_pad(image, self.pad_to) for image in images]
@@ -94,18 +93,19 @@ class SegmentByViews(nn.Module):
         ]
 
     def _classes(self, image: Tensor) -> Tensor:
-        """(H, W) uint8 on the CPU."""
+        """Segment one image (3, H, W); return (H, W) uint8 on the CPU."""
         if not self._is_whole(image):
             return self._slide(image)
         scores = self._scores(_pad(image, self.pad_to)[None], probabilities=False)[0]
         return _likeliest(scores[:, : image.shape[1], : image.shape[2]])
 
     def _slide(self, image: Tensor) -> Tensor:
+        """Segment one image (3, H, W) by sliding windows; return (H, W) uint8 on the CPU."""
         _, height, width = image.shape
         window_height, window_width = self.window
         tops, lefts = self._starts(height, window_height), self._starts(width, window_width)
         classes = torch.empty((height, width), dtype=torch.uint8)
-        rows = None  # (K, h, W): sums of probabilities below the window's top; how many does not matter to their order
+        rows = None  # (K, h, W): summed probabilities below the top of the window; argmax needs no division by counts
         for k, top in enumerate(tops):
             bottom = min(top + window_height, height)
             for left in lefts:
@@ -123,14 +123,19 @@ class SegmentByViews(nn.Module):
         return classes
 
     def _starts(self, length: int, window: int) -> list[int]:
-        """First pixels of windows that cover the length; the last one ends with it."""
+        """Return the first pixels of windows that cover a side; the last window ends at the border."""
         if length <= window:
             return [0]
         step = max(round(window * (1 - self.overlap)), 1)
         return [*range(0, length - window, step), length - window]
 
     def _scores(self, images: Tensor, probabilities: bool) -> Tensor:
-        """(N, K, H, W) of one batch (N, 3, H, W): the sum of all views' probabilities, or one view's logits."""
+        """Score a batch (N, 3, H, W).
+
+        Returns:
+            (N, K, H, W): the probabilities summed over all views. With a single view at scale 1 and `probabilities`
+            False, the logits.
+        """
         total = None
         size = images.shape[-2:]
         for scale, mirrored in self.views:
@@ -150,13 +155,13 @@ class SegmentByViews(nn.Module):
 
 
 def _pad(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """(3, H, W) padded right and bottom with 0 to at least (height, width)."""
+    """Pad an image (3, H, W) at the right and bottom with 0 to at least (height, width)."""
     more = max(size[0] - image.shape[1], 0), max(size[1] - image.shape[2], 0)
     return F.pad(image, (0, more[1], 0, more[0])) if any(more) else image
 
 
 def _likeliest(scores: Tensor) -> Tensor:
-    """(H, W) uint8 on the CPU from (K, H, W)."""
+    """Return the argmax over K of scores (K, H, W), as (H, W) uint8 on the CPU."""
     return scores.argmax(dim=0).to(torch.uint8).cpu()
 
 
@@ -170,7 +175,7 @@ def _as_result(classes: Tensor, size: tuple[int, int]) -> BoxList:
 
 
 def make_semantic_views(cfg, model: nn.Module) -> SegmentByViews:
-    """The model with the views of TEST.SEMANTIC."""
+    """Wrap the model in the views of TEST.SEMANTIC."""
     node = cfg.TEST.SEMANTIC
     return SegmentByViews(
         model,

@@ -1,7 +1,7 @@
-"""Stop a run at SIGTERM or Ctrl-C without losing what it has computed.
+"""Stop a run at SIGTERM or Ctrl-C without losing its results.
 
 A signal ends a run at once by raising `Stopped`. Inside `deferred()` the first signal only sets a flag, so that a loop
-can finish its iteration and save; a second one ends the process at once.
+can finish its iteration and save. A second signal ends the process at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 
 
 class Stopped(SystemExit):
-    """A signal ended the run; uncaught, the process exits with the shell's status for it (143, 130).
+    """A signal ended the run. If it is not caught, the process exits with the shell's status for the signal (143, 130).
 
     Attributes:
         signal_name: "SIGTERM" or "Ctrl-C".
@@ -31,11 +31,11 @@ class Stopped(SystemExit):
 
 
 class StopRequest:
-    """The first signal received inside `deferred()`; true as soon as there is one.
+    """The first signal received inside `deferred()`. It is true after a signal has arrived.
 
     Attributes:
-        number: the signal's number, or 0.
-        honoured: True once the run has been stopped for it.
+        number: number of the signal, or 0.
+        honoured: whether `honour` has been called.
     """
 
     def __init__(self):
@@ -46,10 +46,10 @@ class StopRequest:
         return self.number > 0
 
     def honour(self, outcome: str = "") -> NoReturn:
-        """Raise `Stopped`; every process has to call it, with a signal or without.
+        """Raise `Stopped`. Every process must call it, whether it has received a signal or not.
 
         Args:
-            outcome: if given, logged: "Stopped by Ctrl-C " and the outcome, for example "at iteration 7 of 10; ...".
+            outcome: if given, the log gets "Stopped by Ctrl-C <outcome>", for example "at iteration 7 of 10; ...".
         """
         from maskrcnn_benchmark.utils.comm import all_gather  # not at the top: it imports torch, which is slow
 
@@ -60,7 +60,7 @@ class StopRequest:
         raise stopped
 
     def on_any_process(self) -> bool:
-        """Return whether any process has received a signal; all of them have to call it."""
+        """Return whether any process has received a signal. Every process must call it."""
         from maskrcnn_benchmark.utils.comm import all_gather
 
         return any(all_gather(bool(self)))
@@ -71,16 +71,17 @@ _current: StopRequest | None = None
 
 @contextlib.contextmanager
 def deferred(what: str = "this iteration"):
-    """Turn the first SIGTERM or Ctrl-C inside the block into a request, and let a second one end the process.
+    """Turn the first SIGTERM or Ctrl-C inside the block into a request; a second one ends the process.
 
-    Nested blocks share one request. The former signal handlers return when the outermost block ends; a request that
-    nothing has honoured by then raises `Stopped`. Outside the main thread no signal arrives, and nothing changes.
+    Nested blocks share one request. The end of the outermost block restores the former signal handlers, and raises
+    `Stopped` if the request has not been honoured. Outside the main thread the block has no effect, because Python
+    delivers no signals there.
 
     Args:
         what: what the run finishes before it stops, for the line printed when the signal arrives.
 
     Yields:
-        StopRequest: true as soon as a signal has arrived.
+        StopRequest, true after a signal has arrived.
     """
     global _current
     if _current is not None:
@@ -114,7 +115,7 @@ def deferred(what: str = "this iteration"):
 
 @contextlib.contextmanager
 def immediate():
-    """Make SIGTERM and Ctrl-C raise `Stopped` inside the block; the former signal handlers return at its end."""
+    """Make SIGTERM and Ctrl-C raise `Stopped` inside the block; its end restores the former signal handlers."""
 
     def stop(number, _frame):
         _ignore_dead_children()
@@ -127,7 +128,7 @@ def immediate():
 
 
 def end_at_once(number: int) -> None:
-    """End the process by a signal's default action, without any clean-up."""
+    """End the process by the default action of a signal, without clean-up."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
@@ -145,16 +146,16 @@ def _handlers(handler):
         yield
     finally:
         for number, old in before.items():
-            # Somebody else's new SIGCHLD handler (torch's loader sets one) stays, unless it is ours.
+            # A SIGCHLD handler that others have set inside the block (torch's loader does) stays.
             if old is not None and (number in NAMES or signal.getsignal(number) is _do_nothing):
                 signal.signal(number, old)
 
 
 def _ignore_dead_children() -> None:
-    """Keep torch's data loader from raising in the middle of a step.
+    """Prevent torch's data loader from raising in the middle of a step.
 
-    A signal to the whole process group ends loader workers as well; torch then raises from its SIGCHLD handler,
-    wherever the main thread is.
+    A signal to the whole process group also ends loader workers. torch then raises from its SIGCHLD handler, at any
+    point of the main thread.
     """
     if hasattr(signal, "SIGCHLD") and callable(signal.getsignal(signal.SIGCHLD)):
         signal.signal(signal.SIGCHLD, _do_nothing)

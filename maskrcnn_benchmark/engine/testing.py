@@ -1,4 +1,4 @@
-"""Testing a configured model on DATASETS.TEST."""
+"""Test a model on DATASETS.TEST."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from maskrcnn_benchmark.utils.miscellaneous import mkdir
 
 @dataclass
 class TestOutcome:
-    """What a test gave, on rank 0; empty on the others.
+    """Metrics of a test on rank 0; empty on other ranks.
 
     Attributes:
-        figures: "<data set>/<task>/<metric>" to value, in the order of DATASETS.TEST; -1 where not computed.
-        as_expected: False if a figure missed TEST.EXPECTED_RESULTS.
+        figures: dict from "<dataset>/<task>/<metric>" to value, in the order of DATASETS.TEST; -1 if not computed.
+        as_expected: False if a metric misses TEST.EXPECTED_RESULTS.
     """
 
     figures: dict[str, float] = field(default_factory=dict)
@@ -36,15 +36,18 @@ class TestOutcome:
 
 
 def make_test_loaders(cfg) -> dict:
-    """Loaders by data set name.
+    """Make the loaders of DATASETS.TEST.
+
+    Returns:
+        Dict from dataset names to loaders.
 
     Raises:
-        ValueError: two sets of DATASETS.TEST go by one name, and would overwrite each other's results; or one of them
-            cannot be evaluated, see `check_evaluation`.
+        ValueError: two datasets have the same name and would overwrite each other's results, or a dataset cannot be
+            evaluated, see `check_evaluation`.
     """
     names = [DatasetCatalog.name(entry) for entry in cfg.DATASETS.TEST]
     if len(set(names)) < len(names):
-        raise ValueError(f"DATASETS.TEST has two sets of one name ({', '.join(names)}): give each block a NAME")
+        raise ValueError(f"DATASETS.TEST has two datasets of one name ({', '.join(names)}): set NAME in each block")
     loaders = make_data_loader(cfg, is_train=False, is_distributed=get_world_size() > 1)
     for name, loader in zip(names, loaders, strict=True):
         check_evaluation(cfg, name, loader.dataset)
@@ -52,15 +55,20 @@ def make_test_loaders(cfg) -> dict:
 
 
 def choose_weights(cfg, checkpointer, ckpt, opts):
-    """The file to test: `ckpt`, else a MODEL.WEIGHT in `opts`, else the last checkpoint, else that of the config file.
+    """Choose the weights to test.
+
+    The order is `ckpt`, MODEL.WEIGHT in `opts`, the last checkpoint in OUTPUT_DIR, MODEL.WEIGHT of the config file.
 
     Args:
-        checkpointer: knows the last checkpoint in OUTPUT_DIR.
+        checkpointer: checkpointer of OUTPUT_DIR.
         ckpt: file, or None.
-        opts: KEY VALUE pairs of the command line; an empty MODEL.WEIGHT there gives "", random weights.
+        opts: KEY VALUE pairs of the command line.
+
+    Returns:
+        The file. "" stands for random weights, and requires an empty MODEL.WEIGHT in `opts`.
 
     Raises:
-        ValueError: nothing names a file.
+        ValueError: none of them is given.
     """
     if ckpt:
         return ckpt
@@ -72,20 +80,20 @@ def choose_weights(cfg, checkpointer, ckpt, opts):
         return cfg.MODEL.WEIGHT
     raise ValueError(
         f"no weights to test: OUTPUT_DIR {cfg.OUTPUT_DIR!r} has no last_checkpoint and MODEL.WEIGHT is empty. "
-        "Give --ckpt FILE or MODEL.WEIGHT FILE; MODEL.WEIGHT '' tests random weights."
+        "Use --ckpt FILE or MODEL.WEIGHT FILE; MODEL.WEIGHT '' tests random weights."
     )
 
 
 def run_test(cfg, model: torch.nn.Module, loaders: dict, check_expected: bool = True) -> TestOutcome:
-    """Tests the model on every loader; files go to OUTPUT_DIR/inference/<data set>.
+    """Test the model on every loader; files go to OUTPUT_DIR/inference/<dataset>.
 
     Args:
-        model: on MODEL.DEVICE; a DistributedDataParallel around it is taken off.
-        loaders: as `make_test_loaders` returns them.
-        check_expected: compare with TEST.EXPECTED_RESULTS.
+        model: model on MODEL.DEVICE; DistributedDataParallel is unwrapped.
+        loaders: loaders by dataset name, see `make_test_loaders`.
+        check_expected: compare the metrics with TEST.EXPECTED_RESULTS.
     """
     model = getattr(model, "module", model)
-    broadcast_buffers(model)  # one model on all processes, that of rank 0, which is the one in the checkpoints
+    broadcast_buffers(model)  # all processes test the model of rank 0, which is the one in the checkpoints
     dtype = compute_dtype(cfg.DTYPE, cfg.MODEL.DEVICE)
     model = for_inference(model, dtype, winograd=cfg.WINOGRAD)
     if cfg.TEST.COMPILE:
@@ -105,7 +113,7 @@ def run_test(cfg, model: torch.nn.Module, loaders: dict, check_expected: bool = 
 
 
 def _test_on(name, loader, cfg, model, dtype, check_expected: bool, outcome: TestOutcome) -> None:
-    """Tests on one data set and adds its figures to the outcome."""
+    """Test on one dataset and add its metrics to the outcome."""
     iou_types = ("bbox",)
     if cfg.MODEL.MASK_ON:
         iou_types += ("segm",)
@@ -138,6 +146,7 @@ def _test_on(name, loader, cfg, model, dtype, check_expected: bool, outcome: Tes
 
 
 def make_evaluation_options(cfg) -> EvaluationOptions:
+    """Make the options of the evaluation from the config."""
     return EvaluationOptions(
         mask_pasting=mask_pasting(cfg),
         keypoint_sigmas=cfg.DATASETS.KEYPOINT_SIGMAS or None,

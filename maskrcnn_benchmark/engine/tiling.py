@@ -1,11 +1,11 @@
-"""Predict large images by windows that overlap, and merge what windows have in common.
+"""Merge the detections of overlapping windows of a large image.
 
-Shapes: D detections of all windows together, M of one window, G groups of detections that are one object.
+Shapes: D detections of all windows together, G groups of detections, one group per object.
 
-A detection is "cut" if it touches a border of its window that is not the image's: the object may go on behind it.
-Two detections of two windows are one object if they have one class and cover the same part of what both windows see.
-Of the detections of an object, the best one that is not cut counts; an object that is cut in every window becomes the
-union of its parts. The image as a whole is looked at, too, for objects that fit no window.
+A detection is "cut" if it touches a border of its window that is not a border of the image: the object may continue
+beyond it. Two detections of two windows are the same object if they have the same class and overlap in the area that
+both windows share. An object is represented by its best detection that is not cut. If all its detections are cut, it
+becomes their union. A prediction of the whole image adds the objects that fit into no window.
 """
 
 from __future__ import annotations
@@ -20,25 +20,27 @@ from maskrcnn_benchmark.structures.rle import decode_counts, encode_window, pars
 
 Window = tuple[int, int, int, int]
 
-# IoU, within what both windows see, from which two detections are one object.
+# Least IoU, within the area that both windows share, of two detections of the same object.
 SAME = 0.5
-# Share of a cut detection that has to lie in another one to be a part of it.
+# Least share of a cut detection inside another detection of which it is a part.
 PART = 0.7
-# Distance from a window's border at which a box touches it: pixels, and share of the window's side.
+# Largest distance of a box that touches a border: in pixels, and as a share of the window's side.
 TOUCHES, TOUCHES_SHARE = 2.0, 0.01
 
 
 def check_tiles(side: int, overlap: float) -> None:
-    """Raise ValueError unless windows of `side` pixels (0: none) with `overlap` can be cut."""
+    """Raise ValueError if windows of `side` pixels with this overlap are not possible; side 0 means no windows."""
     if side != 0 and side < 32 or not 0 <= overlap < 1:
-        raise ValueError(f"tiles is 0 or at least 32 pixels, and overlap from 0 to below 1; got {side} and {overlap}")
+        raise ValueError(
+            f"tiles must be 0 or at least 32 pixels, and overlap must be in [0, 1); got {side} and {overlap}"
+        )
 
 
 def windows_of(size: tuple[int, int], side: int, overlap: float) -> list[Window]:
-    """Return windows (left, top, right, bottom) of at most side x side pixels that cover an image (width, height).
+    """Cover an image (width, height) with windows (left, top, right, bottom) of at most side x side pixels.
 
-    Neighbours have at least the share `overlap` in common. All windows have one size; the last ones of a row and of a
-    column end with the image.
+    Neighbours overlap by at least the share `overlap`. All windows have the same size. The last window of each row and
+    column ends at the border of the image.
     """
     lefts, tops = (_starts(length, side, overlap) for length in size)
     return [(left, top, min(left + side, size[0]), min(top + side, size[1])) for top in tops for left in lefts]
@@ -57,13 +59,14 @@ def merge_windows(
     """Merge the predictions of the windows of an image.
 
     Args:
-        found: one a window, in the window's pixels.
-        windows: see `windows_of`.
+        found: one prediction per window, in pixels of the window.
+        windows: windows of `windows_of`.
         size: (width, height) of the image.
-        whole: prediction of the image as a whole; its objects that fit no window count.
+        whole: prediction of the whole image, which adds objects that fit into no window.
 
     Returns:
-        Prediction in pixels of the image, best score first. Keypoints are those of the object's best detection.
+        Prediction in pixels of the image, in descending order of scores. Each object has the keypoints of its best
+        detection.
     """
     moved = _Detections(found, windows, size)
     groups = moved.groups()
@@ -79,7 +82,11 @@ class _Detections:
     """Detections of all windows, in pixels of the image.
 
     Attributes:
-        boxes: (D, 4). labels, scores: (D,). window: (D,) index of the window. cut: (D,) bool.
+        boxes: (D, 4) x1, y1, x2, y2.
+        labels, scores: (D,).
+        window: (D,) index of the window.
+        place: (D,) index within the prediction of the window.
+        cut: (D,) bool.
     """
 
     def __init__(self, found: Sequence[Prediction], windows: Sequence[Window], size: tuple[int, int]):
@@ -99,7 +106,7 @@ class _Detections:
         self.cut = ((distance <= margin[self.window]) & inner[self.window]).any(axis=1)
 
     def groups(self) -> list[list[int]]:
-        """Return G lists of detections that are one object, at most one of a window."""
+        """Group the detections by object; return G lists with at most one detection per window."""
         group = list(range(len(self.boxes)))  # of each detection
         members = {k: [k] for k in group}
         seen = {k: {int(self.window[k])} for k in group}
@@ -121,7 +128,7 @@ class _Detections:
         return list(members.values())
 
     def _same(self, first: range, second: range, common: Window) -> list[tuple[float, int, int]]:
-        """Return (IoU in the common part, detection, detection) of pairs that are one object."""
+        """Return (IoU within `common`, detection, detection) for each pair that is the same object."""
         if not len(first) or not len(second):
             return []
         a, b = (_clipped(self.boxes[list(each)], common) for each in (first, second))
@@ -132,7 +139,7 @@ class _Detections:
         return [(float(iou[i, j]), first[i], second[j]) for i, j in zip(*np.nonzero(iou >= SAME), strict=True)]
 
     def object_of(self, members: list[int]) -> tuple[Prediction, bool]:
-        """Return the object that a group is, as a prediction of one object, and whether it is cut."""
+        """Merge a group to one object; return a prediction with this object, and whether it is cut."""
         members = sorted(members, key=lambda k: -self.scores[k])
         whole = [k for k in members if not self.cut[k] and self._covers_the_others(k, members)]
         if whole:
@@ -145,7 +152,7 @@ class _Detections:
         return bool((inside >= PART * _area(boxes)).all())
 
     def _moved(self, members: list[int]) -> Prediction:
-        """Return the union of some detections, the best one first, in pixels of the image."""
+        """Return the union of detections in pixels of the image; `members` are in descending order of scores."""
         best = members[0]
         one = self.found[self.window[best]].select([self.place[best]])
         boxes = self.boxes[members]
@@ -160,7 +167,7 @@ class _Detections:
         )
 
     def _mask(self, members: list[int]) -> dict:
-        """Return the union of masks as run lengths of the image."""
+        """Return the union of masks as an RLE of the image."""
         corners = np.array([self.windows[self.window[k]] for k in members])
         left, top = corners[:, :2].min(axis=0).tolist()
         right, bottom = corners[:, 2:].max(axis=0).tolist()
@@ -173,7 +180,7 @@ class _Detections:
 
 
 def _with_whole(chosen: list, whole: Prediction, windows: Sequence[Window]) -> list:
-    """Add the objects of the whole image that fit no window, in place of their parts."""
+    """Add the objects of the whole image that fit into no window, and remove their parts."""
     corners = np.array(windows, dtype=np.float32)
     for k in range(len(whole)):
         box = whole.boxes[k]
@@ -194,7 +201,7 @@ def _is_part(each: Prediction, cut: bool, whole: Prediction, k: int) -> bool:
 
 
 def _without_parts(chosen: list) -> list:
-    """Leave out cut objects that lie in another one of their class: parts that no other window has seen alike."""
+    """Remove cut objects that lie inside a larger object of the same class: they are parts of it."""
     boxes = np.concatenate([each.boxes for each, _ in chosen]) if chosen else np.zeros((0, 4))
     labels = np.array([each.labels[0] for each, _ in chosen])
     areas = _area(boxes)
@@ -236,6 +243,6 @@ def _area(boxes: np.ndarray) -> np.ndarray:
 
 
 def _intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(len(a), len(b)) areas."""
+    """Return the intersection areas of boxes a and b, as (len(a), len(b))."""
     low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
     return (high - low).clip(min=0).prod(axis=2)

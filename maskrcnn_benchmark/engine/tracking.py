@@ -1,8 +1,9 @@
-"""Follow the objects of a video: boxes keep a number from frame to frame.
+"""Track the objects of a video: each object keeps its number from frame to frame.
 
-Each frame's boxes are matched with where a Kalman filter expects the known objects (SORT, Bewley et al., ICIP 2016), in
-two passes (ByteTrack, Zhang et al., ECCV 2022): first those with a high score, then those with a low score, which may
-only continue an object that was seen in the frame before. An object behind another thus keeps its number.
+The boxes of a frame are matched with the positions that a Kalman filter predicts for the tracks (SORT, Bewley et al.,
+ICIP 2016), in two passes (ByteTrack, Zhang et al., ECCV 2022). The first pass matches boxes with high scores. The
+second matches boxes with low scores, which may only continue a track that was seen in the previous frame. So an object
+that is partly hidden keeps its number.
 
 Shapes: N detections of a frame, T tracks.
 """
@@ -15,23 +16,23 @@ import numpy as np
 
 from maskrcnn_benchmark.engine.assignment import best_pairs
 
-# Standard deviations of measurement and of the change of velocity in a frame, as parts of the box's side.
+# Standard deviations of a measurement, and of the change of velocity per frame, relative to the side of the box.
 MEASURED = 0.05
 CHANGED = 0.01
-# Velocity of a new track, parts of the side per frame: unknown.
+# Standard deviation of the unknown velocity of a new track, in sides per frame.
 NEW_VELOCITY = 0.2
 
 
 class Tracker:
-    """Number the objects of a video.
+    """Tracker of the objects of one video.
 
     Args:
-        high: detections with at least this score start tracks, and are matched first.
-        low: detections with at least this score continue tracks.
-        min_iou: least overlap of a detection and where its object is expected.
-        low_min_iou: the same for low scores.
-        patience: frames that an object may be lost before its number is given up.
-        same_class: a track keeps its class; detections of other classes don't continue it.
+        high: least score of a detection that can start a track. These detections are matched first.
+        low: least score of a detection that can continue a track.
+        min_iou: least IoU of a detection with high score and the predicted box of its track.
+        low_min_iou: least IoU of a detection with low score and the predicted box of its track.
+        patience: number of frames after which an unmatched track is dropped.
+        same_class: match a track only with detections of its class.
 
     Raises:
         ValueError: not 0 <= low <= high <= 1, or patience is negative.
@@ -49,23 +50,23 @@ class Tracker:
         if not 0 <= low <= high <= 1:
             raise ValueError(f"Tracker requires 0 <= low <= high <= 1, got low {low} and high {high}")
         if patience < 0:
-            raise ValueError(f"patience is a number of frames, 0 or more, got {patience}")
+            raise ValueError(f"patience must be a number of frames, 0 or more, got {patience}")
         self.high, self.low, self.patience, self.same_class = high, low, patience, same_class
         self.min_iou, self.low_min_iou = min_iou, low_min_iou
         self.reset()
 
     def reset(self) -> None:
-        """Forget all objects, as at the beginning of a video."""
+        """Drop all tracks, as at the start of a video."""
         self._numbered = 0
         self._first_frame = True
-        self._ids = np.zeros(0, dtype=np.int64)  # 0: seen once
+        self._ids = np.zeros(0, dtype=np.int64)  # 0: seen once, not numbered yet
         self._labels = np.zeros(0, dtype=np.int64)
-        self._lost = np.zeros(0)  # frames since it was seen
+        self._lost = np.zeros(0)  # frames since the last match
         self._motion = BoxMotion()
 
     @property
     def count(self) -> int:
-        """Number of objects that have been numbered so far."""
+        """Number of objects tracked so far."""
         return self._numbered
 
     def update(self, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray | None = None, frames: float = 1):
@@ -74,15 +75,15 @@ class Tracker:
         Args:
             boxes: (N, 4) x1, y1, x2, y2 in pixels.
             scores: (N,).
-            labels: (N,); None is one class.
-            frames: that have passed since the last update; more than 1 where frames were dropped.
+            labels: (N,); None is a single class.
+            frames: number of frames since the last update; more than 1 if frames were dropped.
 
         Returns:
-            (N,) int64, the number of each detection's object, from 1 on. 0 has none: its score is low, or it is new. An
-            object is numbered when it is seen for the second time; in the first frame at once.
+            (N,) int64 object numbers from 1. Detections without a number get 0: their score is low, or their track is
+            new. A track gets its number at its second match, and in the first frame at once.
 
         Raises:
-            ValueError: another shape, or boxes that are not finite.
+            ValueError: shapes differ, or boxes are not finite.
         """
         boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
         scores = np.asarray(scores, dtype=np.float64).reshape(-1)
@@ -90,8 +91,8 @@ class Tracker:
         if not len(boxes) == len(scores) == len(labels):
             raise ValueError(f"got {len(boxes)} boxes, {len(scores)} scores and {len(labels)} labels")
         if not np.isfinite(boxes).all():
-            raise ValueError(f"boxes are finite numbers, got {boxes[~np.isfinite(boxes).all(axis=1)][0].tolist()}")
-        # boxes with a side below a pixel overlap nothing, not even themselves
+            raise ValueError(f"boxes must be finite, got {boxes[~np.isfinite(boxes).all(axis=1)][0].tolist()}")
+        # boxes with a side of 0 have IoU 0 even with themselves, so sides are at least a pixel
         boxes = np.concatenate((boxes[:, :2], np.maximum(boxes[:, 2:], boxes[:, :2] + 1)), axis=1)
         self._motion.predict(frames, self._lost > 0)
         overlaps = iou(self._motion.boxes(), boxes)
@@ -114,15 +115,15 @@ class Tracker:
         return self._advance(boxes, labels, track_of, is_high, frames)
 
     def follow(self, boxes, scores, labels=None, frames: float = 1, least: float | None = None):
-        """Match the detections of the next frame, and say which of them to show.
+        """Match the detections of the next frame, and select those to draw.
 
         Args:
             boxes, scores, labels, frames: see `update`.
-            least: detections without an object are shown from this score on; None is `high`.
+            least: least score of a drawn detection without a number; None is `high`.
 
         Returns:
-            Numbers (N,) int64, and indices of the detections that are shown, best score first: those of a numbered
-            object, whatever their score, and those with a high score.
+            Object numbers (N,) int64, and the indices of the detections to draw in descending order of scores. These
+            are all detections with a number, and others with a score of at least `least`.
         """
         ids = self.update(boxes, scores, labels, frames)
         scores = np.asarray(scores, dtype=np.float64)
@@ -130,7 +131,7 @@ class Tracker:
         return ids, shown[np.argsort(-scores[shown], kind="stable")]
 
     def _advance(self, boxes, labels, track_of, is_high, frames) -> np.ndarray:
-        """Correct the tracks that were found, number those found again, start new ones, drop those lost for good."""
+        """Update matched tracks, number those matched for the second time, start new ones and drop lost ones."""
         found = np.flatnonzero(track_of >= 0)
         seen = track_of[found]
         self._motion.correct(seen, boxes[found])
@@ -160,12 +161,12 @@ class Tracker:
 
 
 class VideoTracks:
-    """Number the objects in the frames of videos, one video after the other.
+    """Track the objects of several videos, one after the other.
 
     Args:
         videos: names of the videos; a frame is named VIDEO/NUMBER.
         tracker: Tracker.
-        frames: from one prediction to the next.
+        frames: number of frames from one prediction to the next.
     """
 
     def __init__(self, videos, tracker: Tracker, frames: float = 1):
@@ -173,8 +174,7 @@ class VideoTracks:
         self._video = None
 
     def __call__(self, prediction, name: str):
-        """Return the prediction, a dataclass with boxes, scores and labels, with `track_ids`; images are left as they
-        are."""
+        """Set `track_ids` of the prediction of a frame; predictions of images are returned unchanged."""
         video = name.rpartition("/")[0]
         if video not in self.videos:
             return prediction
@@ -186,29 +186,29 @@ class VideoTracks:
 
 
 class BoxMotion:
-    """Kalman filters of T boxes: centre x, centre y, width and height, each with a constant velocity of its own."""
+    """Kalman filters of T boxes: centre x, centre y, width and height, each with constant velocity."""
 
     def __init__(self):
         self.state = np.zeros((0, 4, 2))  # value in pixels, velocity in pixels per frame
         self.covariance = np.zeros((0, 4, 2, 2))
 
     def boxes(self) -> np.ndarray:
-        """Return (T, 4) x1, y1, x2, y2, where the boxes are now expected."""
+        """Return the predicted boxes, (T, 4) x1, y1, x2, y2."""
         centers, sides = self.state[:, :2, 0], self._sides()[:, 2:]
         return np.concatenate((centers - sides / 2, centers + sides / 2), axis=1)
 
     def predict(self, frames: float, keep_size: np.ndarray) -> None:
-        """Move on by a number of frames; boxes (T,) in keep_size keep width and height."""
+        """Predict the boxes some frames ahead; where keep_size (T,) bool is True, width and height stay constant."""
         self.state[keep_size, 2:, 1] = 0
         step = np.array(((1, frames), (0, 1)))
-        # a velocity that changes at random, integrated over the frames
+        # random changes of velocity, integrated over the frames
         noise = np.array(((frames**3 / 3, frames**2 / 2), (frames**2 / 2, frames)))
         self.state = self.state @ step.T
         self.covariance = step @ self.covariance @ step.T
         self.covariance += (CHANGED * self._sides())[..., None, None] ** 2 * noise
 
     def correct(self, tracks: np.ndarray, boxes: np.ndarray) -> None:
-        """Take measured boxes (M, 4) of tracks (M,) into account."""
+        """Update tracks (M,) with their measured boxes (M, 4)."""
         covariance = self.covariance[tracks]
         noise = (MEASURED * self._sides()[tracks]) ** 2
         kalman_gain = covariance[..., 0] / (covariance[..., 0, 0] + noise)[..., None]
@@ -217,11 +217,11 @@ class BoxMotion:
         self.covariance[tracks] = covariance - kalman_gain[..., None] * covariance[..., :1, :]
 
     def keep(self, tracks: np.ndarray) -> None:
-        """Drop all boxes but those in (T,) bool."""
+        """Keep the boxes where tracks (T,) bool is True, and drop the others."""
         self.state, self.covariance = self.state[tracks], self.covariance[tracks]
 
     def add(self, boxes: np.ndarray) -> None:
-        """Start filters of new boxes (M, 4)."""
+        """Add filters for new boxes (M, 4)."""
         values = _measured(boxes)
         state = np.stack((values, np.zeros_like(values)), axis=2)
         covariance = np.zeros((len(boxes), 4, 2, 2))
@@ -231,7 +231,7 @@ class BoxMotion:
         self.covariance = np.concatenate((self.covariance, covariance))
 
     def _sides(self) -> np.ndarray:
-        """(T, 4): width, height, width, height, at least one pixel."""
+        """Return (T, 4) width, height, width, height, each at least one pixel."""
         return np.maximum(np.tile(self.state[:, 2:, 0], 2), 1)
 
 
@@ -244,5 +244,5 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _measured(boxes: np.ndarray) -> np.ndarray:
-    """Corners (M, 4) as centre x, centre y, width, height."""
+    """Convert corners (M, 4) to centre x, centre y, width, height."""
     return np.concatenate(((boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]), axis=1)

@@ -1,6 +1,6 @@
-"""The training loop.
+"""Training loop.
 
-An iteration is one optimizer step, counted from 1, over `accumulation_steps` micro-batches of the loader.
+An iteration is one optimizer step over `accumulation_steps` micro-batches of the loader. Iterations count from 1.
 """
 
 from __future__ import annotations
@@ -38,24 +38,26 @@ def do_train(
 ) -> None:
     """Train from iteration `arguments["iteration"]` to the end of the loader.
 
-    A run that was stopped and continues from one of its checkpoints takes the same steps as one that was not: on the
-    CPU with the same number of threads to the last bit.
+    A run that resumes from a checkpoint takes the same steps as an uninterrupted run. On the CPU with the same number
+    of threads, the results are bit-identical.
 
     Args:
         model: (ImageList, BoxLists) -> dict of scalar losses; may be wrapped in DistributedDataParallel.
-        data_loader: yields micro-batches (ImageList, BoxLists, dataset indices), beginning with the first one that is
-            still to be trained on; `len()` counts those of a training from iteration 0.
+        data_loader: yields the remaining micro-batches (ImageList, BoxLists, dataset indices). `len()` is the number of
+            micro-batches from iteration 0.
+        optimizer: optimizer of the model's parameters.
         scheduler: stepped after every optimizer step.
-        checkpointer: `save(name, **entries)` and `save_dir`; see TrainingCheckpoints. With a `save_dir`, metrics.json
-            and TensorBoard events go there too.
-        checkpoint_period: iterations between two checkpoints that stay.
-        arguments: entries of every checkpoint. "iteration" is kept up to date in place. Entries that this function has
-            added to a checkpoint are expected here again when it continues.
-        options: None for the defaults of TrainingOptions.
+        checkpointer: has `save(name, **entries)` and `save_dir`, see TrainingCheckpoints. metrics.json and TensorBoard
+            events also go to `save_dir`, unless it is "".
+        device: device of the model.
+        checkpoint_period: iterations between two permanent checkpoints.
+        arguments: entries of every checkpoint. "iteration" is updated in place. To resume, pass all entries of the
+            checkpoint, including those that this function has added.
+        options: None is the default TrainingOptions.
 
     Raises:
-        FloatingPointError: a loss is inf or NaN; see `stop_at_nonfinite_loss`. No step is taken with it.
-        Stopped: SIGTERM or Ctrl-C; a checkpoint of the last finished iteration is written.
+        FloatingPointError: a loss is inf or NaN, see `stop_at_nonfinite_loss`. The weights are not updated with it.
+        Stopped: SIGTERM or Ctrl-C, after writing a checkpoint of the last finished iteration.
     """
     options = options or TrainingOptions()
     device = torch.device(device)
@@ -69,7 +71,7 @@ def do_train(
         checkpointer, arguments, step.scaler, checkpoint_period, options.checkpoint_minutes, max_iter
     )
     batches = iter(data_loader)
-    # Only now: making the loader's iterator may draw numbers, which an uninterrupted run did once, at its start.
+    # After iter(data_loader), which may draw random numbers. An uninterrupted run draws them only at its start.
     checkpoints.restore()
     log = TrainingLog(start, max_iter, device, checkpointer.save_dir)
     with stopping.deferred() as stop, process.quiet_about_skipped_steps(step.scaler), log:
@@ -79,7 +81,7 @@ def do_train(
                 break
             micro_batches = _take(batches, options.accumulation_steps, iteration, max_iter)
             log.loaded()
-            # Requests of this process travel with the losses, so that all processes act on them at the same iteration.
+            # Requests are reduced together with the losses, so that all processes act on them at the same iteration.
             losses = step.accumulate(micro_batches, {".stop": bool(stop), ".save": checkpoints.due_by_the_clock()})
             if not all(math.isfinite(value) for value in losses.values()):
                 dataset = getattr(data_loader, "dataset", None)
@@ -101,26 +103,27 @@ def do_train(
 
 
 def _finish_again(checkpointer, arguments: dict, max_iter: int) -> None:
-    """Write model_final.pth if a run was stopped just before."""
+    """Write model_final.pth if a run was interrupted just before it."""
     logger.info("Training is already finished: at iteration %d of %d", arguments["iteration"], max_iter)
     if not os.path.exists(os.path.join(checkpointer.save_dir, "model_final.pth")):
         checkpointer.save("model_final", **arguments)
 
 
 def _take(batches: Iterator, count: int, iteration: int, max_iter: int) -> list:
+    """Return the next `count` micro-batches; raise RuntimeError if the loader ends too early."""
     taken = []
     for batch in batches:
         taken.append(batch)
         if len(taken) == count:
             return taken
     raise RuntimeError(
-        f"the data loader ended at iteration {iteration}, but its length promises {max_iter}. "
-        "It has to yield len(loader) batches less those trained on before (start_iter)."
+        f"the data loader ended at iteration {iteration}, but its length means {max_iter}. "
+        "It must yield len(loader) batches minus those of earlier iterations (start_iter)."
     )
 
 
 def _test(model, options: TrainingOptions, arguments: dict, checkpoints: TrainingCheckpoints, log: TrainingLog) -> bool:
-    """Test the model and keep it if it is the best; return True if a signal interrupted the test, on any process."""
+    """Test the model and keep it if it is the best; return True if a signal interrupted the test on any process."""
     iteration = arguments["iteration"]
     with log.progress.hidden():
         try:
@@ -135,7 +138,7 @@ def _test(model, options: TrainingOptions, arguments: dict, checkpoints: Trainin
 
 
 def _repeat_unfinished_test(model, options, arguments, checkpoints, log) -> bool:
-    """Test again where the former run was stopped during a test; return True if a signal interrupts this one, too."""
+    """Repeat a test during which the former run was stopped; return True if a signal interrupts it again."""
     start = arguments["iteration"]
     if start == 0 or not options.tests_at(start) or arguments.get("tested_at") == start:
         return False
@@ -143,7 +146,7 @@ def _repeat_unfinished_test(model, options, arguments, checkpoints, log) -> bool
 
 
 def run_undisturbed(model: torch.nn.Module, evaluate: Callable, iteration: int) -> dict[str, float] | None:
-    """Call `evaluate(iteration)`; then restore every module's train mode and the random number generators."""
+    """Call `evaluate(iteration)`, then restore every module's training mode and the random number generators."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         with rng_state.preserved():

@@ -1,4 +1,4 @@
-"""Report a training: log lines in the forks' format, metrics file, progress bar."""
+"""Log a training: log lines in the forks' format, metrics file, progress bar."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ logger = logging.getLogger("maskrcnn_benchmark.trainer")
 
 
 class TrainingLog:
-    """Collect the figures of every iteration and report them, on rank 0.
+    """Log and metrics file of a training, written on rank 0.
 
-    The first iteration of a run, every LOG_PERIOD-th and the last are logged. The metrics file gets every
+    The log gets the first iteration of a run, every LOG_PERIOD-th and the last. The metrics file gets every
     LOG_PERIOD-th and the last.
+
+    It is a context manager: entering starts the clock, leaving closes the files and the progress bar.
 
     Args:
         start: iterations done before this run.
         max_iter: iterations of the whole training.
-        device: whose memory is reported.
-        output_dir: folder of metrics.json and TensorBoard's events; "" writes neither.
-
-    As a context manager it starts the clock, and closes its files and the progress bar, also after an error.
+        device: device whose peak memory is logged.
+        output_dir: folder of metrics.json and TensorBoard events; "" writes neither.
     """
 
     def __init__(self, start: int, max_iter: int, device: torch.device, output_dir: str):
@@ -52,11 +52,11 @@ class TrainingLog:
             self.metrics.close()
 
     def loaded(self) -> None:
-        """Note that the data of the iteration have arrived."""
+        """Record the time until the data of the iteration was loaded."""
         self.data_time = time.perf_counter() - self.iteration_began
 
     def add(self, iteration: int, losses: dict[str, float], lr: float) -> None:
-        """Add the figures of a finished iteration and report them if it is time."""
+        """Add the losses of a finished iteration, and log if an entry is due."""
         self.meters.update(loss=sum(losses.values()), **losses)
         self.meters.update(time=time.perf_counter() - self.iteration_began, data=self.data_time)
         self.progress.advance(loss=f"{self.meters.loss.median:.4f}")
@@ -70,13 +70,13 @@ class TrainingLog:
                 self.metrics.write(iteration, medians | figures)
 
     def add_test(self, iteration: int, figures: dict[str, float]) -> None:
-        """Report the figures of a test during training."""
+        """Log the metrics of a test during training."""
         logger.info(validation_line(iteration, figures))
         if self.metrics is not None:
             self.metrics.write(iteration, figures)
 
     def iteration_ends(self) -> None:
-        """Start the clock of the next iteration; tests and checkpoints count as none of its time."""
+        """Start the clock of the next iteration, so that the time of tests and checkpoints is not counted."""
         self.iteration_began = time.perf_counter()
 
     def finish(self) -> None:
@@ -87,9 +87,10 @@ class TrainingLog:
 
 
 def training_line(iteration: int, max_iter: int, meters: MetricLogger, lr: float, max_mem: float) -> str:
-    """Format the forks' line, and a field `done` behind it: two spaces between fields, "name: median (global average)".
+    """Format the forks' log line plus a field `done`: fields "name: median (global average)", separated by two spaces.
 
-    `time` and `data` are seconds, `max mem` is MiB. The forks' scripts read these fields, so none gets a unit.
+    `time` and `data` are in seconds, `max mem` in MiB. Scripts of the forks' users parse these fields, so units are not
+    printed.
     """
     eta = datetime.timedelta(seconds=int(meters.time.global_avg * (max_iter - iteration)))
     return meters.delimiter.join(
@@ -105,13 +106,13 @@ def training_line(iteration: int, max_iter: int, meters: MetricLogger, lr: float
 
 
 def validation_line(iteration: int, figures: dict[str, float]) -> str:
-    """Format the figures of a test during training."""
+    """Format the metrics of a test during training."""
     fields = [f"iter: {iteration}", *(f"{name}: {value:.4f}" for name, value in figures.items())]
     return "[Validation]: " + "  ".join(fields)
 
 
 def peak_memory(device: torch.device) -> float:
-    """Return a peak in MiB: of the tensors on a GPU, of this process's resident memory on the CPU."""
+    """Return the peak memory in MiB: of tensors on a GPU, of this process's resident memory on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:

@@ -1,4 +1,4 @@
-"""How to train, beyond what the forks' eight arguments of `do_train` say."""
+"""Options of `do_train` beyond the forks' eight arguments."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import torch
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Set precision, accumulation, clipping, checkpoints by the clock, and tests of a training.
+    """Precision, gradient accumulation, clipping, timed checkpoints, and tests of a training.
 
     Attributes:
-        dtype: of mixed precision (torch.amp); float16 scales the loss.
-        accumulation_steps: micro-batches of an iteration.
-        clip_gradients: largest L2 norm of all gradients together; 0 for no clipping.
-        checkpoint_minutes: write a checkpoint after so many minutes without one, too; 0 for none.
-        evaluate: called with the iteration; returns figures on rank 0, the first of which decides which weights become
-            model_best.pth (higher is better). Training continues as if it had not run.
-        test_period: iterations between two calls of `evaluate`; 0 for none.
+        dtype: dtype of mixed precision (torch.amp); float16 scales the loss.
+        accumulation_steps: micro-batches per iteration.
+        clip_gradients: largest L2 norm of all gradients together; 0 disables clipping.
+        checkpoint_minutes: longest time without a checkpoint; 0 writes no timed checkpoints.
+        evaluate: function (iteration) -> metrics on rank 0. The weights with the highest first metric become
+            model_best.pth. The function does not affect the training that follows.
+        test_period: iterations between two calls of `evaluate`; 0 disables them.
     """
 
     dtype: torch.dtype = torch.float32

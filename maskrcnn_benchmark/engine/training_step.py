@@ -1,4 +1,4 @@
-"""Forward, backward and update of one training iteration."""
+"""Forward pass, backward pass and update of one training iteration."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from maskrcnn_benchmark.utils.comm import get_world_size, reduce_dict
 
 
 class TrainingStep:
-    """Compute gradients over micro-batches and update the weights.
+    """Gradient accumulation over micro-batches, and the update of the weights.
 
     Args:
         model: (ImageList, BoxLists) -> dict of scalar losses; may be wrapped in DistributedDataParallel.
-        dtype: of mixed precision (torch.amp); float16 scales the loss.
-        clip_gradients: largest L2 norm of all gradients together; 0 for no clipping.
+        optimizer: optimizer of the model's parameters.
+        device: device of the model.
+        dtype: dtype of mixed precision (torch.amp); float16 scales the loss.
+        clip_gradients: largest L2 norm of all gradients together; 0 disables clipping.
 
     Attributes:
-        scaler: torch.amp.GradScaler; passes its calls through unless `dtype` is float16. After an overflow of float16
-            gradients it skips the update and lowers its scale, which is no error.
-        own_losses: the losses of this process by micro-batch, of the last `accumulate`.
+        scaler: torch.amp.GradScaler, disabled unless `dtype` is float16. If float16 gradients overflow, it skips the
+            update and lowers its scale, which is not an error.
+        own_losses: losses of this process in the last `accumulate`, one dict per micro-batch.
     """
 
     def __init__(self, model, optimizer, device: torch.device, dtype: torch.dtype, clip_gradients: float):
@@ -36,15 +38,16 @@ class TrainingStep:
         self._granted: dict[str, bool] = {}
 
     def accumulate(self, micro_batches: list, requests: Mapping[str, bool] | None = None) -> dict[str, float]:
-        """Add up the gradients of the mean loss of the micro-batches.
+        """Accumulate the gradients of the mean loss of the micro-batches.
 
         Args:
-            requests: wishes of this process, the same names on every process. They travel with the losses, so they
-                cost no message of their own; `granted` reads them afterwards.
+            micro_batches: batches (ImageList, BoxLists, dataset indices).
+            requests: flags of this process, with the same names on every process. They are reduced together with the
+                losses, which saves a collective. `granted` reads the results.
 
         Returns:
-            Every loss, averaged over micro-batches and processes. A value that is not finite on one process is not
-            finite on any.
+            Losses averaged over micro-batches and processes. A loss that is non-finite on one process is non-finite on
+            all.
         """
         self.optimizer.zero_grad()
         self.own_losses = []
@@ -58,23 +61,24 @@ class TrainingStep:
                     losses = self.model(images, targets)
                 self.own_losses.append({name: value.detach() for name, value in losses.items()})
                 if is_last:
-                    # Started before the backward pass: the host then waits for the forward pass only, while the GPU
-                    # continues.
+                    # The copy starts before the backward pass, so the host waits only for the forward pass while the
+                    # GPU continues.
                     read = _start_reading(*_exchange(_mean(self.own_losses), requests))
                 self.scaler.scale(sum(losses.values()) / len(micro_batches)).backward()
         averaged, self._granted = read()
         return averaged
 
     def granted(self, name: str, own: bool) -> bool:
-        """Return whether any process made the request `name` in the last `accumulate`; the same on every process.
+        """Return whether any process set the request `name` in the last `accumulate`, equal on all processes.
 
         Args:
-            own: this process's request now, which decides if it is the only process.
+            name: name of the request.
+            own: current value on this process, which is returned if there is only one process.
         """
         return bool(own) if get_world_size() == 1 else self._granted[name]
 
     def update(self) -> None:
-        """Clip the gradients if asked to, and let the optimizer take its step."""
+        """Clip the gradients if clipping is enabled, and step the optimizer."""
         if self.clip_gradients > 0:
             self.scaler.unscale_(self.optimizer)
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -93,12 +97,12 @@ class TrainingStep:
 
 
 def reduce_loss_dict(loss_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Average every loss over the processes; see `reduce_dict` for the order of its keys."""
+    """Average every loss over the processes; see `reduce_dict` for the order of the keys."""
     return reduce_dict(loss_dict)
 
 
 def _exchange(losses: dict[str, torch.Tensor], requests: Mapping[str, bool]) -> tuple[dict, list[str]]:
-    """Average losses over the processes, together with the requests as zeros and ones under their names."""
+    """Average the losses over the processes, with the requests as additional entries of 0 or 1."""
     if get_world_size() == 1:
         return reduce_loss_dict(losses), []
     if not requests.keys().isdisjoint(losses):
@@ -114,10 +118,10 @@ def _mean(dicts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
 
 
 def _start_reading(values: dict[str, torch.Tensor], requests: list[str]) -> Callable[[], tuple[dict, dict]]:
-    """Begin to copy scalar tensors to the host.
+    """Start copying scalar tensors to the host.
 
     Returns:
-        A function that waits for the copy and returns the losses and, apart from them, the requests.
+        Function that waits for the copy and returns two dicts, the losses and the requests.
     """
     stacked = torch.stack(list(values.values()))
     copied = None

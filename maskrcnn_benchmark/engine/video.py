@@ -1,6 +1,6 @@
-"""Read frames of cameras, streams and video files, write them, and show them in a window.
+"""Read frames from cameras, streams and video files, write videos, and show frames in a window.
 
-Frames are (H, W, 3) uint8 BGR, as OpenCV has them.
+Frames are (H, W, 3) uint8 BGR, as in OpenCV.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 
 from maskrcnn_benchmark.utils.text_file import did_you_mean
 
-# Codecs by file name extension, those that OpenCV's own builds can write.
+# Codecs by extension that the OpenCV packages on PyPI can write.
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
-# Of sources that don't give their rate.
+# Frames per second of sources that do not report their rate.
 FRAME_RATE = 25.0
-# Rates beyond are mistakes of headers.
+# Higher rates in headers are wrong.
 HIGHEST_RATE = 1000.0
-# Seconds without a frame after which a camera or stream is given up.
+# Seconds without a frame after which reading a camera or stream fails.
 TIMEOUT = 15.0
 ESCAPE = 27
 
@@ -33,8 +33,8 @@ class Frame:
 
     Attributes:
         pixels: (H, W, 3) uint8 BGR.
-        number: from 0; of cameras and streams, the frames in between were dropped.
-        seconds: since the first frame.
+        number: frame number from 0. Gaps in the numbers of a camera or stream are dropped frames.
+        seconds: time since the first frame.
     """
 
     pixels: np.ndarray
@@ -43,7 +43,7 @@ class Frame:
 
 
 def open_video(source: str | int, timeout: float = TIMEOUT) -> VideoFile | LiveVideo:
-    """Open a camera (0, 1, ...), a stream's address (with "://"), or a video file.
+    """Open a camera (0, 1, ...), a stream (an address with "://") or a video file.
 
     Raises:
         ValueError: there is no such file.
@@ -57,8 +57,8 @@ def open_video(source: str | int, timeout: float = TIMEOUT) -> VideoFile | LiveV
         text = os.path.expanduser(text)
         if not os.path.isfile(text):
             raise ValueError(
-                f"{source}: no such video file.{did_you_mean(text)} A camera is given by its number (0, 1, ...), a "
-                "stream by its address (rtsp://..., http://...)"
+                f"{source}: no such video file.{did_you_mean(text)} Use a number (0, 1, ...) for a camera, or an "
+                "address (rtsp://..., http://...) for a stream"
             )
     if is_camera:
         capture = cv2.VideoCapture(int(text))
@@ -70,7 +70,9 @@ def open_video(source: str | int, timeout: float = TIMEOUT) -> VideoFile | LiveV
     if not capture.isOpened():
         capture.release()
         if is_camera:
-            raise OSError(f"camera {text} cannot be opened: is it connected, and free? Other sources: a file, a stream")
+            raise OSError(
+                f"camera {text} cannot be opened: check that it is connected and not in use, or use a file or a stream"
+            )
         raise OSError(f"{source} cannot be opened as a video")
     rate = capture.get(cv2.CAP_PROP_FPS)
     rate = rate if 0 < rate <= HIGHEST_RATE else FRAME_RATE
@@ -80,14 +82,12 @@ def open_video(source: str | int, timeout: float = TIMEOUT) -> VideoFile | LiveV
 
 
 class VideoFile:
-    """Every frame of a video file, in order.
+    """Video file; iteration yields every Frame in order.
 
     Args:
-        capture: cv2.VideoCapture, open.
+        capture: open cv2.VideoCapture.
         rate: frames per second.
-        name: of messages.
-
-    Iteration yields Frames.
+        name: name for error messages.
 
     Raises:
         OSError: the file has no frame that can be decoded.
@@ -114,19 +114,22 @@ class VideoFile:
 
 
 class LiveVideo:
-    """The newest frame of a camera or stream, each time one is asked for; those in between are dropped.
+    """Camera or stream; iteration yields the newest Frame and drops those in between.
 
-    A thread reads frames as they come, from the first time that one is asked for. So none waits in a queue, and what is
-    shown is never late. It can be iterated once.
+    A thread reads frames as they arrive, so frames never queue up and the display does not lag. The thread starts with
+    the iteration. The object can be iterated once.
 
     Args:
-        capture: cv2.VideoCapture, open.
-        rate: frames per second that the source claims.
-        name: of messages.
+        capture: open cv2.VideoCapture.
+        rate: frames per second that the source reports.
+        name: name for error messages.
         timeout: seconds without a frame after which OSError is raised.
 
     Attributes:
         dropped: number of frames dropped so far.
+
+    Raises:
+        OSError: no frame arrives within `timeout`, or the source ends without a frame.
     """
 
     def __init__(self, capture, rate: float, name: str, timeout: float = TIMEOUT):
@@ -178,32 +181,32 @@ class LiveVideo:
         if self._thread is None:
             self.capture.release()
         else:
-            self._thread.join(1.0)  # a camera that hangs keeps its thread, which ends with the process
+            self._thread.join(1.0)  # the thread of a camera that hangs ends with the process
 
 
 class VideoWriter:
-    """Write frames to a video file, which appears under its name when it is closed.
+    """Writer of a video file. The file appears at `path` when the writer is closed.
+
+    The first frame sets the size of the video; other frames are resized to it. Without frames no file is written.
 
     Args:
-        path: .mp4, .m4v, .mov, .mkv or .avi.
+        path: file with the extension .mp4, .m4v, .mov, .mkv or .avi.
         rate: frames per second.
 
-    The first frame decides the size; others are resized to it. Without a frame no file is written.
-
     Raises:
-        ValueError: another extension.
-        OSError: the folder cannot be written to, or OpenCV cannot encode.
+        ValueError: unsupported extension.
+        OSError: the folder is not writable, or OpenCV cannot encode.
     """
 
     def __init__(self, path: str | os.PathLike, rate: float):
         self.path, self.rate = os.path.expanduser(path), rate
         self._stem, self._extension = os.path.splitext(self.path)
         if self._extension.lower() not in CODECS:
-            raise ValueError(f"{path}: videos are written as {', '.join(CODECS)}, got {self._extension!r}")
+            raise ValueError(f"{path}: the extension must be one of {', '.join(CODECS)}, got {self._extension!r}")
         folder = os.path.dirname(self.path) or "."
         os.makedirs(folder, exist_ok=True)
         if not os.access(folder, os.W_OK):
-            raise OSError(f"{path}: the folder {folder} cannot be written to")
+            raise OSError(f"{path}: the folder {folder} is not writable")
         self.frames = 0
         self._writer = None
         self._last: np.ndarray | None = None
@@ -217,8 +220,8 @@ class VideoWriter:
 
         Args:
             pixels: (H, W, 3) uint8 BGR.
-            seconds: since the first frame, when this one is shown; the one before it is repeated until then, and the
-                frame is left out where one is at that time already. None adds it behind the last one.
+            seconds: time of the frame since the first one. The previous frame is repeated until then. If the video is
+                already longer, the frame is dropped. None appends the frame directly.
         """
         import cv2
 
@@ -244,7 +247,11 @@ class VideoWriter:
         self.frames += 1
 
     def close(self) -> None:
-        """Finish the file."""
+        """Finish the file and move it to `path`.
+
+        Raises:
+            OSError: OpenCV has written nothing.
+        """
         if self._writer is None:
             return
         self._writer.release()
@@ -255,7 +262,7 @@ class VideoWriter:
 
 
 class Window:
-    """Show frames in a window; Escape, q or its close button ends the show.
+    """Window that shows frames until Escape, q or its close button.
 
     Raises:
         OSError: there is no display, or OpenCV is built without windows.
@@ -275,7 +282,7 @@ class Window:
             raise OSError(f"OpenCV cannot open a window ({error.err or error}): give --no-window") from error
 
     def show(self, pixels: np.ndarray) -> bool:
-        """Show a frame; return whether to go on."""
+        """Show a frame; return False if the user has closed the window."""
         import cv2
 
         cv2.imshow(self.title, pixels)

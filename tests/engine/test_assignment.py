@@ -11,7 +11,7 @@ def total(gain, pairs):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 3), (4, 6), (6, 4), (5, 1)])
-def test_pairs_have_the_greatest_total_of_all(shape):
+def test_pairs_have_the_greatest_total_gain(shape):
     seed = np.random.SeedSequence().entropy
     print("seed", seed)
     generator = np.random.default_rng(seed)
@@ -32,5 +32,5 @@ def test_no_pair_without_gain():
     assert best_pairs(np.zeros((0, 3))).shape == best_pairs(np.zeros((3, 0))).shape == (0, 2)
 
 
-def test_a_row_gives_way_when_the_total_gains():
+def test_total_gain_is_better_than_greedy_pairing():
     assert best_pairs(np.array([[0.9, 0.8], [0.8, 0.0]])).tolist() == [[0, 1], [1, 0]]

@@ -18,7 +18,7 @@ def run_all(items, batch_size, window, prepare=lambda item: item, key=lambda ite
         return list(in_equal_batches(items, prepare, key, run, executor, batch_size, window)), batches
 
 
-def test_results_keep_the_order_and_batches_have_one_key(rng_seed):
+def test_results_are_in_order_and_batches_have_equal_keys(rng_seed):
     items = [random.randrange(1000) for _ in range(200)]
 
     def prepare(item):
@@ -31,7 +31,7 @@ def test_results_keep_the_order_and_batches_have_one_key(rng_seed):
     assert len(batches) < 120  # most are full
 
 
-def test_one_image_of_a_rare_size_does_not_hold_up_the_others_for_ever():
+def test_item_with_a_rare_key_runs_when_the_window_is_full():
     taken = []
 
     def items():
@@ -46,7 +46,7 @@ def test_one_image_of_a_rare_size_does_not_hold_up_the_others_for_ever():
         run.close()
 
 
-def test_errors_of_preparing_stand_in_their_place():
+def test_exception_in_prepare_is_the_result_of_its_item():
     def prepare(item):
         if item == 2:
             raise ValueError("two")
@@ -56,7 +56,7 @@ def test_errors_of_preparing_stand_in_their_place():
     assert results[0] == -1 and results[2] == -4 and isinstance(results[1], ValueError)
 
 
-def test_errors_of_the_items_end_the_run():
+def test_exception_of_the_iterable_is_raised():
     def items():
         yield 1
         raise OSError("gone")
@@ -65,5 +65,5 @@ def test_errors_of_the_items_end_the_run():
         run_all(items(), 1, 4)
 
 
-def test_no_items_give_no_results():
+def test_empty_iterable_yields_nothing():
     assert run_all([], 2, 4) == ([], [])

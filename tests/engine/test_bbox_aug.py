@@ -1,4 +1,4 @@
-"""Test-time augmentation, on small models, against what their single views give."""
+"""Compare test-time augmentation with the single views of small models."""
 
 import copy
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.tiny_data import write_pictures
+from helpers.tiny_data import write_images
 from helpers.tiny_models import tiny_cfg, tiny_model
 from PIL import Image
 
@@ -39,12 +39,12 @@ def build(name, *opts):
     return cfg, tiny_model(cfg)
 
 
-def picture(width=96, height=64):
+def random_image(width=96, height=64):
     return Image.fromarray(np.random.randint(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def network_input(view, picture):
-    return to_image_list([view.transform(picture)], 32)
+def network_input(view, image):
+    return to_image_list([view.transform(image)], 32)
 
 
 def last_stage(model):
@@ -55,7 +55,7 @@ def last_stage(model):
 
 
 def unsuppressed(model):
-    """A copy of the model that returns all of its candidates, and does not look for their shapes."""
+    """Return a copy of the model that returns all candidates, without NMS, masks or keypoints."""
     model = copy.deepcopy(model)
     stage = last_stage(model)
     stage.detections_per_img = 0
@@ -82,9 +82,9 @@ def assert_alike(found, wanted, pixels=1e-3):
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_the_candidates_of_all_views_are_suppressed_together(name, rng_seed):
+def test_candidates_of_all_views_go_through_one_nms(name, rng_seed):
     cfg, model = build(name, *FLIPS_AND_SCALES)
-    views, image = build_test_views(cfg), picture()
+    views, image = build_test_views(cfg), random_image()
     (found,) = make_bbox_aug(cfg, model)([image])
 
     everything, seen = unsuppressed(model), []
@@ -97,14 +97,14 @@ def test_the_candidates_of_all_views_are_suppressed_together(name, rng_seed):
         seen.append((boxes.transpose(FLIP_LEFT_RIGHT) if mirrored else boxes).resize((96, 64)))
     threshold = cfg.MODEL.ROI_HEADS.NMS if model.roi_heads else last_stage(model).nms_thresh
     wanted = by_score(boxlist_ml_nms(cat_boxlist(seen), threshold))
-    assert len(wanted) > 12, "the test wants more candidates than may stay"
+    assert len(wanted) > 12, "the test requires more candidates than TEST.DETECTIONS_PER_IMG"
     assert_alike(found, wanted[:12])
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_one_view_is_what_the_model_gives(name, rng_seed):
+def test_single_view_equals_the_plain_model(name, rng_seed):
     cfg, model = build(name)
-    images = [picture(), picture(64, 80)]
+    images = [random_image(), random_image(64, 80)]
     found = make_bbox_aug(cfg, model)(images)
     (view,) = build_test_views(cfg)
     with torch.no_grad():
@@ -115,9 +115,9 @@ def test_one_view_is_what_the_model_gives(name, rng_seed):
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_a_mirrored_picture_gives_the_mirrored_detections(name, rng_seed):
+def test_mirrored_image_gives_mirrored_detections(name, rng_seed):
     cfg, model = build(name, "TEST.BBOX_AUG.H_FLIP", True)
-    image = picture()
+    image = random_image()
     aug = make_bbox_aug(cfg, model)
     (found,), (mirrored,) = aug([image]), aug([image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)])
     found, mirrored = by_score(found), by_score(mirrored)
@@ -132,9 +132,9 @@ def test_a_mirrored_picture_gives_the_mirrored_detections(name, rng_seed):
 
 
 @pytest.mark.parametrize("name", ["mask and keypoint", "cascade mask"])
-def test_masks_are_probabilities_averaged_over_the_views(name, rng_seed):
+def test_masks_are_averaged_over_the_views(name, rng_seed):
     cfg, model = build(name, *FLIPS_AND_SCALES)
-    image = picture()
+    image = random_image()
     (found,) = make_bbox_aug(cfg, model)([image])
     boxes, masks = found.copy_with_fields("labels"), []
     for view in build_test_views(cfg):
@@ -149,25 +149,25 @@ def test_masks_are_probabilities_averaged_over_the_views(name, rng_seed):
 
 
 @pytest.mark.parametrize("name", ["fcos", "mask and keypoint"])
-def test_nothing_found_in_any_view_is_an_empty_list_with_its_fields(name, rng_seed):
+def test_no_detections_give_an_empty_list_with_all_fields(name, rng_seed):
     cfg, model = build(name, *FLIPS_AND_SCALES)
     last_stage(model).score_thresh = 0.9999
-    for found in make_bbox_aug(cfg, model)([picture(), picture(64, 80)]):
+    for found in make_bbox_aug(cfg, model)([random_image(), random_image(64, 80)]):
         assert len(found) == 0 and found.get_field("labels").dtype == torch.int64
         if model.roi_heads:
             assert found.get_field("mask").shape == (0, 1, 28, 28)
             assert found.get_field("keypoints").keypoints.shape == (0, 17, 3)
 
 
-def test_keypoints_of_unknown_sides_cannot_be_mirrored(rng_seed):
+def test_mirrored_view_requires_flip_indices_of_all_keypoints(rng_seed):
     cfg, model = build("mask and keypoint", "MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES", 4)
     view = build_test_views(cfg)[0]
-    BBoxAug(model, [view])([picture()])
+    BBoxAug(model, [view])([random_image()])
     with pytest.raises(ValueError, match="predicts 4 keypoints.*SCALE_H_FLIP"):
-        BBoxAug(model, [view, view._replace(mirrored=True)])([picture()])
+        BBoxAug(model, [view, view._replace(mirrored=True)])([random_image()])
 
 
-def test_views_come_in_the_forks_order_and_sizes():
+def test_views_have_the_forks_order_and_sizes():
     cfg = copy.deepcopy(defaults)
     cfg.merge_from_file(CONFIG)
     check_values(cfg)
@@ -178,18 +178,18 @@ def test_views_come_in_the_forks_order_and_sizes():
     assert [resize.max_size for resize in sides] == [1333] * 2 + [2000] * 16
 
 
-def test_the_forks_config_which_crashed_there_runs_on_a_smaller_picture(rng_seed):
+def test_forks_config_runs_on_a_small_image(rng_seed):
     cfg = copy.deepcopy(defaults)
     cfg.merge_from_file(CONFIG)
     cfg.merge_from_list(["INPUT.MIN_SIZE_TEST", 64, "TEST.BBOX_AUG.SCALES", [48], "MODEL.ROI_HEADS.SCORE_THRESH", 0.0])
     cfg.merge_from_list(["MODEL.RPN.FPN_POST_NMS_TOP_N_TEST", 5, "MODEL.ROI_HEADS.DETECTIONS_PER_IMG", 10])
-    (found,) = make_bbox_aug(cfg, build_detection_model(cfg).eval())([picture()])
+    (found,) = make_bbox_aug(cfg, build_detection_model(cfg).eval())([random_image()])
     assert len(found) >= 10 and found.get_field("mask").shape == (len(found), 1, 28, 28)
 
 
 @pytest.mark.parametrize("name", ["fcos", "mask"])
-def test_run_test_augments_when_asked_to(name, tmp_path, rng_seed):
-    block = write_pictures(tmp_path)
+def test_run_test_uses_augmentation_if_enabled(name, tmp_path, rng_seed):
+    block = write_images(tmp_path)
     opts = ["OUTPUT_DIR", str(tmp_path / "out"), "DATASETS.TEST", [block], "TEST.IMS_PER_BATCH", 2]
     cfg, model = build(name, *FLIPS_AND_SCALES, *opts)
 

@@ -1,4 +1,4 @@
-"""Which file is tested."""
+"""Which weights tools/test_net.py tests."""
 
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ from maskrcnn_benchmark.engine.testing import choose_weights
 
 @pytest.fixture
 def choose(tmp_path):
-    """choose(weight, ckpt, opts, trained): with that MODEL.WEIGHT; `trained`: OUTPUT_DIR has a last checkpoint."""
+    """Function choose(weight, ckpt, opts, trained): MODEL.WEIGHT is `weight`; OUTPUT_DIR has a checkpoint if `trained`."""
 
     def call(weight="", ckpt=None, opts=(), trained=False):
         checkpointer = Checkpointer(torch.nn.Linear(1, 1), save_dir=str(tmp_path), save_to_disk=True)
@@ -24,20 +24,20 @@ def choose(tmp_path):
     return call
 
 
-def test_ckpt_wins_over_everything(choose):
+def test_ckpt_overrides_everything(choose):
     assert choose("w.pth", "c.pth", ["MODEL.WEIGHT", "w.pth"], trained=True) == "c.pth"
 
 
-def test_weight_of_the_command_line_wins_over_the_last_checkpoint(choose):
+def test_weight_on_the_command_line_overrides_the_last_checkpoint(choose):
     assert choose("w.pth", opts=["DTYPE", "float32", "MODEL.WEIGHT", "w.pth"], trained=True) == "w.pth"
     assert choose("", opts=["MODEL.WEIGHT", ""], trained=True) == ""
 
 
-def test_weight_of_the_file_loses_to_the_last_checkpoint(choose):
+def test_last_checkpoint_overrides_the_weight_of_the_config_file(choose):
     assert choose("imagenet.pth") == "imagenet.pth"
     assert choose("imagenet.pth", trained=True) == "out/model_final.pth"
 
 
-def test_nothing_to_test_is_an_error(choose):
+def test_no_weights_are_an_error(choose):
     with pytest.raises(ValueError, match="no weights to test"):
         choose("")

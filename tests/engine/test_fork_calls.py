@@ -23,7 +23,7 @@ def upstream_arguments(*opts):
     }
 
 
-def test_eleven_arguments_bring_the_settings_of_their_cfg():
+def test_eleven_arguments_use_the_settings_of_their_cfg():
     settings = ("SOLVER.ACCUMULATION_STEPS", 3, "SOLVER.CLIP_GRADIENTS", 2.5, "SOLVER.CHECKPOINT_MINUTES", 7.0)
     given = upstream_arguments(*settings, "DTYPE", "bfloat16")
     expected = TrainingOptions(torch.bfloat16, accumulation_steps=3, clip_gradients=2.5, checkpoint_minutes=7.0)
@@ -32,7 +32,7 @@ def test_eleven_arguments_bring_the_settings_of_their_cfg():
         assert call["device"] == "cpu" and call["arguments"] == {"iteration": 0} and call["checkpoint_period"] is None
 
 
-def test_eight_arguments_take_the_accumulation_of_the_loader():
+def test_eight_arguments_use_the_accumulation_steps_of_the_loader():
     class Loader:
         class batch_sampler:
             accumulation_steps = 2
@@ -44,12 +44,12 @@ def test_eight_arguments_take_the_accumulation_of_the_loader():
     assert record(given[0], [], *given[2:])["options"] is None
 
 
-def test_wrong_number_of_arguments_names_both_orders():
+def test_wrong_number_of_arguments_error_lists_both_signatures():
     with pytest.raises(TypeError, match="missing a required argument: 'arguments'; it takes .model, data_loader"):
         record(*list(upstream_arguments().values())[:10])
 
 
-def test_validation_losses_leave_the_statistics_of_batch_norms_alone(rng_seed):
+def test_validation_losses_do_not_change_batch_norm_statistics(rng_seed):
     model = toy_training.ToyDetector().eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     batches = list(toy_training.ToyLoader(3))

@@ -16,7 +16,7 @@ from maskrcnn_benchmark.utils.timer import Timer
 
 
 class Finder(torch.nn.Module):
-    """Finds one box of the size of the mean of the picture."""
+    """Detect one box, whose coordinates are the mean of the image."""
 
     def __init__(self):
         super().__init__()
@@ -27,8 +27,8 @@ class Finder(torch.nn.Module):
         assert not self.training
         self.seen |= {torch.is_inference_mode_enabled(), self.layer(images.tensors).dtype}
         found = []
-        for picture, (height, width) in zip(images.tensors, images.image_sizes, strict=True):
-            boxes = BoxList(picture.float().mean().repeat(1, 4), (width, height))
+        for image, (height, width) in zip(images.tensors, images.image_sizes, strict=True):
+            boxes = BoxList(image.float().mean().repeat(1, 4), (width, height))
             boxes.add_field("scores", torch.ones(1))
             boxes.add_field("labels", torch.ones(1, dtype=torch.int64))
             found.append(boxes)
@@ -37,7 +37,7 @@ class Finder(torch.nn.Module):
 
 @pytest.fixture
 def evaluated(monkeypatch):
-    """Keyword arguments of the calls of evaluate(), which answers "figures"."""
+    """Replace evaluate() by a function that returns "figures"; the fixture is the list of its keyword arguments."""
     calls = []
 
     def evaluate(**kwargs):
@@ -48,7 +48,7 @@ def evaluated(monkeypatch):
     return calls
 
 
-def test_predictions_come_by_data_set_index_and_may_be_changed(rng_seed):
+def test_predictions_are_keyed_by_dataset_index_and_mutable(rng_seed):
     model, loader, timer = Finder(), ToyLoader(3), Timer()
     model.train()
     predictions = compute_on_dataset(model, loader, "cpu", timer)
@@ -56,13 +56,13 @@ def test_predictions_come_by_data_set_index_and_may_be_changed(rng_seed):
     for index, boxes in predictions.items():
         expected = loader.dataset[index][0].mean()
         torch.testing.assert_close(boxes.bbox, expected.repeat(1, 4))
-        boxes.bbox += 1  # in place: not so with tensors of inference mode
+        boxes.bbox += 1  # raises for tensors of inference mode
         assert boxes.fields() == ["scores", "labels"]
     assert model.seen == {True, torch.float32}
     assert timer.calls == 3
 
 
-def test_mixed_precision_holds_at_test_too():
+def test_mixed_precision_is_used_in_testing():
     model = Finder()
     compute_on_dataset(model, ToyLoader(1), "cpu", dtype=torch.bfloat16)
     assert torch.bfloat16 in model.seen
@@ -90,27 +90,27 @@ def test_inference_logs_the_forks_lines_writes_predictions_and_evaluates(tmp_pat
         assert torch.equal(one.bbox, other.bbox)
 
 
-def test_picture_that_was_not_predicted_keeps_its_place(caplog):
+def test_image_without_prediction_is_none(caplog):
     boxes = BoxList(torch.ones(1, 4), (8, 8))
     predictions = gather_predictions({0: boxes, 2: boxes}, 3)
     assert predictions == [boxes, None, boxes]
     assert "not a contiguous set" in caplog.text
 
 
-def test_data_set_without_pictures_is_no_division_by_zero(evaluated):
+def test_empty_dataset_does_not_divide_by_zero(evaluated):
     loader = ToyLoader(0)
     loader.dataset = ToyDataset(0)
     assert inference(Finder(), loader, "toy", device="cpu") == "figures"
     assert evaluated[0]["predictions"] == []
 
 
-def test_two_processes_gather_all_predictions_on_the_first():
+def test_two_processes_gather_all_predictions_on_rank_0():
     first, second = processes.run(2, distributed_cases.predict_toy, {5})
     assert second is None
     assert [boxes is None for boxes in first] == [False] * 5 + [True] + [False] * 2
 
 
-def test_process_whose_pictures_have_no_object_hangs_nobody():
+def test_process_without_objects_does_not_block_the_others():
     (losses, have_gradients, weight), (_, _, other_weight) = processes.run(
         2, distributed_cases.train_where_one_process_has_no_object, tiny_cfg("fcos")
     )
@@ -119,7 +119,7 @@ def test_process_whose_pictures_have_no_object_hangs_nobody():
     assert torch.equal(weight, other_weight)
 
 
-def test_a_model_that_draws_maps_is_told_the_size_of_the_original_pictures(rng_seed):
+def test_model_with_output_sizes_gets_the_sizes_of_the_original_images(rng_seed):
     class Painter(Finder):
         takes_output_sizes = True
 

@@ -19,7 +19,7 @@ SETTINGS = {"weights": "a.pth"}
 
 
 class OneBox:
-    """A predictor that finds the whole image."""
+    """Predict one box, the whole image."""
 
     model_seconds = 0.0
 
@@ -49,7 +49,7 @@ def names_of(output):
 
 @pytest.fixture
 def two_processes(monkeypatch):
-    """two_processes(function): run it in two threads that take each other for processes."""
+    """Function two_processes(function): run it in two threads with ranks 0 and 1."""
     current, barrier = threading.local(), threading.Barrier(2, timeout=20)
     monkeypatch.setattr(module, "get_rank", lambda: current.rank)
     monkeypatch.setattr(module, "is_main_process", lambda: current.rank == 0)
@@ -87,13 +87,13 @@ def test_processes_share_the_images_and_join_their_parts(two_processes, sources,
     assert not os.path.exists(os.path.join(output, "parts"))
 
 
-def test_what_a_killed_process_left_is_not_done_again(two_processes, sources, tmp_path, monkeypatch):
+def test_results_of_a_killed_process_are_reused(two_processes, sources, tmp_path, monkeypatch):
     output = str(tmp_path / "out")
     with Journal(output, 5, SETTINGS) as journal:
         journal.add({"file_name": "2.png", "width": 1, "height": 1, "objects": []})
     with open(os.path.join(output, "parts", "5.jsonl"), "a") as file:
         file.write('{"file_name": "3.pn')
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")  # as torchrun's second try of the same command
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")  # as in a restart by torchrun
     outcomes = two_processes(lambda: predict_many(OneBox(), sources, output, SETTINGS))
     assert outcomes[0].images + outcomes[1].images == 6
     assert names_of(output) == [f"{number}.png" for number in range(7)]
@@ -101,10 +101,10 @@ def test_what_a_killed_process_left_is_not_done_again(two_processes, sources, tm
     assert lines["2.png"]["objects"] == [] and len(lines["3.png"]["objects"]) == 1
 
 
-def test_images_that_were_unreadable_are_tried_again(sources, tmp_path):
+def test_resume_retries_unreadable_images(sources, tmp_path):
     output = str(tmp_path / "out")
     good = Path(sources[3].path).read_bytes()
-    Path(sources[3].path).write_text("no image")
+    Path(sources[3].path).write_text("not an image")
     outcome = predict_many(OneBox(), sources, output, SETTINGS)
     assert [name for name, _ in outcome.unreadable] == ["3.png"] and outcome.images == 6
     Path(sources[3].path).write_bytes(good)
@@ -114,14 +114,14 @@ def test_images_that_were_unreadable_are_tried_again(sources, tmp_path):
     assert names_of(output) == [f"{number}.png" for number in range(7)]
 
 
-def test_earlier_results_stay_when_other_images_are_added(sources, tmp_path):
+def test_resume_keeps_results_of_other_images(sources, tmp_path):
     output = str(tmp_path / "out")
     predict_many(OneBox(), sources[:3], output, SETTINGS)
     predict_many(OneBox(), sources[3:], output, SETTINGS, resume=True)
     assert sorted(names_of(output)) == [f"{number}.png" for number in range(7)]
 
 
-def test_stop_leaves_what_is_finished(sources, tmp_path):
+def test_stop_keeps_finished_images(sources, tmp_path):
     output = str(tmp_path / "out")
 
     class Stopping(OneBox):

@@ -40,7 +40,7 @@ def test_coco_entries_have_inclusive_sides_where_boxes_are_inclusive():
     assert make(box_offset=0).to_coco()[0]["bbox"] == [5, 5, 19, 9]
 
 
-def test_json_line_gives_the_objects_back():
+def test_json_line_converts_back_to_objects():
     prediction = make(path="a.jpg")
     again = from_json(to_json(prediction), LABELS, prediction.box_offset)
     assert again.boxes.tolist() == prediction.boxes.tolist() and again.labels.tolist() == [2, 1, 2]
@@ -57,7 +57,7 @@ def test_filter_by_scores_and_classes():
     assert prediction.filter(classes=[1]).names == ["cat"]
     with pytest.raises(ValueError, match="no class 'dogg'; nearest is 'dog'"):
         prediction.filter(classes=["dogg"])
-    with pytest.raises(ValueError, match="labels are 1 to 2, got 3"):
+    with pytest.raises(ValueError, match="labels must be 1 to 2, got 3"):
         prediction.filter(classes=[3])
     with pytest.raises(ValueError, match="from 0 to 1"):
         prediction.filter(score={"dog": 50})
@@ -105,7 +105,7 @@ def test_segments_and_semantic_classes_are_named_and_drawn():
         assert (prediction.draw(image) != image).mean() > 0.5
 
 
-def test_supervision_gets_the_fields_and_its_absence_says_what_to_install(monkeypatch):
+def test_supervision_gets_all_fields_and_is_optional(monkeypatch):
     monkeypatch.setitem(sys.modules, "supervision", types.SimpleNamespace(Detections=dict))
     given = make().to_supervision()
     assert given["class_id"].tolist() == [1, 0, 1] and given["data"]["class_name"].tolist() == ["dog", "cat", "dog"]

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from helpers.tiny_data import write_pictures
+from helpers.tiny_data import write_images
 from helpers.tiny_models import MODELS, tiny_cfg, tiny_model
 from PIL import Image
 
@@ -41,14 +41,14 @@ def assert_same(one, other):
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "rpn"])
-def test_entries_equal_those_of_a_test_with_one_image_a_batch(name, tmp_path):
-    block = write_pictures(tmp_path)
+def test_results_equal_run_test_with_one_image_per_batch(name, tmp_path):
+    block = write_images(tmp_path)
     predictor, cfg, model = make(name, "TEST.IMS_PER_BATCH", 1)
     cfg.DATASETS.TEST, cfg.OUTPUT_DIR = (block,), str(tmp_path)
-    if name == "panoptic":  # its test needs panoptic data; as an R-CNN of the same weights it finds the same objects
+    if name == "panoptic":  # its test requires panoptic data; an R-CNN with the same weights has the same detections
         cfg.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
     if cfg.MODEL.KEYPOINT_ON:
-        cfg.MODEL.KEYPOINT_ON = False  # the images have none to compare with
+        cfg.MODEL.KEYPOINT_ON = False  # the dataset has no keypoints
         predictor, _, model = make(name)
     run_test(cfg, _without_semantic(model), make_test_loaders(cfg))
     predictions = predictor([tmp_path / f"{number}.png" for number in (1, 2, 3)])
@@ -75,9 +75,9 @@ def _without_semantic(model):
 
 
 @pytest.mark.parametrize("name", list(MODELS))
-def test_batches_give_what_single_images_give_in_their_order(name):
+def test_batches_equal_single_images_in_order(name):
     predictor, _, _ = make(name, batch_size=2)
-    # 0 and 2 share a batch, and so do 1 and 4; 3 has 0's size only after resizing
+    # 0 and 2 share a batch, and so do 1 and 4; 3 has the size of 0 only after resizing
     images = [noise(0), noise(1, 90, 60), noise(2), noise(3, 128, 180), noise(4, 90, 60)]
     together = predictor(images, channel_order="rgb")
     for image, prediction in zip(images, together, strict=True):
@@ -86,7 +86,7 @@ def test_batches_give_what_single_images_give_in_their_order(name):
         assert_same(prediction, predictor(image, channel_order="rgb"))
 
 
-def test_every_kind_of_input_gives_the_same(tmp_path):
+def test_all_input_types_give_equal_predictions(tmp_path):
     predictor, _, _ = make("fcos")
     pixels = noise(0)
     path = tmp_path / "image.png"
@@ -127,7 +127,7 @@ def test_grey_palette_and_16_bit_images_are_read_as_in_training(tmp_path):
     assert_same(predictor(grey), expected)
 
 
-def test_exif_rotation_is_applied_unless_the_configuration_says_stored(tmp_path):
+def test_exif_rotation_is_applied_unless_the_config_says_stored(tmp_path):
     image = Image.fromarray(noise(0))
     exif = image.getexif()
     exif[0x0112] = 6
@@ -138,7 +138,7 @@ def test_exif_rotation_is_applied_unless_the_configuration_says_stored(tmp_path)
     assert stored(tmp_path / "turned.png").size == (90, 64)
 
 
-def test_colours_of_unknown_order_and_strange_inputs_are_refused(tmp_path):
+def test_unknown_channel_order_and_unsupported_inputs_are_errors(tmp_path):
     predictor, _, _ = make("fcos")
     with pytest.raises(ValueError, match="channel_order='bgr' \\(OpenCV\\)"):
         predictor(noise(0))
@@ -152,10 +152,10 @@ def test_colours_of_unknown_order_and_strange_inputs_are_refused(tmp_path):
         predictor(tmp_path / "missing.jpg")
 
 
-def test_unreadable_images_can_be_yielded_in_their_place(tmp_path):
+def test_errors_of_unreadable_images_can_be_yielded(tmp_path):
     predictor, _, _ = make("fcos", batch_size=2)
     Image.fromarray(noise(0)).save(tmp_path / "1.png")
-    (tmp_path / "2.png").write_text("no image")
+    (tmp_path / "2.png").write_text("not an image")
     paths = [tmp_path / f"{number}.png" for number in (1, 2, 3)]
     first, second, third = predictor.stream(paths, errors="yield")
     assert len(first) and isinstance(second, OSError) and isinstance(third, FileNotFoundError)
@@ -178,7 +178,7 @@ def test_stream_reads_a_generator_only_as_far_as_needed():
     assert len(taken) < 20
 
 
-def test_several_threads_get_what_one_gets():
+def test_threads_can_share_a_predictor():
     predictor, _, _ = make("mask")
     images = [noise(seed) for seed in range(6)]
     expected = [predictor(image, channel_order="rgb") for image in images]
@@ -196,7 +196,7 @@ def test_several_threads_get_what_one_gets():
         assert_same(results[k], expected[k])
 
 
-def test_checkpoint_of_a_training_is_all_that_is_needed(tmp_path):
+def test_from_checkpoint_requires_only_the_checkpoint(tmp_path):
     predictor, cfg, model = make("mask")
     entries = {
         "model": model.state_dict(),
@@ -214,14 +214,14 @@ def test_checkpoint_of_a_training_is_all_that_is_needed(tmp_path):
         assert set(prediction.names) <= {"cat", "dog"} and set(prediction.category_ids) <= {17, 18}
 
 
-def test_weights_that_do_not_fit_are_refused(tmp_path):
+def test_weights_that_do_not_match_are_errors(tmp_path):
     _, cfg, model = make("mask")
     write_checkpoint(tmp_path / "bare.pth", model.state_dict())
-    with pytest.raises(ValueError, match="holds no configuration"):
+    with pytest.raises(ValueError, match="contains no configuration"):
         Predictor.from_checkpoint(tmp_path / "bare.pth")
     body = {name: each for name, each in model.state_dict().items() if name.startswith("backbone.")}
     write_checkpoint(tmp_path / "body.pth", body)
-    with pytest.raises(ValueError, match="lacks .* tensors of the model .*would predict with random values"):
+    with pytest.raises(ValueError, match="lacks .* tensors of the model .*would keep random values"):
         Predictor(cfg, tmp_path / "body.pth")
     with pytest.raises(ValueError, match="3 classes .*NUM_CLASSES is 3"):
         Predictor(cfg, tmp_path / "bare.pth", class_names=["a", "b", "c"])
@@ -231,14 +231,14 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
     assert loaded.class_names == ("class 1", "class 2")
 
 
-def test_coco_names_and_ids_are_taken_for_weights_of_coco(tmp_path):
+def test_coco_weights_without_names_get_coco_names_and_ids(tmp_path):
     cfg = tiny_cfg("fcos", *SMALL, "MODEL.FCOS.NUM_CLASSES", 81, "DATASETS.TEST", ("coco_2014_minival",))
     predictor = Predictor(cfg, model=tiny_model(cfg))
     assert (predictor.class_names[0], predictor.class_names[-1]) == ("person", "toothbrush")
     assert predictor.label_names.category_ids[11:13] == (13, 14)
 
 
-def test_thresholds_of_classes_and_kept_classes():
+def test_thresholds_by_class_and_class_selection():
     everything, cfg, model = make("fcos")
     found = everything(noise(0), channel_order="rgb")
     some = Predictor(cfg, model=model, class_names=NAMES, score_threshold={"a": 0.7, "b": 0.6})
@@ -296,10 +296,10 @@ def test_semantic_segmentor_gives_a_class_for_each_original_pixel(tiles):
     assert first.draw(noise(0)).shape == (64, 90, 3)
 
 
-def test_keypoints_equal_those_that_a_test_evaluates(tmp_path):
-    block = write_pictures(tmp_path)
+def test_keypoints_equal_those_of_run_test(tmp_path):
+    block = write_images(tmp_path)
     predictor, cfg, model = make("keypoint", "TEST.IMS_PER_BATCH", 1)
-    cfg.DATASETS.TEST, cfg.MODEL.KEYPOINT_ON = (block,), False  # the images have none to compare with
+    cfg.DATASETS.TEST, cfg.MODEL.KEYPOINT_ON = (block,), False  # the dataset has no keypoints
     (loader,) = make_test_loaders(cfg).values()
     outputs = compute_on_dataset(for_inference(model), loader, "cpu")
     expected = prepare_for_coco_keypoint(outputs, loader.dataset)

@@ -1,4 +1,4 @@
-"""What a run sets for its process, and that importing and building set nothing."""
+"""Process-wide settings of a run, and that importing and building a model change none of them."""
 
 import json
 import logging
@@ -69,7 +69,7 @@ def test_importing_everything_and_building_a_model_change_nothing_in_the_process
 
 @pytest.fixture
 def threads(monkeypatch, caplog):
-    """threads(**environment): how many choose_threads sets on 8 cores, and its line."""
+    """Function threads(**environment): return the number that choose_threads sets on 8 cores, and its log line."""
     caplog.set_level("INFO")
     before = torch.get_num_threads()
     monkeypatch.setattr(process, "usable_cores", lambda: 8)
@@ -91,7 +91,7 @@ def test_torchruns_single_thread_becomes_a_share_of_the_cores(threads):
     number, line = threads(LOCAL_WORLD_SIZE="2", OMP_NUM_THREADS="1")
     assert number == 4
     assert line == (
-        "Using 4 CPU threads per process on 8 cores (an equal share of the cores in place of torchrun's "
+        "Using 4 CPU threads per process on 8 cores (an equal share of the cores instead of torchrun's "
         "OMP_NUM_THREADS=1; MB_NUM_THREADS=N changes it)"
     )
 
@@ -100,7 +100,7 @@ def test_more_processes_than_cores_get_one_thread_each(threads):
     assert threads(LOCAL_WORLD_SIZE="16", OMP_NUM_THREADS="1")[0] == 1
 
 
-def test_users_choice_stands(threads):
+def test_user_setting_is_kept(threads):
     assert threads(MB_NUM_THREADS="3", LOCAL_WORLD_SIZE="2", OMP_NUM_THREADS="1")[0] == 3
     assert threads(LOCAL_WORLD_SIZE="2", OMP_NUM_THREADS="2")[0] == 1  # as torch had it
     number, line = threads(OMP_NUM_THREADS="1")
@@ -109,12 +109,12 @@ def test_users_choice_stands(threads):
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "many"])
-def test_senseless_number_of_threads_is_an_error(threads, value):
+def test_invalid_number_of_threads_is_an_error(threads, value):
     with pytest.raises(ValueError, match="MB_NUM_THREADS is"):
         threads(MB_NUM_THREADS=value)
 
 
-def test_warning_about_skipped_steps_is_silent_only_in_the_block(recwarn):
+def test_warning_about_skipped_steps_is_suppressed_only_in_the_block(recwarn):
     import warnings
 
     text = "Detected call of `lr_scheduler.step()` before `optimizer.step()`"
@@ -131,7 +131,7 @@ def test_warning_about_skipped_steps_is_silent_only_in_the_block(recwarn):
 @pytest.mark.parametrize(
     "user, wanted", [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)]
 )
-def test_threads_sleep_soon_unless_the_user_has_chosen(monkeypatch, user, wanted):
+def test_spin_count_is_limited_unless_the_user_sets_it(monkeypatch, user, wanted):
     for name in process.SPIN_VARIABLES:
         monkeypatch.setenv(name, "")  # so that it is restored afterwards
         monkeypatch.delenv(name)
@@ -141,7 +141,7 @@ def test_threads_sleep_soon_unless_the_user_has_chosen(monkeypatch, user, wanted
     assert os.environ.get("GOMP_SPINCOUNT") == wanted
 
 
-def test_what_comes_before_torch_does_not_import_it():
+def test_code_before_torch_does_not_import_torch():
     code = (
         "import sys, maskrcnn_benchmark.utils.env\n"
         "from maskrcnn_benchmark.engine import process, script\n"
@@ -152,7 +152,7 @@ def test_what_comes_before_torch_does_not_import_it():
 
 
 @pytest.mark.parametrize("tool", ["benchmark", "test_net", "train_net"])
-def test_tools_set_it_before_they_import_torch(tool):
+def test_tools_call_before_torch_before_importing_torch(tool):
     lines = (ROOT / "tools" / f"{tool}.py").read_text().splitlines()
     before = lines[: lines.index("process.before_torch()")]
     imports = [line.split()[1] for line in before if line.startswith(("import ", "from "))]

@@ -24,7 +24,7 @@ def test_terminal_gets_a_bar(monkeypatch):
     assert "loss=0.5" in sys.stderr.getvalue()
 
 
-def test_file_and_other_ranks_get_nothing_but_their_lines(monkeypatch):
+def test_files_and_disabled_bars_show_nothing(monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     use(ProgressBar(20))
     assert sys.stderr.getvalue() == "line\n"

@@ -9,7 +9,7 @@ from maskrcnn_benchmark.engine.rendezvous import agree_on_token
 
 
 def meet(store, world_size, late=None):
-    """Tokens by rank; rank `late` comes after the others."""
+    """Return the tokens by rank; rank `late` starts after the others."""
 
     def process(rank):
         if rank == late:
@@ -21,23 +21,23 @@ def meet(store, world_size, late=None):
 
 
 @pytest.mark.parametrize("late", [None, 0, 1, 2])
-def test_every_generation_has_a_word_of_its_own_whoever_comes_last(late):
+def test_every_start_agrees_on_a_new_token(late):
     store = dist.HashStore()
-    words = []
+    agreed = []
     for _ in range(4):
         tokens = meet(store, 3, late)
         assert len(set(tokens)) == 1
-        words.append(tokens[0])
-    assert len(set(words)) == 4
+        agreed.append(tokens[0])
+    assert len(set(agreed)) == 4
 
 
-def test_generation_that_never_met_does_no_harm():
+def test_leftovers_of_a_failed_start_are_ignored():
     store = dist.HashStore()
-    store.set("hello/1", "number of the dead")
+    store.set("hello/1", "number of a dead process")
     assert len(set(meet(store, 2, late=1))) == 1
 
 
-def test_one_process_waits_for_nobody():
+def test_single_process_does_not_wait():
     assert meet(dist.HashStore(), 1)[0]
 
 

@@ -12,14 +12,14 @@ def draw():
 
 
 def test_restored_generators_repeat_their_numbers(rng_seed, tmp_path):
-    draw()  # so that the generators hold a second normal number in store
+    draw()  # so that the generators have cached a second normal number
     torch.save(to_plain(rng_state.capture()), tmp_path / "state.pth")
     numbers = [draw() for _ in range(3)]
     rng_state.restore(torch.load(tmp_path / "state.pth", weights_only=True))
     assert [draw() for _ in range(3)] == numbers
 
 
-def test_preserved_generators_stand_where_they_stood(rng_seed):
+def test_preserved_restores_all_generators(rng_seed):
     rng_state.seed_everything(rng_seed)
     expected = draw()
     rng_state.seed_everything(rng_seed)

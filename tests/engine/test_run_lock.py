@@ -30,7 +30,7 @@ def settled_soon(monkeypatch):
 
 @pytest.fixture
 def holder(tmp_path):
-    """Another process that holds the lock of `tmp_path`."""
+    """Start another process that holds the lock of `tmp_path`."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -44,14 +44,14 @@ def holder(tmp_path):
 
 
 def of_another_machine(folder, **changes) -> None:
-    """Make the lock in the folder one that another machine wrote."""
+    """Change the lock in the folder to one of another machine."""
     path = folder / FILE_NAME
     path.write_text(
         json.dumps({**json.loads(path.read_text()), "machine": "elsewhere", "host": "elsewhere", **changes})
     )
 
 
-def test_second_training_is_refused_and_learns_who_holds_the_folder(tmp_path, holder):
+def test_second_training_is_refused_with_the_owner_in_the_message(tmp_path, holder):
     with pytest.raises(FolderInUse) as error:
         RunLock(str(tmp_path))
     assert f"process {holder.pid} on {socket.gethostname()}, since 20" in str(error.value)
@@ -64,7 +64,7 @@ def test_lock_of_a_killed_process_is_ignored(tmp_path, holder, caplog, reaped):
     os.kill(holder.pid, signal.SIGKILL)
     if reaped:
         holder.wait()
-    else:  # a zombie has a number still
+    else:  # a zombie still has its process number
         os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
     with RunLock(str(tmp_path)):
         assert json.loads((tmp_path / FILE_NAME).read_text())["process"] == os.getpid()
@@ -89,14 +89,14 @@ def test_lock_of_another_machine_counts_while_it_is_touched(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("age", [0, 1000])
-def test_lock_of_another_machine_is_ignored_when_its_owner_shows_no_life(tmp_path, monkeypatch, age):
+def test_untouched_lock_of_another_machine_is_ignored(tmp_path, monkeypatch, age):
     monkeypatch.setattr(run_lock, "_POLL", 0.01)
     monkeypatch.setattr(run_lock, "STALE", 0.1 if age == 0 else 500)
     first = RunLock(str(tmp_path))
     of_another_machine(tmp_path, token="other")
     os.utime(tmp_path / FILE_NAME, (time.time() - age,) * 2)
     with RunLock(str(tmp_path)):
-        first.release()  # not its own any more
+        first.release()  # must not remove the lock, which belongs to another process now
         assert (tmp_path / FILE_NAME).exists()
 
 
@@ -125,7 +125,7 @@ def wait_until(condition) -> None:
         time.sleep(0.005)
 
 
-def test_of_many_that_take_over_at_once_one_succeeds(tmp_path):
+def test_only_one_of_many_concurrent_takeovers_succeeds(tmp_path):
     (tmp_path / FILE_NAME).write_text(json.dumps({"machine": run_lock._machine(), "process": 1, "started": "never"}))
     held, refused = [], []
 

@@ -16,7 +16,7 @@ from maskrcnn_benchmark.utils.logger import FILE_ONLY, setup_logger
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """run(main, *words): (status, stderr) of a script with these words on its command line."""
+    """Function run(main, *words): run a script with these command-line arguments; return (status, stderr)."""
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
 
@@ -39,7 +39,7 @@ def bug():
     return {}["nothing"]
 
 
-def test_users_mistake_ends_with_its_message_alone(run):
+def test_user_error_prints_only_its_message(run):
     status, text = run(mistake)
     assert status == 1
     assert text.startswith("error: ") and "SOLVER.BASE_LRR" in text and "SOLVER.BASE_LR" in text
@@ -54,7 +54,7 @@ def test_script_without_a_log_prints_no_traceback_either():
 
 
 @pytest.mark.parametrize("words", [("--debug",), ("KEY", "VALUE", "--debug")])
-def test_debug_shows_the_traceback_and_is_no_argument_of_the_script(run, words):
+def test_debug_prints_the_traceback_and_is_removed_from_the_arguments(run, words):
     seen = []
 
     def main():
@@ -67,13 +67,13 @@ def test_debug_shows_the_traceback_and_is_no_argument_of_the_script(run, words):
     assert "--debug" not in seen
 
 
-def test_bug_shows_its_traceback(run):
+def test_unexpected_error_prints_its_traceback(run):
     status, text = run(bug)
     assert status == 1
     assert "Traceback" in text and "KeyError: 'nothing'" in text
 
 
-def test_what_the_system_says_needs_no_traceback(run, tmp_path):
+def test_operating_system_error_prints_no_traceback(run, tmp_path):
     status, text = run(lambda: open(tmp_path / "missing.json"))
     assert status == 1
     assert text.startswith("error: [Errno 2] No such file or directory") and "missing.json" in text
@@ -93,7 +93,7 @@ def test_traceback_goes_to_the_log_file(run, tmp_path, monkeypatch, capsys):
     assert "Traceback (most recent call last)" in (tmp_path / "out" / "log.txt").read_text()
 
 
-def test_lines_for_the_log_file_only_stay_off_stdout(tmp_path, capsys):
+def test_file_only_lines_are_not_printed(tmp_path, capsys):
     logger = setup_logger("test_script", str(tmp_path), 0)
     logger.info("both")
     logger.info("file", extra=FILE_ONLY)
@@ -119,7 +119,7 @@ def error_of(fail) -> Exception:
     return error.value
 
 
-def test_error_in_a_loader_worker_reads_as_one_in_the_training():
+def test_error_in_a_loader_worker_prints_only_its_message():
     error = error_of(refuse)
     assert "Traceback" in str(error)
     assert script.message_for_user(error) == "NO.SUCH is 1; it should be 2\nor 3"
@@ -130,7 +130,7 @@ def refuse():
     raise_in_package("NO.SUCH is 1; it should be 2\nor 3")
 
 
-# A module that looks as if it were one of the package's.
+# A module that appears to belong to the package.
 _PRETENDED = str(script.ROOT / "maskrcnn_benchmark" / "pretended.py")
 _code = "def raise_in_package(text):\n    raise ValueError(text)\n"
 _module = types.ModuleType("pretended")

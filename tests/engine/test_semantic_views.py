@@ -9,7 +9,7 @@ from maskrcnn_benchmark.structures.image_list import to_image_list
 
 
 class Pixelwise(nn.Module):
-    """Logits that are the image's own channels: a view changes nothing but what it resamples."""
+    """Return the channels of the image as logits, so that a view only resamples them."""
 
     def __init__(self):
         super().__init__()
@@ -22,7 +22,7 @@ class Pixelwise(nn.Module):
 
 
 class Neighbourhood(Pixelwise):
-    """Logits of a pixel that depend on those around it, and so on where an image was cut."""
+    """Return logits that depend on neighbouring pixels, and so on the borders of windows."""
 
     def logits(self, images):
         return F.avg_pool2d(super().logits(images), 5, stride=1, padding=2)
@@ -69,7 +69,7 @@ def test_windows_average_the_probabilities_where_they_overlap():
     assert set(model.seen) == {(1, 3, 10, 12)}
 
 
-def test_scales_average_probabilities_in_the_size_of_the_image():
+def test_scales_average_probabilities_at_the_size_of_the_image():
     each = F.interpolate(image(6, 8)[None], (48, 64), mode="bilinear")[0]
     model = Pixelwise()
     found = classes(SegmentByViews(model, "whole", scales=(0.5, 1.0), h_flip=True), [each])[0]
@@ -86,22 +86,22 @@ def test_whole_images_are_padded_as_in_training():
     images = [image(50, 64), image(60, 40)]
     for found, each in zip(classes(views, to_image_list(images)), images, strict=True):
         assert (found == each.argmax(dim=0)).all()
-    assert model.seen == [(2, 3, 60, 64)]  # of one size, so together
+    assert model.seen == [(2, 3, 60, 64)]  # equal sizes share a batch
     classes(views, [image(70, 20)])
     assert model.seen[-1] == (1, 3, 70, 64)
 
 
-def test_a_map_of_another_output_size_is_resized_by_the_nearest_pixel():
+def test_output_size_uses_nearest_neighbour_interpolation():
     each = image(10, 12)
     views = SegmentByViews(Pixelwise(), "whole")
     (found,) = classes(views, [each], output_sizes=[(24, 20)])
     assert (found == each.argmax(dim=0).repeat_interleave(2, 0).repeat_interleave(2, 1)).all()
 
 
-def test_the_config_decides():
+def test_builder_reads_the_config():
     config = defaults.clone()
     config.merge_from_list(["TEST.SEMANTIC.MODE", "slide", "TEST.SEMANTIC.SCALES", "(0.75, 1)"])
     views = make_semantic_views(config, Pixelwise())
     assert views.mode == "slide" and views.views == [(0.75, False), (1.0, False)] and views.window == (513, 513)
-    with pytest.raises(ValueError, match="mode is one of"):
+    with pytest.raises(ValueError, match="mode must be one of"):
         SegmentByViews(Pixelwise(), "windows")

@@ -10,7 +10,7 @@ from maskrcnn_benchmark.engine import stopping
 
 
 def run(code: str) -> subprocess.CompletedProcess:
-    """Run code in a process of its own, with `me(signal)` to send itself a signal."""
+    """Run code in a subprocess, in which `me(signal)` sends a signal to itself."""
     prelude = (
         "import os, signal\nfrom maskrcnn_benchmark.engine import script, stopping\n"
         "def me(number):\n    os.kill(os.getpid(), number)\n"
@@ -24,7 +24,7 @@ def run(code: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize("number", stopping.NAMES)
-def test_signal_in_a_deferred_block_waits_for_its_end(number, capfd):
+def test_signal_in_a_deferred_block_is_raised_at_its_end(number, capfd):
     before = signal.getsignal(number)
     done = []
     with pytest.raises(stopping.Stopped) as stopped, stopping.deferred("this step") as stop:
@@ -48,7 +48,7 @@ def test_honoured_request_is_raised_once():
             stop.honour()
 
 
-def test_failure_that_the_signal_itself_caused_is_no_error(caplog):
+def test_error_caused_by_the_signal_is_suppressed(caplog):
     with pytest.raises(stopping.Stopped), stopping.deferred("this step"):
         os.kill(os.getpid(), signal.SIGTERM)
         raise RuntimeError("DataLoader worker exited unexpectedly")
@@ -70,6 +70,6 @@ def test_signal_outside_of_a_loop_ends_a_script_with_one_line(number):
     assert done.stderr == f"Stopped by {stopping.NAMES[number]}.\n"
 
 
-def test_script_that_can_continue_names_its_command():
+def test_script_that_can_continue_prints_its_command():
     done = run("script.run(lambda: me(signal.SIGTERM), continues=True)")
-    assert f"To go on from the last checkpoint in OUTPUT_DIR: {sys.executable} -c" in done.stderr
+    assert f"To continue from the last checkpoint in OUTPUT_DIR: {sys.executable} -c" in done.stderr

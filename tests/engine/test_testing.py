@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from helpers.tiny_data import write_pictures
+from helpers.tiny_data import write_images
 from helpers.tiny_models import tiny_cfg, tiny_model
 
 from maskrcnn_benchmark.engine.testing import make_test_loaders, run_test
@@ -10,9 +10,9 @@ CASES = {"mask": ("segm", "AP"), "rpn": ("box_proposal", "AR@100")}
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_figures_of_masks_and_proposals_decide_whether_expectations_are_met(name, tmp_path, caplog, rng_seed):
+def test_expected_results_are_compared_with_mask_and_proposal_metrics(name, tmp_path, caplog, rng_seed):
     task, metric = CASES[name]
-    opts = ["DATASETS.TEST", [write_pictures(tmp_path)], "OUTPUT_DIR", str(tmp_path), "INPUT.MIN_SIZE_TEST", 64]
+    opts = ["DATASETS.TEST", [write_images(tmp_path)], "OUTPUT_DIR", str(tmp_path), "INPUT.MIN_SIZE_TEST", 64]
     cfg = tiny_cfg(name, *opts)
     model, loaders = tiny_model(cfg), make_test_loaders(cfg)
     plain = run_test(cfg, model, loaders)

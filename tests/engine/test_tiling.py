@@ -12,8 +12,10 @@ TILE = 128
 
 
 class RectangleFinder(torch.nn.Module):
-    """Find what a perfect detector would: rectangles in red (label 1) and green (label 2) on black, as far as they are
-    visible, with a mask and a score that is higher for larger parts."""
+    """Perfect detector of the visible parts of red (label 1) and green (label 2) rectangles on black.
+
+    Every detection has a full mask. Larger parts have higher scores.
+    """
 
     def forward(self, images):
         import cv2
@@ -42,7 +44,7 @@ def rectangle_predictor(**options) -> Predictor:
 
 
 def draw(size, rectangles) -> np.ndarray:
-    """Draw (label, x1, y1, x2, y2), corners included."""
+    """Draw rectangles (label, x1, y1, x2, y2); the corners are inclusive."""
     pixels = np.zeros((size[1], size[0], 3), dtype=np.uint8)
     for label, x1, y1, x2, y2 in rectangles:
         pixels[y1 : y2 + 1, x1 : x2 + 1, label - 1] = 255
@@ -50,7 +52,7 @@ def draw(size, rectangles) -> np.ndarray:
 
 
 def random_rectangles(size, count, largest, rng):
-    """Rectangles of which those of one label do not touch, not even on the reduced image."""
+    """Draw random rectangles; those of one label do not touch, not even on the downscaled image."""
     gap = 10
     taken = np.zeros((2, size[1], size[0]), dtype=bool)
     rectangles = []
@@ -68,7 +70,7 @@ def random_rectangles(size, count, largest, rng):
 
 
 @pytest.mark.parametrize("largest", [30, 300])
-def test_each_object_is_found_once_whatever_windows_it_lies_in(rng_seed, largest):
+def test_each_object_is_detected_once(rng_seed, largest):
     rng = np.random.default_rng(rng_seed)
     size = (500, 390)
     rectangles = random_rectangles(size, 25, largest, rng)
@@ -76,7 +78,7 @@ def test_each_object_is_found_once_whatever_windows_it_lies_in(rng_seed, largest
     assert found.size == size and len(found.masks) == len(found)
     truth = np.array(rectangles)
     given = np.concatenate((found.labels[:, None], found.boxes), axis=1)
-    # objects that fit no window are found on the reduced image, to some pixels
+    # objects that fit into no window are detected on the downscaled image, to within some pixels
     tolerance = 0 if largest <= 30 else 6
     assert len(given) == len(truth)
     distance = np.abs(truth[:, None] - given[None]).max(axis=2) + 1000 * (truth[:, None, 0] != given[None, :, 0])
@@ -84,14 +86,14 @@ def test_each_object_is_found_once_whatever_windows_it_lies_in(rng_seed, largest
 
 
 def test_union_of_parts_has_the_union_of_their_masks():
-    # 200 pixels wide: cut in every window; without the view of the whole image
+    # 200 pixels wide, so cut in every window; merged without a prediction of the whole image
     predictor = rectangle_predictor(tiles=TILE, overlap=0.25)
     size, rectangle = (300, 100), (1, 40, 20, 239, 59)
     pixels = draw(size, [rectangle])
     windows = windows_of(size, TILE, 0.25)
     plain = rectangle_predictor()
     cuts = [Image.fromarray(pixels[top:bottom, left:right]) for left, top, right, bottom in windows]
-    # the finder's scale is that of the window
+    # no resizing, so that boxes are in pixels of the window
     plain.setup.transform = predictor.setup.transform = lambda image: torch.from_numpy(np.array(image) / 255).permute(
         2, 0, 1
     )
@@ -101,7 +103,7 @@ def test_union_of_parts_has_the_union_of_their_masks():
     assert mask[22:58, 42:238].all() and mask.sum() == pytest.approx(200 * 40, rel=0.05)
 
 
-def test_images_that_fit_one_window_are_predicted_as_they_are():
+def test_image_within_one_window_equals_the_plain_prediction():
     torch.manual_seed(0)
     cfg = tiny_cfg("mask", "INPUT.MIN_SIZE_TEST", 64, "INPUT.MAX_SIZE_TEST", 96)
     model = tiny_model(cfg)
@@ -123,10 +125,10 @@ def test_windows_cover_the_image_and_overlap():
     assert windows_of((100, 80), 256, 0.2) == [(0, 0, 100, 80)]
 
 
-def test_tiles_that_make_no_sense_are_refused():
+def test_invalid_tiles_are_errors():
     with pytest.raises(ValueError, match="at least 32 pixels"):
         rectangle_predictor(tiles=8)
-    with pytest.raises(ValueError, match="overlap from 0 to below 1; got 128 and 1.0"):
+    with pytest.raises(ValueError, match="overlap must be in \\[0, 1\\); got 128 and 1.0"):
         rectangle_predictor(tiles=128, overlap=1.0)
     cfg = tiny_cfg("panoptic")
     with pytest.raises(ValueError, match="segments of windows cannot be merged"):

@@ -11,7 +11,7 @@ def box(x, y, width=40, height=60):
 
 
 def follow(frames, tracker=None, labels=None):
-    """Ids of each frame's objects; frames hold {name: (box, score)}, and the result {name: id}."""
+    """Track frames of {name: (box, score)}; return a dict {name: id} for each frame."""
     tracker = tracker or Tracker()
     found = []
     for frame in frames:
@@ -39,7 +39,7 @@ def test_crossing_objects_keep_their_ids():
     assert ids_of(found, "left to right") == {1} and ids_of(found, "right to left") == {2}
 
 
-def test_an_object_hidden_while_crossing_comes_back_with_its_id():
+def test_object_hidden_while_crossing_keeps_its_id():
     frames = []
     for t in range(60):
         frame = {"front": (box(50 + 5 * t, 200), 0.9)}
@@ -90,7 +90,7 @@ def test_classes_are_not_confused_unless_allowed():
     assert ids_of(follow(frames, Tracker(same_class=False), labels), "dog") == {1}
 
 
-def test_dropped_frames_are_moved_over():
+def test_motion_continues_over_dropped_frames():
     tracker, ids, before = Tracker(), [], -1
     for t in [*range(10), 13, 16, 20, 24]:
         ids += tracker.update([box(50 + 12 * t, 100)], [0.9], frames=t - before).tolist()
@@ -98,7 +98,7 @@ def test_dropped_frames_are_moved_over():
     assert ids == [1] * 14
 
 
-def test_nothing_found_and_impossible_boxes():
+def test_empty_and_invalid_boxes():
     tracker = Tracker()
     assert tracker.update(np.zeros((0, 4)), []).shape == (0,)
     assert tracker.update([[5, 5, 5, 5], [9, 9, 1, 1]], [0.9, 0.9]).tolist() == [0, 0]
@@ -110,12 +110,12 @@ def test_nothing_found_and_impossible_boxes():
         Tracker(high=0.3, low=0.5)
 
 
-def test_boxes_without_area_are_followed():
+def test_boxes_without_area_are_tracked():
     frames = [{"line": ([10, 20, 10, 60], 0.9), "point": ([30, 30, 30, 30], 0.9)}] * 3
     assert follow(frames) == [{"line": 1, "point": 2}] * 3
 
 
-def test_shown_are_numbered_objects_and_high_scores_best_first():
+def test_follow_selects_numbered_objects_and_high_scores():
     tracker = Tracker(high=0.5, low=0.1)
     assert [each.tolist() for each in tracker.follow([box(50, 50), box(200, 50)], [0.6, 0.3])] == [[1, 0], [0]]
     boxes = [box(50, 50), box(200, 50), box(300, 50)]
@@ -123,7 +123,7 @@ def test_shown_are_numbered_objects_and_high_scores_best_first():
     assert ids.tolist() == [1, 0, 0] and shown.tolist() == [2, 0]
 
 
-def test_reset_begins_a_new_video():
+def test_reset_starts_a_new_video():
     tracker = Tracker()
     tracker.update([box(50, 50)], [0.9])
     assert tracker.count == 1
@@ -131,7 +131,7 @@ def test_reset_begins_a_new_video():
     assert tracker.update([box(300, 50)], [0.9]).tolist() == [1] and tracker.count == 1
 
 
-def test_motion_learns_velocity_and_expects_the_box_there():
+def test_motion_estimates_velocity_and_predicts_the_box():
     motion = BoxMotion()
     motion.add(np.array([box(100, 100)]))
     for t in range(1, 20):
@@ -164,7 +164,7 @@ def test_iou_of_boxes():
     assert found[0] == pytest.approx([1, 1 / 3, 0, 0])
 
 
-def test_a_crowd_is_followed_in_time():
+def test_crowd_is_tracked_in_time():
     generator = np.random.default_rng(0)
     centers = np.stack(np.meshgrid(np.arange(10) * 100, np.arange(10) * 100), axis=-1).reshape(-1, 2) + 50.0
     velocities = generator.normal(0, 2, centers.shape)

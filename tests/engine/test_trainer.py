@@ -79,17 +79,17 @@ def test_killed_training_resumed_ends_bit_identical(tmp_path, kill_at):
     assert torch.equal(one["rng_state"][0]["torch"], other["rng_state"][0]["torch"])
 
 
-def test_metrics_are_neither_lost_nor_doubled_by_a_stop(tmp_path):
+def test_resume_neither_loses_nor_repeats_metrics(tmp_path):
     train(tmp_path, 50, period=30)
     (tmp_path / "model_final.pth").unlink()
     (tmp_path / "last_checkpoint").write_text(str(tmp_path / "model_0000030.pth"))
     with open(tmp_path / "metrics.json", "a") as f:
-        f.write('{"iteration": 60, "lo')  # torn by a kill
+        f.write('{"iteration": 60, "lo')  # incomplete, as after a kill
     train(tmp_path, 50, period=30)
     assert [line["iteration"] for line in read_metrics(tmp_path / "metrics.json")] == [20, 40, 50]
 
 
-def test_finished_training_says_so_and_leaves_everything_as_it_is(tmp_path, caplog):
+def test_finished_training_changes_nothing(tmp_path, caplog):
     caplog.set_level(logging.INFO, "maskrcnn_benchmark.trainer")
     train(tmp_path, 4)
     written = (tmp_path / "model_final.pth").stat().st_mtime_ns
@@ -100,7 +100,7 @@ def test_finished_training_says_so_and_leaves_everything_as_it_is(tmp_path, capl
     assert_identical(before, model.state_dict())
 
 
-def test_stop_between_last_and_final_checkpoint_still_gives_the_final_one(tmp_path):
+def test_resume_after_the_last_iteration_writes_the_final_checkpoint(tmp_path):
     train(tmp_path, 4, period=4)
     (tmp_path / "model_final.pth").unlink()
     (tmp_path / "last_checkpoint").write_text(str(tmp_path / "model_0000004.pth"))
@@ -167,7 +167,7 @@ def test_nonfinite_loss_stops_before_the_step_and_names_images_and_parts(tmp_pat
     assert not (tmp_path / "bad" / "model_final.pth").exists()
 
 
-def test_evaluation_disturbs_nothing_and_keeps_the_best(tmp_path, caplog):
+def test_evaluation_does_not_affect_training_and_keeps_the_best(tmp_path, caplog):
     caplog.set_level(logging.INFO, "maskrcnn_benchmark.trainer")
     scores = {4: 0.25, 8: 0.75, 12: 0.5}
     seen = {}
@@ -198,7 +198,7 @@ def test_evaluation_disturbs_nothing_and_keeps_the_best(tmp_path, caplog):
     assert torch.load(tmp_path / "with/model_final.pth", weights_only=True)["best_score"] == 0.75
 
 
-def test_best_score_is_remembered_over_a_stop(tmp_path):
+def test_best_score_survives_a_resume(tmp_path):
     train(tmp_path, 4, evaluate=lambda iteration: {"AP": 0.9}, test_period=4)
     train(tmp_path, 8, evaluate=lambda iteration: {"AP": 0.5}, test_period=4)
     assert torch.load(tmp_path / "model_best.pth", weights_only=True)["iteration"] == 4
@@ -206,7 +206,7 @@ def test_best_score_is_remembered_over_a_stop(tmp_path):
 
 def test_loader_that_ends_early_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(toy_training.ToyLoader, "__len__", lambda self: len(self.batches) + 1)
-    with pytest.raises(RuntimeError, match="ended at iteration 5, but its length promises 5"):
+    with pytest.raises(RuntimeError, match="ended at iteration 5, but its length means 5"):
         train(tmp_path, 4)
 
 
@@ -216,12 +216,12 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_peak_memory_is_that_of_the_process():
+def test_peak_memory_on_the_cpu_is_resident_memory():
     assert 20 < peak_memory(torch.device("cpu")) < 100_000
 
 
-def test_two_processes_take_the_steps_of_one(tmp_path):
-    """Two micro-batches in turn, or one on each of two processes: the same mean gradient up to rounding."""
+def test_two_processes_take_the_same_steps_as_one(tmp_path):
+    """Two micro-batches on one process and one on each of two processes have the same mean gradient up to rounding."""
     train(tmp_path / "one", 6, build=without_batch_statistics, accumulation_steps=2)
     first, second = processes.run(2, distributed_cases.train_toy, tmp_path / "two", {"max_iter": 6})
     assert_identical(first, second)
@@ -234,7 +234,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
 
 
 def test_nonfinite_loss_of_one_process_stops_all(tmp_path):
-    # picture 6 is the first of the second process in iteration 2
+    # image 6 is the first of the second process in iteration 2
     first, second = processes.run(2, distributed_cases.train_toy, tmp_path, {"max_iter": 6, "bad": (6,)})
     assert first == second
     assert "process 1: image ids [1006, 1007]" in first

@@ -1,4 +1,4 @@
-"""Trainings that a signal stops, and checkpoints by the clock."""
+"""Trainings stopped by a signal, and timed checkpoints."""
 
 import logging
 import re
@@ -26,7 +26,7 @@ def checkpoints(folder) -> list[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_ends_a_training_with_a_checkpoint_from_which_it_ends_bit_identical(tmp_path, caplog, number):
+def test_training_stopped_by_a_signal_resumes_bit_identical(tmp_path, caplog, number):
     caplog.set_level(logging.INFO)
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
     with pytest.raises(Stopped) as error:
@@ -36,7 +36,7 @@ def test_signal_ends_a_training_with_a_checkpoint_from_which_it_ends_bit_identic
     assert checkpoints(stopped) == [path.name]
     name = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C"
     assert caplog.records[-1].message == (
-        f"Stopped by {name} at iteration 5 of 12; the checkpoint to go on from is {path}"
+        f"Stopped by {name} at iteration 5 of 12; the checkpoint to continue from is {path}"
     )
     train(stopped, 12, noisy=True)
     train(whole, 12, noisy=True)
@@ -77,7 +77,7 @@ class Interrupting(Quiet):
         return super().forward(images)
 
 
-def test_checkpoints_by_the_clock_are_continued_from_and_only_the_newest_stay(tmp_path, monkeypatch):
+def test_training_resumes_from_timed_checkpoints_of_which_the_newest_stay(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(training_checkpoints.time, "monotonic", lambda: now[0])
 
@@ -103,7 +103,7 @@ def test_checkpoints_by_the_clock_are_continued_from_and_only_the_newest_stay(tm
     assert_same_end(stopped, tmp_path / "whole")
 
 
-def test_no_minutes_no_checkpoints_by_the_clock(tmp_path, monkeypatch):
+def test_zero_minutes_write_no_timed_checkpoints(tmp_path, monkeypatch):
     monkeypatch.setattr(training_checkpoints.time, "monotonic", iter(range(0, 10**9, 10**5)).__next__)
     train(tmp_path, 4)
     assert checkpoints(tmp_path) == ["model_final.pth"]

@@ -34,7 +34,7 @@ def shades(path):
 
 
 class Camera:
-    """A camera that sends `count` frames, numbered by their shade, each when it is allowed to."""
+    """Camera of `count` frames, whose shade is their number. Each frame waits for a release of `allowed`."""
 
     def __init__(self, count, allowed):
         self.count, self.given, self.released = count, 0, False
@@ -64,12 +64,12 @@ def test_files_are_written_and_read_whole(tmp_path, name):
     assert [each.name for each in path.parent.iterdir()] == [name]
 
 
-def test_frames_of_a_camera_that_is_faster_are_dropped_and_the_newest_is_taken():
+def test_fast_camera_drops_frames_and_yields_the_newest():
     camera = Camera(count=40, allowed=1)
     video = LiveVideo(camera, 30, "camera 0")
     frames = iter(video)
     seen = [next(frames)]
-    for sent in (9, 29, 40):  # so many frames come while the caller is busy
+    for sent in (9, 29, 40):  # number of frames sent while the caller is busy
         camera.allowed.release(sent - camera.given)
         wait_until(lambda: camera.given == sent and video.dropped == sent - len(seen) - 1)  # noqa: B023
         seen.append(next(frames))
@@ -81,7 +81,7 @@ def test_frames_of_a_camera_that_is_faster_are_dropped_and_the_newest_is_taken()
     assert camera.released
 
 
-def test_no_frame_of_a_slower_camera_is_dropped_or_seen_twice():
+def test_slow_camera_neither_drops_nor_repeats_frames():
     camera = Camera(count=5, allowed=1)
     video = LiveVideo(camera, 30, "camera 0")
     numbers = []
@@ -107,7 +107,7 @@ def test_a_camera_that_hangs_or_sends_nothing_is_an_error():
         list(LiveVideo(Camera(0, 0), 30, "rtsp://x"))
 
 
-def test_frames_with_times_are_repeated_and_left_out_to_keep_real_time(tmp_path):
+def test_frames_are_repeated_and_dropped_to_keep_real_time(tmp_path):
     writer = VideoWriter(tmp_path / "a.avi", 10.0)
     for value, seconds in ((20, 0.0), (60, 0.3), (100, 0.31), (140, 0.52)):
         writer.write(shade(value), seconds)
@@ -116,7 +116,7 @@ def test_frames_with_times_are_repeated_and_left_out_to_keep_real_time(tmp_path)
     assert np.abs(np.subtract(shades(tmp_path / "a.avi"), [20, 20, 20, 60, 100, 140])).max() <= 4
 
 
-def test_sizes_that_change_are_resized_and_odd_ones_written(tmp_path):
+def test_frames_of_other_sizes_are_resized(tmp_path):
     writer = VideoWriter(tmp_path / "a.mp4", 10.0)
     for size in ((47, 61), (90, 30)):
         writer.write(shade(90, size))
@@ -125,15 +125,15 @@ def test_sizes_that_change_are_resized_and_odd_ones_written(tmp_path):
     assert [frame.pixels.shape[:2] for frame in video] in ([(47, 61)] * 2, [(46, 60)] * 2)
 
 
-def test_a_writer_without_frames_leaves_no_file_and_an_old_one_as_it_is(tmp_path):
+def test_writer_without_frames_writes_no_file(tmp_path):
     (tmp_path / "a.mp4").write_text("old")
     VideoWriter(tmp_path / "a.mp4", 10.0).close()
     assert (tmp_path / "a.mp4").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_errors_name_the_source(tmp_path):
+def test_error_messages_contain_the_source(tmp_path):
     write_video(tmp_path / "film.avi", [1])
-    with pytest.raises(ValueError, match=r"flim\.avi: no such video file.*film\.avi.*camera is given by its number"):
+    with pytest.raises(ValueError, match=r"flim\.avi: no such video file.*film\.avi.*Use a number .* for a camera"):
         open_video(tmp_path / "flim.avi")
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(OSError, match=r"text\.mp4 cannot be opened as a video"):
@@ -144,7 +144,7 @@ def test_errors_name_the_source(tmp_path):
         VideoWriter(tmp_path / "a.gif", 10)
 
 
-def test_a_window_without_display_is_an_error_and_no_abort(monkeypatch):
+def test_window_without_a_display_is_an_error(monkeypatch):
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)

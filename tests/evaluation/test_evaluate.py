@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from helpers.tiny_data import write_pictures
+from helpers.tiny_data import write_images
 
 from maskrcnn_benchmark.data.datasets import COCODataset
 from maskrcnn_benchmark.evaluation import COCOResults, Results, VOCResults, evaluate
@@ -47,7 +47,7 @@ def test_unsupported_data_set_is_named():
 
 
 def test_every_evaluation_returns_results_compared_once(tmp_path, caplog):
-    folder = write_pictures(tmp_path)
+    folder = write_images(tmp_path)
     dataset = COCODataset(folder["ANNOTATIONS"], folder["IMAGES"], False)
     perfect = _ground_truth_as_predictions(dataset, 2)
     with caplog.at_level("INFO"):

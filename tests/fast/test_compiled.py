@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.tiny_data import write_pictures
+from helpers.tiny_data import write_images
 from helpers.tiny_models import tiny_cfg, tiny_model
 from torch import nn
 
@@ -65,7 +65,7 @@ def test_detectors_can_be_traced_by_the_compiler(rng_seed, only_traced, name):
 
 def test_repeated_evaluation_in_training_does_not_accumulate_programs(tmp_path, only_traced, monkeypatch):
     monkeypatch.setattr(compiled, "PROGRAMS", 3)
-    opts = ["DATASETS.TEST", [write_pictures(tmp_path)], "INPUT.MIN_SIZE_TEST", 64, "OUTPUT_DIR", str(tmp_path)]
+    opts = ["DATASETS.TEST", [write_images(tmp_path)], "INPUT.MIN_SIZE_TEST", 64, "OUTPUT_DIR", str(tmp_path)]
     cfg = tiny_cfg("fcos", "TEST.COMPILE", True, *opts)
     model, loaders = tiny_model(cfg), make_test_loaders(cfg)
     figures = [run_test(cfg, model, loaders).figures for _ in range(4)]

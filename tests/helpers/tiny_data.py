@@ -11,7 +11,7 @@ from PIL import Image
 SIZES = ((90, 64), (60, 90), (90, 64))
 
 
-def write_pictures(folder: Path, with_masks: bool = True) -> dict:
+def write_images(folder: Path, with_masks: bool = True) -> dict:
     """Writes folder/1.png, 2.png, 3.png and objects.json; returns the block that names them."""
     images, annotations = [], []
     for number, (width, height) in enumerate(SIZES, start=1):

@@ -137,5 +137,5 @@ def test_bbox_aug_of_the_global_cfg(program, apex):
         inference(model, loader, "again", bbox_aug=True, device="cpu")
     (resized,) = get("data", "make_data_loader")(global_cfg, is_train=False)
     global_cfg.TEST.BBOX_AUG.ENABLED = True
-    with pytest.raises(ValueError, match="images that are resized already"):
+    with pytest.raises(ValueError, match="images that are already resized"):
         inference(model, resized, "again", bbox_aug=True, device="cpu")
