@@ -1,13 +1,13 @@
-"""COCODemo: predict OpenCV images and draw what is found, for programs written for maskrcnn-benchmark's or FCOS's demo.
+"""Predict OpenCV images and draw the detections, for programs written for the demos of maskrcnn-benchmark and FCOS.
 
     from predictor import COCODemo
 
     demo = COCODemo(cfg, confidence_threshold=0.7)
     drawn = demo.run_on_opencv_image(cv2.imread("street.jpg"))
 
-New programs use maskrcnn_benchmark.Predictor, which this class is made of.
+New programs should use maskrcnn_benchmark.Predictor, on which this class is built.
 
-Images are (H, W, 3) uint8 BGR, as OpenCV reads them. N is the number of objects of an image.
+Shapes: N objects of an image, K classes. Images are (H, W, 3) uint8 BGR, as OpenCV reads them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from maskrcnn_benchmark.visual.drawing import draw_frames, draw_masks, draw_tags
 from maskrcnn_benchmark.visual.keypoints import draw_keypoints
 from maskrcnn_benchmark.visual.palette import label_colors
 
-# Short side of the network's input with one threshold a class, as in FCOS's demo, which has no longest side.
+# Sizes of the network input if thresholds are given by class: FCOS's demo does not limit the long side.
 FCOS_MIN_SIZE = 224
 NO_MAXIMUM = 2**20
 
@@ -39,23 +39,23 @@ class COCODemo:
     """Predict images and draw the objects.
 
     Args:
-        cfg: configuration. OUTPUT_DIR/last_checkpoint is loaded if there is one, otherwise MODEL.WEIGHT.
-        confidence_threshold: objects with a score up to it are left out. FCOS's demo gives one number a class here.
-        show_mask_heatmaps: draw the masks' probabilities, in a grid, in place of the objects.
-        masks_per_dim: rows and columns of that grid.
-        min_image_size: short side of the network's input; None is INPUT.MIN_SIZE_TEST. With one threshold a class it is
-            224 by default, and INPUT.MAX_SIZE_TEST is not used, as in FCOS's demo.
-        weight_loading: weights in place of MODEL.WEIGHT.
-        confidence_thresholds_for_classes: K thresholds, by class.
-        predictor: a Predictor in place of `cfg`.
-        tracker: objects of the images, which are a video's frames, are numbered by it.
+        cfg: config. The weights are those of OUTPUT_DIR/last_checkpoint if it exists, otherwise MODEL.WEIGHT.
+        confidence_threshold: only objects with a higher score are drawn. FCOS's demo passes one number per class here.
+        show_mask_heatmaps: draw a grid of mask probabilities instead of the objects.
+        masks_per_dim: rows and columns of this grid.
+        min_image_size: short side of the network input; None is INPUT.MIN_SIZE_TEST. With one threshold per class, the
+            default is 224 and INPUT.MAX_SIZE_TEST is ignored, as in FCOS's demo.
+        weight_loading: weights that override MODEL.WEIGHT.
+        confidence_thresholds_for_classes: K thresholds by class.
+        predictor: Predictor to use instead of `cfg`.
+        tracker: Tracker that numbers the objects; the images must be the frames of a video.
 
     Attributes:
-        CATEGORIES: names by label, "__background" first. Those of the checkpoint replace COCO's, those of a subclass
-            are kept.
+        CATEGORIES: class names by label, "__background" first. The names in the checkpoint replace COCO's names. The
+            names of a subclass are kept.
 
     Raises:
-        ValueError: heat maps of a model without masks, or thresholds that are not one a class.
+        ValueError: show_mask_heatmaps for a model without masks, or not one threshold per class.
     """
 
     CATEGORIES = ["__background", *COCO_THINGS.values()]
@@ -74,7 +74,7 @@ class COCODemo:
         tracker: Tracker | None = None,
     ):
         if masks_per_dim < 1:
-            raise ValueError(f"masks_per_dim is at least 1, got {masks_per_dim}")
+            raise ValueError(f"masks_per_dim must be at least 1, got {masks_per_dim}")
         if confidence_thresholds_for_classes is None and np.ndim(confidence_threshold):
             confidence_thresholds_for_classes = confidence_threshold
         by_class = confidence_thresholds_for_classes is not None
@@ -99,8 +99,8 @@ class COCODemo:
             self.confidence_thresholds_for_classes = torch.as_tensor(confidence_thresholds_for_classes).float()
             if self.confidence_thresholds_for_classes.shape != (len(predictor.class_names),):
                 raise ValueError(
-                    f"confidence_thresholds_for_classes has {len(self.confidence_thresholds_for_classes)} numbers, and "
-                    f"the model has {len(predictor.class_names)} classes: give one for each"
+                    f"confidence_thresholds_for_classes has {len(self.confidence_thresholds_for_classes)} numbers, but "
+                    f"the model has {len(predictor.class_names)} classes: pass one number per class"
                 )
         self.show_mask_heatmaps, self.masks_per_dim = show_mask_heatmaps, masks_per_dim
         pasting = predictor.setup.mask_pasting
@@ -108,17 +108,18 @@ class COCODemo:
         self.transforms = self.build_transform()
 
     def build_transform(self) -> Callable[[np.ndarray], torch.Tensor]:
-        """Return a function from an image to the network's input (3, H', W')."""
+        """Return a function that converts an image to the network input (3, H', W')."""
         transform = self.predictor.setup.transform
         return lambda image: transform(_to_pil(image))
 
-    # ---- from an image to what is drawn
+    # ---- prediction
 
     def run_on_opencv_image(self, image: np.ndarray, frames: float = 1) -> np.ndarray:
-        """Return a new image with everything that was found.
+        """Predict an image and return a copy with the detections drawn.
 
         Args:
-            frames: of the video since the last image, with a tracker.
+            image: image to predict.
+            frames: number of video frames since the last image, for the tracker.
         """
         predictions = self.compute_prediction(image)
         if self.tracker is None:
@@ -130,7 +131,7 @@ class COCODemo:
             return self.create_mask_montage(result, top_predictions)
         if top_predictions.has_field("panoptic") or top_predictions.has_field("semantic"):
             result = self.overlay_segments(result, top_predictions)
-        if top_predictions.has_field("panoptic"):  # whose segments are the objects
+        if top_predictions.has_field("panoptic"):  # the segments include the objects
             return result
         if top_predictions.has_field("mask"):
             result = self.overlay_mask(result, top_predictions)
@@ -140,17 +141,18 @@ class COCODemo:
         return self.overlay_class_names(result, top_predictions)
 
     def compute_prediction(self, original_image: np.ndarray) -> BoxList:
-        """Return everything that the model finds, a BoxList on the CPU in pixels of the image.
+        """Predict an image.
 
-        Its fields are "labels", "scores" and, as far as the model predicts them, "mask" (N, 1, H, W) uint8,
-        "keypoints", "semantic" and "panoptic".
+        Returns:
+            BoxList on the CPU in pixels of the image, with the fields "labels" and "scores", and those that the model
+            predicts of "mask" (N, 1, H, W) uint8, "keypoints", "semantic" and "panoptic".
 
         Raises:
             ValueError: the image is not (H, W, 3) uint8.
         """
         if original_image.ndim != 3 or original_image.shape[2] != 3 or original_image.dtype != np.uint8:
             raise ValueError(
-                f"an OpenCV image is (H, W, 3) uint8 BGR, got {original_image.shape} {original_image.dtype}"
+                f"an OpenCV image must be (H, W, 3) uint8 BGR, got {original_image.shape} {original_image.dtype}"
             )
         setup = self.predictor.setup
         height, width = original_image.shape[:2]
@@ -168,11 +170,11 @@ class COCODemo:
             (masks,) = self.masker([prediction.get_field("mask")], [prediction])
             prediction.add_field("mask", masks)
         elif self.show_mask_heatmaps:
-            raise ValueError("show_mask_heatmaps needs a model with masks (MODEL.MASK_ON True), and this one has none")
+            raise ValueError("show_mask_heatmaps requires a model with masks (MODEL.MASK_ON True); this one has none")
         return prediction
 
     def select_top_predictions(self, predictions: BoxList) -> BoxList:
-        """Return the predictions with a score above the threshold, best first."""
+        """Select predictions with a score above the threshold, in descending order of scores."""
         scores, thresholds = predictions.get_field("scores"), self.confidence_threshold
         if self.confidence_thresholds_for_classes is not None:
             thresholds = self.confidence_thresholds_for_classes[predictions.get_field("labels") - 1]
@@ -180,7 +182,11 @@ class COCODemo:
         return predictions[predictions.get_field("scores").argsort(descending=True, stable=True)]
 
     def select_tracked_predictions(self, predictions: BoxList, frames: float = 1) -> BoxList:
-        """Return the predictions above the threshold, or of a known object, with field "track_ids"; best first."""
+        """Track the predictions, and select those of tracked objects or above the threshold.
+
+        Returns:
+            BoxList with the field "track_ids", in descending order of scores.
+        """
         predictions = predictions[torch.nonzero(torch.isfinite(predictions.bbox).all(dim=1)).squeeze(1)]
         ids, shown = self.tracker.follow(
             predictions.bbox.numpy(),
@@ -191,10 +197,10 @@ class COCODemo:
         predictions.add_field("track_ids", torch.from_numpy(ids))
         return predictions[torch.from_numpy(shown)]
 
-    # ---- drawing; the image given is changed and returned
+    # ---- drawing: each method draws on the given image and returns it
 
     def compute_colors_for_labels(self, labels) -> np.ndarray:
-        """Return (N, 3) uint8 BGR."""
+        """Return the colours of labels (N,), as (N, 3) uint8 BGR."""
         return label_colors(np.asarray(labels))[:, ::-1]
 
     def overlay_boxes(self, image: np.ndarray, predictions: BoxList) -> np.ndarray:
@@ -203,18 +209,18 @@ class COCODemo:
 
     def overlay_mask(self, image: np.ndarray, predictions: BoxList) -> np.ndarray:
         """Tint and outline the masks."""
-        # the best score last, on top
+        # drawn in ascending order of scores, so that the best is on top
         masks, labels = predictions.get_field("mask")[:, 0].numpy()[::-1], predictions.get_field("labels").numpy()[::-1]
         return self._draw(image, draw_masks, masks, labels, self._rgb_colors(predictions)[::-1])
 
     def overlay_keypoints(self, image: np.ndarray, predictions: BoxList) -> np.ndarray:
-        """Draw the keypoints, and a person's skeleton."""
+        """Draw the keypoints, and the skeleton of persons."""
         keypoints = predictions.get_field("keypoints")
         scores = keypoints.get_field("logits").numpy() if keypoints.has_field("logits") else None
         return self._draw(image, draw_keypoints, keypoints.keypoints.numpy(), scores)
 
     def overlay_class_names(self, image: np.ndarray, predictions: BoxList) -> np.ndarray:
-        """Write track, class and score at the boxes."""
+        """Write track number, class and score at the boxes."""
         names = list(self.CATEGORIES[1:])
         texts, short_texts = tag_texts(predictions, names)
         colors = self._rgb_colors(predictions)
@@ -235,7 +241,7 @@ class COCODemo:
         return self._draw(image, found.draw)
 
     def create_mask_montage(self, image: np.ndarray, predictions: BoxList) -> np.ndarray:
-        """Return the first masks in a grid of masks_per_dim rows and columns, as a heat map in the image's size."""
+        """Return heat maps of the first masks in a grid of masks_per_dim rows and columns, in about the image size."""
         height, width = (max(1, side // self.masks_per_dim) for side in image.shape[:2])
         grid = np.zeros((self.masks_per_dim * height, self.masks_per_dim * width), dtype=np.uint8)
         masks = predictions.get_field("mask")[: self.masks_per_dim**2, 0].numpy()
@@ -259,12 +265,12 @@ class COCODemo:
 
 
 def vis_keypoints(img: np.ndarray, kps: np.ndarray, kp_thresh: float = 2, alpha: float = 0.7) -> np.ndarray:
-    """Return the image with one object's keypoints drawn into it.
+    """Draw the keypoints of one object on a copy of the image.
 
     Args:
         img: (H, W, 3) uint8.
-        kps: (3, K): x, y, and a logit as score.
-        kp_thresh: keypoints with a score up to it are left out.
+        kps: (3, P) x, y and logits of P keypoints.
+        kp_thresh: only keypoints with a higher logit are drawn.
         alpha: opacity, 0 to 1.
     """
     x, y, scores = np.asarray(kps, dtype=np.float32)

@@ -1,15 +1,15 @@
-"""Show what a model finds in front of a camera, or in a video.
+"""Show the detections of a model in a camera, a stream or a video.
 
     python demo/webcam.py
     python demo/webcam.py --source film.mp4 --output found.mp4 --no-window --weights model_final.pth --track
 
-Without --config-file and --weights, the model of handwritten digits that comes with the package is used: hold one to
-the camera. Escape or q ends.
+Without --config-file and --weights, the package's own model of handwritten digits is used: hold a digit in front of the
+camera. Escape or q quits.
 
-Frames of a camera or stream that come while the model is busy are dropped; a file is read whole.
+Frames of a camera or stream that arrive while the model is busy are dropped. Every frame of a file is processed.
 """
 
-# First, because importing it runs the user's own set-up code, if there is any.
+# First, because the import runs the user's set-up code, if there is any.
 import maskrcnn_benchmark.utils.env  # noqa: F401  # isort: skip
 from maskrcnn_benchmark.engine import process  # isort: skip
 
@@ -32,71 +32,71 @@ from maskrcnn_benchmark.visual.drawing import draw_note
 
 TITLE = "COCO detections"
 ZOO_MODEL = "digits_fcos"
-# The rate on the image is the mean over so many frames.
+# Number of frames over which the displayed rate is averaged.
 AVERAGED = 20
-# Lowest score with which a detection continues a known object.
+# Minimum score of objects that continue a track.
 TRACKED_SCORE = 0.1
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = script.make_parser(__doc__)
-    parser.add_argument("--config-file", metavar="FILE", help="default: the configuration in --weights")
+    parser.add_argument("--config-file", metavar="FILE", help="config file (default: the config in --weights)")
     parser.add_argument("--weights", metavar="FILE", help="checkpoint (default: MODEL.WEIGHT of --config-file)")
     parser.add_argument(
-        "--confidence-threshold", type=float, default=0.7, metavar="S", help="lowest score shown (default: %(default)s)"
+        "--confidence-threshold", type=float, default=0.7, metavar="S", help="minimum score (default: %(default)s)"
     )
     parser.add_argument(
         "--min-image-size",
         type=int,
         metavar="PIXELS",
-        help="short side of the image for the model; smaller is faster (default: INPUT.MIN_SIZE_TEST)",
+        help="short side of the network input; smaller is faster (default: INPUT.MIN_SIZE_TEST)",
     )
-    parser.add_argument("--show-mask-heatmaps", action="store_true", help="show the masks' probabilities instead")
+    parser.add_argument("--show-mask-heatmaps", action="store_true", help="show mask probabilities instead of objects")
     parser.add_argument(
         "--masks-per-dim", type=int, default=2, metavar="N", help="rows and columns of heat maps (default: %(default)s)"
     )
     parser.add_argument(
-        "--source", default="0", help="number of a camera, video file, or a stream's address (default: %(default)s)"
+        "--source", default="0", help="camera number, video file, or address of a stream (default: %(default)s)"
     )
     parser.add_argument("--output", metavar="FILE", help="video to write: .mp4, .mkv, .mov or .avi")
-    parser.add_argument("--no-window", action="store_true", help="open no window, for machines without a display")
-    parser.add_argument("--track", action="store_true", help="number the objects, from frame to frame")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that change the configuration")
+    parser.add_argument("--no-window", action="store_true", help="do not open a window, for machines without a display")
+    parser.add_argument("--track", action="store_true", help="track the objects from frame to frame")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="config overrides, KEY VALUE KEY VALUE ...")
     return parser
 
 
 def make_predictor(config_file: str | None, weights: str | None, opts: list) -> Predictor:
-    """Load the model named on the command line, or the package's own."""
+    """Load the model given on the command line, or the package's own model."""
     if config_file or weights:
         return Predictor(config_file, weights, opts=opts)
     if not hasattr(Predictor, "from_zoo"):
         raise ValueError(
-            f"this version has no model {ZOO_MODEL} of its own yet: give --weights FILE (a checkpoint of "
+            f"this version does not include the model {ZOO_MODEL}: use --weights FILE (a checkpoint of "
             "tools/train_net.py), or --config-file FILE with MODEL.WEIGHT"
         )
     return Predictor.from_zoo(ZOO_MODEL, opts=opts)
 
 
 def check_args(args) -> None:
-    """Refuse what cannot work, before a model is loaded.
+    """Check the arguments before a model is loaded.
 
     Raises:
         ValueError: a number is out of range.
     """
     if not 0 <= args.confidence_threshold <= 1:
-        raise ValueError(f"--confidence-threshold is 0 to 1, got {args.confidence_threshold}")
+        raise ValueError(f"--confidence-threshold must be 0 to 1, got {args.confidence_threshold}")
     for name in ("min_image_size", "masks_per_dim"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} is at least 1, got {getattr(args, name)}")
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
 
 
 def with_rate(image: np.ndarray, rate: float) -> np.ndarray:
-    """Return an image (H, W, 3) uint8 BGR with "12.3 FPS" in its lower left corner."""
+    """Draw the rate, such as "12.3 FPS", in the lower left corner of an image (H, W, 3) uint8 BGR."""
     return np.ascontiguousarray(draw_note(np.ascontiguousarray(image[:, :, ::-1]), f"{rate:.1f} FPS")[:, :, ::-1])
 
 
 def show(demo: COCODemo, video, writer: VideoWriter | None, window: Window | None) -> str:
-    """Predict and draw frame after frame; return a line about it all."""
+    """Predict, draw and show every frame; return a summary line."""
     ends: deque[float] = deque(maxlen=AVERAGED + 1)
     first = time.perf_counter()
     ends.append(first)
@@ -130,7 +130,7 @@ def main() -> None:
             at_end.callback(opened.close)
             return opened
 
-        # what can fail at once comes first, and the camera, which may be busy, before the model
+        # quick checks first; the camera, which may be busy, before the model
         window = None if args.no_window else closed(Window(TITLE))
         video = closed(open_video(args.source))
         writer = closed(VideoWriter(args.output, video.rate)) if args.output else None

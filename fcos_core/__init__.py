@@ -1,7 +1,6 @@
-"""The name under which FCOS and VoVNet-FCOS import this package.
+"""Alias of the package `maskrcnn_benchmark` under the name that programs written for FCOS and VoVNet-FCOS import.
 
-`fcos_core.x.y` is the module `maskrcnn_benchmark.x.y` itself, imported when it is first asked for. `fcos_core` is the
-package `maskrcnn_benchmark`.
+`fcos_core.x.y` is the module `maskrcnn_benchmark.x.y` itself, imported on first use.
 """
 
 import importlib
@@ -16,7 +15,7 @@ ALIAS, PACKAGE = "fcos_core", "maskrcnn_benchmark"
 
 
 class AliasFinder(MetaPathFinder, Loader):
-    """Find `fcos_core.x.y` as `maskrcnn_benchmark.x.y`."""
+    """Import finder that resolves `fcos_core.x.y` to `maskrcnn_benchmark.x.y`."""
 
     def find_spec(self, name, path=None, target=None):
         if not name.startswith(f"{ALIAS}."):
@@ -33,7 +32,7 @@ class AliasFinder(MetaPathFinder, Loader):
         return module
 
     def exec_module(self, module):
-        # It has been executed under its own name. Importing it under another one has replaced its spec.
+        # The module has already run under its own name. The import under the alias replaced its spec: restore it.
         module.__spec__ = module.__spec__.loader_state
 
     def get_code(self, name):
@@ -42,14 +41,15 @@ class AliasFinder(MetaPathFinder, Loader):
 
 
 def real_name(name: str) -> str:
+    """Return the name in `maskrcnn_benchmark` of a module of the alias."""
     return PACKAGE + name.removeprefix(ALIAS)
 
 
 def register_imported() -> None:
-    """Give every imported module of the package its second name.
+    """Register every imported module of the package under its alias in sys.modules.
 
-    Python then takes it from sys.modules. Otherwise it would bind the module in its parent once more, in the place of
-    a function of the same name: `layers.nms` is a function of the module `layers.nms`.
+    Otherwise Python would import the module again and set it as an attribute of its parent, in place of a function of
+    the same name. For example, `layers.nms` is a function of the module `layers.nms`.
     """
     for name, module in list(sys.modules.items()):
         if name == PACKAGE or name.startswith(f"{PACKAGE}."):
@@ -57,6 +57,6 @@ def register_imported() -> None:
 
 
 if not any(type(finder).__name__ == AliasFinder.__name__ for finder in sys.meta_path):
-    sys.meta_path.insert(0, AliasFinder())  # before the one that finds a second copy by the package's path
+    sys.meta_path.insert(0, AliasFinder())  # before the path finder, which would load a second copy of each module
 sys.modules[ALIAS] = maskrcnn_benchmark
 register_imported()

@@ -1,4 +1,4 @@
-"""Imports run one way: every package ("room") stands on a floor and imports only from lower floors and from itself."""
+"""Imports run one way: every package ("room") is on a floor and imports only from lower floors and from itself."""
 
 import ast
 from pathlib import Path
@@ -81,7 +81,7 @@ def imports(name: str, path: Path, known: dict[str, Path]) -> set[str]:
     return {module for module in found if module}
 
 
-def test_every_room_stands_on_a_floor():
+def test_every_room_is_on_a_floor():
     rooms = {name.split(".")[0] for name in modules()}
     assert not rooms - set(FLOOR), f"no floor for {sorted(rooms - set(FLOOR))}: add them to FLOORS"
 

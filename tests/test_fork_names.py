@@ -1,4 +1,4 @@
-"""Every name that programs import from the forks exists and accepts their arguments."""
+"""Every name that programs import from the forks exists and accepts the same arguments."""
 
 import ast
 import importlib
@@ -13,7 +13,7 @@ TABLE = ROOT / "tests" / "fork_names.txt"
 
 
 def read_table() -> dict[str, list[str]]:
-    """Read the table: module -> its lines."""
+    """Read the table as a dict from modules to their lines."""
     modules = {}
     for line in TABLE.read_text().splitlines():
         if line.startswith("#") or not line.strip():

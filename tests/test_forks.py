@@ -53,7 +53,7 @@ def test_flattened_order_is_image_level_row_column_anchor(rng_seed):
     assert torch.equal(all_codes[row], codes[1][1, 8:, 1, 2])
 
 
-def test_only_boxes_with_a_class_are_kept(rng_seed):
+def test_only_boxes_with_positive_labels_are_kept(rng_seed):
     boxes = BoxList(torch.rand(4, 4) * 9, (20, 10))
     boxes.add_field("labels", torch.tensor([0, 2, -1, 1]))
     empty = boxes[torch.zeros(0, dtype=torch.int64)]

@@ -1,14 +1,15 @@
-"""Measures models: parameters, arithmetic, time by stage, memory, energy.
+"""Measure parameters, FLOPs, time by stage, memory and energy of models.
 
     python tools/benchmark.py --config-file configs/vovnet/e2e_faster_rcnn_V_39_FPN_2x.yaml \\
         configs/e2e_faster_rcnn_R_50_FPN_2x.yaml --plot speed.png
 
-Several configs stand side by side, and take turns picture by picture. Without --weights their weights are random, and
-score thresholds are set so that as many detections come out as trained weights give; without --data pictures are made
-up. KEY VALUE pairs change every config: MODEL.DEVICE cpu, DTYPE bfloat16, INPUT.MIN_SIZE_TEST 600.
+Several configs are measured interleaved, image by image, and printed side by side. Without --weights, weights are
+random, and score thresholds are set so that there are as many detections as with trained weights. Without --data,
+images are synthetic. KEY VALUE pairs override all configs, for example MODEL.DEVICE cpu, DTYPE bfloat16,
+INPUT.MIN_SIZE_TEST 600.
 """
 
-# First, because importing it runs the user's own set-up code, if there is any.
+# First, because the import runs the user's set-up code, if there is any.
 import maskrcnn_benchmark.utils.env  # noqa: F401  # isort: skip
 from maskrcnn_benchmark.engine import process  # isort: skip
 
@@ -38,27 +39,29 @@ from maskrcnn_benchmark.visual.figure_file import check_figure_file
 def parse_arguments() -> argparse.Namespace:
     parser = script.make_parser(__doc__)
     parser.add_argument("--config-file", nargs="+", required=True, metavar="FILE", help="one or several YAML files")
-    parser.add_argument("--weights", action="store_true", help="the weights that tools/test_net.py would test")
-    parser.add_argument("--data", action="store_true", help="pictures of DATASETS.TEST")
-    parser.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("W", "H"), help="of made-up pictures")
-    parser.add_argument("--pictures", type=int, default=4, help="different pictures (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=10, help="pictures measured (default: %(default)s)")
-    parser.add_argument("--warm-up", type=int, default=2, help="pictures that go before (default: %(default)s)")
-    parser.add_argument("--train", type=int, default=0, metavar="N", help="also a training step of N pictures")
-    parser.add_argument("--json", metavar="FILE", help="write all figures there")
-    parser.add_argument("--plot", metavar="FILE", help="draw speed against published accuracy (needs matplotlib)")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="changes to every config, KEY VALUE KEY VALUE ...")
+    parser.add_argument("--weights", action="store_true", help="use the weights that tools/test_net.py would test")
+    parser.add_argument("--data", action="store_true", help="use images of DATASETS.TEST")
+    parser.add_argument(
+        "--size", type=int, nargs=2, default=(640, 480), metavar=("W", "H"), help="image size"
+    )
+    parser.add_argument("--pictures", type=int, default=4, help="number of different images (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=10, help="images measured per config (default: %(default)s)")
+    parser.add_argument("--warm-up", type=int, default=2, help="images before the measurement (default: %(default)s)")
+    parser.add_argument("--train", type=int, default=0, metavar="N", help="also measure a training step of N images")
+    parser.add_argument("--json", metavar="FILE", help="write all results to this file")
+    parser.add_argument("--plot", metavar="FILE", help="plot speed against published accuracy (requires matplotlib)")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="overrides of all configs, KEY VALUE KEY VALUE ...")
     arguments = parser.parse_args()
-    # KEY VALUE right behind the files
+    # --config-file also collects the KEY VALUE pairs that follow its files
     files = list(itertools.takewhile(lambda word: word.endswith((".yaml", ".yml")), arguments.config_file))
     arguments.opts = arguments.config_file[len(files) :] + arguments.opts
     arguments.config_file = files
     if not files:
-        parser.error("--config-file wants files that end with .yaml")
+        parser.error("--config-file requires files with the extension .yaml or .yml")
     if min(arguments.pictures, arguments.repeats, *arguments.size) < 1:
-        parser.error("--pictures, --repeats and both numbers of --size are at least 1")
+        parser.error("--pictures, --repeats and both numbers of --size must be at least 1")
     if min(arguments.warm_up, arguments.train) < 0:
-        parser.error("--warm-up and --train are at least 0")
+        parser.error("--warm-up and --train must be at least 0")
     if arguments.plot:
         try:
             check_figure_file(arguments.plot)
@@ -87,7 +90,7 @@ def main() -> None:
             subjects.append(folders.enter_context(subject))
         measurements = measure(subjects, arguments.repeats, arguments.warm_up, arguments.train)
     settings = {
-        "pictures": "DATASETS.TEST" if arguments.data else f"{arguments.size[0]} x {arguments.size[1]}",
+        "images": "DATASETS.TEST" if arguments.data else f"{arguments.size[0]} x {arguments.size[1]}",
         "repeats": arguments.repeats,
         "warm-up": arguments.warm_up,
     }
@@ -98,7 +101,7 @@ def main() -> None:
         write_json(arguments.json, as_json(measurements, settings), indent=2)
     if arguments.plot:
         save_plot(measurements, arguments.plot)
-        print(f"\n{arguments.plot}: these configs among the published results of the five systems")
+        print(f"\n{arguments.plot}: plot of these configs and the published results")
 
 
 if __name__ == "__main__":

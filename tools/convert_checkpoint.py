@@ -1,11 +1,10 @@
-"""Write the weights of a checkpoint under the names of another program.
+"""Convert the weights of a checkpoint to the parameter names of another codebase.
 
     python tools/convert_checkpoint.py model_final.pth for_detectron2.pth --to detectron2
 
-Reads every dialect that training and testing read: maskrcnn-benchmark's, FCOS's and their VoVNet forks', detectron2's
-(.pth and .pkl), mmdetection 1.x's, VoVNet-DeepLabV3's, timm's and torchvision's, as files of torch.save, .pkl or
-.safetensors. An OUTPUT that ends with .safetensors becomes one. Solver states stay behind; what else is left out is
-printed.
+INPUT may be a checkpoint of maskrcnn-benchmark, FCOS, their VoVNet forks, detectron2, mmdetection 1.x,
+VoVNet-DeepLabV3, timm or torchvision, in a file of torch.save, .pkl or .safetensors. OUTPUT is a file of torch.save, or
+.safetensors if it has this extension. Solver states are dropped. All other dropped entries are printed.
 """
 
 from __future__ import annotations
@@ -23,18 +22,25 @@ from maskrcnn_benchmark.engine import script
 
 
 def convert(source: str, output: str, to: str, aspect_ratios: int | None = None) -> tuple[int, list[str], list[str]]:
-    """Write `output`; return how many tensors it has, the dialects of `source` and what was left out.
+    """Convert `source` to `output`.
 
     Args:
+        source: file to read.
+        output: file to write.
+        to: name of the dialect of `output`.
         aspect_ratios: see convert_state_dict.
 
+    Returns:
+        Number of tensors written, names of the dialects of `source`, and names of the dropped entries.
+
     Raises:
-        FileNotFoundError, ValueError: the file can't be read, or the dialect has no names for what is in it.
+        FileNotFoundError: there is no `source`.
+        ValueError: `source` cannot be read, or the dialect has no names for its tensors.
     """
     if os.path.exists(output) and os.path.samefile(source, output):
-        raise ValueError(f"{output} is the file to convert: give the result another name")
+        raise ValueError(f"{output} is the file to convert: choose another name for the output")
     state = read_checkpoint(source)["model"]
-    if not any("." in str(key) for key in state):  # Caffe2's blobs: conv1_w, res_conv1_bn_s, ...
+    if not any("." in str(key) for key in state):  # Caffe2 blobs: conv1_w, res_conv1_bn_s, ...
         state = convert_c2(state.get("blobs", state))
     tensors = tensors_of(state)
     try:
@@ -55,12 +61,13 @@ def main() -> None:
     parser = script.make_parser(__doc__)
     parser.add_argument("source", metavar="INPUT", help="checkpoint or weights in any dialect")
     parser.add_argument("output", metavar="OUTPUT", help="file to write: NAME.pth or NAME.safetensors")
-    parser.add_argument("--to", required=True, choices=sorted(TARGETS), help="whose names to write")
+    parser.add_argument("--to", required=True, choices=sorted(TARGETS), help="codebase whose names are written")
     parser.add_argument(
         "--aspect-ratios",
         type=int,
         metavar="N",
-        help="aspect ratios of the anchors, if a map has several sizes; default: by the file's anchors, else 3",
+        help="number of aspect ratios, if a feature map has anchors of several sizes (default: from the anchors in the "
+        "file, else 3)",
     )
     args = parser.parse_args()
     try:

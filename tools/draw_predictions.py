@@ -1,9 +1,10 @@
-"""Draw a sheet of test images: ground truth on the left, predictions on the right.
+"""Draw a contact sheet of test images: ground truth on the left, predictions on the right.
 
     python tools/draw_predictions.py --config-file configs/quick/fcos_digits.yaml
 
-The predictions are those that testing left in OUTPUT_DIR/inference/NAME/predictions.pth. Those below a score are
-left out: by default the one that balances precision and recall on the test set (highest F1 at IoU 0.5).
+The predictions are those of OUTPUT_DIR/inference/NAME/predictions.pth, which tools/test_net.py writes. Predictions
+below a score threshold are not drawn. The default threshold balances precision and recall on the test dataset (highest
+F1 at IoU 0.5).
 """
 
 from __future__ import annotations
@@ -39,16 +40,16 @@ from maskrcnn_benchmark.visual.drawing import (
 )
 from maskrcnn_benchmark.visual.semantic import draw_semantic
 
-# Text can be read on images of these widths, and two pairs of them fit side by side on a screen.
+# Smallest and largest width of an image: text is readable, and two pairs fit side by side on a screen.
 WIDTHS = (200, 400)
-# Where no prediction finds an object, no score balances anything.
+# Threshold if no prediction matches an object, so that no threshold balances precision and recall.
 FALLBACK_SCORE = 0.3
 
 
 def draw_pair(
     dataset, predictions, index: int, score: float, pasting: MaskPasting, font=None
 ) -> tuple[np.ndarray, str]:
-    """Draw one image of the sheet, and say its caption."""
+    """Draw one image with ground truth and predictions; return the pair and its caption."""
     if predictions[index] is not None and predictions[index].has_field("panoptic"):
         return draw_panoptic_pair(dataset, predictions[index].get_field("panoptic"), index, font)
     if is_semantic(dataset):
@@ -69,15 +70,15 @@ def draw_pair(
 
 
 def is_semantic(dataset) -> bool:
-    """Whether the dataset has classes of pixels and no objects."""
+    """Return whether the dataset has semantic maps and no objects."""
     return bool(getattr(dataset, "semantic_names", None)) and not dataset.class_names
 
 
 def draw_semantic_pair(dataset, prediction, index: int, font=None) -> tuple[np.ndarray, str]:
-    """The same for a semantic map.
+    """Draw ground truth and prediction of a semantic map; return the pair and its caption.
 
     Args:
-        dataset: has semantic_names.
+        dataset: dataset with semantic_names.
         prediction: BoxList with the field "semantic" (PackedMap), or None.
     """
     image, target, _ = dataset[index]
@@ -88,18 +89,18 @@ def draw_semantic_pair(dataset, prediction, index: int, font=None) -> tuple[np.n
         confusion = SemanticConfusion(len(names))
         confusion.add(truth, found)
         figures = confusion.figures()
-        outcome = f"{figures['pACC']:.1%} of the pixels right, mIoU {figures['mIoU']:.2f}"
+        outcome = f"{figures['pACC']:.1%} of the pixels correct, mIoU {figures['mIoU']:.2f}"
     image = fit_width(np.asarray(image), *WIDTHS)
     drawn = [image if classes is None else draw_semantic(image, classes, names, font) for classes in (truth, found)]
     return side_by_side(*drawn), f"image {dataset.image_id(index)}: {outcome}"
 
 
 def draw_panoptic_pair(dataset, found, index: int, font=None) -> tuple[np.ndarray, str]:
-    """The same for an image's segments.
+    """Draw ground truth and prediction of panoptic segments; return the pair and its caption.
 
     Args:
         dataset: a COCOPanopticDataset.
-        found: PanopticMap.
+        found: predicted PanopticMap.
     """
     image, _, _ = dataset[index]
     truth = dataset.panoptic(index)
@@ -117,7 +118,7 @@ def draw_panoptic_pair(dataset, found, index: int, font=None) -> tuple[np.ndarra
 
 
 def _draw(image: np.ndarray, boxes, class_names, pasting, font) -> np.ndarray:
-    """The image in a readable width with boxes, and with masks where there are any (ground truth or predicted)."""
+    """Resize the image to a readable width and draw boxes, and masks if there are any."""
     height, width = image.shape[:2]
     if boxes.has_field("masks"):
         image = draw_masks(image, boxes.get_field("masks").convert("mask").instances.masks, boxes.get_field("labels"))
@@ -128,7 +129,11 @@ def _draw(image: np.ndarray, boxes, class_names, pasting, font) -> np.ndarray:
 
 
 def choose_score(dataset, predictions) -> tuple[float, str]:
-    """Choose the score that balances precision and recall over all test images; return it and how good it is."""
+    """Choose the score threshold that balances precision and recall over all test images.
+
+    Returns:
+        The threshold, and a sentence with its precision, recall and F1.
+    """
 
     def pairs():
         progress = ProgressBar(len(dataset), unit="image")
@@ -142,8 +147,8 @@ def choose_score(dataset, predictions) -> tuple[float, str]:
 
     best = balancing_score(pairs())
     if best is None:
-        return FALLBACK_SCORE, "no prediction finds an object at IoU 0.5"
-    # rounded down, so that the printed number keeps the same predictions
+        return FALLBACK_SCORE, "no prediction matches an object at IoU 0.5"
+    # rounded down, so that the printed number selects the same predictions
     score = math.floor(best.score * 1000) / 1000
     return score, (
         f"balances precision {best.precision:.2f} and recall {best.recall:.2f} on these {len(dataset):,} images, F1 "
@@ -152,7 +157,7 @@ def choose_score(dataset, predictions) -> tuple[float, str]:
 
 
 def check_predictions(dataset, predictions) -> None:
-    """Raise ValueError if the predictions are not of this dataset."""
+    """Raise ValueError if the numbers of predictions and images differ."""
     if len(predictions) != len(dataset):
         raise ValueError(
             f"there are predictions of {len(predictions)} images, but the dataset has {len(dataset)}; test again"
@@ -170,19 +175,24 @@ def draw_predictions(
     title: str | None = None,
     font: str | None = None,
 ) -> np.ndarray:
-    """Draw the sheet, (H, W, 3) uint8 RGB.
+    """Draw the contact sheet.
 
     Args:
-        dataset: without transforms.
-        predictions: list of BoxList by dataset index.
-        count: how many images to draw; which ones is decided by seed.
-        score: detections below it are left out.
+        dataset: dataset without transforms.
+        predictions: list of BoxLists by dataset index.
+        count: number of images to draw.
+        score: minimum score of the drawn detections.
+        seed: seed of the random choice of images.
+        columns: pairs per row.
         pasting: how masks are pasted.
-        title: above all images.
-        font: font file; None takes one that has the letters of the class names.
+        title: title of the sheet.
+        font: font file; None chooses a font with the letters of the class names.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: the predictions are not of this dataset.
+        ValueError: the numbers of predictions and images differ.
     """
     check_predictions(dataset, predictions)
     indices = list(range(len(dataset)))
@@ -199,34 +209,38 @@ def draw_predictions(
 
 
 def _entry(config, name: str | None):
-    """The entry of DATASETS.TEST that goes by that name (the first one without a name), or a catalog name."""
+    """Return the entry of DATASETS.TEST with this name, or the name itself; None returns the first entry."""
     entries = {DatasetCatalog.name(entry): entry for entry in config.DATASETS.TEST}
     if name is None:
         if not entries:
-            raise ValueError("DATASETS.TEST is empty: name a dataset with --dataset or in the configuration")
+            raise ValueError("DATASETS.TEST is empty: choose a dataset with --dataset or in the config")
         return next(iter(entries.values()))
     return entries.get(name, name)
 
 
 def main() -> None:
     parser = script.make_parser(__doc__)
-    parser.add_argument("--config-file", default="", metavar="FILE", help="configuration that was tested")
+    parser.add_argument("--config-file", default="", metavar="FILE", help="config file of the test")
     parser.add_argument("--dataset", metavar="NAME", help="test dataset (default: the first of DATASETS.TEST)")
     parser.add_argument(
-        "--predictions", metavar="FILE", help="default: OUTPUT_DIR/inference/NAME/predictions.pth, as testing wrote it"
+        "--predictions",
+        metavar="FILE",
+        help="file that tools/test_net.py has written (default: OUTPUT_DIR/inference/NAME/predictions.pth)",
     )
-    parser.add_argument("--output", metavar="FILE", help="image to write (default: predictions.png beside them)")
+    parser.add_argument(
+        "--output", metavar="FILE", help="image to write (default: predictions.png in the folder of the predictions)"
+    )
     parser.add_argument("--count", type=int, default=12, help="number of images (default: %(default)s)")
     parser.add_argument(
-        "--score", type=float, help="lowest score that is drawn (default: the one with the highest F1 on the dataset)"
+        "--score", type=float, help="minimum score to draw (default: the one with the highest F1 on the dataset)"
     )
-    parser.add_argument("--font", metavar="FILE", help="font for class names (default: one that has their letters)")
-    parser.add_argument("--columns", type=int, default=2, help="pairs in a row (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="decides which images (default: %(default)s)")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that change the configuration")
+    parser.add_argument("--font", metavar="FILE", help="font file (default: one with the letters of all class names)")
+    parser.add_argument("--columns", type=int, default=2, help="pairs per row (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice of images (default: %(default)s)")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="config overrides, KEY VALUE KEY VALUE ...")
     args = parser.parse_args()
     if args.count < 1 or args.columns < 1:
-        parser.error("--count and --columns are at least 1")
+        parser.error("--count and --columns must be at least 1")
 
     config = cfg.clone()
     try:
@@ -237,7 +251,7 @@ def main() -> None:
         folder = os.path.join(config.OUTPUT_DIR, "inference", DatasetCatalog.name(entry))
         path = args.predictions or os.path.join(folder, "predictions.pth")
         if not os.path.exists(path):
-            raise FileNotFoundError(f"there is no {path}; run tools/test_net.py with the same configuration first")
+            raise FileNotFoundError(f"there is no {path}; run tools/test_net.py with the same config first")
         predictions = load_predictions(path)
         (dataset,) = build_dataset(
             [entry],

@@ -1,9 +1,9 @@
-"""Draws one figure of several trainings over their iterations, from the metrics.json in their folders.
+"""Plot a metric of several trainings over their iterations, from the metrics.json in their folders.
 
     python tools/plot_metrics.py output/a output/b --metric AP50 --output curves.png
 
---metric is a name in metrics.json, or its last part: AP50 stands for bees_val/bbox/AP50. A curve of
-less than 50 points is drawn with dots. Needs matplotlib.
+--metric is a name in metrics.json, or its last part: AP50 selects bees_val/bbox/AP50. Curves with fewer than 50 points
+have markers. Requires matplotlib.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from maskrcnn_benchmark.visual.figure_file import check_figure_file, new_figure,
 
 
 def curve(folder: str, metric: str) -> list[tuple[int, float]]:
-    """(iteration, value) pairs of a training folder.
+    """Return the (iteration, value) pairs of a metric in a training folder.
 
     Raises:
         FileNotFoundError: the folder has no metrics.json.
-        ValueError: no line has the metric, or it stands for several; the message has the names there are.
+        ValueError: no metric or several metrics match. The message lists all names.
     """
     lines = read_metrics(os.path.join(folder, FILE_NAME))
     names = sorted({name for line in lines for name in line} - {"iteration"})
     fitting = [name for name in names if name == metric] or [name for name in names if name.split("/")[-1] == metric]
     if len(fitting) != 1:
         found = "none" if not fitting else ", ".join(fitting)
-        raise ValueError(f"{folder}: one figure should fit --metric {metric}, found {found}; there are {names}")
+        raise ValueError(f"{folder}: exactly one name must match --metric {metric}, found {found}; names are {names}")
     return [(line["iteration"], line[fitting[0]]) for line in lines if fitting[0] in line]
 
 
 def main() -> int:
     parser = script.make_parser(__doc__)
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="OUTPUT_DIRs of trainings")
-    parser.add_argument("--metric", default="loss", help="figure to draw (default: %(default)s)")
+    parser.add_argument("--metric", default="loss", help="metric to plot (default: %(default)s)")
     parser.add_argument("--labels", nargs="+", metavar="TEXT", help="names of the curves (default: the folders)")
-    parser.add_argument("--title", default="")
-    parser.add_argument("--output", default="curves.png", metavar="FILE")
+    parser.add_argument("--title", default="", help="title of the plot")
+    parser.add_argument("--output", default="curves.png", metavar="FILE", help="file to write (default: %(default)s)")
     args = parser.parse_args()
     labels = args.labels or args.folders
     if len(labels) != len(args.folders):

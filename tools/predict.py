@@ -1,15 +1,14 @@
-"""Predict images, folders of images, lists of them, and videos.
+"""Predict images, folders, lists of images, and videos.
 
     python tools/predict.py images/ --weights model_final.pth --output found --draw
     find /photos -name '*.jpg' | python tools/predict.py - --weights model_final.pth --output found
     torchrun --nproc_per_node=2 tools/predict.py images/ --weights model_final.pth --output found
 
-OUTPUT gets results.json (COCO results) and predictions.jsonl (a line of JSON for each image), and whatever else is
-asked for. Images that cannot be read are skipped and listed in unreadable.txt. A run that was stopped goes on with
---resume.
+Writes results.json (COCO results) and predictions.jsonl (one JSON line per image) to the output folder; options add
+other files. Images that cannot be read are skipped and listed in unreadable.txt. --resume continues an interrupted run.
 """
 
-# First, because importing it runs the user's own set-up code, if there is any.
+# First, because the import runs the user's set-up code, if there is any.
 import maskrcnn_benchmark.utils.env  # noqa: F401  # isort: skip
 from maskrcnn_benchmark.engine import process  # isort: skip
 
@@ -41,9 +40,9 @@ from maskrcnn_benchmark.utils.comm import get_rank, is_main_process
 from maskrcnn_benchmark.utils.logger import setup_logger
 from maskrcnn_benchmark.utils.text_file import read_text
 
-# Objects below it are not drawn, cropped or made annotations of.
+# Default minimum score of objects that are drawn, cropped and annotated.
 SCORE = 0.5
-# Objects below it don't continue a track.
+# Minimum score of objects that continue a track.
 TRACKED_SCORE = 0.1
 
 
@@ -53,17 +52,15 @@ def make_parser() -> argparse.ArgumentParser:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="image, folder, pattern, text file with a path a line, video; - is a list on stdin",
+        help="image, folder, pattern, text file with one path per line, video, or - for a list from stdin",
     )
-    parser.add_argument("--weights", metavar="FILE", help="checkpoint; default: MODEL.WEIGHT of --config-file")
-    parser.add_argument("--config-file", metavar="FILE", help="default: the configuration in the checkpoint")
+    parser.add_argument("--weights", metavar="FILE", help="checkpoint (default: MODEL.WEIGHT of --config-file)")
+    parser.add_argument("--config-file", metavar="FILE", help="config file (default: the config in the checkpoint)")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="folder for the results")
-    score = (
-        "lowest score of what is drawn, cropped and annotated: a number, or CLASS=NUMBER; may be given several times"
-    )
+    score = "minimum score of objects that are drawn, cropped and annotated: a number, or CLASS=NUMBER; may be repeated"
     parser.add_argument("--score", action="append", default=[], metavar="S", help=f"{score} (default: {SCORE})")
     parser.add_argument(
-        "--min-score", type=float, metavar="S", help="lowest score in the results (default: the model's)"
+        "--min-score", type=float, metavar="S", help="minimum score in the results (default: the model's)"
     )
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="keep these classes only")
     parser.add_argument("--jsonl", action="store_true", help="write predictions.jsonl only, no results.json")
@@ -71,40 +68,47 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--crops", action="store_true", help="write each object to OUTPUT/crops/CLASS")
     parser.add_argument("--maps", action="store_true", help="write semantic and panoptic maps as PNG to OUTPUT/maps")
     parser.add_argument("--sheet", action="store_true", help=f"write sheet.jpg with {SHEET_IMAGES} drawn images")
-    parser.add_argument("--as-coco", action="store_true", help="write annotations.json to correct and train on")
-    parser.add_argument("--image-ids", metavar="FILE", help="COCO file whose image ids results.json uses")
-    parser.add_argument("--track", action="store_true", help="number the objects of a video from frame to frame")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="predict each N-th frame of a video")
-    parser.add_argument("--tiles", type=int, default=0, metavar="PIXELS", help="cut large images into such windows")
-    parser.add_argument("--overlap", type=float, default=0.2, help="share that neighbouring windows have in common")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="images of equal size that are predicted together")
+    parser.add_argument("--as-coco", action="store_true", help="write annotations.json, to correct and train on")
+    parser.add_argument("--image-ids", metavar="FILE", help="COCO file with the image ids for results.json")
+    parser.add_argument("--track", action="store_true", help="track the objects of a video")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="predict every N-th frame of a video")
+    parser.add_argument(
+        "--tiles", type=int, default=0, metavar="PIXELS", help="cut large images into windows with sides of PIXELS"
+    )
+    parser.add_argument("--overlap", type=float, default=0.2, help="overlap of windows, a share of their side")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="images of equal size per batch")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: MODEL.DEVICE)")
     parser.add_argument("--dtype", help="float32, bfloat16, float16 or auto (default: DTYPE)")
-    parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
     parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier run")
     parser.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs of the configuration; last"
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        help="config overrides, KEY VALUE KEY VALUE ..., after all other options",
     )
     return parser
 
 
 def parse_scores(given: list[str], class_names) -> dict[str, float]:
-    """Return the threshold of each class."""
+    """Convert the values of --score to a threshold per class."""
     by_class = dict.fromkeys(class_names, SCORE)
     for text in sorted(given, key=lambda each: "=" in each):
         name, equals, number = text.rpartition("=")
         try:
             value = float(number)
         except ValueError:
-            raise ValueError(f"--score is a number or CLASS=NUMBER, got {text!r}") from None
+            raise ValueError(f"--score must be a number or CLASS=NUMBER, got {text!r}") from None
         if equals and name not in by_class:
-            raise ValueError(f"--score {text}: the model has no class {name!r}, but {', '.join(class_names)}")
+            raise ValueError(
+                f"--score {text}: the model has no class {name!r}. Its classes are: {', '.join(class_names)}"
+            )
         by_class.update({name: value} if equals else dict.fromkeys(class_names, value))
     return by_class
 
 
 def image_ids(lines, path: str | None) -> dict[str, object]:
-    """Return the id of each image by its name: 1, 2, ... or those of a COCO file, by name or base name."""
+    """Return the image ids by file name: 1, 2, ... or those of a COCO file, matched by name or base name."""
     names = [line["file_name"] for line in lines]
     if path is None:
         return {name: number for number, name in enumerate(names, start=1)}
@@ -118,7 +122,7 @@ def image_ids(lines, path: str | None) -> dict[str, object]:
 
 
 def write_files(args, predictor, sources, root: str, scores: dict[str, float]) -> list[str]:
-    """Write what is made of all images together; return the paths."""
+    """Write the files that cover all images; return their paths."""
     written = [os.path.join(args.output, JOINED)]
     lines = functools.partial(read_joined, args.output)
     ids = image_ids((line for line in lines() if "error" not in line), args.image_ids)
@@ -152,15 +156,15 @@ def main() -> int:
     args = make_parser().parse_args()
     if not args.weights and not args.config_file:
         raise ValueError(
-            "give --weights FILE, a checkpoint of tools/train_net.py; other weights need --config-file too"
+            "--weights FILE is required, a checkpoint of tools/train_net.py; other weights require --config-file, too"
         )
     if args.every < 1:
-        raise ValueError(f"--every is at least 1, got {args.every}")
+        raise ValueError(f"--every must be at least 1, got {args.every}")
     if args.track and (args.resume or script.several_processes()):
-        raise ValueError("--track follows a video from its beginning, in one process: leave out --resume and torchrun")
+        raise ValueError("--track requires whole videos in one process: do not use --resume or torchrun with it")
     sources, root = find_sources(args.inputs)
     if args.as_coco and any(source.is_video for source in sources):
-        raise ValueError("--as-coco names image files, and a video has none: extract its frames first")
+        raise ValueError("--as-coco requires image files, which videos do not have: extract their frames first")
     predictor = Predictor(
         args.config_file,
         args.weights,

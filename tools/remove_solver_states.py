@@ -1,8 +1,8 @@
-"""Write a copy of a training checkpoint without what only the training needs: NAME.pth -> NAME_wo_solver_states.pth.
+"""Remove the solver states from a training checkpoint: NAME.pth -> NAME_wo_solver_states.pth.
 
     python tools/remove_solver_states.py output/model_final.pth
 
-Weights, class names and configuration stay. The copy is smaller and starts a training at iteration 0.
+The copy keeps weights, class names and config. It is smaller, and a training that starts from it begins at iteration 0.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ def remove_solver_states(path: str) -> str:
     """Write the copy and return its path.
 
     Raises:
-        FileNotFoundError, ValueError: the file can't be read, or has no such entries.
+        FileNotFoundError: there is no such file.
+        ValueError: the file cannot be read, or has no solver states.
     """
     checkpoint = load_pickled(path)
     if not isinstance(checkpoint, dict) or "model" not in checkpoint:
         raise ValueError(
-            f'{path} has no "model" entry: it is no training checkpoint, but weights alone or another file'
+            f'{path} has no "model" entry: it is not a training checkpoint, but bare weights or another file'
         )
     removed = [name for name in SOLVER_ENTRIES if name in checkpoint]
     if not removed:
-        raise ValueError(f"{path} holds no solver states (its entries: {', '.join(map(str, checkpoint))})")
+        raise ValueError(f"{path} contains no solver states (its entries: {', '.join(map(str, checkpoint))})")
     stem, extension = os.path.splitext(path)
     stripped = f"{stem}_wo_solver_states{extension}"
     kept = {name: value for name, value in checkpoint.items() if name not in removed}

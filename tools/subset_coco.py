@@ -1,4 +1,4 @@
-"""Writes a COCO json with some pictures of another one, their annotations, and all its categories."""
+"""Write a subset of a COCO JSON file: some images, their annotations, and all categories."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from maskrcnn_benchmark.engine import script
 
 
 def subset(data: dict, first: int) -> dict:
-    """A COCO dictionary with the `first` pictures by id of `data`; everything else but their annotations is kept."""
+    """Keep the `first` images by id and their annotations in a COCO dict; other entries are kept unchanged."""
     images = sorted(data["images"], key=lambda image: image["id"])[:first]
     kept = {image["id"] for image in images}
     annotations = [row for row in data.get("annotations", []) if row["image_id"] in kept]
@@ -17,9 +17,9 @@ def subset(data: dict, first: int) -> dict:
 
 def main() -> int:
     parser = script.make_parser(__doc__)
-    parser.add_argument("annotations", help="COCO json to take from")
-    parser.add_argument("--first", type=int, required=True, metavar="N", help="take the first N pictures by id")
-    parser.add_argument("--output", required=True, help="COCO json to write")
+    parser.add_argument("annotations", help="COCO JSON file to read")
+    parser.add_argument("--first", type=int, required=True, metavar="N", help="keep the first N images by id")
+    parser.add_argument("--output", required=True, help="COCO JSON file to write")
     args = parser.parse_args()
     if args.first < 1:
         parser.error(f"--first is {args.first}; it should be at least 1")
@@ -30,7 +30,7 @@ def main() -> int:
             json.dump(taken, f)
     except (OSError, ValueError, KeyError, TypeError) as error:
         parser.exit(1, f"{parser.prog}: {args.annotations}: {type(error).__name__}: {error}\n")
-    print(f"{args.output}: {len(taken['images'])} pictures, {len(taken['annotations'])} annotations")
+    print(f"{args.output}: {len(taken['images'])} images, {len(taken['annotations'])} annotations")
     return 0
 
 

@@ -3,11 +3,11 @@
     python tools/test_net.py --config-file FILE [--ckpt CHECKPOINT] [KEY VALUE ...]
     torchrun --nproc_per_node=2 tools/test_net.py --config-file FILE ...
 
-Which weights: --ckpt; else a MODEL.WEIGHT on the command line; else the last checkpoint in OUTPUT_DIR; else the
-MODEL.WEIGHT of the config file. The log names the file.
+The weights are the first of: --ckpt, MODEL.WEIGHT on the command line, the last checkpoint in OUTPUT_DIR, MODEL.WEIGHT
+of the config file. The log has the name of the file.
 """
 
-# First, because importing it runs the user's own set-up code, if there is any.
+# First, because the import runs the user's set-up code, if there is any.
 import maskrcnn_benchmark.utils.env  # noqa: F401  # isort: skip
 from maskrcnn_benchmark.engine import process  # isort: skip
 
@@ -26,12 +26,12 @@ from maskrcnn_benchmark.utils.comm import is_main_process
 
 def main():
     parser = launch.make_parser(__doc__)
-    parser.add_argument("--ckpt", default=None, metavar="FILE", help="checkpoint to test, whatever OUTPUT_DIR holds")
+    parser.add_argument("--ckpt", default=None, metavar="FILE", help="checkpoint to test (default: see above)")
     args = parser.parse_args()
     cfg = launch.load_config(args.config_file, args.opts)
     logger = launch.start(cfg, args, log_dir="")
     if not cfg.DATASETS.TEST:
-        raise ValueError("DATASETS.TEST is empty: name at least one data set to test on")
+        raise ValueError("DATASETS.TEST is empty: set it to at least one dataset to test on")
     loaders = make_test_loaders(cfg)
     names = {name: label_names(loader.dataset) for name, loader in loaders.items()}
     first = next(iter(names))

@@ -1,14 +1,14 @@
-"""Train a detector, and test it at the end.
+"""Train a detector and test it.
 
     python tools/train_net.py --config-file FILE [--skip-test] [KEY VALUE ...]
     torchrun --nproc_per_node=2 tools/train_net.py --config-file FILE ...
 
-SIGTERM and Ctrl-C write a checkpoint and stop the training; a second Ctrl-C ends it at once. A run that was stopped
-goes on from the last checkpoint in OUTPUT_DIR when the same command is given again. Otherwise MODEL.WEIGHT gives the
-initial weights, and only the weights, whatever else that file holds.
+SIGTERM and Ctrl-C write a checkpoint and stop the training; a second Ctrl-C ends it at once. The same command then
+resumes from the last checkpoint in OUTPUT_DIR. Without a checkpoint, the training starts from the weights in
+MODEL.WEIGHT; other entries of that file are ignored.
 """
 
-# First, because importing it runs the user's own set-up code, if there is any.
+# First, because the import runs the user's set-up code, if there is any.
 import maskrcnn_benchmark.utils.env  # noqa: F401  # isort: skip
 from maskrcnn_benchmark.engine import process  # isort: skip
 
@@ -44,7 +44,11 @@ from maskrcnn_benchmark.utils.miscellaneous import save_config, save_labels
 
 
 def train(cfg, test_loaders, logger):
-    """Trains to MAX_ITER; returns the model and, if the last step was evaluated, that test's outcome."""
+    """Train to MAX_ITER.
+
+    Returns:
+        The model, and the outcome of the test at MAX_ITER, or None if there was none.
+    """
     distributed = get_world_size() > 1
     train_loader = make_data_loader(cfg, is_train=True, is_distributed=distributed)
     class_names, names = train_loader.dataset.class_names, label_names(train_loader.dataset)
@@ -74,10 +78,10 @@ def train(cfg, test_loaders, logger):
     trained_on = {kind: arguments[kind] for kind in names if kind in arguments}
     resumed = f"the checkpoint in {cfg.OUTPUT_DIR}"
     check_label_names(trained_on, {"DATASETS.TRAIN": names}, train_source=resumed, other="training set")
-    # what Predictor.from_checkpoint needs besides the weights
+    # entries that Predictor.from_checkpoint requires besides the weights
     arguments |= {**names, **label_ids(train_loader.dataset), "config": cfg.dump()}
     train_loader.batch_sampler.start_iteration = arguments["iteration"]
-    # Weights are equal everywhere; from here on every process draws its own numbers.
+    # Weights are equal on all processes; from here on every process draws its own random numbers.
     seed_everything(cfg.SEED + get_rank())
 
     trained = model
@@ -108,7 +112,7 @@ def train(cfg, test_loaders, logger):
 
 
 def has_statistics_of_its_own(model):
-    """Whether a process's batch norms move away from those of the others; SyncBatchNorm's and frozen ones do not."""
+    """Return whether batch norm statistics differ between processes. Those of SyncBatchNorm and frozen norms do not."""
     return any(
         isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and not isinstance(module, torch.nn.SyncBatchNorm)
         for module in model.modules()
@@ -121,7 +125,7 @@ def main():
     args = parser.parse_args()
     cfg = launch.load_config(args.config_file, args.opts)
     logger = launch.start(cfg, args, log_dir=cfg.OUTPUT_DIR, lock=True)
-    # Made before training, so that a mistake in them shows now and not after it.
+    # Made before the training, so that an error in them is raised before it.
     test_loaders = make_test_loaders(cfg) if not args.skip_test or cfg.SOLVER.TEST_PERIOD > 0 else {}
     model, outcome = train(cfg, test_loaders, logger)
     if outcome is None and not args.skip_test:

@@ -1,1 +1,1 @@
-"""Measuring whole models: what `tools/benchmark.py` does."""
+"""Measure time, memory, FLOPs and energy of whole models, for `tools/benchmark.py`."""

@@ -1,4 +1,4 @@
-"""Energy that the machine says it has used: NVIDIA's NVML for GPUs, Linux's RAPL counters for CPUs."""
+"""Read energy counters: NVIDIA's NVML for GPUs, Linux's RAPL counters for CPUs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ POWERCAP = Path("/sys/class/powercap")
 
 
 def energy_meter(device: torch.device) -> tuple[Callable[[], float] | None, str]:
-    """(a function that returns Joule since some moment, whose differences are energy; what it reads).
+    """Return a function that reads the energy counter of a device.
 
-    A CPU's counter is that of all its packages, a GPU's that of the whole card: with everything else that runs there.
-    The function is None where the machine does not tell, and the text then says why.
+    The CPU counter covers all CPU packages, the GPU counter the whole card. Both include everything else that runs
+    there.
+
+    Returns:
+        (read, source): `read()` returns Joule since an arbitrary start, so differences are energy; `source` names the
+        counter. Without a counter, `read` is None and `source` is the reason.
     """
     return _nvml_meter(device) if device.type == "cuda" else _rapl_meter()
 
 
 def _rapl_meter(folder: Path = POWERCAP):
-    # intel-rapl:0 is a package, intel-rapl:0:0 a part of it; AMD's CPUs go by the same name
+    # intel-rapl:0 is a package, intel-rapl:0:0 a part of it; AMD CPUs use the same names
     packages = sorted(zone for zone in folder.glob("intel-rapl:*") if zone.name.count(":") == 1)
     packages = [zone for zone in packages if (zone / "energy_uj").exists()]
     if not packages:
@@ -29,12 +33,12 @@ def _rapl_meter(folder: Path = POWERCAP):
     try:
         counters = [_Counter(zone) for zone in packages]
     except OSError as error:
-        return None, f"RAPL counters can't be read: {error.strerror} (they are for root by default)"
+        return None, f"RAPL counters cannot be read: {error.strerror} (by default only root can read them)"
     return lambda: sum(counter.joule() for counter in counters), f"RAPL, {len(counters)} CPU packages"
 
 
 class _Counter:
-    """One package's counter, in micro-Joule, which begins again at 0 when it is full."""
+    """Counter of one CPU package in micro-Joule, which wraps around to 0."""
 
     def __init__(self, zone: Path):
         self.file = zone / "energy_uj"
@@ -53,9 +57,9 @@ def _nvml_meter(device: torch.device):
     try:
         nvml = ctypes.CDLL("libnvidia-ml.so.1")
     except OSError as error:
-        return None, f"NVML can't be loaded: {error}"
+        return None, f"NVML cannot be loaded: {error}"
     handle, energy = ctypes.c_void_p(), ctypes.c_ulonglong()
-    # by its UUID: CUDA_VISIBLE_DEVICES numbers the GPUs for CUDA, not for NVML
+    # by UUID, because CUDA_VISIBLE_DEVICES renumbers the GPUs for CUDA but not for NVML
     uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}".encode()
     for status in (
         nvml.nvmlInit_v2(),
@@ -63,7 +67,7 @@ def _nvml_meter(device: torch.device):
         nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(energy)),
     ):
         if status != 0:
-            return None, f"NVML does not tell the energy of this GPU (status {status})"
+            return None, f"NVML does not report the energy of this GPU (status {status})"
 
     def joule() -> float:
         nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(energy))

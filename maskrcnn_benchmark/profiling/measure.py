@@ -1,7 +1,4 @@
-"""Time, memory, arithmetic and energy of configured models, taking turns in one process.
-
-`measure` reads from top to bottom what is done.
-"""
+"""Measure time, memory, FLOPs and energy of several configs, interleaved in one process. Start at `measure`."""
 
 from __future__ import annotations
 
@@ -31,14 +28,14 @@ from .peak_memory import MemoryMeter
 from .random_weights import set_score_thresholds, set_statistics
 from .stages import STAGES, StageClock, synchronize
 
-LOADING = ("load", "preprocess")  # what loader processes do beside the model
+LOADING = ("load", "preprocess")  # stages that loader processes run in parallel to the model
 ENERGY_SECONDS = 2.0  # counters advance in steps of up to 0.1 s
 TRAINING_STEPS = 3
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Median and the 10th and 90th percentile of repeated measurements."""
+    """Median, 10th percentile (`low`) and 90th percentile (`high`) of repeated measurements."""
 
     median: float
     low: float
@@ -52,20 +49,22 @@ class Spread:
 
 @dataclass
 class Measurement:
-    """What was measured of one config; None where the machine does not tell, or it was not asked for.
+    """Results of one config; None if not requested, or not available on the machine.
 
     Attributes:
-        parameters: weights and biases, frozen ones and those of norms included; statistics of norms are none.
-        multiply_adds: of one picture by stage, and "total".
-        network_input: (height, width) of the first picture after padding.
-        detections: of a picture, on average.
-        stage_ms: milliseconds of one picture by stage.
-        detect_ms: from the tensor on the device to detections in the original picture's pixels, masks as run lengths.
-        images_per_second: 1000 / the median of detect_ms.
-        operations_per_second: 2 x multiply_adds / the same median.
-        test_memory, train_memory: bytes of model, pictures and everything in between; training with its optimizer.
-        train_ms: a training step, loader excluded.
-        joule_per_image: see `energy_meter`, of whole frames one after the other.
+        parameters: number of weights and biases, including frozen ones and those of norms, without norm statistics.
+        multiply_adds: multiply-adds per image by stage, and "total".
+        network_input: (height, width) of the first image after padding.
+        detections: mean number of detections per image.
+        stage_ms: milliseconds per image by stage.
+        detect_ms: milliseconds per image, from the tensor on the device to detections in pixels of the original image,
+            with masks as RLEs.
+        images_per_second: 1000 / median of detect_ms.
+        operations_per_second: 2 x multiply_adds / median of detect_ms.
+        test_memory: peak memory of testing in bytes: model, images and activations.
+        train_memory: the same for training, with the optimizer.
+        train_ms: milliseconds per training step, without loading.
+        joule_per_image: energy per image, including loading, see `energy_meter`.
     """
 
     name: str
@@ -88,13 +87,13 @@ class Measurement:
 
 
 class Subject:
-    """One config, ready to be measured.
+    """Model of one config, built and ready to be measured.
 
     Args:
-        name: for the table.
-        cfg: with MODEL.DEVICE and NUM_CLASSES settled.
-        dataset: without transforms: items are (PIL picture, BoxList, index).
-        weights: file; "" for random weights, with score thresholds that give TEST.DETECTIONS_PER_IMG detections.
+        name: name in the table.
+        cfg: config with valid MODEL.DEVICE and NUM_CLASSES.
+        dataset: dataset without transforms, whose items are (PIL image, BoxList, index).
+        weights: file. "" uses random weights, with score thresholds that keep TEST.DETECTIONS_PER_IMG detections.
     """
 
     def __init__(self, name: str, cfg, dataset, weights: str = ""):
@@ -105,7 +104,7 @@ class Subject:
         self.collate = BatchCollator(cfg.DATALOADER.SIZE_DIVISIBILITY)
         self.clock = StageClock(self.device)
         self.pasting = mask_pasting(cfg)
-        count_multiply_adds(torch.nn.Identity(), lambda: None)  # what counting imports is not the model's memory
+        count_multiply_adds(torch.nn.Identity(), lambda: None)  # its imports must not count as the model's memory
         memory = MemoryMeter(self.device)
         self.model, self.parameters = self._build_model()
         images = self._images(0)
@@ -139,34 +138,35 @@ class Subject:
         return {"backbone": backbone - fpn, "FPN": fpn, "heads": counts[""] - backbone, "total": counts[""]}
 
     def detect(self, index: int, by_stage: bool = True) -> int:
-        """One picture from its file to its detections; returns how many, and leaves the times in `clock`.
+        """Predict one image from its file, with the times in `clock`; return the number of detections.
 
         Args:
-            by_stage: False divides nothing inside of the model, so that a GPU need not be waited for there.
+            index: index of the image, modulo the size of the dataset.
+            by_stage: measure the stages inside the model, which synchronizes a GPU between them.
         """
         clock = self.clock
         clock.restart()
         with clock.stage("load"):
-            picture, _, _ = self.dataset[index % len(self.dataset)]
+            image, _, _ = self.dataset[index % len(self.dataset)]
         with clock.stage("preprocess"):
-            images, _, _ = self.collate([(self.transforms(picture), None, index)])
+            images, _, _ = self.collate([(self.transforms(image), None, index)])
             images = images.to(self.device)
         inside = clock.inside(self.model) if by_stage else contextlib.nullcontext()
         with clock.stage("post-processing"), torch.inference_mode(), self._autocast(), inside:
-            (found,) = self.model(images, **self._output_sizes(picture))
-            found = found.to("cpu").resize(picture.size)
+            (found,) = self.model(images, **self._output_sizes(image))
+            found = found.to("cpu").resize(image.size)
             if found.has_field("mask") and found.get_field("mask").shape[-1] == found.get_field("mask").shape[-2]:
                 paste_rles(found.get_field("mask"), found.convert("xyxy").bbox, found.size, pasting=self.pasting)
         return len(found)
 
-    def training_step(self, pictures: int):
-        """A function that makes one optimizer step on the same pictures every time."""
+    def training_step(self, batch_size: int):
+        """Return a function that runs one optimizer step on a fixed batch."""
         model = build_detection_model(self.cfg).to(self.device)
         transforms = build_transforms(self.cfg, is_train=True)
         batch = []
-        for index in range(pictures):
-            picture, target, _ = self.dataset[index % len(self.dataset)]
-            batch.append((*transforms(picture, target), index))
+        for index in range(batch_size):
+            image, target, _ = self.dataset[index % len(self.dataset)]
+            batch.append((*transforms(image, target), index))
         batch = self.collate(batch)
         if self.weights:
             checkpointer = DetectronCheckpointer(self.cfg, model)
@@ -186,11 +186,11 @@ class Subject:
         return run
 
     def _images(self, index: int):
-        picture, _, _ = self.dataset[index]
-        return self.collate([(self.transforms(picture), None, index)])[0].to(self.device)
+        image, _, _ = self.dataset[index]
+        return self.collate([(self.transforms(image), None, index)])[0].to(self.device)
 
-    def _output_sizes(self, picture) -> dict:
-        return {"output_sizes": [picture.size]} if getattr(self.model, "takes_output_sizes", False) else {}
+    def _output_sizes(self, image) -> dict:
+        return {"output_sizes": [image.size]} if getattr(self.model, "takes_output_sizes", False) else {}
 
     def _autocast(self):
         if self.dtype == torch.float32:
@@ -199,19 +199,23 @@ class Subject:
 
 
 def count_parameters(model: torch.nn.Module) -> int:
-    """Weights and biases, of frozen batch norms too, where they are buffers."""
+    """Count weights and biases, including those of frozen batch norms, which are buffers."""
     frozen = [module for module in model.modules() if isinstance(module, FrozenBatchNorm2d)]
     in_norms = sum(norm.weight.numel() + norm.bias.numel() for norm in frozen)
     return sum(parameter.numel() for parameter in model.parameters()) + in_norms
 
 
-def measure(subjects: list[Subject], repeats: int, warm_up: int, train_pictures: int = 0) -> list[Measurement]:
-    """Measures the configs, which take turns picture by picture.
+def measure(subjects: list[Subject], repeats: int, warm_up: int, train_images: int = 0) -> list[Measurement]:
+    """Measure the configs, interleaved image by image.
 
     Args:
-        repeats: pictures of each.
-        warm_up: pictures of each that go before, uncounted.
-        train_pictures: batch size of a training step; 0 measures no training.
+        subjects: models to measure.
+        repeats: measured images per config.
+        warm_up: images per config before them, which are not measured.
+        train_images: batch size of a training step; 0 does not measure training.
+
+    Returns:
+        One Measurement per subject.
     """
     times = [[] for _ in subjects]
     detect_times = [[] for _ in subjects]
@@ -227,8 +231,8 @@ def measure(subjects: list[Subject], repeats: int, warm_up: int, train_pictures:
     measurements = [_summary(*each) for each in zip(subjects, times, detect_times, strict=True)]
     for subject, measurement in zip(subjects, measurements, strict=True):
         measurement.joule_per_image, measurement.energy_source = _energy(subject)
-        if train_pictures:
-            measurement.train_memory, measurement.train_ms = _training(subject, train_pictures)
+        if train_images:
+            measurement.train_memory, measurement.train_ms = _training(subject, train_images)
     return measurements
 
 
@@ -263,11 +267,11 @@ def _energy(subject: Subject) -> tuple[float | None, str]:
     return (joule() - before) / frames, source
 
 
-def _training(subject: Subject, pictures: int) -> tuple[int | None, Spread]:
+def _training(subject: Subject, batch_size: int) -> tuple[int | None, Spread]:
     memory = MemoryMeter(subject.device)
     memory.start()
-    step = subject.training_step(pictures)
-    step()  # the first one makes the optimizer's state
+    step = subject.training_step(batch_size)
+    step()  # the first step allocates the state of the optimizer
     times = []
     for _ in range(TRAINING_STEPS):
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The most memory that something takes: of the GPU's allocator, or of the process on the CPU."""
+"""Measure peak memory: of torch's allocator on a GPU, of the process on the CPU."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ CLEAR = Path("/proc/self/clear_refs")
 
 
 class MemoryMeter:
-    """Counts from what is in use when it is made.
+    """Meter of peak memory, relative to the memory in use when the meter is made.
 
     Args:
-        device: a GPU, whose tensors are counted, or the CPU, where everything counts that the process has resident.
+        device: a GPU, where tensors are counted, or the CPU, where the resident memory of the process is counted.
     """
 
     def __init__(self, device: torch.device):
@@ -27,8 +27,8 @@ class MemoryMeter:
         self.before = self._used()
 
     def start(self) -> None:
-        """The peak is that from here on."""
-        self._used()  # what is freed now must not be part of it
+        """Reset the peak."""
+        self._used()  # collects garbage, which must not count
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             return
@@ -38,7 +38,7 @@ class MemoryMeter:
             self.known = False
 
     def peak(self) -> int | None:
-        """Bytes above what was in use at first; None where the system does not tell."""
+        """Return the peak in bytes above the memory at construction; None if the system does not report it."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) - self.before
         peak = _resident("VmHWM")
@@ -49,12 +49,12 @@ class MemoryMeter:
         if self.device.type == "cuda":
             return torch.cuda.memory_allocated(self.device)
         with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)  # glibc keeps freed memory, which would hide what is taken next
+            ctypes.CDLL(None).malloc_trim(0)  # glibc keeps freed memory, which would hide later allocations
         return _resident("VmRSS") or 0
 
 
 def _resident(field: str) -> int | None:
-    """Bytes in a line of Linux's status file of this process."""
+    """Return a field of Linux's /proc/self/status in bytes; None if it is missing."""
     try:
         found = re.search(rf"^{field}:\s*(\d+) kB", STATUS.read_text(), re.MULTILINE)
     except OSError:

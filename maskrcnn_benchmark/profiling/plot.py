@@ -1,4 +1,4 @@
-"""Speed against accuracy: the published results, and between them what was measured here."""
+"""Plot speed against accuracy: published results and measurements of this machine."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ MARK = 6  # pixels around a point
 
 
 def save_plot(measurements: Sequence[Measurement], path: str | os.PathLike) -> None:
-    """Writes the picture, in the format of its ending.
+    """Write the plot; the extension of `path` is its format.
 
-    A config whose network has a published accuracy is drawn there, at the time measured here; the others are lines at
-    their time.
+    A config with a published accuracy is a point at this accuracy and the measured time. Other configs are vertical
+    lines at their time.
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: it can't write such files.
+        ValueError: matplotlib cannot write this format.
     """
     figure = new_figure(figsize=(15, 8.5), dpi=DPI, layout="constrained")
     axes = dict(zip(METRICS, figure.subplots(1, 2, width_ratios=(3.2, 1)), strict=True))
@@ -43,22 +43,22 @@ def save_plot(measurements: Sequence[Measurement], path: str | os.PathLike) -> N
     points = [point for table in TABLES for point in _draw_table(axes, table, colors[table.system])]
     points += [_draw_measurement(axes, measurement) for measurement in measurements]
     for metric, drawn in axes.items():
-        drawn.set(xscale="log", xlabel="ms per picture", ylabel=METRICS[metric])
+        drawn.set(xscale="log", xlabel="ms per image", ylabel=METRICS[metric])
         drawn.margins(x=0.12)  # room for names at the right edge
         drawn.grid(True, which="both", alpha=0.25)
         drawn.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         drawn.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "235" else "")
-        drawn.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, fontsize=8)  # below: points are anywhere
+        drawn.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, fontsize=8)  # below, so it hides nothing
     here = machine(measurements[0].device)
     where = f"{here['gpu'] or here['cpu']}, {here['threads']} CPU threads"
-    figure.suptitle(f"Published results, and in black what was measured here ({where})", fontsize=11)
-    figure.draw_without_rendering()  # only then points have their places
+    figure.suptitle(f"Published results, and in black the measurements of this machine ({where})", fontsize=11)
+    figure.draw_without_rendering()  # lays the axes out, so that points have pixel coordinates
     _name_points(points)
     save_figure(figure, path)
 
 
 def _draw_table(axes: dict, table: Table, color: str) -> list[tuple]:
-    """Returns what _name_points takes."""
+    """Plot the points of a table; return the points for `_name_points`."""
     drawn = axes[table.metric]
     times, accuracies = [row.milliseconds for row in table.rows], [row.accuracy for row in table.rows]
     label = f"{table.system}: {table.detector} ({table.hardware})"
@@ -67,6 +67,7 @@ def _draw_table(axes: dict, table: Table, color: str) -> list[tuple]:
 
 
 def _draw_measurement(axes: dict, measurement: Measurement) -> tuple:
+    """Plot a measurement; return its point for `_name_points`."""
     published = published_accuracy(measurement.name)
     metric, accuracy = published or ("box AP", None)
     drawn, time = axes[metric], measurement.detect_ms
@@ -80,10 +81,10 @@ def _draw_measurement(axes: dict, measurement: Measurement) -> tuple:
 
 
 def _name_points(points: Sequence[tuple]) -> None:
-    """Writes a name beside every point, inside its axes, where it covers the fewest others and points.
+    """Write a name next to every point, inside the axes and with the least overlap.
 
     Args:
-        points: axes, name, milliseconds, accuracy, color.
+        points: tuples (axes, name, milliseconds, accuracy, color).
     """
     places = [axes.transData.transform((x, y)) for axes, _, x, y, _ in points]
     taken = [(x - MARK, y - MARK, x + MARK, y + MARK) for x, y in places]

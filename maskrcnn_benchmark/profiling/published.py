@@ -1,6 +1,6 @@
-"""The results that the five systems publish: their READMEs' tables, times on the hardware named there.
+"""Published results of the five systems, from the tables of their READMEs.
 
-mmdetection's VoVNet publishes configs only.
+Times are those of the hardware named there. mmdetection's VoVNet has no results, only configs.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Published:
-    """A row of a table.
+    """Row of a table.
 
     Args:
-        network: as the table calls it.
-        milliseconds: of a picture.
-        accuracy: in percent, see Table.
-        config: name of our file for it, without folder and ending; "" where there is none.
+        network: name in the table.
+        milliseconds: time per image.
+        accuracy: accuracy in percent, see Table.
+        config: name of our config file, without folder and extension; "" if there is none.
     """
 
     network: str
@@ -27,13 +27,13 @@ class Published:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of one detector of one system.
+    """Results of one detector of one system.
 
     Args:
-        system, detector: what the table is of.
-        hardware: GPU of the times.
+        system, detector: names of the system and the detector.
+        hardware: GPU on which the times were measured.
         metric: "box AP" (COCO, AP averaged over IoU 0.50:0.95; val2017 or minival) or "mIoU" (VOC 2012).
-        rows: from fast to slow.
+        rows: results, from fast to slow.
     """
 
     system: str
@@ -156,7 +156,7 @@ TABLES = (
 
 
 def published_accuracy(config: str) -> tuple[str, float] | None:
-    """(metric, accuracy) of the network of a config file's name; None where nobody published one."""
+    """Return (metric, accuracy) published for a config file name; None if there is no published result."""
     for table in TABLES:
         for row in table.rows:
             if config and row.config == config:

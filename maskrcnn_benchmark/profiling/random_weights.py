@@ -1,4 +1,4 @@
-"""Random weights that give a model work: activations of ordinary size, and as many detections as trained ones."""
+"""Make randomly initialized models realistic: normal activations, and as many detections as trained ones."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ HALVINGS = 20
 
 @torch.no_grad()
 def set_statistics(model: nn.Module, run: Callable[[], object]) -> None:
-    """Gives frozen batch norms the statistics of what reaches them, without which a deep body's maps grow to infinity.
+    """Set the statistics of batch norms to those of their inputs.
+
+    Without this, the activations of a deep body with random weights grow to infinity.
 
     Args:
-        run: calls the model in evaluation mode, before its norms are folded.
+        model: model in eval mode, whose norms are not folded.
+        run: function that calls the model.
     """
 
     def measure(norm, args):
@@ -39,13 +42,15 @@ def set_statistics(model: nn.Module, run: Callable[[], object]) -> None:
 
 @torch.no_grad()
 def set_score_thresholds(model: nn.Module, run: Callable[[], object], wanted: int) -> None:
-    """Sets the score threshold of whatever makes the detections to the one that leaves about `wanted` of them.
+    """Set the score threshold of the post-processing so that about `wanted` detections remain.
 
-    The thresholds of configs are for trained scores: with random ones no detection, or every location, is above them.
+    The thresholds of configs are meant for trained models. With random weights, no location or every location exceeds
+    them.
 
     Args:
-        run: calls the model in evaluation mode.
-        wanted: detections of all pictures of the call together.
+        model: model in eval mode.
+        run: function that calls the model.
+        wanted: number of detections in all images of the call.
     """
     calls = {}
     selectors = [module for module in model.modules() if hasattr(module, "score_thresh")]

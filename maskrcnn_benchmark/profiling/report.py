@@ -1,4 +1,4 @@
-"""Measurements as text, configs side by side, and as json."""
+"""Format measurements as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MISSING = "-"
 
 
 def machine(device: str) -> dict:
-    """What figures belong to: hardware, threads, versions."""
+    """Describe the machine of a measurement: hardware, threads, versions."""
     on_gpu = device.startswith("cuda")
     return {
         "cpu": cpu_name(),
@@ -31,13 +31,13 @@ def machine(device: str) -> dict:
 
 
 def as_json(measurements: Sequence[Measurement], settings: dict) -> dict:
-    """One object for json.dump: "machine", "settings", and "configs" with the fields of Measurement."""
+    """Convert to a dict for json.dump: "machine", "settings", and "configs" with the fields of Measurement."""
     configs = [asdict(measurement) for measurement in measurements]
     return {"machine": machine(measurements[0].device), "settings": settings, "configs": configs}
 
 
 def as_text(measurements: Sequence[Measurement], settings: dict) -> str:
-    """A table, a config a column: milliseconds are medians, with the 10th and 90th percentile in brackets."""
+    """Format a table with one column per config; times are medians, with the 10th and 90th percentile in brackets."""
     known = machine(measurements[0].device)
     lines = [
         f"{known['gpu'] or known['cpu']}, {known['threads']} CPU threads, torch {known['torch']}",
@@ -60,7 +60,7 @@ def _rows(measurements: Sequence[Measurement]) -> list[list[str]]:
 
     rows = [
         row("", lambda m: m.name),
-        row("computed in", lambda m: f"{m.dtype} on {m.device}"),
+        row("dtype and device", lambda m: f"{m.dtype} on {m.device}"),
         row("weights", lambda m: m.weights.rpartition("/")[2]),
         row("parameters, M", lambda m: f"{m.parameters / 1e6:.1f}"),
         row("multiply-adds, G", lambda m: f"{m.multiply_adds['total'] / 1e9:.1f}"),
@@ -71,11 +71,11 @@ def _rows(measurements: Sequence[Measurement]) -> list[list[str]]:
         row("network input", lambda m: f"{m.network_input[1]} x {m.network_input[0]}"),
         row("detections", lambda m: f"{m.detections:.0f}"),
         *(row(f"{stage}, ms", lambda m, stage=stage: _milliseconds(m.stage_ms[stage])) for stage in STAGES),
-        row("picture to detections, ms", lambda m: _milliseconds(m.detect_ms)),
+        row("image to detections, ms", lambda m: _milliseconds(m.detect_ms)),
         row("images per second", lambda m: f"{m.images_per_second:.2f}"),
         row("GFLOP/s reached", lambda m: f"{m.operations_per_second / 1e9:.0f}"),
         row("peak memory of testing, MiB", lambda m: _mebibytes(m.test_memory)),
-        row("energy per picture, J", lambda m: MISSING if m.joule_per_image is None else f"{m.joule_per_image:.2f}"),
+        row("energy per image, J", lambda m: MISSING if m.joule_per_image is None else f"{m.joule_per_image:.2f}"),
     ]
     if any(measurement.train_ms is not None for measurement in measurements):
         rows += [

@@ -1,4 +1,4 @@
-"""Where the time of a picture goes: seconds by stage, nothing counted twice."""
+"""Measure the time of an image by stage, without counting nested stages twice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from maskrcnn_benchmark.fast.compiled import is_compiled
 
 STAGES = ("load", "preprocess", "backbone", "FPN", "heads", "post-processing")
 
-# Modules of a model by their path. What a model does outside of them (padding, merging segments) is post-processing.
+# Stages by module path. Code of the model outside these modules (padding, merging segments) is post-processing.
 _BY_PATH = {
     "": "post-processing",
     "backbone": "backbone",
@@ -22,24 +22,25 @@ _BY_PATH = {
     "sem_seg_head": "heads",
     "aspp": "heads",
 }
-# Modules inside of heads by the last part of their path.
+# Last parts of the paths of the post-processing modules inside heads.
 _SELECTORS = ("post_process", "box_selector_test", "post_processor")
 
 
 def stage_of(path: str) -> str | None:
-    """The stage that begins with the module at this path of a model; None if it belongs to the one around it."""
+    """Return the stage of the module at this path; None if it belongs to the stage of its parent."""
     if path.rpartition(".")[2] in _SELECTORS:
         return "post-processing"
     return _BY_PATH.get(path)
 
 
 class StageClock:
-    """Adds up the time of each stage; a stage inside another one takes its time away from the outer one.
+    """Clock that accumulates the time of each stage. The time of a nested stage does not count for the outer one.
 
     Args:
-        device: where the model is; a GPU is waited for at every change of stage.
+        device: device of the model. A GPU is synchronized at every change of stage.
 
-    `seconds` has the time by stage since `restart`.
+    Attributes:
+        seconds: time by stage since `restart`.
     """
 
     def __init__(self, device: torch.device):
@@ -47,13 +48,14 @@ class StageClock:
         self.restart()
 
     def restart(self) -> None:
+        """Set the time of all stages to 0."""
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self._running: list[str] = []
         self._since = 0.0
 
     @contextlib.contextmanager
     def stage(self, name: str):
-        """Inside, time belongs to the stage of that name."""
+        """Count the time of the block for a stage."""
         self._enter(name)
         try:
             yield
@@ -62,7 +64,7 @@ class StageClock:
 
     @contextlib.contextmanager
     def inside(self, model: nn.Module):
-        """While the context lasts, calls of the model are divided into stages; what is compiled belongs to one."""
+        """Divide calls of the model inside the block into stages, except inside compiled modules."""
         compiled = tuple(f"{path}." for path, module in model.named_modules() if is_compiled(module))
         handles = []
         for path, module in model.named_modules():
@@ -93,6 +95,6 @@ class StageClock:
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits for a GPU; nothing is to be waited for on the CPU."""
+    """Wait for a GPU; return at once for the CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""From config files to what `measure` takes."""
+"""Prepare configs and their data for `measure`."""
 
 from __future__ import annotations
 
@@ -17,32 +17,35 @@ from maskrcnn_benchmark.data.label_space import label_names, num_classes_keys, r
 from .measure import Subject
 from .synthetic import write_synthetic_data
 
-CLASSES = 80  # where the config does not say how many
+CLASSES = 80  # used if NUM_CLASSES is -1
 
 
 @contextlib.contextmanager
 def subject_of(
-    name: str, cfg, weights: str, pictures: int, size: tuple[int, int], own_data: bool = False
+    name: str, cfg, weights: str, num_images: int, size: tuple[int, int], own_data: bool = False
 ) -> Iterator[Subject]:
-    """A config, ready to be measured while the context lasts.
+    """Build the subject of a config; its data exists until the end of the block.
 
     Args:
-        name: for the table.
-        cfg: not frozen; MODEL.DEVICE becomes "cpu" where torch finds no GPU, and NUM_CLASSES of -1 is filled in.
+        name: name in the table.
+        cfg: config, not frozen. MODEL.DEVICE is set to "cpu" if torch finds no GPU, and NUM_CLASSES of -1 is replaced.
         weights: file, or "" for random weights.
-        pictures: how many different ones.
-        size: (width, height) of synthetic pictures.
-        own_data: the first pictures of the first set of DATASETS.TEST instead.
+        num_images: number of different images.
+        size: (width, height) of synthetic images.
+        own_data: use the first images of the first dataset of DATASETS.TEST instead of synthetic images.
+
+    Yields:
+        Subject.
 
     Raises:
-        ValueError: own_data, and DATASETS.TEST is empty, or does not fit the config.
+        ValueError: with own_data, DATASETS.TEST is empty or does not match the config.
     """
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     with tempfile.TemporaryDirectory() as folder:
         if own_data:
             if not cfg.DATASETS.TEST:
-                raise ValueError(f"{name}: DATASETS.TEST is empty; name a data set, or measure with synthetic pictures")
+                raise ValueError(f"{name}: DATASETS.TEST is empty; set it to a dataset, or measure on synthetic images")
             images, reading = image_settings(cfg), reading_of(cfg)
             (dataset,) = build_dataset(
                 [cfg.DATASETS.TEST[0]], None, is_train=False, root=cfg.DATASETS.ROOT, images=images, reading=reading
@@ -50,16 +53,16 @@ def subject_of(
             resolve_num_classes(cfg, dataset.class_names, semantic_names=label_names(dataset).get("semantic_names"))
         else:
             classes = _fill_in_classes(cfg)
-            block = write_synthetic_data(Path(folder), pictures, size, classes, cfg.MODEL.KEYPOINT_ON)
+            block = write_synthetic_data(Path(folder), num_images, size, classes, cfg.MODEL.KEYPOINT_ON)
             if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
                 block["FORMAT"] = "coco_semantic"
             (dataset,) = build_dataset([block], None)
         cfg.freeze()
-        yield Subject(name, cfg, Subset(dataset, range(min(pictures, len(dataset)))), weights)
+        yield Subject(name, cfg, Subset(dataset, range(min(num_images, len(dataset)))), weights)
 
 
 def _fill_in_classes(cfg) -> int:
-    """Sets NUM_CLASSES of -1; returns the number of foreground classes."""
+    """Replace NUM_CLASSES of -1; return the number of foreground classes."""
     classes = CLASSES
     if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
         if cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == -1:

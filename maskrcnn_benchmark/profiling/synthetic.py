@@ -1,4 +1,4 @@
-"""Made-up pictures and objects, for measuring without a data set: a folder that is read as any COCO data is."""
+"""Write a synthetic COCO dataset, for measurements without a dataset."""
 
 from __future__ import annotations
 
@@ -10,23 +10,28 @@ from PIL import Image
 
 from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
 
-OBJECTS = 7  # of a picture, as COCO has on average
-CORNERS = 12  # of an object's outline
+OBJECTS = 7  # objects per image, the mean of COCO
+CORNERS = 12  # points per outline
 
 
-def write_synthetic_data(folder: Path, pictures: int, size: tuple[int, int], classes: int, keypoints: bool) -> dict:
-    """Writes JPEG pictures and instances.json; returns the block for DATASETS.
+def write_synthetic_data(folder: Path, num_images: int, size: tuple[int, int], classes: int, keypoints: bool) -> dict:
+    """Write JPEG images and instances.json.
 
     Args:
-        size: (width, height).
-        classes: named "1", "2", ...
-        keypoints: every object has those of a person.
+        folder: existing folder.
+        num_images: number of images.
+        size: (width, height) of the images.
+        classes: number of classes; their names are "1", "2", ...
+        keypoints: add a person's keypoints to every object.
+
+    Returns:
+        Block for DATASETS.TEST.
     """
     width, height = size
     rng = np.random.default_rng(0)
     annotations = []
-    for number in range(1, pictures + 1):
-        Image.fromarray(_picture(rng, width, height)).save(folder / f"{number}.jpg", quality=90)
+    for number in range(1, num_images + 1):
+        Image.fromarray(_pixels(rng, width, height)).save(folder / f"{number}.jpg", quality=90)
         for _ in range(OBJECTS):
             entry = _object(rng, width, height)
             if keypoints:
@@ -36,7 +41,7 @@ def write_synthetic_data(folder: Path, pictures: int, size: tuple[int, int], cla
             annotations.append({"id": len(annotations) + 1, "image_id": number, "category_id": category, **entry})
     content = {
         "images": [
-            {"id": k, "file_name": f"{k}.jpg", "width": width, "height": height} for k in range(1, pictures + 1)
+            {"id": k, "file_name": f"{k}.jpg", "width": width, "height": height} for k in range(1, num_images + 1)
         ],
         "annotations": annotations,
         "categories": [{"id": k, "name": str(k)} for k in range(1, classes + 1)],
@@ -50,8 +55,8 @@ def write_synthetic_data(folder: Path, pictures: int, size: tuple[int, int], cla
     }
 
 
-def _picture(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """(H, W, 3) uint8 with structure at several scales, so that decoding it takes what a photograph takes."""
+def _pixels(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+    """Return (H, W, 3) uint8 with structure at several scales, so that decoding takes as long as for a photograph."""
     total = np.zeros((height, width, 3))
     for cells, amplitude in ((4, 90), (16, 50), (64, 25), (256, 10)):
         coarse = rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
@@ -61,7 +66,7 @@ def _picture(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
 
 
 def _object(rng: np.random.Generator, width: int, height: int) -> dict:
-    """bbox, area and segmentation: an outline of CORNERS points in a box of 5 to 50 % of the picture's sides."""
+    """Return bbox, area and segmentation of an ellipse of CORNERS points; its sides are 5 to 50 % of the image's."""
     w, h = (float(side * rng.uniform(0.05, 0.5)) for side in (width, height))
     x, y = float(rng.uniform(0, width - w)), float(rng.uniform(0, height - h))
     angles = np.arange(CORNERS) * (2 * np.pi / CORNERS)
@@ -70,7 +75,7 @@ def _object(rng: np.random.Generator, width: int, height: int) -> dict:
 
 
 def _keypoints(rng: np.random.Generator, box: list[float]) -> list[float]:
-    """Flat x, y, visibility of a person's keypoints somewhere in the box."""
+    """Return random keypoints of a person in the box, as a flat list of x, y, visibility."""
     x, y, w, h = box
     places = rng.uniform(size=(len(PersonKeypoints.NAMES), 2)) * (w, h) + (x, y)
     return np.concatenate((places, np.full((len(places), 1), 2.0)), axis=1).ravel().tolist()

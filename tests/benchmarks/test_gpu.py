@@ -1,4 +1,4 @@
-"""What of the GPU benchmark runs without a GPU."""
+"""The parts of the GPU benchmark that run without a GPU."""
 
 import re
 import subprocess
@@ -32,18 +32,18 @@ def test_help_names_the_parts(gpu, capsys):
     assert "checks" in capsys.readouterr().out
 
 
-def test_it_names_the_machine(gpu):
+def test_description_contains_the_torch_version(gpu):
     assert f"torch {torch.__version__}" in gpu.describe(CPU)
 
 
-def test_without_a_gpu_it_says_so(gpu, monkeypatch):
+def test_missing_gpu_is_an_error(gpu, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit, match="no GPU"):
         gpu.main([])
 
 
 @needs_kernels
-def test_checks_hold_on_the_cpu_and_a_wrong_op_fails_them(gpu, capsys, monkeypatch):
+def test_checks_pass_on_the_cpu_and_fail_for_a_wrong_op(gpu, capsys, monkeypatch):
     import gpu_checks
 
     monkeypatch.setattr(gpu_checks, "MANY", 3000)
@@ -58,7 +58,7 @@ def test_checks_hold_on_the_cpu_and_a_wrong_op_fails_them(gpu, capsys, monkeypat
 
 
 @needs_kernels
-def test_checks_ask_for_every_op_dtype_and_layout(gpu):
+def test_checks_cover_every_op_dtype_and_layout(gpu):
     from gpu_checks import checks
 
     names = [name for name, _, _ in checks(CPU)]
@@ -70,7 +70,7 @@ def test_checks_ask_for_every_op_dtype_and_layout(gpu):
     assert {name.split()[1] for name in names if name.startswith("nms")} == {"float64,", "float32,", "float16,"}
 
 
-def test_a_row_compares_medians_with_what_is_wanted(gpu, monkeypatch):
+def test_row_compares_medians_with_the_target(gpu, monkeypatch):
     calls = []
     times = {"ours": 2.0, "theirs": 3.2}
     monkeypatch.setattr(gpu, "seconds", lambda side, device: (side(), times[calls[-1]])[1])
@@ -85,7 +85,7 @@ def test_a_row_compares_medians_with_what_is_wanted(gpu, monkeypatch):
     assert columns(gpu.time_row(gpu.Case("alone", ours), 1, CPU)[0]) == ["alone", "2000.000", "", "", "", ""]
 
 
-def test_a_failure_is_a_row_and_the_rest_goes_on(gpu, capsys, monkeypatch):
+def test_failure_is_a_row_and_the_rest_continues(gpu, capsys, monkeypatch):
     def broken():
         raise RuntimeError("an illegal | address")
 
@@ -98,7 +98,7 @@ def test_a_failure_is_a_row_and_the_rest_goes_on(gpu, capsys, monkeypatch):
     assert third[0] == "fine"
 
 
-def test_every_part_runs_on_its_own_as_long_as_there_is_time(gpu, capsys, monkeypatch):
+def test_parts_run_in_subprocesses_within_the_time_limit(gpu, capsys, monkeypatch):
     asked = []
 
     def run(command, timeout):
@@ -117,16 +117,16 @@ def test_every_part_runs_on_its_own_as_long_as_there_is_time(gpu, capsys, monkey
 
 
 @needs_kernels
-def test_a_recorded_dense_part_sees_every_new_picture(gpu, rng_seed):
+def test_recorded_dense_part_reads_every_new_image(gpu, rng_seed):
     from helpers.tiny_models import tiny_cfg, tiny_model
 
     for name in ("fcos", "faster"):
         model = tiny_model(tiny_cfg(name))
-        pictures = torch.rand(2, 3, 64, 96)
+        images = torch.rand(2, 3, 64, 96)
         with torch.inference_mode():
-            wanted = [model(picture)[0].bbox for picture in pictures]
+            wanted = [model(image)[0].bbox for image in images]
             gpu.record_dense_part(model, torch.zeros(1, 3, 64, 96))
-            found = [model(picture)[0].bbox for picture in pictures]
+            found = [model(image)[0].bbox for image in images]
         assert not wanted[0].equal(wanted[1])
         for ours, theirs in zip(found, wanted, strict=True):
             torch.testing.assert_close(ours, theirs)
@@ -136,7 +136,7 @@ def test_a_recorded_dense_part_sees_every_new_picture(gpu, rng_seed):
 @pytest.mark.slow
 def test_all_parts_run_on_the_cpu(gpu, capfd, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(BENCHMARKS.parent))
-    gpu.main(["--device", "cpu", "--repeats", "1", "--size", "64", "96", "--minutes", "30"])  # raises where one fails
+    gpu.main(["--device", "cpu", "--repeats", "1", "--size", "64", "96", "--minutes", "30"])  # raises if a part fails
     printed = capfd.readouterr().out
     assert "failed" not in printed
     for title in ("FCOS V-39, bfloat16 channels_last, dense part", "Faster V-39, float32", "training step of Faster"):

@@ -149,7 +149,7 @@ def test_command_line(tmp_path):
     command = [sys.executable, str(ROOT / "tools/make_digits.py"), "--output", "d", "--train", "2", "--test", "1"]
     first = subprocess.run([*command, "--size", "64"], cwd=tmp_path, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr
-    assert first.stdout == "d: 2 training and 1 test scenes of 64x64\n"
+    assert first.stdout == "d: 2 training and 1 test images of 64x64\n"
     (tmp_path / "d/mine.txt").write_text("x")
     refused = subprocess.run([*command, "--size", "96"], cwd=tmp_path, capture_output=True, text=True)
     assert refused.returncode == 1 and "mine.txt" in refused.stderr and "Traceback" not in refused.stderr

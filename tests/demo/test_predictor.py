@@ -20,12 +20,12 @@ def COCODemo(demo_module):
 
 
 def image(height=64, width=90, seed=0):
-    """An OpenCV image, BGR."""
+    """Return a random OpenCV image, (height, width, 3) uint8 BGR."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def saved(folder, name, *opts, **entries):
-    """The configuration of a tiny model whose weights are in a file."""
+    """Save the weights of a tiny model; return its config."""
     torch.manual_seed(0)
     cfg = tiny_cfg(name, *SMALL, "OUTPUT_DIR", str(folder), *opts)
     write_checkpoint(folder / "model.pth", {"model": tiny_model(cfg).state_dict(), **entries})
@@ -35,7 +35,7 @@ def saved(folder, name, *opts, **entries):
 
 
 @pytest.mark.parametrize("name", list(MODELS))
-def test_every_model_finds_and_draws_what_the_predictor_finds(COCODemo, tmp_path, name):
+def test_every_model_detects_and_draws_the_same_as_the_predictor(COCODemo, tmp_path, name):
     cfg = saved(tmp_path, name)
     demo = COCODemo(cfg, confidence_threshold=0.0)
     original = image(100, 150)
@@ -53,13 +53,13 @@ def test_every_model_finds_and_draws_what_the_predictor_finds(COCODemo, tmp_path
     if expected.keypoints is not None:
         np.testing.assert_allclose(predictions.get_field("keypoints").keypoints.numpy(), expected.keypoints, atol=1e-3)
     drawn = demo.run_on_opencv_image(given)
-    assert (given == original).all(), "the image given is not drawn on"
+    assert (given == original).all(), "the given image must not change"
     assert drawn.shape == original.shape and drawn.dtype == np.uint8 and (drawn != original).any()
     if name == "panoptic":
         assert (drawn[:, :, ::-1] == expected.draw(original[:, :, ::-1])).all()
 
 
-def test_a_program_written_for_maskrcnn_benchmark_runs(COCODemo, tmp_path):
+def test_program_written_for_maskrcnn_benchmark_runs(COCODemo, tmp_path):
     cfg = saved(tmp_path, "mask and keypoint")
     middle = COCODemo(cfg).compute_prediction(image()).get_field("scores").median().item()
     coco_demo = COCODemo(
@@ -89,21 +89,21 @@ def test_a_program_written_for_maskrcnn_benchmark_runs(COCODemo, tmp_path):
     assert coco_demo.run_on_opencv_image(frame).shape == frame.shape
 
 
-def test_a_program_written_for_fcos_runs(COCODemo, tmp_path):
+def test_program_written_for_fcos_runs(COCODemo, tmp_path):
     cfg = saved(tmp_path, "fcos")
     coco_demo = COCODemo(cfg, confidence_thresholds_for_classes=[0.65, 0.6], min_image_size=48)
     wide = image(40, 200)
-    assert coco_demo.transforms(wide).shape == (3, 48, 240), "no longest side"
+    assert coco_demo.transforms(wide).shape == (3, 48, 240), "the long side is not limited"
     predictions = coco_demo.compute_prediction(wide)
     top = coco_demo.select_top_predictions(predictions)
     thresholds = torch.tensor([0.65, 0.6])[predictions.get_field("labels") - 1]
     assert len(top) == int((predictions.get_field("scores") > thresholds).sum())
     assert COCODemo(cfg, [0.5, 0.5]).transforms(image(100, 100)).shape == (3, 224, 224)
-    with pytest.raises(ValueError, match="has 80 numbers, and the model has 2 classes"):
+    with pytest.raises(ValueError, match="has 80 numbers, but the model has 2 classes"):
         COCODemo(cfg, [0.5] * 80)
 
 
-def test_semantic_models_draw_their_classes(COCODemo, tmp_path):
+def test_semantic_models_draw_classes(COCODemo, tmp_path):
     cfg = defaults.clone()
     cfg.merge_from_list(
         [
@@ -136,7 +136,7 @@ def test_thresholds_are_exclusive(COCODemo, tmp_path):
     assert len(demo.select_top_predictions(predictions)) == 1
 
 
-def test_the_last_checkpoint_of_the_output_folder_comes_first(COCODemo, tmp_path):
+def test_last_checkpoint_overrides_the_weight_of_the_config(COCODemo, tmp_path):
     cfg = saved(tmp_path, "fcos")
     expected = COCODemo(cfg).compute_prediction(image()).get_field("scores").tolist()
     (tmp_path / "other").mkdir()
@@ -149,11 +149,11 @@ def test_the_last_checkpoint_of_the_output_folder_comes_first(COCODemo, tmp_path
     assert again.compute_prediction(image()).get_field("scores").tolist() == expected
 
 
-def test_sizes_are_the_configurations_unless_given(COCODemo, tmp_path):
+def test_sizes_are_those_of_the_config_unless_given(COCODemo, tmp_path):
     cfg = saved(tmp_path, "fcos")
     assert COCODemo(cfg).transforms(image(100, 100)).shape == (3, 64, 64)
     assert COCODemo(cfg, min_image_size=80).transforms(image(100, 200)).shape == (3, 48, 96), (
-        "INPUT.MAX_SIZE_TEST holds"
+        "INPUT.MAX_SIZE_TEST limits the long side"
     )
     assert cfg.INPUT.MIN_SIZE_TEST == 64
 
@@ -179,12 +179,12 @@ def test_names_come_from_the_checkpoint_or_a_subclass(COCODemo, tmp_path):
     demo.overlay_class_names(drawn, predictions)
 
 
-def test_nameless_weights_of_coco_have_its_names(COCODemo, tmp_path):
+def test_coco_weights_without_names_get_coco_names(COCODemo, tmp_path):
     cfg = saved(tmp_path, "fcos", "MODEL.FCOS.NUM_CLASSES", 81)
     assert COCODemo(cfg).CATEGORIES == COCODemo.CATEGORIES
 
 
-def test_overlays_draw_into_the_image_given(COCODemo, tmp_path):
+def test_overlays_draw_on_the_given_image(COCODemo, tmp_path):
     demo = COCODemo(saved(tmp_path, "mask"), confidence_threshold=0.0)
     predictions = demo.select_top_predictions(demo.compute_prediction(image()))
     canvas = np.zeros((64, 90, 3), np.uint8)
@@ -200,7 +200,7 @@ def test_heat_maps_are_a_grid_of_probabilities(COCODemo, tmp_path):
     demo = COCODemo(cfg, confidence_threshold=0.0, show_mask_heatmaps=True, masks_per_dim=3)
     predictions = demo.select_top_predictions(demo.compute_prediction(image()))
     masks = predictions.get_field("mask")
-    assert len(masks.unique()) > 2, "probabilities, not decisions"
+    assert len(masks.unique()) > 2, "masks must be probabilities, not binary"
     montage = demo.run_on_opencv_image(image())
     assert montage.shape == (63, 90, 3)
     first = cv2.applyColorMap(cv2.resize(masks[0, 0].numpy(), (30, 21), interpolation=cv2.INTER_AREA), cv2.COLORMAP_JET)
@@ -211,14 +211,14 @@ def test_heat_maps_are_a_grid_of_probabilities(COCODemo, tmp_path):
         COCODemo(saved(tmp_path, "fcos"), show_mask_heatmaps=True).run_on_opencv_image(image())
 
 
-def test_images_that_are_none_are_refused(COCODemo, tmp_path):
+def test_unsupported_images_are_errors(COCODemo, tmp_path):
     demo = COCODemo(saved(tmp_path, "fcos"))
     for wrong in (image()[:, :, 0], image().astype(np.float32)):
-        with pytest.raises(ValueError, match="OpenCV image is"):
+        with pytest.raises(ValueError, match="OpenCV image must be"):
             demo.compute_prediction(wrong)
 
 
-def test_a_tracker_numbers_the_objects(COCODemo, tmp_path):
+def test_tracker_numbers_the_objects(COCODemo, tmp_path):
     predictor = Predictor(saved(tmp_path, "mask"))
     demo = COCODemo(predictor=predictor, confidence_threshold=0.3, tracker=Tracker(high=0.3, low=0.1))
     first = demo.select_tracked_predictions(demo.compute_prediction(image()))

@@ -1,4 +1,4 @@
-"""demo/webcam.py in this process, in others without a display, and under Xvfb."""
+"""demo/webcam.py in this process, in a subprocess without a display, and under Xvfb."""
 
 import functools
 import http.server
@@ -23,7 +23,7 @@ from maskrcnn_benchmark.visual.palette import label_colors
 
 SIZE = 160, 120
 FRAMES = 30
-# Objects of the film: BGR colour, label, first corner, pixels per frame, side. The first two cross.
+# Objects of the test video: BGR colour, label, first corner, pixels per frame, side. The first two cross.
 SQUARES = (
     ((0, 0, 250), 1, (0, 20), (4, 0), 24),
     ((250, 0, 0), 2, (130, 24), (-4, 0), 24),
@@ -44,7 +44,7 @@ def film(path, frames=FRAMES, rate=10.0):
 
 
 def find_squares(pixels):
-    """Detections by colour, in place of a model's."""
+    """Detect the squares by colour, as a replacement for a model."""
     boxes, labels = [], []
     for color, label, *_ in SQUARES:
         close = (np.abs(pixels.astype(int) - color) < 90).all(axis=2)
@@ -69,7 +69,7 @@ def weights(tmp_path):
 
 @pytest.fixture
 def webcam(demo_module, monkeypatch):
-    """Run webcam.py's main with arguments; it has the module as attribute."""
+    """Function webcam(*args): run webcam.py's main; its attribute `module` is the module."""
     module = demo_module("webcam")
 
     def run(*args):
@@ -88,7 +88,7 @@ def frames_of(path):
     return found, rate
 
 
-def test_a_file_is_read_whole_drawn_and_written(webcam, weights, tmp_path, capsys):
+def test_every_frame_of_a_file_is_drawn_and_written(webcam, weights, tmp_path, capsys):
     source, output = film(tmp_path / "film.avi", 6), tmp_path / "found.avi"
     webcam("--source", source, "--no-window", "--output", output, "--weights", weights, "--confidence-threshold", 0.2)
     found, rate = frames_of(output)
@@ -100,7 +100,7 @@ def test_a_file_is_read_whole_drawn_and_written(webcam, weights, tmp_path, capsy
     assert str(output) in printed
 
 
-def test_numbers_and_boxes_of_tracked_objects_are_in_the_video(webcam, weights, tmp_path, monkeypatch, capsys):
+def test_track_numbers_and_boxes_are_drawn(webcam, weights, tmp_path, monkeypatch, capsys):
     source, output = film(tmp_path / "film.avi"), tmp_path / "found.avi"
     ids = []
 
@@ -129,7 +129,7 @@ def test_numbers_and_boxes_of_tracked_objects_are_in_the_video(webcam, weights, 
     assert np.abs(frame_color - label_colors([1])[0][::-1]).max() < 70, "the green square has the frame of label 1"
 
 
-def test_frames_of_a_fast_stream_are_dropped_and_the_video_keeps_real_time(webcam, weights, tmp_path, monkeypatch):
+def test_written_video_of_a_fast_stream_keeps_real_time(webcam, weights, tmp_path, monkeypatch):
     class Stream:
         rate, dropped, name = 10.0, 7, "stream"
 
@@ -147,7 +147,7 @@ def test_frames_of_a_fast_stream_are_dropped_and_the_video_keeps_real_time(webca
 
 
 @pytest.mark.parametrize("key, closed, shown", [(27, False, 1), (ord("q"), False, 1), (255, True, 1), (255, False, 4)])
-def test_escape_q_and_the_close_button_end(webcam, weights, tmp_path, monkeypatch, key, closed, shown):
+def test_escape_q_and_the_close_button_quit(webcam, weights, tmp_path, monkeypatch, key, closed, shown):
     seen = []
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr(cv2, "namedWindow", lambda *args: None)
@@ -159,7 +159,7 @@ def test_escape_q_and_the_close_button_end(webcam, weights, tmp_path, monkeypatc
     assert seen == [(SIZE[1], SIZE[0], 3)] * shown + ["COCO detections"]
 
 
-def test_heat_maps_and_sizes_of_the_command_line(webcam, weights, tmp_path):
+def test_heat_maps_and_sizes_can_be_set_on_the_command_line(webcam, weights, tmp_path):
     source, output = film(tmp_path / "film.avi", 2), tmp_path / "found.avi"
     options = ("--show-mask-heatmaps", "--masks-per-dim", 2, "--min-image-size", 48, "--confidence-threshold", 0.0)
     webcam("--source", source, "--no-window", "--output", output, "--weights", weights, *options, "DTYPE", "float32")
@@ -167,15 +167,15 @@ def test_heat_maps_and_sizes_of_the_command_line(webcam, weights, tmp_path):
     assert len(found) == 2 and found[0].shape[:2] == (SIZE[1], SIZE[0])
 
 
-def test_mistakes_are_named_before_a_model_is_loaded(webcam, tmp_path, monkeypatch):
+def test_invalid_arguments_are_errors_before_the_model_is_loaded(webcam, tmp_path, monkeypatch):
     def never(*args, **kwargs):
-        raise AssertionError("the model is loaded")
+        raise AssertionError("the model must not be loaded")
 
     monkeypatch.setattr(webcam.module, "make_predictor", never)
     source = film(tmp_path / "film.avi", 1)
     for args, message in (
-        (("--confidence-threshold", 7), "--confidence-threshold is 0 to 1, got 7"),
-        (("--masks-per-dim", 0), "--masks-per-dim is at least 1, got 0"),
+        (("--confidence-threshold", 7), "--confidence-threshold must be 0 to 1, got 7"),
+        (("--masks-per-dim", 0), "--masks-per-dim must be at least 1, got 0"),
         (("--source", tmp_path / "flim.avi"), "no such video file"),
         (("--source", source, "--output", tmp_path / "found.gif"), r"\.mp4.*got '\.gif'"),
     ):
@@ -188,16 +188,16 @@ def test_mistakes_are_named_before_a_model_is_loaded(webcam, tmp_path, monkeypat
             webcam("--source", source)
 
 
-def test_without_a_model_the_packages_own_is_taken_or_asked_for(webcam, monkeypatch):
+def test_default_model_comes_from_the_zoo(webcam, monkeypatch):
     predictor = webcam.module.Predictor
     monkeypatch.delattr(predictor, "from_zoo", raising=False)
-    with pytest.raises(ValueError, match="no model digits_fcos of its own yet: give --weights"):
+    with pytest.raises(ValueError, match="does not include the model digits_fcos: use --weights"):
         webcam.module.make_predictor(None, None, [])
     monkeypatch.setattr(predictor, "from_zoo", lambda name, opts: (name, opts), raising=False)
     assert webcam.module.make_predictor(None, None, ["DTYPE", "auto"]) == ("digits_fcos", ["DTYPE", "auto"])
 
 
-# ---- in processes of their own
+# ---- in subprocesses
 
 
 def start(*args, **environment):
@@ -227,7 +227,7 @@ def test_headless_process_writes_a_video_of_a_stream(weights, tmp_path):
 
 
 @pytest.mark.slow
-def test_process_without_display_ends_with_one_line(weights, tmp_path):
+def test_process_without_display_prints_one_line(weights, tmp_path):
     with start("--source", film(tmp_path / "film.avi", 2), "--weights", weights) as process:
         printed = process.communicate(timeout=120)[0]
     assert process.returncode == 1 and "Traceback" not in printed and "give --no-window" in printed
@@ -235,7 +235,7 @@ def test_process_without_display_ends_with_one_line(weights, tmp_path):
 
 @pytest.fixture
 def virtual_display(tmp_path):
-    """A display of Xvfb: its name, and a function that reads its screen, (H, W, 3) uint8 BGR."""
+    """Start Xvfb; yield the name of the display and a function that reads its screen, (H, W, 3) uint8 BGR."""
     if shutil.which("Xvfb") is None:
         pytest.skip("Xvfb is not installed (apt-get install xvfb)")
     read_end, write_end = os.pipe()
@@ -246,7 +246,7 @@ def virtual_display(tmp_path):
         number = pipe.readline().strip()
 
     def screen():
-        # X window dump: a header of big-endian numbers, colours of 12 bytes, then rows of blue, green, red, unused
+        # X window dump: big-endian header, colour map of 12 bytes per entry, then rows of blue, green, red, unused
         data = (tmp_path / "Xvfb_screen0").read_bytes()
         header = np.frombuffer(data, ">u4", 25)
         width, height, row, colors = (int(header[k]) for k in (4, 5, 12, 19))
@@ -267,7 +267,7 @@ def test_window_shows_the_drawn_frames_under_xvfb(virtual_display, weights, tmp_
     with start(*args, DISPLAY=display) as process:
         end, gray = time.monotonic() + 60, 0
         while gray < 2000 and time.monotonic() < end and process.poll() is None:
-            gray = int((np.abs(screen().astype(int) - 90) <= 3).all(axis=2).sum())  # the film's background
+            gray = int((np.abs(screen().astype(int) - 90) <= 3).all(axis=2).sum())  # the background of the video
             time.sleep(0.05)
         printed = process.communicate(timeout=120)[0]
     assert process.returncode == 0, printed

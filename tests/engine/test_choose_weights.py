@@ -11,7 +11,7 @@ from maskrcnn_benchmark.engine.testing import choose_weights
 
 @pytest.fixture
 def choose(tmp_path):
-    """Function choose(weight, ckpt, opts, trained): MODEL.WEIGHT is `weight`; OUTPUT_DIR has a checkpoint if `trained`."""
+    """Function choose(weight, ckpt, opts, trained); with `trained`, OUTPUT_DIR has a checkpoint."""
 
     def call(weight="", ckpt=None, opts=(), trained=False):
         checkpointer = Checkpointer(torch.nn.Linear(1, 1), save_dir=str(tmp_path), save_to_disk=True)

@@ -1,1 +1,1 @@
-"""What tests share: tiny models and data, folders of other formats, golden models, processes."""
+"""Shared code of the tests: tiny models and data, folders of other formats, golden models, processes."""

@@ -1,4 +1,4 @@
-"""A Cityscapes tree of a few small pictures."""
+"""Cityscapes tree of a few small images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from maskrcnn_benchmark.data.datasets.cityscapes_annotations import LABEL_IDS
 
 SIZE = (96, 64)
 ROAD, CAR_GROUP = 7, 26
-# by picture: objects as (label, x1, y1, x2, y2), corners inside; later ones stand in front
+# by image: objects (label, x1, y1, x2, y2) with inclusive corners; later objects are in front
 TREE = {
     "train": {
         "aachen/aachen_000000_000019": [("car", 10, 10, 49, 39), ("person", 30, 5, 39, 49)],
@@ -28,11 +28,11 @@ TREE = {
 
 
 def write_tree(root: Path) -> Path:
-    """Writes root/leftImg8bit and root/gtFine, and root/images with all pictures; every picture has a group of cars."""
+    """Write root/leftImg8bit and root/gtFine, and root/images with all images. Every image has a group of cars."""
     (root / "images").mkdir(parents=True)
     rng = np.random.default_rng(0)
-    for split, pictures in TREE.items():
-        for name, objects in pictures.items():
+    for split, images in TREE.items():
+        for name, objects in images.items():
             pixels = Image.fromarray(rng.integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8))
             ids = np.full((SIZE[1], SIZE[0]), ROAD, dtype=np.uint16)
             ids[:3, :20] = CAR_GROUP
@@ -43,9 +43,9 @@ def write_tree(root: Path) -> Path:
             drawn.append({"label": "car", "deleted": 1, "polygon": [[50, 50], [60, 50], [60, 60]]})
             for kind in ("leftImg8bit", "gtFine"):
                 (root / kind / split / name).parent.mkdir(parents=True, exist_ok=True)
-            picture = f"{name}_leftImg8bit.png"
-            pixels.save(root / "leftImg8bit" / split / picture)
-            pixels.save(root / "images" / Path(picture).name)
+            file = f"{name}_leftImg8bit.png"
+            pixels.save(root / "leftImg8bit" / split / file)
+            pixels.save(root / "images" / Path(file).name)
             Image.fromarray(ids).save(root / "gtFine" / split / f"{name}_gtFine_instanceIds.png")
             content = {"imgWidth": SIZE[0], "imgHeight": SIZE[1], "objects": drawn}
             (root / "gtFine" / split / f"{name}_gtFine_polygons.json").write_text(json.dumps(content))

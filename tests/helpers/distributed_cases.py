@@ -1,4 +1,4 @@
-"""What the tests of several processes run in each of them."""
+"""Functions that tests with several processes run in each process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from maskrcnn_benchmark.utils import comm
 
 
 def talk():
-    """Everything in utils.comm once."""
+    """Call everything in utils.comm once; return the results."""
     rank = comm.get_rank()
     buffers = torch.nn.BatchNorm1d(2)
     buffers.running_mean += rank + 1
@@ -48,7 +48,7 @@ def talk():
 
 
 def train_toy(folder, options):
-    """Weights after training in as many processes as there are; an error comes back as its text."""
+    """Train in all processes; return the weights, or the text of a FloatingPointError."""
     try:
         model = train(folder, build=without_batch_statistics, wrap=DistributedDataParallel, **options)
     except FloatingPointError as error:
@@ -57,7 +57,7 @@ def train_toy(folder, options):
 
 
 def train_toy_until_stopped(folder, rank, call, options):
-    """Exit status and iteration of a training in which one process gets SIGTERM at one forward pass."""
+    """Train with a SIGTERM to one process at one forward pass; return the exit status."""
     arguments = {"after_forward": signal_self_at(call, signal.SIGTERM)} if comm.get_rank() == rank else {}
     with pytest.raises(Stopped) as stopped:
         train(folder, build=without_batch_statistics, wrap=DistributedDataParallel, **arguments, **options)
@@ -65,7 +65,7 @@ def train_toy_until_stopped(folder, rank, call, options):
 
 
 def start_in_a_folder_in_use(folder):
-    """What each process raises when another training holds the lock of the folder."""
+    """Lock a folder that another training holds; return the name of the exception of each process."""
     held = RunLock(folder) if comm.is_main_process() else contextlib.nullcontext()
     comm.synchronize()
     with held, pytest.raises((FolderInUse, SystemExit)) as refused:
@@ -74,7 +74,7 @@ def start_in_a_folder_in_use(folder):
 
 
 def predict_toy_until_stopped(rank):
-    """Exit status of a test in which one process gets Ctrl-C at its first batch."""
+    """Predict with a Ctrl-C to one process at its first batch; return the exit status."""
     model = ToyDetector()
     if comm.get_rank() == rank:
         model.register_forward_hook(signal_self_at(1, signal.SIGINT))
@@ -84,7 +84,7 @@ def predict_toy_until_stopped(rank):
 
 
 def predict_toy(skip):
-    """Predictions of all processes, without those of the pictures in `skip`."""
+    """Predict in all processes; return the gathered predictions without the images in `skip`."""
     loader = ToyLoader(2)
     predictions = compute_on_dataset(ToyDetector(), loader, "cpu")
     kept = {index: prediction for index, prediction in predictions.items() if index not in skip}
@@ -92,7 +92,7 @@ def predict_toy(skip):
 
 
 def dense_losses(which):
-    """Losses of a small RPN and a small RetinaNet, and gradients of both, for some of two fixed images.
+    """Return losses and gradients of a small RPN and a small RetinaNet for some of two fixed images.
 
     One image has objects, the other has none, and RPN samples every anchor.
     """
@@ -126,7 +126,7 @@ def dense_losses_by_rank():
 
 
 def segmentation_losses(which):
-    """Losses of semantic maps and the gradients of the logits, for some of three images with 60, 7 and no labels."""
+    """Return segmentation losses and gradients of the logits for some of three images with 60, 7 and no labels."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(3, 4, 8, 8, generator=generator)[which].requires_grad_()
     labels = torch.randint(0, 4, (3, 8, 8), generator=generator)
@@ -151,7 +151,11 @@ def segmentation_losses_by_rank():
 
 
 def train_where_one_process_has_no_object(cfg):
-    """Two steps of the configured detector; the pictures of rank 1 are empty. Returns losses and a weight."""
+    """Train a detector for two steps, with no objects on rank 1.
+
+    Returns:
+        Losses of each step, whether each parameter has a gradient, and the first parameter.
+    """
     torch.manual_seed(0)
     model = DistributedDataParallel(build_detection_model(cfg))
     step = TrainingStep(model, torch.optim.SGD(model.parameters(), 1e-3), torch.device("cpu"), torch.float32, 0.0)

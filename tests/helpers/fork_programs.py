@@ -1,6 +1,6 @@
-"""Training and test programs as users of the forks have them: the same imports, calls and order of arguments.
+"""Training and test programs of the forks' users: the same imports, calls and order of arguments.
 
-Each takes the package's name, `maskrcnn_benchmark` or `fcos_core`, and imports everything below it.
+Each takes the name of the package from which it imports, `maskrcnn_benchmark` or `fcos_core`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 
 
 class Names:
-    """What a program imports from the package, by module."""
+    """Importer of the package's names: `get(module, name)`."""
 
     def __init__(self, package: str):
         self.package = package
@@ -46,7 +46,7 @@ def build(get, cfg):
 
 
 def train_newest(config_file, opts):
-    """Train as maskrcnn-benchmark's newest program does, with apex, save files, and tests during training."""
+    """Train as maskrcnn-benchmark's newest program does: with apex, written files, and tests during training."""
     get = Names("maskrcnn_benchmark")
     cfg = load_config(get, config_file, opts)
     get("utils.miscellaneous", "mkdir")(cfg.OUTPUT_DIR)
@@ -110,7 +110,7 @@ def train_older(package, config_file, opts):
 
 
 def test(package, config_file, opts, ckpt=None, newest=False):
-    """Test as the forks' programs do; returns what `inference` returned for each test set."""
+    """Test as the forks' programs do; return the result of `inference` for each test dataset."""
     get = Names(package)
     cfg = load_config(get, config_file, opts)
     start_log(get, cfg, "")

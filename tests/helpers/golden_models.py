@@ -35,7 +35,7 @@ SCORE = 1e-4
 
 
 def build_on_meta(config, opts=()):
-    """Build the model of a file below configs/ and further options, without memory for its values."""
+    """Build the model of a file in configs/ and options on the meta device."""
     cfg = copy.deepcopy(defaults)
     cfg.merge_from_file(str(CONFIGS / config))
     cfg.merge_from_list(list(opts))

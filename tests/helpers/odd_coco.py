@@ -1,4 +1,4 @@
-"""Random COCO files with the oddities of real exporters."""
+"""Random COCO files with the defects of real exporters."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from maskrcnn_benchmark.structures.rle import encode_window, parse_counts
 
 
 def odd_content(rng: np.random.Generator, folder, images: int = 6, keypoints: int = 5) -> dict:
-    """Write `images` images to a CocoFolder and return the content of a json in which a part of everything is odd.
+    """Write `images` images to a CocoFolder; return the content of a JSON file with random defects.
 
-    At least one annotation in three is an ordinary one.
+    At least one annotation in three is valid.
     """
     for number in range(1, images + 1):
         size = (int(rng.integers(30, 90)), int(rng.integers(30, 90)))
@@ -19,7 +19,7 @@ def odd_content(rng: np.random.Generator, folder, images: int = 6, keypoints: in
     for image in folder.images:
         for _ in range(rng.integers(1, 7)):
             rows.append(_annotation(rng, image, len(rows) + 1, keypoints))
-    rows += [dict(row) for row in rng.choice(rows, 2)]  # an export merged with itself
+    rows += [dict(row) for row in rng.choice(rows, 2)]  # duplicates, as in an export merged with itself
     rows += [dict(row, id=900 + k) for k, row in enumerate(rng.choice(rows, 2))]
     rng.shuffle(rows)
     if rng.random() < 0.3:
@@ -74,7 +74,7 @@ def _annotation(rng: np.random.Generator, image: dict, number: int, keypoints: i
 
 MISSING = object()
 
-# by key: values that are found in its place
+# by key: invalid and unusual values that occur in real files
 ODD = {
     "bbox": lambda row, polygon, rle, size: [
         [str(v) for v in row["bbox"]],

@@ -1,4 +1,4 @@
-"""Small COCO panoptic data sets on the disk."""
+"""Small COCO panoptic datasets on disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CAT, GRASS, DOG, SKY = (category["id"] for category in CATEGORIES)
 
 
 class PanopticFolder:
-    """Collects pictures with their segments; `write` makes the json."""
+    """Collector of images and segments; `write` writes the JSON file."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -30,9 +30,14 @@ class PanopticFolder:
             (root / folder).mkdir(parents=True)
 
     def add(self, image_id, segments, size=(40, 30), map_size=None) -> np.ndarray:
-        """A picture of (width, height); segments are (id, category id, (x, y, width, height), more entries).
+        """Write an image (width, height) and its segment map.
 
-        Returns the ids (H, W) that were written; later segments lie on top.
+        Args:
+            segments: tuples (id, category id, (x, y, width, height), optional dict of further entries). Later segments
+                cover earlier ones.
+
+        Returns:
+            (H, W) segment ids.
         """
         width, height = size
         pixels = np.random.randint(0, 256, (height, width, 3), dtype=np.uint8)
@@ -50,7 +55,7 @@ class PanopticFolder:
         return ids
 
     def write(self, **changes) -> dict:
-        """Arguments for COCOPanopticDataset; `changes` are other top-level entries of the json."""
+        """Write the JSON file, with `changes` to its top-level entries; return arguments for COCOPanopticDataset."""
         content = {"images": self.images, "annotations": self.annotations, "categories": CATEGORIES, **changes}
         (self.root / "segments.json").write_text(json.dumps(content))
         return {"panoptic_file": str(self.root / "segments.json"), "root": str(self.root / "images")}

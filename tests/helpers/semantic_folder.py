@@ -11,7 +11,7 @@ EXIF_ORIENTATION = 0x0112
 
 
 class SemanticFolder:
-    """root/images and root/maps."""
+    """Folder with images in root/images and index maps in root/maps."""
 
     def __init__(self, root: Path):
         self.root, self.images, self.maps = root, root / "images", root / "maps"

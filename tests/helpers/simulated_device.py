@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 DEVICE = torch.device("meta")
 MODELING = Path(__file__).resolve().parents[2] / "maskrcnn_benchmark" / "modeling"
 aten = torch.ops.aten
-# The host reads their results, or the sizes of their results.
+# Operations after which the host reads results, or the sizes of results.
 READ_BY_THE_HOST = {
     "_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "bincount", "unique_dim", "_unique",
     "_unique2", "unique_consecutive", "repeat_interleave", "nms",
@@ -52,9 +52,10 @@ class SimulatedTensor(torch.Tensor):
 
 
 class SimulatedDevice(TorchDispatchMode):
-    """While entered, device="meta" and tensors there refer to the simulated device.
+    """Context in which device="meta" is the simulated device.
 
-    `waits` counts (operation, place in the package) for everything that would make the host wait for a GPU.
+    Attributes:
+        waits: counts (operation, place in the package) for every operation that would make the host wait for a GPU.
     """
 
     def __init__(self):

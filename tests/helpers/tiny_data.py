@@ -1,4 +1,4 @@
-"""A COCO data set of three small pictures, one object each."""
+"""COCO dataset of three small images with one object each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIZES = ((90, 64), (60, 90), (90, 64))
 
 
 def write_images(folder: Path, with_masks: bool = True) -> dict:
-    """Writes folder/1.png, 2.png, 3.png and objects.json; returns the block that names them."""
+    """Write folder/1.png, 2.png, 3.png and objects.json; return the block for DATASETS."""
     images, annotations = [], []
     for number, (width, height) in enumerate(SIZES, start=1):
         noise = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)

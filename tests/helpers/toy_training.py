@@ -1,4 +1,4 @@
-"""A detector and data small enough to train in milliseconds, run by the trainer's tests (also as a script)."""
+"""Detector and data small enough to train in milliseconds, for the trainer's tests; also a script."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIZE = 8
 
 
 class ToyDetector(nn.Module):
-    """Two losses that depend on every parameter; with `noisy`, on every random number generator of the process too."""
+    """Detector with two losses that depend on every parameter, and with `noisy` on every random number generator."""
 
     def __init__(self, noisy: bool = False):
         super().__init__()
@@ -47,14 +47,14 @@ class ToyDetector(nn.Module):
 
 
 def without_batch_statistics(noisy: bool = False) -> ToyDetector:
-    """Its gradient of a batch is the mean of those of the batch's parts."""
+    """Return a detector whose gradient of a batch is the mean of the gradients of the batch's parts."""
     model = ToyDetector(noisy)
     model.norm = nn.GroupNorm(2, 4)
     return model
 
 
 class ToyDataset(torch.utils.data.Dataset):
-    """Pictures that depend on their index only; every third has no object. `bad` ones hold NaN."""
+    """Images that depend only on their index. Every third has no objects, and those in `bad` are NaN."""
 
     def __init__(self, length: int, bad=()):
         self.length = length
@@ -65,20 +65,20 @@ class ToyDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         numbers = torch.Generator().manual_seed(index)
-        picture = torch.rand(3, SIZE, SIZE, generator=numbers)
+        image = torch.rand(3, SIZE, SIZE, generator=numbers)
         if index in self.bad:
-            picture[:] = torch.nan
+            image[:] = torch.nan
         boxes = torch.rand(0 if index % 3 == 0 else 2, 4, generator=numbers) * SIZE
         target = BoxList(boxes, (SIZE, SIZE))
         target.add_field("labels", torch.ones(len(boxes), dtype=torch.int64))
-        return picture, target, index
+        return image, target, index
 
     def image_id(self, index):
         return 1000 + index
 
 
 class ToyLoader:
-    """Micro-batches of 2 images; batch k of a training is the same whatever the start and the accumulation."""
+    """Loader of micro-batches of 2 images. Batch k does not depend on the start or the accumulation."""
 
     def __init__(self, max_iter: int, start_iter: int = 0, accumulation_steps: int = 1, bad=()):
         self.dataset = ToyDataset(2 * max_iter * accumulation_steps * get_world_size(), bad)
@@ -119,7 +119,7 @@ def train(
     after_forward=None,
     **options,
 ):
-    """Trains (or resumes) in `folder` like tools/train_net.py; returns the model."""
+    """Train or resume in `folder` like tools/train_net.py; return the model."""
     if folder:
         mkdir(str(folder))
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Energy counters of the kernel, as a folder that looks like them."""
+"""RAPL energy counters, simulated by a folder."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def write_zone(folder, name, joule, full=1000.0):
     (zone / "energy_uj").write_text(str(int(joule * 1e6)))
 
 
-def test_packages_add_up_and_their_parts_do_not_count_twice(tmp_path):
+def test_packages_are_summed_without_their_parts(tmp_path):
     for name in ("intel-rapl:0", "intel-rapl:0:0", "intel-rapl:1"):
         write_zone(tmp_path, name, 5)
     joule, source = _rapl_meter(tmp_path)
@@ -24,7 +24,7 @@ def test_packages_add_up_and_their_parts_do_not_count_twice(tmp_path):
     assert "2 CPU packages" in source
 
 
-def test_counter_that_begins_again(tmp_path):
+def test_counter_wraps_around(tmp_path):
     write_zone(tmp_path, "intel-rapl:0", 990, full=1000)
     joule, _ = _rapl_meter(tmp_path)
     before = joule()
@@ -32,13 +32,13 @@ def test_counter_that_begins_again(tmp_path):
     assert joule() - before == pytest.approx(14)
 
 
-def test_machine_without_counters_says_so(tmp_path):
+def test_missing_counters_return_the_reason(tmp_path):
     joule, reason = _rapl_meter(tmp_path / "nothing")
     assert joule is None
     assert "no RAPL counters" in reason
 
 
-def test_counters_of_another_user_are_named_as_the_reason(tmp_path, monkeypatch):
+def test_unreadable_counters_return_the_reason(tmp_path, monkeypatch):
     write_zone(tmp_path, "intel-rapl:0", 5)
 
     def refuse(self, *args, **kwargs):

@@ -1,4 +1,4 @@
-"""Multiply-adds: by hand, against the counts made for detectron2's networks, and of layers that torch cannot count."""
+"""Multiply-adds: computed by hand, compared with detectron2's networks, and of layers that torch cannot count."""
 
 import json
 
@@ -17,7 +17,7 @@ from maskrcnn_benchmark.profiling.flops import count_multiply_adds
 COUNTED = json.loads((GOLDEN / "d2_multiply_adds.json").read_text())["detectors"]
 
 
-def test_counts_belong_to_every_module_around_the_operation():
+def test_operations_count_for_all_parent_modules():
     model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=True), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 20, 7))
     counts = count_multiply_adds(model, lambda: model(torch.rand(2, 3, 4, 5)))
     convolution, linear = 2 * 8 * 4 * 5 * 3 * 9, 2 * 7 * 160
@@ -31,7 +31,7 @@ def test_grouped_and_transposed_convolutions():
     assert counts["1"] == 8 * 16 * 6 * 4
 
 
-def test_deformable_convolution_counts_as_an_ordinary_one_of_its_size():
+def test_deformable_convolution_counts_as_a_plain_convolution():
     model = DFConv2d(6, 4)
     counts = count_multiply_adds(model, lambda: model(torch.rand(1, 6, 5, 7)))
     assert counts["conv"] == 4 * 6 * 9 * 35
@@ -39,7 +39,7 @@ def test_deformable_convolution_counts_as_an_ordinary_one_of_its_size():
 
 
 @pytest.mark.skipif(not library.kernels_for(torch.device("cpu")), reason="no compiled ops")
-def test_faster_convolutions_count_as_ordinary_ones():
+def test_winograd_convolutions_count_as_direct_convolutions():
     convs = [nn.Conv2d(16, 32, 3, padding=1), nn.Conv2d(32, 48, 3, padding=1)]
     x = torch.rand(2, 16, 5, 7)
     fast = [WinogradConv2d(conv) for conv in convs]
@@ -50,14 +50,14 @@ def test_faster_convolutions_count_as_ordinary_ones():
 
 
 @pytest.mark.parametrize("name", COUNTED)
-def test_networks_of_detectron2(name):
+def test_counts_equal_those_of_detectron2(name):
     cfg = defaults.clone()
     cfg.merge_from_file(str(ROOT / "configs" / "vovnet" / "v2" / f"{name}.yaml"))
     with torch.device("meta"):
         model = build_detection_model(cfg).eval()
-        picture = torch.empty(1, 3, 800, 1344)
-    counts = count_multiply_adds(model.backbone, lambda: model.backbone(picture))
-    maps = model.backbone(picture)
+        images = torch.empty(1, 3, 800, 1344)
+    counts = count_multiply_adds(model.backbone, lambda: model.backbone(images))
+    maps = model.backbone(images)
     wanted = COUNTED[name]
     assert counts["body"] == wanted["bottom_up"]
     assert counts["fpn"] == wanted["fpn"]

@@ -1,4 +1,4 @@
-"""Tiny models of every kind through the whole measurement."""
+"""Measure tiny models of every kind."""
 
 import json
 
@@ -18,7 +18,7 @@ SMALL = ("INPUT.MIN_SIZE_TEST", 64, "INPUT.MIN_SIZE_TRAIN", (64,), "TEST.DETECTI
 
 
 def subject(kind, *opts, **kwargs):
-    arguments = {"weights": "", "pictures": 2, "size": (96, 72)} | kwargs
+    arguments = {"weights": "", "num_images": 2, "size": (96, 72)} | kwargs
     return subject_of(kind, tiny_cfg(kind, *SMALL, *opts), **arguments)
 
 
@@ -27,7 +27,7 @@ def test_models_of_every_kind(kind, rng_seed):
     with subject(kind) as tiny:
         (measured,) = measure([tiny], repeats=2, warm_up=1)
     assert measured.name == kind
-    assert 0 < measured.detections <= 25  # that tie with the fifth; proposals are more
+    assert 0 < measured.detections <= 25  # detections with the score of the fifth; there are more proposals
     assert all(measured.stage_ms[stage].median > 0 for stage in STAGES)
     assert 0 < measured.detect_ms.low <= measured.detect_ms.median <= measured.detect_ms.high
     parts = measured.multiply_adds
@@ -37,18 +37,18 @@ def test_models_of_every_kind(kind, rng_seed):
     assert measured.train_ms is None
 
 
-def test_detections_number_what_the_config_asks_for(rng_seed):
+def test_number_of_detections_is_that_of_the_config(rng_seed):
     with subject("faster") as tiny:
         assert tiny.detect(0) == 5
 
 
 def test_training_step_of_masks_and_keypoints(rng_seed):
     with subject("mask and keypoint") as tiny:
-        (measured,) = measure([tiny], repeats=1, warm_up=0, train_pictures=2)
+        (measured,) = measure([tiny], repeats=1, warm_up=0, train_images=2)
     assert measured.train_ms.median > 0
 
 
-def test_side_by_side_as_text_and_json(rng_seed):
+def test_report_as_text_and_json(rng_seed):
     with subject("fcos") as fcos, subject("faster", "DTYPE", "bfloat16") as faster:
         measured = measure([fcos, faster], repeats=1, warm_up=0)
     settings = {"repeats": 1}
@@ -64,19 +64,19 @@ def test_side_by_side_as_text_and_json(rng_seed):
     assert content["machine"]["torch"] == torch.__version__
 
 
-def test_weights_of_a_file_keep_the_thresholds_of_the_config(tmp_path, rng_seed):
+def test_loaded_weights_keep_the_thresholds_of_the_config(tmp_path, rng_seed):
     torch.save({"model": build_detection_model(tiny_cfg("fcos")).state_dict()}, tmp_path / "w.pth")
     with subject("fcos", "MODEL.FCOS.INFERENCE_TH", 0.9, weights=str(tmp_path / "w.pth")) as tiny:
         assert tiny.model.rpn.post_process.score_thresh == 0.9
         assert tiny.detect(0) == 0
 
 
-def test_own_data_without_a_data_set_is_an_error():
+def test_own_data_without_a_dataset_is_an_error():
     with pytest.raises(ValueError, match="DATASETS.TEST is empty"), subject("fcos", own_data=True):
         pass
 
 
-def test_parameters_are_the_same_whatever_trains_the_norms(rng_seed):
+def test_frozen_norms_do_not_change_the_parameter_count(rng_seed):
     models = []
     for norm in ("FrozenBN", "BN"):
         cfg = tiny_cfg("faster", "MODEL.BACKBONE.NORM", norm)
@@ -84,11 +84,11 @@ def test_parameters_are_the_same_whatever_trains_the_norms(rng_seed):
     assert count_parameters(models[0]) == count_parameters(models[1])
 
 
-def test_statistics_keep_a_deep_body_at_ordinary_size(rng_seed):
+def test_statistics_keep_the_activations_of_a_deep_body_bounded(rng_seed):
     cfg = defaults.clone()
     cfg.merge_from_list(["MODEL.BACKBONE.CONV_BODY", "R-101-FPN", "MODEL.RESNETS.BACKBONE_OUT_CHANNELS", 64])
     model = build_detection_model(cfg).eval()
-    picture = torch.rand(1, 3, 64, 64) * 255
-    random_weights.set_statistics(model.backbone.body, lambda: model.backbone(picture))
-    deepest = model.backbone.body(picture)[-1]
+    images = torch.rand(1, 3, 64, 64) * 255
+    random_weights.set_statistics(model.backbone.body, lambda: model.backbone(images))
+    deepest = model.backbone.body(images)[-1]
     assert 0.1 < deepest.std() < 100

@@ -1,4 +1,4 @@
-"""Memory that is taken and given back between two looks."""
+"""Peak of memory that is allocated and freed between two readings."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ MIB = 2**20
 
 
 @pytest.mark.skipif(not CLEAR.exists(), reason="the system has no /proc/self/clear_refs")
-def test_peak_counts_what_was_given_back():
+def test_peak_includes_freed_memory():
     meter = MemoryMeter(torch.device("cpu"))
     meter.start()
     torch.ones(64 * MIB // 4)
@@ -18,7 +18,7 @@ def test_peak_counts_what_was_given_back():
     assert meter.peak() < 40 * MIB
 
 
-def test_unknown_where_the_system_does_not_tell(monkeypatch, tmp_path):
+def test_peak_is_none_if_the_system_does_not_report_it(monkeypatch, tmp_path):
     monkeypatch.setattr("maskrcnn_benchmark.profiling.peak_memory.STATUS", tmp_path / "none")
     monkeypatch.setattr("maskrcnn_benchmark.profiling.peak_memory.CLEAR", tmp_path / "none" / "none")
     meter = MemoryMeter(torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""The picture of speed against accuracy, and the published table behind it."""
+"""Plot of speed against accuracy, and the table of published results."""
 
 import sys
 
@@ -30,7 +30,7 @@ def measurement(name, milliseconds):
     )
 
 
-def test_measured_networks_change_the_picture(tmp_path):
+def test_plot_depends_on_the_measured_networks(tmp_path):
     pytest.importorskip("matplotlib")
     drawn = {}
     for name in ("e2e_faster_rcnn_V_39_FPN_2x", "of_my_own"):
@@ -40,14 +40,14 @@ def test_measured_networks_change_the_picture(tmp_path):
     assert (drawn["of_my_own"] != drawn["e2e_faster_rcnn_V_39_FPN_2x"]).any()
 
 
-def test_without_matplotlib_the_error_says_what_to_install(tmp_path, monkeypatch):
+def test_missing_matplotlib_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install .*\[plot\]"):
         save_plot([measurement("fcos", 1.0)], tmp_path / "plot.png")
 
 
-def test_published_networks_name_config_files_that_are_there():
+def test_published_results_refer_to_existing_config_files():
     files = {path.stem for path in (ROOT / "configs").rglob("*.yaml")}
     named = [row.config for table in TABLES for row in table.rows if row.config]
     assert set(named) <= files

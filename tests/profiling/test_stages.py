@@ -1,4 +1,4 @@
-"""Stages of a model that sleeps: where time goes, and that none of it counts twice."""
+"""Stages of a model that sleeps: every stage gets its time, and no time counts twice."""
 
 import time
 
@@ -25,7 +25,7 @@ class Sleep(nn.Module):
             part()
 
 
-def test_inner_stages_take_their_time_away_from_outer_ones():
+def test_time_of_nested_stages_is_not_counted_for_outer_stages():
     model = Sleep(
         STEP,
         backbone=Sleep(0, body=Sleep(2 * STEP), fpn=Sleep(3 * STEP)),
@@ -46,15 +46,15 @@ def test_inner_stages_take_their_time_away_from_outer_ones():
     assert inside == pytest.approx(whole, abs=STEP / 2)
 
 
-def test_a_compiled_part_is_one_stage():
+def test_compiled_part_is_one_stage():
     model = Sleep(0, backbone=Sleep(0, fpn=Sleep(STEP)))
     compile_dense_part(model)
     with StageClock(torch.device("cpu")).inside(model):
         assert model.backbone._forward_hooks
-        assert not model.backbone.fpn._forward_hooks, "the compiler would have to follow the clock"
+        assert not model.backbone.fpn._forward_hooks, "hooks inside would be compiled, too"
 
 
-def test_a_model_is_not_watched_any_more_afterwards():
+def test_hooks_are_removed_after_the_block():
     model = Sleep(0, backbone=Sleep(STEP))
     clock = StageClock(torch.device("cpu"))
     with clock.inside(model):

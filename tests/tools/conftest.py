@@ -1,4 +1,4 @@
-"""A data set and a model small enough to train through tools/train_net.py within seconds."""
+"""Dataset and model small enough to train with tools/train_net.py within seconds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZE = 64
 
 
 def write_split(folder: Path, name: str, count: int, classes=("bright", "dark")) -> None:
-    """Pictures of equal size with one or two flat squares on noise; every fourth has none."""
+    """Write images of equal size with one or two flat squares on noise; every fourth image has none."""
     rng = np.random.default_rng(len(name))
     (folder / name).mkdir(parents=True)
     images, annotations = [], []
@@ -51,7 +51,7 @@ def block(folder: Path, name: str) -> dict:
 
 
 def tiny_config(folder: Path) -> dict:
-    """FCOS on a VoVNet of a few channels. NORM GN: no statistics of a batch, so processes can be compared."""
+    """Return a config of FCOS on a small VoVNet with GroupNorm, so that the number of processes does not matter."""
     return {
         "MODEL": {
             "META_ARCHITECTURE": "GeneralizedRCNN",
@@ -89,7 +89,7 @@ def tiny_config(folder: Path) -> dict:
 
 @pytest.fixture
 def project(tmp_path):
-    """A folder with data, config.yaml, and `run` to start tools in it."""
+    """Project in a temporary folder: data, config.yaml, and `run`, which runs tools there."""
     write_split(tmp_path, "train", 16)
     write_split(tmp_path, "test", 5)
     return Project(tmp_path)
@@ -101,7 +101,7 @@ class Project:
         self.config = tiny_config(folder)
 
     def command(self, tool: str, *arguments, launcher=()) -> list[str]:
-        """`python [launcher] tools/TOOL --config-file ... arguments`"""
+        """Return the command `python [launcher] tools/TOOL --config-file ... arguments`."""
         config_file = self.folder / "config.yaml"
         config_file.write_text(yaml.safe_dump(self.config))
         words = [sys.executable, *launcher, ROOT / "tools" / tool, "--config-file", config_file, *arguments]
@@ -122,5 +122,5 @@ class Project:
 
 @pytest.fixture(scope="session")
 def make_project():
-    """Project, for fixtures that outlast a test."""
+    """The class Project, for fixtures with a wider scope."""
     return Project

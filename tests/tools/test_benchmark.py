@@ -1,9 +1,9 @@
-"""tools/benchmark.py on the tiny model of the other tools."""
+"""tools/benchmark.py on the tiny model of tests/tools."""
 
 import json
 
 
-def test_measures_the_last_checkpoint_on_the_test_set(project):
+def test_last_checkpoint_is_measured_on_the_test_dataset(project):
     project.config["OUTPUT_DIR"] = "out"
     trained = project.run("train_net.py", "--skip-test", "SOLVER.MAX_ITER", "1")
     assert trained.returncode == 0, trained.stderr
@@ -13,11 +13,11 @@ def test_measures_the_last_checkpoint_on_the_test_set(project):
     assert done.returncode == 0, done.stderr
     assert "model_final.pth" in done.stdout
     content = json.loads((project.folder / "new" / "figures.json").read_text())
-    assert content["settings"]["pictures"] == "DATASETS.TEST"
+    assert content["settings"]["images"] == "DATASETS.TEST"
     assert content["configs"][0]["network_input"] == [64, 64]
 
 
-def test_changes_may_follow_the_files_and_options(project):
+def test_overrides_may_follow_files_and_options(project):
     done = project.run("benchmark.py", "INPUT.MIN_SIZE_TEST", "32", "--repeats", "1", "DTYPE", "bfloat16")
     assert done.returncode == 0, done.stderr
     assert "bfloat16 on cpu" in done.stdout
@@ -27,17 +27,17 @@ def test_changes_may_follow_the_files_and_options(project):
 def test_no_file_is_an_error(project):
     done = project.run("benchmark.py", "--config-file", "DTYPE", "bfloat16")
     assert done.returncode != 0
-    assert "files that end with .yaml" in done.stderr
+    assert "files with the extension .yaml" in done.stderr
 
 
-def test_a_picture_that_cannot_be_written_is_an_error_before_anything_is_measured(project):
+def test_invalid_plot_file_is_an_error_before_the_measurement(project):
     done = project.run("benchmark.py", "--plot", "speed.word")
     assert done.returncode == 2
     assert "can't draw to speed.word: ending 'word' is unknown" in done.stderr or "matplotlib" in done.stderr
     assert "preparing" not in done.stderr
 
 
-def test_semantic_models_are_measured_and_trained_on_made_up_maps(project):
+def test_semantic_models_are_measured_and_trained_on_synthetic_maps(project):
     done = project.run(
         *("benchmark.py", "--train", "2", "--repeats", "1", "--warm-up", "0", "--size", "64", "64"),
         *("MODEL.META_ARCHITECTURE", "SemanticSegmentor", "MODEL.BACKBONE.CONV_BODY", "V-27"),

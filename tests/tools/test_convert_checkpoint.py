@@ -25,7 +25,7 @@ OURS = {
 
 @pytest.fixture
 def run(monkeypatch):
-    """run(argument...): the script in this process, as from the command line."""
+    """Function run(*arguments): run the script in this process."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", [TOOL, *map(str, arguments)])
@@ -36,7 +36,7 @@ def run(monkeypatch):
 
 @pytest.fixture
 def trained(tmp_path, rng_seed):
-    """A file of ours and its tensors; the rows of the background's boxes, which nothing uses, are 0."""
+    """Write a checkpoint; return its path and tensors. The unused box rows of the background class are 0."""
     model = {key: torch.randn(shape) for key, shape in OURS.items()}
     model["roi_heads.box.predictor.bbox_pred.weight"][:4] = 0
     solver = {"iteration": 7, "optimizer": {}}
@@ -46,7 +46,7 @@ def trained(tmp_path, rng_seed):
 
 @pytest.mark.parametrize("dialect", ["detectron2", "mmdetection", "maskrcnn_benchmark"])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_a_trained_model_goes_there_and_back(trained, tmp_path, dialect, suffix, run, capsys):
+def test_trained_model_survives_a_round_trip(trained, tmp_path, dialect, suffix, run, capsys):
     source, model = trained
     there, back = tmp_path / f"there{suffix}", tmp_path / f"back{suffix}"
     run(source, there, "--to", dialect)
@@ -62,7 +62,7 @@ def test_a_trained_model_goes_there_and_back(trained, tmp_path, dialect, suffix,
         assert read_checkpoint(there)["model"]["roi_heads.box_predictor.bbox_pred.weight"].shape == (16, 8)
 
 
-def test_timm_gets_the_body_alone_without_an_entry(trained, tmp_path, run, capsys):
+def test_timm_gets_only_the_body_without_a_top_level_entry(trained, tmp_path, run, capsys):
     source, model = trained
     run(source, tmp_path / "timm.pth", "--to", "timm")
     bare = torch.load(tmp_path / "timm.pth", weights_only=True)
@@ -72,7 +72,7 @@ def test_timm_gets_the_body_alone_without_an_entry(trained, tmp_path, run, capsy
     assert capsys.readouterr().out.count("left out: ") == 5
 
 
-def test_detectron2s_model_zoo_files_are_read(tmp_path, run, rng_seed, capsys):
+def test_model_zoo_files_of_detectron2_are_read(tmp_path, run, rng_seed, capsys):
     weight = np.random.default_rng(rng_seed).random((4, 3, 7, 7), np.float32)
     zoo = {"model": {"stem.conv1.weight": weight, "res2.0.conv1.norm.bias": weight[0, 0, 0]}, "__author__": "x"}
     (tmp_path / "R-50.pkl").write_bytes(pickle.dumps({**zoo, "matching_heuristics": True}))
@@ -90,7 +90,7 @@ def test_caffe2_files_are_read(tmp_path, run):
     assert list(read_checkpoint(tmp_path / "ours.pth")["model"]) == ["conv1.weight", "layer1.0.bn1.weight"]
 
 
-def test_mistakes_are_errors_without_a_traceback(trained, tmp_path, run):
+def test_user_errors_print_no_traceback(trained, tmp_path, run):
     source, _ = trained
     with pytest.raises(SystemExit, match="is the file to convert"):
         run(source, source, "--to", "detectron2")

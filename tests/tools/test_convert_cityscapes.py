@@ -17,7 +17,7 @@ def read(folder, split):
 
 
 @pytest.mark.parametrize("layout", ["gtFine", "gtFine_trainvaltest/gtFine"])
-def test_all_splits_are_written_with_ids_that_count_on(tmp_path, capsys, layout):
+def test_ids_are_consecutive_over_all_splits(tmp_path, capsys, layout):
     tree = write_tree(tmp_path / "tree")
     if layout != "gtFine":
         (tree / "gtFine_trainvaltest").mkdir()
@@ -35,18 +35,18 @@ def test_all_splits_are_written_with_ids_that_count_on(tmp_path, capsys, layout)
     }
     names = {category["id"]: category["name"] for category in val["categories"]}
     assert list(names) == list(range(1, 9)) and test["categories"] == train["categories"] == val["categories"]
-    # caravans are none of the eight classes, the group has no single objects, and the person of one pixel no contour
+    # not converted: the caravan (none of the eight classes), groups, and the person of one pixel (no contour)
     assert [names[a["category_id"]] for a in val["annotations"]] == ["rider", "bicycle", "bus"]
     assert [names[a["category_id"]] for a in train["annotations"]] == ["person", "car", "bicycle"]
-    assert "2 pictures, 3 objects; 1 left out" in capsys.readouterr().out
+    assert "2 images, 3 objects; 1 skipped" in capsys.readouterr().out
     person = train["annotations"][0]
     assert (person["bbox"], person["area"], person["iscrowd"]) == ([30, 5, 10, 45], 450, 0)
     (outline,) = person["segmentation"]
-    # all pixels of the border, none twice
+    # each pixel of the border once
     assert len(outline) == 2 * (2 * 10 + 2 * 43) and {*outline[::2]} == {*range(30, 40)}
 
 
-def test_an_object_in_two_parts_has_two_polygons(tmp_path):
+def test_object_in_two_parts_has_two_polygons(tmp_path):
     tree = write_tree(tmp_path / "tree")
     convert(str(tree), str(tmp_path))
     (car,) = [a for a in read(tmp_path, "train")["annotations"] if a["category_id"] == 3]
@@ -54,7 +54,7 @@ def test_an_object_in_two_parts_has_two_polygons(tmp_path):
     assert car["bbox"] == [10, 10, 40, 30] and car["area"] == 40 * 30 - 10 * 30
 
 
-def test_the_files_are_read_as_a_data_set(tmp_path):
+def test_written_files_are_valid_datasets(tmp_path):
     tree = write_tree(tmp_path)
     convert(str(tree), str(tmp_path))
     dataset = COCODataset(str(tmp_path / "instancesonly_filtered_gtFine_train.json"), str(tree / "images"), True)
@@ -63,7 +63,7 @@ def test_the_files_are_read_as_a_data_set(tmp_path):
 
 @pytest.fixture
 def run(monkeypatch):
-    """run(argument...): the exit status, or its message, of the script as from the command line."""
+    """Function run(*arguments): run the script in this process; return its exit status or message."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
@@ -74,9 +74,9 @@ def run(monkeypatch):
     return run
 
 
-def test_the_command_line_is_the_forks(run, tmp_path, capsys):
+def test_command_line_equals_the_forks(run, tmp_path, capsys):
     assert run() == 1 and "--dataset" in capsys.readouterr().out
     assert run("--dataset", "cocostuff", "--datadir", "a", "--outdir", "b") == "Dataset not supported: cocostuff"
     arguments = ("--dataset", "cityscapes_instance_only", "--datadir", tmp_path)
-    assert run(*arguments) == 2 and "--outdir are needed" in capsys.readouterr().err
+    assert run(*arguments) == 2 and "--outdir are required" in capsys.readouterr().err
     assert "gtFine_trainvaltest" in run(*arguments, "--outdir", tmp_path)

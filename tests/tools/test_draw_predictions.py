@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def run(tmp_path):
-    """run(*arguments) of the script on three pictures with predictions; returns the finished process."""
+    """Function run(*arguments): run the script on three images with predictions; return the finished process."""
     categories = [{"id": 4, "name": "cell"}]
     images = [{"id": 10 + k, "file_name": f"{k}.png", "width": 200, "height": 100} for k in range(3)]
     annotations = [
@@ -47,25 +47,25 @@ def run(tmp_path):
     return call
 
 
-def test_grid_is_written_beside_the_predictions(run, tmp_path):
+def test_sheet_is_written_to_the_folder_of_the_predictions(run, tmp_path):
     process = run()
     assert process.returncode == 0, process.stderr
     output = tmp_path / "inference" / "cells" / "predictions.png"
     assert str(output) in process.stdout
-    picture = np.asarray(Image.open(output))
+    sheet = np.asarray(Image.open(output))
     # two lines of title, two columns of pairs
-    assert picture.shape == (12 + 2 * 24 + 2 * (21 + 100) + 12 + 12, 12 + 2 * (2 * 200 + 4) + 12 + 12, 3)
-    # one of three objects is found by the only prediction
+    assert sheet.shape == (12 + 2 * 24 + 2 * (21 + 100) + 12 + 12, 12 + 2 * (2 * 200 + 4) + 12 + 12, 3)
+    # the only prediction matches one of three objects
     assert "score of at least 0.899 (balances precision 1.00 and recall 0.33 on these 3 images" in process.stdout
 
 
-def test_missing_predictions_say_what_to_run(run, tmp_path):
+def test_missing_predictions_error_says_what_to_run(run, tmp_path):
     process = run("OUTPUT_DIR", str(tmp_path / "elsewhere"))
     assert process.returncode != 0
     assert "tools/test_net.py" in process.stderr and "Traceback" not in process.stderr
 
 
-def test_predictions_of_another_data_set_are_refused(run, tmp_path):
+def test_predictions_of_another_dataset_are_an_error(run, tmp_path):
     save_predictions([], tmp_path / "other.pth")
     process = run("--predictions", str(tmp_path / "other.pth"))
     assert process.returncode != 0 and "predictions of 0 images, but the dataset has 3" in process.stderr

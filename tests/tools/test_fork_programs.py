@@ -1,4 +1,4 @@
-"""The forks' own programs run unedited: tests/helpers/fork_programs.py makes their calls."""
+"""Programs of the forks run unedited: tests/helpers/fork_programs.py has their calls."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ LOSSES = r"(loss(_\w+)?: \d+\.\d{4} \(\d+\.\d{4}\)  )+"
 
 @pytest.fixture
 def program(project):
-    """The project of tests/tools with a whole config, and the process's state as it was at the end."""
+    """The project of tests/tools with a complete config. Global config and loggers are restored afterwards."""
     project.config["MODEL"]["FCOS"] |= {"NUM_CLASSES": 3, "INFERENCE_TH": 0.001}
     project.config["SOLVER"] |= {"MAX_ITER": 4, "CHECKPOINT_PERIOD": 2}
     project.config["OUTPUT_DIR"] = str(project.folder / "out")
@@ -36,7 +36,7 @@ def program(project):
 
 @pytest.fixture
 def apex(tmp_path, monkeypatch):
-    """The stub of docs/migration.md, as a user would copy it."""
+    """Install the apex stub of docs/migration.md, as a user would."""
     page = (ROOT / "docs" / "migration.md").read_text()
     (stub,) = re.findall(r"```python\n(# apex/amp\.py.*?)```", page, re.DOTALL)
     folder = tmp_path / "stub" / "apex"
@@ -60,12 +60,12 @@ def log_of(program):
 
 
 def again(program):
-    """A new process's configuration."""
+    """Reset the global config as in a new process; return the config file."""
     global_cfg.defrost()
     return config_file(program)
 
 
-def test_newest_programs_train_validate_resume_and_test(program, apex):
+def test_newest_program_trains_validates_resumes_and_tests(program, apex):
     program.config["SOLVER"]["TEST_PERIOD"] = 2
     fork_programs.train_newest(config_file(program), [])
     log = log_of(program)
@@ -90,7 +90,7 @@ def test_newest_programs_train_validate_resume_and_test(program, apex):
 
 
 @pytest.mark.parametrize("package", ["maskrcnn_benchmark", "fcos_core"])
-def test_older_programs_train_and_test(program, package):
+def test_older_program_trains_and_tests(program, package):
     program.config["SOLVER"] |= {"ACCUMULATION_STEPS": 2}
     fork_programs.train_older(package, config_file(program), [])
     log = log_of(program)
@@ -115,7 +115,7 @@ def test_bbox_aug_of_the_global_cfg(program, apex):
     (loader,) = get("data", "make_data_loader")(global_cfg, is_train=False)
     wrapped = get("engine.bbox_aug", "make_bbox_aug")(global_cfg, model)
     expected = compute_on_dataset(wrapped, loader, "cpu")
-    # by name, as upstream's newest signature has it by position, and as the older ones read it from the cfg
+    # bbox_aug by name, by position as in upstream's newest signature, and from the cfg as in the older ones
     for found in (
         compute_on_dataset(model, loader, "cpu", bbox_aug=True),
         compute_on_dataset(model, loader, "cpu", True, None),

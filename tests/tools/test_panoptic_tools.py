@@ -1,4 +1,4 @@
-"""Panoptic FPN through the tools: trained, tested, drawn."""
+"""Train, test and draw Panoptic FPN with the tools."""
 
 import json
 
@@ -33,7 +33,7 @@ def panoptic_config(folder, data):
     return config
 
 
-def test_a_training_ends_with_segments_that_are_evaluated_and_drawn(project, tmp_path, rng_seed):
+def test_trained_segments_are_evaluated_and_drawn(project, tmp_path, rng_seed):
     data = PanopticFolder(tmp_path / "farm")
     segments = [(4, GRASS, (0, 20, 60, 20)), (5, SKY, (0, 0, 60, 20)), (6, CAT, (5, 9, 20, 15))]
     for number in range(1, 4):
@@ -54,9 +54,9 @@ def test_a_training_ends_with_segments_that_are_evaluated_and_drawn(project, tmp
 
     drawn = project.run("draw_predictions.py")
     assert drawn.returncode == 0, drawn.stderr[-3000:]
-    picture = np.asarray(Image.open(results / "predictions.png"))
-    # a title, and pairs of two images of 60 x 40, enlarged four times, in two columns
-    assert picture.shape == (12 + 24 + 2 * (21 + 160) + 12 + 12, 12 + 2 * (2 * 240 + 4) + 12 + 12, 3)
+    sheet = np.asarray(Image.open(results / "predictions.png"))
+    # a title, and two columns of pairs of 60 x 40 images, enlarged four times
+    assert sheet.shape == (12 + 24 + 2 * (21 + 160) + 12 + 12, 12 + 2 * (2 * 240 + 4) + 12 + 12, 3)
 
     data.write(categories=[dict(each, name=each["name"].replace("sky", "sea")) for each in CATEGORIES])
     renamed = project.run("test_net.py")

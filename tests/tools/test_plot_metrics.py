@@ -1,4 +1,4 @@
-"""tools/plot_metrics.py: curves out of training folders."""
+"""tools/plot_metrics.py: plot curves of training folders."""
 
 import json
 import subprocess
@@ -28,13 +28,13 @@ def test_curves_are_drawn(folder):
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_name_that_stands_for_two_figures_is_an_error_with_their_names(folder):
+def test_ambiguous_metric_error_lists_the_names(folder):
     pytest.importorskip("matplotlib")
     done = draw(folder, "--metric", "AP50")
     assert done.returncode == 1 and "found set/bbox/AP50, set/segm/AP50" in done.stderr
 
 
-def test_a_folder_without_a_training_is_an_error(tmp_path):
+def test_folder_without_a_training_is_an_error(tmp_path):
     pytest.importorskip("matplotlib")
     done = draw(tmp_path)
     assert done.returncode == 1 and "metrics.json" in done.stderr

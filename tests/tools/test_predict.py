@@ -21,7 +21,7 @@ SMALL = ("INPUT.MIN_SIZE_TEST", 64, "INPUT.MAX_SIZE_TEST", 96)
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """weights(name): checkpoint of a tiny model."""
+    """Function weights(name): return the path of a checkpoint of a tiny model."""
     folder = tmp_path_factory.mktemp("weights")
 
     def write(name: str) -> str:
@@ -38,20 +38,20 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def images(tmp_path):
-    """Folder of five images, one of them in a folder below and one that is none."""
+    """Folder with three images, one image in a subfolder, and a broken file."""
     folder = tmp_path / "images"
     (folder / "below").mkdir(parents=True)
     for number in range(1, 5):
         noise = np.random.default_rng(number).integers(0, 256, (64, 90, 3), dtype=np.uint8)
         Image.fromarray(noise).save(folder / ("below" if number == 4 else "") / f"{number}.png")
-    (folder / "broken.jpg").write_text("no image")
+    (folder / "broken.jpg").write_text("not an image")
     return folder
 
 
 @pytest.fixture
 def predict(monkeypatch, tmp_path):
-    """predict(*arguments): run the tool in this process; return its status and the output folder."""
-    monkeypatch.setattr(process, "prepare", lambda *args, **kwargs: None)  # it would change pytest's process
+    """Function predict(*arguments): run the tool in this process; return its status and the output folder."""
+    monkeypatch.setattr(process, "prepare", lambda *args, **kwargs: None)  # would change pytest's process
     tool = importlib.import_module("tools.predict")
 
     def run(*arguments, output="out"):
@@ -65,7 +65,7 @@ def lines_of(output):
     return [json.loads(line) for line in (output / "predictions.jsonl").read_text().splitlines()[1:]]
 
 
-def test_folder_becomes_results_lines_and_a_list_of_unreadable_files(predict, images, weights, capsys):
+def test_folder_gives_results_jsonl_and_a_list_of_unreadable_files(predict, images, weights, capsys):
     status, output = predict(images, "--weights", weights("mask"))
     assert status == 0
     lines = lines_of(output)
@@ -80,7 +80,7 @@ def test_folder_becomes_results_lines_and_a_list_of_unreadable_files(predict, im
     assert not (output / "parts").exists()
 
 
-def test_label_files_drawings_crops_and_a_sheet(predict, images, weights):
+def test_annotations_drawn_images_crops_and_sheet(predict, images, weights):
     options = ("--draw", "--crops", "--sheet", "--as-coco", "--score", "0.3", "--score", "dog=0.9")
     _, output = predict(images, "--weights", weights("mask"), *options)
     annotations = json.loads((output / "annotations.json").read_text())
@@ -95,7 +95,7 @@ def test_label_files_drawings_crops_and_a_sheet(predict, images, weights):
     assert Image.open(output / "sheet.jpg").width > 400
 
 
-def test_run_that_was_stopped_goes_on(predict, images, weights):
+def test_interrupted_run_resumes(predict, images, weights):
     _, whole = predict(images, "--weights", weights("fcos"), output="whole")
     options = ("--weights", weights("fcos"))
     _, output = predict(images / "1.png", images / "3.png", *options)
@@ -111,13 +111,13 @@ def test_run_that_was_stopped_goes_on(predict, images, weights):
     predict(images, *options, "--resume")
     assert (output / "results.json").read_text() == (whole / "results.json").read_text()
     assert lines_of(output) == lines_of(whole)
-    with pytest.raises(ValueError, match="was written with min_score None, and this run has 0.5"):
+    with pytest.raises(ValueError, match="was written with min_score None, but this run has 0.5"):
         predict(images, *options, "--resume", "--min-score", "0.5")
     predict(images, *options, "--overwrite", "--min-score", "0.5")
     assert all(each["score"] >= 0.5 for line in lines_of(output) for each in line.get("objects", ()))
 
 
-def test_lists_patterns_and_stdin_name_the_same_images(predict, images, weights, monkeypatch, tmp_path):
+def test_lists_patterns_and_stdin_give_the_same_images(predict, images, weights, monkeypatch, tmp_path):
     options = ("--weights", weights("fcos"))
     (tmp_path / "list.txt").write_text("images/1.png\n\nimages/2.png\n")
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{images}/1.png\n{images}/2.png\n"))
@@ -132,7 +132,7 @@ def test_lists_patterns_and_stdin_name_the_same_images(predict, images, weights,
         predict(images / "*.gif", *options)
 
 
-def test_frames_of_a_video_are_images(predict, weights, tmp_path):
+def test_frames_of_a_video_are_predicted(predict, weights, tmp_path):
     cv2 = pytest.importorskip("cv2")
     writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (96, 64))
     for number in range(5):
@@ -146,7 +146,7 @@ def test_frames_of_a_video_are_images(predict, weights, tmp_path):
     assert status == 1 and "not a video" in (output / "unreadable.txt").read_text()
 
 
-def test_objects_of_a_video_keep_their_numbers_and_those_of_images_have_none(predict, weights, tmp_path):
+def test_objects_are_tracked_in_videos_but_not_in_images(predict, weights, tmp_path):
     cv2 = pytest.importorskip("cv2")
     scene = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     for name in ("one.avi", "two.avi"):
@@ -166,28 +166,28 @@ def test_objects_of_a_video_keep_their_numbers_and_those_of_images_have_none(pre
     assert set(numbers["still.png"]) == {None} and "track_id" not in json.dumps(
         next(line for line in lines if line["file_name"] == "still.png")
     )
-    with pytest.raises(ValueError, match="--track follows a video from its beginning"):
+    with pytest.raises(ValueError, match="--track requires whole videos in one process"):
         predict(*inputs, *options, "--resume")
 
 
-def test_results_take_the_ids_of_an_annotation_file(predict, images, weights, tmp_path):
+def test_results_use_the_image_ids_of_an_annotation_file(predict, images, weights, tmp_path):
     rows = [{"id": 100 + number, "file_name": f"{number}.png"} for number in range(1, 5)]
     (tmp_path / "ids.json").write_text(json.dumps({"images": rows}))
     _, output = predict(images, "--weights", weights("fcos"), "--image-ids", tmp_path / "ids.json")
     assert {each["image_id"] for each in json.loads((output / "results.json").read_text())} == {101, 102, 103, 104}
 
 
-def test_options_that_fit_nothing_are_refused(predict, images, weights):
-    with pytest.raises(ValueError, match="give --weights FILE"):
+def test_invalid_options_are_errors(predict, images, weights):
+    with pytest.raises(ValueError, match="--weights FILE is required"):
         predict(images)
     with pytest.raises(ValueError, match="--score bird=0.5: the model has no class 'bird'"):
         predict(images, "--weights", weights("fcos"), "--score", "bird=0.5")
-    with pytest.raises(ValueError, match="--score is a number or CLASS=NUMBER, got 'high'"):
+    with pytest.raises(ValueError, match="--score must be a number or CLASS=NUMBER, got 'high'"):
         predict(images, "--weights", weights("fcos"), "--score", "high")
 
 
 @pytest.mark.slow
-def test_torchrun_gives_what_one_process_gives(predict, images, weights, tmp_path):
+def test_torchrun_results_equal_those_of_one_process(predict, images, weights, tmp_path):
     _, alone = predict(images, "--weights", weights("mask"), output="alone")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "tools/predict.py", str(images)]
     options = ["--weights", weights("mask"), "--output", str(tmp_path / "both"), "--draw"]

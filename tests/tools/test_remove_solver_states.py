@@ -11,7 +11,7 @@ TOOL = Path(__file__).resolve().parents[2] / "tools" / "remove_solver_states.py"
 
 @pytest.fixture
 def run(monkeypatch):
-    """run(argument...): the script in this process, as from the command line."""
+    """Function run(*arguments): run the script in this process."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
@@ -20,7 +20,7 @@ def run(monkeypatch):
     return run
 
 
-def test_weights_stay_and_solver_states_go(tmp_path, run, capsys):
+def test_solver_states_are_removed_and_weights_kept(tmp_path, run, capsys):
     path = tmp_path / "model_final.pth"
     model = {"weight": torch.ones(2)}
     solver = {"optimizer": {"state": {}}, "scheduler": {"last_epoch": 3}, "iteration": 3, "rng_state": [torch.zeros(1)]}
@@ -32,11 +32,11 @@ def test_weights_stay_and_solver_states_go(tmp_path, run, capsys):
     assert stripped.keys() == {"model", "class_names"} and torch.equal(stripped["model"]["weight"], model["weight"])
     assert sorted(os.listdir(tmp_path)) == ["model_final.pth", written.name]
 
-    with pytest.raises(SystemExit, match="holds no solver states"):
+    with pytest.raises(SystemExit, match="contains no solver states"):
         run(written)
 
 
-def test_other_files_are_errors_without_a_traceback(tmp_path, run):
+def test_other_files_print_errors_without_a_traceback(tmp_path, run):
     torch.save({"weight": torch.ones(2)}, tmp_path / "bare.pth")
     (tmp_path / "page.pth").write_text("<html></html>")
     for name, words in (("bare.pth", 'no "model" entry'), ("page.pth", "web page"), ("none.pth", "there is no file")):

@@ -1,4 +1,4 @@
-"""Semantic segmentation through the tools, as a user starts them."""
+"""Train, test and draw semantic segmentation with the tools."""
 
 import json
 import re
@@ -15,7 +15,7 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 
 
 def write_scenes(root, count):
-    """Squares on noise, as index maps of one and a half times the crop."""
+    """Write images with squares on noise and their index maps, larger than the crop."""
     folder = SemanticFolder(root)
     for k in range(count):
         labels = np.zeros((48, 56), dtype=np.uint8)
@@ -29,7 +29,7 @@ def write_scenes(root, count):
 
 
 def as_segmentor(project):
-    """Make it one of a small model, GroupNorm instead of batch statistics, and 12 scenes."""
+    """Change a project to semantic segmentation: a small model with GroupNorm, and 12 images."""
     folder = project.folder
     scenes = {name: write_scenes(folder / f"scenes_{name}", count) for name, count in (("a", 12), ("b", 5))}
     body = project.config["MODEL"]
@@ -60,7 +60,7 @@ def run(project, *arguments, launcher=()):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, make_project):
-    """The project, with checkpoints of iterations 2 and 4 in out/; and what training printed."""
+    """A trained project with checkpoints of iterations 2 and 4 in out/, and the output of the training."""
     project = as_segmentor(make_project(tmp_path_factory.mktemp("segmentor")))
     return project, run(project, "train_net.py", "OUTPUT_DIR", "out")
 
@@ -69,7 +69,7 @@ def semantic_results(project, folder):
     return json.loads((project.folder / folder / "inference/test/semantic_results.json").read_text())
 
 
-def test_training_ends_with_a_test_that_two_processes_repeat(trained):
+def test_training_ends_with_a_test_that_two_processes_reproduce(trained):
     project, printed = trained
     assert "with the classes (ground, bright, dark)" in printed
     assert "train: 12 images, 3 semantic classes" in printed
@@ -91,7 +91,7 @@ def test_predictions_are_drawn(trained):
         assert image.width > 600
 
 
-def test_a_resumed_training_ends_bit_identical(trained):
+def test_resumed_training_is_bit_identical(trained):
     project, _ = trained
     (project.folder / "parts").mkdir()
     shutil.copy(project.folder / "out/model_0000002.pth", project.folder / "parts")
@@ -103,9 +103,9 @@ def test_a_resumed_training_ends_bit_identical(trained):
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_two_processes_train_as_one(trained):
+def test_two_processes_have_the_same_loss_as_one(trained):
     project, printed = trained
     both = printed, run(project, "train_net.py", "--skip-test", "OUTPUT_DIR", "two", launcher=TORCHRUN)
     losses = [float(re.findall(r"iter: 4  loss: [\d.]+ \(([\d.]+)\)", text)[0]) for text in both]
-    # crops differ in their labelled pixels, so a mean of the processes' means would be another number
+    # the crops differ in the number of labelled pixels, so the mean of the processes' means would differ
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)

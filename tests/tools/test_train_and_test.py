@@ -1,4 +1,4 @@
-"""tools/train_net.py and tools/test_net.py as a user starts them: each test runs processes of its own."""
+"""tools/train_net.py and tools/test_net.py in subprocesses, as users run them."""
 
 import json
 import os
@@ -16,7 +16,7 @@ import torch
 from maskrcnn_benchmark.engine.metrics_file import read_metrics
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-# one user's file for all: it ends its process when a file appears, once
+# user's set-up module of all processes: it kills process 1 once, when a file appears
 KILLER = """
 import os, signal, threading, time
 
@@ -38,7 +38,7 @@ def free_port():
 
 
 def old_launcher():
-    """torch.distributed.launch, which wants to be told a port."""
+    """Return the arguments of torch.distributed.launch, which requires a port."""
     return ("-m", "torch.distributed.launch", "--nproc_per_node=2", f"--master_port={free_port()}")
 
 
@@ -56,7 +56,7 @@ def assert_identical(one, other):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_training_ends_with_a_test_that_test_net_repeats(project):
+def test_training_ends_with_a_test_that_test_net_reproduces(project):
     run = project.run("train_net.py", "OUTPUT_DIR", "out", "SOLVER.TEST_PERIOD", "4")
     assert_succeeded(run)
     out = project.folder / "out"
@@ -82,7 +82,7 @@ def test_training_ends_with_a_test_that_test_net_repeats(project):
     assert "Start evaluation on test dataset(5 images)." in finished.stdout
 
 
-def test_training_killed_at_any_moment_ends_bit_identical(project):
+def test_training_killed_at_any_time_resumes_bit_identical(project):
     project.config["SOLVER"] |= {"MAX_ITER": 24, "ACCUMULATION_STEPS": 2}
     project.config["DATALOADER"]["NUM_WORKERS"] = 1
     arguments = ("train_net.py", "--skip-test", "OUTPUT_DIR")
@@ -108,7 +108,7 @@ def test_training_killed_at_any_moment_ends_bit_identical(project):
     assert [line["iteration"] for line in read_metrics(project.folder / "killed/metrics.json")] == [20, 24]
 
 
-def test_ctrl_c_to_the_process_group_ends_with_a_checkpoint_and_a_second_training_is_refused(project):
+def test_ctrl_c_writes_a_checkpoint_and_a_second_training_is_refused(project):
     project.config["SOLVER"] |= {"MAX_ITER": 2000, "CHECKPOINT_PERIOD": 2500}
     project.config["DATALOADER"]["NUM_WORKERS"] = 1
     arguments = ("train_net.py", "OUTPUT_DIR", "out")
@@ -133,13 +133,13 @@ def test_ctrl_c_to_the_process_group_ends_with_a_checkpoint_and_a_second_trainin
     assert f"is in use by another training: process {first.pid} on {socket.gethostname()}, since" in second.stderr
     assert "Traceback" not in second.stderr
 
-    os.killpg(first.pid, signal.SIGINT)  # as a terminal does: to the loader's worker, too
+    os.killpg(first.pid, signal.SIGINT)  # also to the loader's worker, as a terminal does
     stdout, stderr = first.communicate()
     assert first.returncode == 130, stderr
     assert "Traceback" not in stderr
     assert re.search(r"tools/train_net.py --config-file \S+config.yaml OUTPUT_DIR out$", stderr.strip())
     stopped = re.search(
-        r"Stopped by Ctrl-C at iteration (\d+) of 2000; the checkpoint to go on from is (\S+)$", stdout.strip()
+        r"Stopped by Ctrl-C at iteration (\d+) of 2000; the checkpoint to continue from is (\S+)$", stdout.strip()
     )
     assert stopped[2] == f"out/model_{int(stopped[1]):07d}.pth"
     assert (project.folder / "out/last_checkpoint").read_text() == stopped[2]
@@ -147,7 +147,7 @@ def test_ctrl_c_to_the_process_group_ends_with_a_checkpoint_and_a_second_trainin
 
 
 @pytest.mark.slow
-def test_sigterm_to_torchrun_stops_all_processes_with_a_checkpoint(project):
+def test_sigterm_to_torchrun_writes_a_checkpoint_and_stops_all_processes(project):
     project.config["SOLVER"] |= {"MAX_ITER": 2000, "CHECKPOINT_PERIOD": 2500}
     project.config["DATALOADER"]["NUM_WORKERS"] = 1
     agent = subprocess.Popen(
@@ -168,11 +168,11 @@ def test_sigterm_to_torchrun_stops_all_processes_with_a_checkpoint(project):
     assert not (project.folder / "out/training.lock").exists()
 
 
-def test_two_processes_have_the_losses_and_figures_of_one(project):
-    # small steps: GroupNorm over the one or two values of this model's last maps multiplies every rounding
+def test_two_processes_have_the_same_losses_and_metrics_as_one(project):
+    # small steps, because GroupNorm over the one or two values of this model's last maps amplifies rounding
     project.config["SOLVER"] |= {"MAX_ITER": 4, "BASE_LR": 0.001}
-    project.config["WINOGRAD"] = False  # likewise: what is computed by it depends on the size of the batch
-    project.config["MODEL"]["FCOS"]["INFERENCE_TH"] = 0.001  # untrained as it is, it shall find something
+    project.config["WINOGRAD"] = False  # the layers that use it depend on the batch size
+    project.config["MODEL"]["FCOS"]["INFERENCE_TH"] = 0.001  # so that the untrained model has detections
     assert_succeeded(project.run("train_net.py", "OUTPUT_DIR", "one"))
     run = project.run("train_net.py", "OUTPUT_DIR", "two", launcher=old_launcher())
     assert_succeeded(run)
@@ -193,7 +193,7 @@ def test_two_processes_have_the_losses_and_figures_of_one(project):
         assert found["bbox"] == pytest.approx(expected["bbox"], abs=0.05)
 
 
-def test_killed_worker_is_restarted_and_training_ends_as_if_nothing_had_happened(project):
+def test_killed_worker_is_restarted_and_training_is_bit_identical(project):
     (project.folder / "killer.py").write_text(KILLER)
     project.config["SOLVER"] |= {"MAX_ITER": 12}
     restarting = (*TORCHRUN, "--max_restarts=1")
@@ -210,14 +210,14 @@ def test_killed_worker_is_restarted_and_training_ends_as_if_nothing_had_happened
     assert_identical(project.folder / "killed/model_final.pth", project.folder / "whole/model_final.pth")
 
 
-def test_wrong_number_of_classes_stops_before_the_first_step(project):
+def test_wrong_number_of_classes_is_an_error_before_the_first_step(project):
     run = project.run("train_net.py", "OUTPUT_DIR", "out", "MODEL.FCOS.NUM_CLASSES", "81")
     assert run.returncode != 0
     assert "has 2 classes (bright, dark) but MODEL.FCOS.NUM_CLASSES is 81. Set it to 3" in run.stderr
     assert "Start training" not in run.stdout
 
 
-def test_missed_expectation_fails_the_run_when_asked_to(project):
+def test_missed_expected_results_fail_the_run_if_configured(project):
     project.config["TEST"] |= {"EXPECTED_RESULTS": [["bbox", "AP", [0.99, 0.001]]]}
     arguments = ("test_net.py", "MODEL.WEIGHT", "", "OUTPUT_DIR", "out")
     lenient = project.run(*arguments)
@@ -229,7 +229,7 @@ def test_missed_expectation_fails_the_run_when_asked_to(project):
     assert "EXPECTED_RESULTS were not met" in strict.stderr
 
 
-def test_proposals_are_trained_and_their_recall_is_measured(project):
+def test_rpn_is_trained_and_its_recall_is_measured(project):
     project.config["MODEL"] |= {"FCOS_ON": False, "RPN": {"USE_FPN": True, "ANCHOR_STRIDE": [4, 8, 16, 32, 64]}}
     project.config["MODEL"]["BACKBONE"]["CONV_BODY"] = "V-27-FPN"
     trained = project.run("train_net.py", "OUTPUT_DIR", "out")
@@ -247,7 +247,7 @@ def test_proposals_are_trained_and_their_recall_is_measured(project):
     assert json.loads((folder / "box_proposals.json").read_text())["results"]["box_proposal"] == figures
 
 
-def test_initial_weights_bring_no_solver_state(project):
+def test_initial_weights_do_not_load_solver_states(project):
     project.config["SOLVER"]["MAX_ITER"] = 2
     assert_succeeded(project.run("train_net.py", "--skip-test", "OUTPUT_DIR", "first"))
     weight = project.folder / "first/model_final.pth"
@@ -260,8 +260,8 @@ def test_initial_weights_bring_no_solver_state(project):
 
 
 @pytest.mark.slow
-def test_two_nodes_meet_by_c10d_rendezvous(project):
-    """Two torchrun agents, one process each, as on two machines."""
+def test_two_nodes_train_with_c10d_rendezvous(project):
+    """Run two torchrun agents with one process each, as on two machines."""
     port = free_port()
     launcher = (
         *("-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1"),

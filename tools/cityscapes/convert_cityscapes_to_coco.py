@@ -1,17 +1,18 @@
-"""Writes the objects of Cityscapes' fine annotations as COCO instances files.
+"""Convert the objects of Cityscapes' fine annotations to COCO instances files.
 
     python tools/cityscapes/convert_cityscapes_to_coco.py --dataset cityscapes_instance_only \\
         --datadir datasets/cityscapes --outdir datasets/cityscapes/annotations
 
-reads DATADIR/gtFine_trainvaltest/gtFine (or DATADIR/gtFine) and writes OUTDIR/instancesonly_filtered_gtFine_SPLIT.json
-for val, train and test, as far as they are there. configs/cityscapes/*_cocostyle.yaml read these files and expect all
-pictures in one folder, which links can make:
+Reads DATADIR/gtFine_trainvaltest/gtFine (or DATADIR/gtFine), and writes OUTDIR/instancesonly_filtered_gtFine_SPLIT.json
+for each of val, train and test that exists. configs/cityscapes/*_cocostyle.yaml use these files, and require all images
+in one folder. Symbolic links make such a folder:
 
     mkdir -p datasets/cityscapes/images
     find "$PWD"/datasets/cityscapes/leftImg8bit -name '*_leftImg8bit.png' -exec ln -s -t datasets/cityscapes/images {} +
 
-An object's polygons are the outer contours of its pixels. Objects of which a contour has fewer than three points are
-left out, as by maskrcnn-benchmark's converter; so are groups, which Cityscapes draws as one.
+The polygons of an object are the outer contours of its pixels. As in maskrcnn-benchmark's converter, an object is
+skipped if one of its contours has fewer than three points. Groups, which Cityscapes annotates as one object, are
+skipped, too.
 """
 
 from __future__ import annotations
@@ -34,16 +35,17 @@ from maskrcnn_benchmark.data.datasets.cityscapes_annotations import (
 from maskrcnn_benchmark.engine import script
 from maskrcnn_benchmark.utils.atomic_write import atomic_write
 
-# Image and annotation ids count through all of them, in this order.
+# Image and annotation ids count through all splits, in this order.
 SPLITS = ("val", "train", "test")
 DATASET = "cityscapes_instance_only"
 
 
 def contours_of(window: np.ndarray, left: int, top: int) -> list[list[int]]:
-    """The outer contours of an object as flat x, y lists, all points, through the middle of its border pixels.
+    """Return the outer contours of an object as flat x, y lists of all its border pixels.
 
     Args:
-        window: (h, w) bool; its first pixel is (left, top) of the picture.
+        window: (h, w) bool mask.
+        left, top: position of its first pixel in the image.
     """
     pixels = window.astype(np.uint8)
     contours, _ = cv2.findContours(pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(left, top))
@@ -51,7 +53,7 @@ def contours_of(window: np.ndarray, left: int, top: int) -> list[list[int]]:
 
 
 def convert_split(folder: str, first_image: int, first_annotation: int) -> tuple[dict, int]:
-    """(content of a COCO instances file, number of objects left out) of one split's folder."""
+    """Convert one split's folder; return (content of a COCO instances file, number of skipped objects)."""
     categories = [{"id": number, "name": name} for number, name in enumerate(BENCHMARK_CLASSES, start=1)]
     category = {entry["name"]: entry["id"] for entry in categories}
     images, annotations, left_out = [], [], 0
@@ -80,10 +82,10 @@ def convert_split(folder: str, first_image: int, first_annotation: int) -> tuple
 
 
 def convert(data_dir: str, out_dir: str) -> None:
-    """Converts every split that is there; says what it wrote.
+    """Convert every split that exists, and print the written files.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no split.
     """
     candidates = [os.path.join(data_dir, "gtFine_trainvaltest", "gtFine"), os.path.join(data_dir, "gtFine")]
     folder = next((candidate for candidate in candidates if os.path.isdir(candidate)), None)
@@ -99,16 +101,16 @@ def convert(data_dir: str, out_dir: str) -> None:
         with atomic_write(path) as file:
             file.write(json.dumps(content).encode())
         print(
-            f"{path}: {len(content['images'])} pictures, {len(content['annotations'])} objects; "
-            f"{left_out} left out because of a contour of one or two points"
+            f"{path}: {len(content['images'])} images, {len(content['annotations'])} objects; "
+            f"{left_out} skipped because of a contour of one or two points"
         )
 
 
 def main() -> None:
     parser = script.make_parser(__doc__)
-    parser.add_argument("--dataset", help=f"{DATASET} is the only one")
-    parser.add_argument("--datadir", help="folder that holds gtFine_trainvaltest or gtFine")
-    parser.add_argument("--outdir", help="folder for the json files")
+    parser.add_argument("--dataset", help=f"must be {DATASET}")
+    parser.add_argument("--datadir", help="folder with gtFine_trainvaltest or gtFine")
+    parser.add_argument("--outdir", help="folder for the JSON files")
     if len(sys.argv) == 1:
         parser.print_help()
         sys.exit(1)
@@ -116,7 +118,7 @@ def main() -> None:
     if args.dataset != DATASET:
         sys.exit(f"Dataset not supported: {args.dataset}")
     if args.datadir is None or args.outdir is None:
-        parser.error("--datadir and --outdir are needed")
+        parser.error("--datadir and --outdir are required")
     try:
         convert(args.datadir, args.outdir)
     except (OSError, ValueError) as error:
