@@ -1,12 +1,12 @@
-"""Time two commits against each other, as two processes that take turns; see README.md in this folder for the protocol.
+"""Time two commits against each other in two alternating processes; see README.md in this folder for the protocol.
 
     python benchmarks/compare_commits.py OLD [NEW] [--turns 15] [--threads 2] [--only training] [--json FILE]
 
-Each commit is checked out into a temporary folder, and its own benchmark scripts make what is timed there. A figure is
-the median over turns of old time / new time, with a 95 % bootstrap interval of that median. It passes where the median
-is at least the limit or the interval reaches 1. The peak memory of training steps is compared as well.
+Each commit is checked out into a temporary folder and timed with its own benchmark scripts. The result of a case is the
+median over turns of old time / new time, with its 95 % bootstrap interval. A case passes if the median is at least the
+limit or the interval reaches 1. The peak memory of training steps is compared in the same way.
 
-Exit status: 0, or 1 where a figure fails.
+The exit status is 1 if a case fails, otherwise 0.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "maskrcnn_benchmark"
 FAST_LIMIT, PLAIN_LIMIT, MEMORY_LIMIT = 0.97, 0.9, 1.05
 BOOTSTRAP = 2000
+TRAINING_BATCH = 2
 
 # group -> names of its cases
 GROUPS = {
@@ -75,7 +76,7 @@ def main() -> int:
 
 @contextlib.contextmanager
 def checkouts(*commits: str) -> Iterator[list[Path]]:
-    """Check the commits out side by side, with their ops built."""
+    """Check the commits out into a temporary folder and build their ops; yield the two folders."""
     with tempfile.TemporaryDirectory() as parent:
         folders = []
         try:
@@ -103,7 +104,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 class Worker:
-    """A process that times one commit's code, in `folder`, when it is asked to."""
+    """Process that times the code of one commit in `folder`."""
 
     def __init__(self, folder: Path, threads: int):
         command = [sys.executable, str(Path(__file__).resolve()), "-", "--worker", "--threads", str(threads)]
@@ -123,6 +124,7 @@ class Worker:
             self.process.wait()
 
     def ask(self, **request):
+        """Send a request to the process and return its answer."""
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
@@ -132,7 +134,7 @@ class Worker:
 
 
 def compare(workers: list[Worker], group: str, case: str, turns: int) -> Iterator[dict]:
-    """Time one case of both commits in turn, and return a row for each of its figures."""
+    """Time one case of both commits in alternation; yield a row for each of its figures."""
     names = [worker.ask(prepare=[group, case]) for worker in workers][0]
     for name in names:
         times: list[list[dict]] = [[], []]
@@ -146,6 +148,7 @@ def compare(workers: list[Worker], group: str, case: str, turns: int) -> Iterato
 
 
 def judge(label: str, figure: str, old: list[float], new: list[float], limit: float) -> dict:
+    """Compute the ratio of two series with its interval, and whether it passes."""
     is_memory = figure == "peak memory"
     ratios = [a / b for a, b in zip(old, new, strict=True) if b > 0]
     if not ratios:
@@ -154,7 +157,7 @@ def judge(label: str, figure: str, old: list[float], new: list[float], limit: fl
     low, high = sorted(draws)[int(0.025 * BOOTSTRAP)], sorted(draws)[int(0.975 * BOOTSTRAP)]
     ratio = statistics.median(ratios)
     limit = 1 / MEMORY_LIMIT if is_memory else limit
-    # parts of a profile are shown, not judged: what one kind of work gives, another may take
+    # parts of a profile have no limit, because a faster part may make another one slower
     judged = figure in ("time", "peak memory")
     return {
         "case": label,
@@ -176,11 +179,12 @@ def as_line(row: dict) -> str:
     return f"| {row['case']} | {figures} | {limit} | {verdict} |"
 
 
-# What follows runs inside a worker, with one commit's package and benchmark scripts on the path.
+# The rest runs inside a worker, with the package and the benchmark scripts of one commit on the path.
 
 
 def work(threads: int) -> int:
-    sys.path.remove(str(Path(__file__).resolve().parent))  # this file's neighbours are of another commit
+    """Answer requests from stdin until it is closed."""
+    sys.path.remove(str(Path(__file__).resolve().parent))  # the scripts in this folder are of another commit
     import torch
 
     torch.set_num_threads(threads)
@@ -202,7 +206,7 @@ def work(threads: int) -> int:
 
 
 def prepare(group: str, case: str) -> dict[str, Callable[[], dict]]:
-    """Return name -> what runs one turn and returns its figures in milliseconds (memory: MiB)."""
+    """Return functions by name that run one turn and return its figures, in milliseconds (memory in MiB)."""
     import compiled_cpu
     import models_cpu
     import profile_cpu
@@ -218,7 +222,7 @@ def prepare(group: str, case: str) -> dict[str, Callable[[], dict]]:
         model = models_cpu.our_model(file, kind, image)
         return timed([("float32", lambda: models_cpu.detect(model, image))])
     if group == "training":
-        images = [torch.rand(3, training_cpu.SIDE, training_cpu.SIDE) for _ in range(training_cpu.PICTURES)]
+        images = [torch.rand(3, training_cpu.SIDE, training_cpu.SIDE) for _ in range(TRAINING_BATCH)]
         objects = [training_cpu.make_objects() for _ in images]
         steps = training_cpu.our_steps(case, images, objects)
         return {dtype: with_memory(step) for dtype, step in zip(DTYPES, steps, strict=True)}
@@ -242,7 +246,7 @@ def with_memory(side: Callable[[], object]) -> Callable[[], dict]:
     def run() -> dict:
         clear = Path("/proc/self/clear_refs")
         with contextlib.suppress(OSError):
-            clear.write_text("5")  # the peak starts anew
+            clear.write_text("5")  # resets the peak
         taken = {"time": milliseconds(side)}
         with contextlib.suppress(OSError):
             status = Path("/proc/self/status").read_text()

@@ -1,9 +1,9 @@
-"""Times the dense part of a detector as torch runs it, eager and compiled, and as OpenVINO and ONNX Runtime do.
+"""Time the dense part of a detector in torch (eager and compiled), OpenVINO and ONNX Runtime.
 
-python benchmarks/compiled_cpu.py [--config vovnet/e2e_faster_rcnn_V_39_FPN_2x.yaml] [--part features] [--threads 2]
+    python benchmarks/compiled_cpu.py [--config vovnet/e2e_faster_rcnn_V_39_FPN_2x.yaml] [--part features] [--threads 2]
 
-All in one process, taking turns; see README.md in this folder for the protocol. OpenVINO and ONNX Runtime come with
-pip install "maskrcnn-benchmark[benchmark]"; one that is not there is left out.
+All run interleaved in one process; see README.md in this folder for the protocol. OpenVINO and ONNX Runtime come with
+pip install "maskrcnn-benchmark[benchmark]"; a missing one is skipped.
 """
 
 from __future__ import annotations
@@ -28,15 +28,14 @@ Side = Callable[[], object]
 
 
 class DensePart(nn.Module):
-    """What of a detector computes maps from maps.
+    """Backbone, FPN and optionally the first stage's head of a detector.
 
     Args:
         model: GeneralizedRCNN.
-        part: of PARTS.
+        part: key of PARTS.
 
-    Forward takes (1, 3, H, W) and returns the maps that the rest of the detector needs, as a tuple: those of the FPN
-    if there are ROI heads to look at them, or nothing else; then those of the head, output by output and level by
-    level.
+    Forward takes (1, 3, H, W) and returns a tuple of the maps that the rest of the detector needs. The FPN maps come
+    first, if there are ROI heads or no head is included. The outputs of the head follow, by output and level.
     """
 
     def __init__(self, model: nn.Module, part: str):
@@ -52,6 +51,7 @@ class DensePart(nn.Module):
 
 
 def torch_side(model: nn.Module, part: str, x: Tensor, dtype: torch.dtype, compiled: bool) -> Side:
+    """Return a function that runs the part in torch."""
     model = for_inference(model, dtype)
     dense = DensePart(compile_dense_part(model) if compiled else model, part)
 
@@ -68,7 +68,7 @@ def exported(model: nn.Module, part: str, x: Tensor) -> torch.export.ExportedPro
 
 
 def openvino_side(model: nn.Module, part: str, x: Tensor, dtype: torch.dtype, threads: int) -> Side:
-    """Compiled for this one size of pictures, maps in and out by shared memory."""
+    """Return a function that runs the part in OpenVINO, compiled for the size of `x`; maps use shared memory."""
     import openvino
 
     converted = openvino.convert_model(exported(model, part, x))
@@ -78,33 +78,37 @@ def openvino_side(model: nn.Module, part: str, x: Tensor, dtype: torch.dtype, th
         "PERFORMANCE_HINT": "LATENCY",
     }
     request = openvino.Core().compile_model(converted, "CPU", options).create_infer_request()
-    picture = x.contiguous().numpy()
+    image = x.contiguous().numpy()
 
     def run():
-        found = request.infer([picture], share_inputs=True, share_outputs=True)
+        found = request.infer([image], share_inputs=True, share_outputs=True)
         return [torch.from_numpy(found[i]) for i in range(len(found))]
 
     return run
 
 
 def onnxruntime_side(model: nn.Module, part: str, x: Tensor, dtype: torch.dtype, threads: int) -> Side:
-    """Raises NotImplementedError for bfloat16."""
+    """Return a function that runs the part in ONNX Runtime.
+
+    Raises:
+        NotImplementedError: dtype is bfloat16.
+    """
     import onnxruntime
 
     if dtype != torch.float32:
-        raise NotImplementedError("its CPU provider has no convolution in bfloat16")
+        raise NotImplementedError("the CPU provider has no convolution in bfloat16")
     file = io.BytesIO()
     torch.onnx.export(exported(model, part, x), dynamo=True, verbose=False).save(file)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
     (name,) = [entry.name for entry in session.get_inputs()]
-    picture = x.contiguous().numpy()
-    return lambda: [torch.from_numpy(found) for found in session.run(None, {name: picture})]
+    image = x.contiguous().numpy()
+    return lambda: [torch.from_numpy(found) for found in session.run(None, {name: image})]
 
 
 def sides(model: nn.Module, part: str, x: Tensor, dtype: torch.dtype, threads: int) -> Iterator[tuple[str, Side]]:
-    """Names and what runs; prints why one is left out."""
+    """Yield (name, function) of each runtime; print the reason if one is skipped."""
     makers = {
         "eager": lambda: torch_side(model, part, x, dtype, compiled=False),
         "compiled": lambda: torch_side(model, part, x, dtype, compiled=True),
@@ -115,16 +119,16 @@ def sides(model: nn.Module, part: str, x: Tensor, dtype: torch.dtype, threads: i
         try:
             yield name, make()
         except (ImportError, NotImplementedError) as reason:
-            print(f"{name} left out: {reason}", flush=True)
+            print(f"{name} skipped: {reason}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     timing.add_options(parser, repeats=7)
-    parser.add_argument("--config", default="e2e_faster_rcnn_R_50_FPN_1x.yaml", help="file below configs/")
-    parser.add_argument("--part", choices=PARTS, default=None, help="one of them only")
-    parser.add_argument("--dtype", choices=DTYPES, default=None, help="one of them only")
-    parser.add_argument("--size", type=int, nargs=2, default=(800, 1088), help="height and width of the picture")
+    parser.add_argument("--config", default="e2e_faster_rcnn_R_50_FPN_1x.yaml", help="file in configs/")
+    parser.add_argument("--part", choices=PARTS, default=None, help="time only this part")
+    parser.add_argument("--dtype", choices=DTYPES, default=None, help="time only this dtype")
+    parser.add_argument("--size", type=int, nargs=2, default=(800, 1088), help="height and width of the image")
     arguments = parser.parse_args()
     timing.begin(arguments)
     x = torch.rand(1, 3, *arguments.size)
@@ -143,7 +147,7 @@ def main() -> None:
                 found.append(side)
         times = timing.medians(found, arguments.repeats, arguments.clock)
         compiled = {row[1]: ms for row, ms in zip(rows, times, strict=True) if row[0] == "compiled"}
-        print("\n| | | ms | times the compiled one | first run s | difference from the first row |")
+        print("\n| | | ms | ratio to compiled | first run s | difference from the first row |")
         print("|---|---|---|---|---|---|")
         for (name, dtype, first, difference), ms in zip(rows, times, strict=True):
             print(f"| {name} | {dtype} | {ms:.0f} | {ms / compiled[dtype]:.2f} | {first:.1f} | {difference:.1e} |")
@@ -151,7 +155,7 @@ def main() -> None:
 
 
 def _difference(maps, wanted) -> float:
-    """The largest of any map, between vectors of all its numbers, in parts of the length of the wanted one."""
+    """Return the largest relative L2 difference of any map."""
     pairs = [(a.double(), b.double()) for a, b in zip(maps, wanted, strict=True)]
     return max(((a - b).norm() / b.norm()).item() for a, b in pairs)
 

@@ -1,4 +1,4 @@
-"""The same detectors from this package and from torchvision, with weights that find about a hundred objects."""
+"""Build equal detectors of this package and of torchvision, with weights that give about a hundred detections."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-CLASSES = 80  # of COCO, on both sides
-CANDIDATES = 400  # (place, class) pairs of a picture above the score threshold
+CLASSES = 80  # classes of COCO, for both packages
+CANDIDATES = 400  # (location, class) pairs per image above the score threshold
 
 # name: our config, torchvision's function and its num_classes
 PAIRS = {
@@ -38,7 +38,7 @@ def ours(file: str, *options) -> nn.Module:
 
 
 def theirs(name: str) -> nn.Module:
-    """With frozen norms, as weights bring them, and with what is not trained by default held fixed."""
+    """Build torchvision's detector with frozen norms and frozen first stages, as with pretrained weights."""
     _, build, num_classes = PAIRS[name]
     model = build(weights=None, weights_backbone=None, num_classes=num_classes)
     body = model.backbone.body
@@ -53,8 +53,10 @@ def theirs(name: str) -> nn.Module:
 
 @torch.no_grad()
 def settle(model: nn.Module, run: Callable[[], object]) -> None:
-    """Gives the frozen norms of fresh weights the statistics of what `run()` shows the model: maps then neither grow
-    nor fade from layer to layer, as with trained weights."""
+    """Set the statistics of frozen norms to those of their inputs in `run()`.
+
+    As with trained weights, activations then neither grow nor vanish from layer to layer.
+    """
 
     def normalise(norm, inputs):
         norm.running_mean.copy_(inputs[0].mean((0, 2, 3)))
@@ -69,12 +71,14 @@ def settle(model: nn.Module, run: Callable[[], object]) -> None:
 
 @torch.no_grad()
 def find_objects(model: nn.Module, run: Callable[[], object], scores: str, probability: float) -> None:
-    """Changes the layer of class logits so that CANDIDATES of its outputs for one picture exceed `probability`.
+    """Change the layer of class logits so that CANDIDATES of its outputs for one image exceed `probability`.
 
     Args:
-        run: one picture through the model in evaluation mode.
-        scores: the layer's name; its outputs are (R, K) for a softmax with the background first, or (N, K, H, W) for
+        model: model in eval mode.
+        run: function that predicts one image with the model.
+        scores: name of the layer. Its outputs are (R, K) for a softmax with the background first, or (N, K, H, W) for
             sigmoids.
+        probability: probability to exceed.
     """
     outputs: list[Tensor] = []
     layer = model.get_submodule(scores)

@@ -1,11 +1,11 @@
-"""Builds the CUDA kernels, checks each against its twin, and times ops, models and a training step against torchvision.
+"""Build the CUDA kernels, check each against its twin, and time ops, models and a training step against torchvision.
 
-python benchmarks/gpu.py                # all of it in under 8 minutes: one table, with the targets
-python benchmarks/gpu.py --only fcos    # one part
-python benchmarks/gpu.py --device cpu --only checks --repeats 1   # what of it a machine without a GPU can run
+    python benchmarks/gpu.py                # everything in under 8 minutes: one table with targets
+    python benchmarks/gpu.py --only fcos    # one part
+    python benchmarks/gpu.py --device cpu --only checks --repeats 1   # the part that runs without a GPU
 
-Every part runs in a process of its own, so that a kernel that fails or hangs takes its part with it and no more. The
-protocol is in README.md of this folder. It has not yet run on a GPU.
+Every part runs in a separate process, so that a kernel that fails or hangs affects only its part. The protocol is in
+README.md of this folder. The script has not yet run on a GPU.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from maskrcnn_benchmark.layers import roi_align
 from maskrcnn_benchmark.native import build_ops, library
 from maskrcnn_benchmark.structures.image_list import to_image_list
 
-RATIO = 1.5  # of torchvision's time to ours, of every op and of the training step
+RATIO = 1.5  # target of torchvision's time / our time, for every op and the training step
 MILLISECONDS = {"FCOS V-39": 8, "Faster V-39": 12}
 BODIES = {
     "fcos": {"R-50": "fcos/fcos_R_50_FPN_1x.yaml", "V-39": "vovnet/fcos_V_39_FPN_1x.yaml"},
     "faster": {"R-50": models_cpu.BODIES["R-50"], "V-39": models_cpu.BODIES["V-39"]},
 }
 NAMES = {"fcos": "FCOS", "faster": "Faster"}
-OPS = ("nms", "roi_align", "pooler", "focal_loss")  # of ops_cpu.CASES; masks end on the host and are left out
+OPS = ("nms", "roi_align", "pooler", "focal_loss")  # keys of ops_cpu.CASES, without masks, which end on the host
 PARTS = ("checks", *OPS, *BODIES, "training")
 HEAD = "| what | ours ms | torchvision ms | ratio | target | met |\n|---|---|---|---|---|---|"
 
 
 @dataclass
 class Case:
-    """What is timed, and what is wanted of it: a ratio to torchvision's time, at least, or milliseconds, at most."""
+    """Functions to time, with a target: the least ratio of torchvision's time to ours, or the most milliseconds."""
 
     title: str
     ours: Callable[[], object]
@@ -62,7 +62,7 @@ class Case:
 
 
 def op_cases(name: str, device: torch.device) -> Iterator[Case]:
-    # The default device holds while a case is made and not while it is timed: it slows down every call.
+    # The default device is set only while a case is made, because it slows down every call.
     cases = ops_cpu.CASES[name]()
     while True:
         with device:
@@ -75,7 +75,7 @@ def op_cases(name: str, device: torch.device) -> Iterator[Case]:
 
 
 def deterministic_case(device: torch.device) -> Case:
-    """Without a target: torchvision has no backward pass of its own that is deterministic on a GPU."""
+    """Return a case without a target, because torchvision has no deterministic backward pass on a GPU."""
     maps = torch.randn(1, 256, 200, 336, device=device).contiguous(memory_format=torch.channels_last).requires_grad_()
     rois = torch.cat((torch.zeros(512, 1), ops_cpu.boxes_in(512, 800, 400)), dim=1).to(device)
     pooled = roi_align(maps, rois, 7, 0.25, 2)
@@ -95,12 +95,12 @@ def deterministic_case(device: torch.device) -> Case:
 
 
 def model_cases(kind: str, device: torch.device, size: tuple[int, int]) -> Iterator[Case]:
-    """Batch 1, from a picture to detections in its pixels; both sides find about a hundred objects."""
-    picture = torch.rand(3, *size, device=device)
-    peer = models_cpu.their_side(kind, picture)
+    """Yield cases of batch 1, from an image to detections in its pixels, with about a hundred detections each."""
+    image = torch.rand(3, *size, device=device)
+    peer = models_cpu.their_side(kind, image)
     for body, config in BODIES[kind].items():
-        model = models_cpu.our_model(config, kind, picture)
-        title, variants = f"{NAMES[kind]} {body}", our_variants(model, picture)
+        model = models_cpu.our_model(config, kind, image)
+        title, variants = f"{NAMES[kind]} {body}", our_variants(model, image)
         del model
         most = MILLISECONDS.get(title)
         for variant, (dtype, run) in variants.items():
@@ -113,63 +113,63 @@ def in_dtype(function: Callable, dtype: torch.dtype, device: torch.device):
         return function()
 
 
-def our_variants(model: nn.Module, picture: Tensor) -> dict[str, tuple[torch.dtype, Callable]]:
+def our_variants(model: nn.Module, image: Tensor) -> dict[str, tuple[torch.dtype, Callable]]:
     whole, half = for_inference(model), for_inference(model, torch.bfloat16)
     contiguous = copy.deepcopy(whole).to(memory_format=torch.contiguous_format)
     return {
-        "float32 contiguous": (torch.float32, Detect(contiguous, picture, torch.float32)),
-        "float32 channels_last": (torch.float32, Detect(whole, picture, torch.float32)),
-        "bfloat16 channels_last": (torch.bfloat16, Detect(half, picture, torch.bfloat16)),
+        "float32 contiguous": (torch.float32, Detect(contiguous, image, torch.float32)),
+        "float32 channels_last": (torch.float32, Detect(whole, image, torch.float32)),
+        "bfloat16 channels_last": (torch.bfloat16, Detect(half, image, torch.bfloat16)),
         "bfloat16 channels_last, dense part in a CUDA graph": (
             torch.bfloat16,
-            Detect(copy.deepcopy(half), picture, torch.bfloat16, recorded=True),
+            Detect(copy.deepcopy(half), image, torch.bfloat16, recorded=True),
         ),
     }
 
 
 class Detect:
-    """Calls find what the model detects in one picture (3, H, W): a BoxList in its pixels.
+    """Function that predicts one image (3, H, W), as a BoxList in its pixels.
 
     Args:
-        recorded: backbone and first head run from a CUDA graph; their shapes do not depend on what they see.
+        recorded: run backbone and first head from a CUDA graph; their shapes do not depend on the content of images.
     """
 
-    def __init__(self, model: nn.Module, picture: Tensor, dtype: torch.dtype, recorded: bool = False):
-        self.model, self.picture, self.dtype = model, picture, dtype
+    def __init__(self, model: nn.Module, image: Tensor, dtype: torch.dtype, recorded: bool = False):
+        self.model, self.image, self.dtype = model, image, dtype
         self.mean, self.std = (
-            torch.tensor(numbers, device=picture.device).view(3, 1, 1) for numbers in (models_cpu.MEAN, models_cpu.STD)
+            torch.tensor(numbers, device=image.device).view(3, 1, 1) for numbers in (models_cpu.MEAN, models_cpu.STD)
         )
         if recorded:
             with self._mode():
                 record_dense_part(model, self._normalised().tensors)
 
     def _mode(self):
-        # An autocast cache that outlives a recording would hand out memory of the graph.
+        # The autocast cache would return memory of the graph after the recording.
         enabled = self.dtype != torch.float32
-        return torch.autocast(self.picture.device.type, self.dtype, enabled=enabled, cache_enabled=False)
+        return torch.autocast(self.image.device.type, self.dtype, enabled=enabled, cache_enabled=False)
 
     @torch.inference_mode()
     def _normalised(self):
-        return to_image_list([(self.picture - self.mean) / self.std], 32)
+        return to_image_list([(self.image - self.mean) / self.std], 32)
 
     @torch.inference_mode()
     def __call__(self):
         with self._mode():
             found = self.model(self._normalised())[0]
-        return found.resize((self.picture.shape[2], self.picture.shape[1]))
+        return found.resize((self.image.shape[2], self.image.shape[1]))
 
 
 @torch.inference_mode()
-def record_dense_part(model: nn.Module, pictures: Tensor) -> None:
-    """Replaces backbone and first head by a recording of what they do with pictures (N, 3, H, W) of this size."""
-    given = pictures.clone()
+def record_dense_part(model: nn.Module, images: Tensor) -> None:
+    """Replace backbone and first head by a recording for images (N, 3, H, W) of this size."""
+    given = images.clone()
     backbone, head = model.backbone.forward, model.rpn.head.forward
 
     def dense():
         features = backbone(given)
         return features, head(features)
 
-    (features, outputs), replay = record(dense, pictures.device)
+    (features, outputs), replay = record(dense, images.device)
 
     def replayed_backbone(x):
         given.copy_(x)
@@ -180,8 +180,11 @@ def record_dense_part(model: nn.Module, pictures: Tensor) -> None:
 
 
 def record(function: Callable[[], object], device: torch.device) -> tuple[object, Callable[[], None]]:
-    """(what the function returns, what renews that in place). On the CPU there is nothing to record: it is renewed by
-    doing it again."""
+    """Record a function as a CUDA graph; on the CPU, the replay calls the function again.
+
+    Returns:
+        Outputs of the function, and a function that updates them in place.
+    """
     if device.type != "cuda":
         outputs = function()
 
@@ -210,14 +213,14 @@ def _tensors(nested) -> list[Tensor]:
 
 
 def training_cases(device: torch.device, size: tuple[int, int]) -> Iterator[Case]:
-    """Forward, backward and update of Faster R-50 on two square pictures of as many pixels as `size` has."""
+    """Yield training steps of Faster R-50 on two square images with about as many pixels as `size`."""
     side = round((size[0] * size[1]) ** 0.5 / 32) * 32
-    pictures = [torch.rand(3, side, side, device=device) for _ in range(training_cpu.PICTURES)]
-    objects = [training_cpu.make_objects(side, device) for _ in pictures]
-    theirs = training_cpu.their_step("faster", pictures, objects)
-    sides = training_cpu.our_steps("faster", pictures, objects)
+    images = [torch.rand(3, side, side, device=device) for _ in range(training_cpu.BATCH_SIZE)]
+    objects = [training_cpu.make_objects(side, device) for _ in images]
+    theirs = training_cpu.their_step("faster", images, objects)
+    sides = training_cpu.our_steps("faster", images, objects)
     for dtype, ours in zip((torch.float32, torch.bfloat16), sides, strict=True):
-        title = f"training step of Faster R-50, 2 pictures of {side} x {side}, {str(dtype).removeprefix('torch.')}"
+        title = f"training step of Faster R-50, 2 images of {side} x {side}, {str(dtype).removeprefix('torch.')}"
         yield Case(title, ours, partial(in_dtype, theirs, dtype, device), ratio=RATIO)
 
 
@@ -236,9 +239,10 @@ def seconds(function: Callable, device: torch.device) -> float:
 
 
 def time_row(case: Case, repeats: int, device: torch.device) -> tuple[str, bool]:
-    """The row, and whether what is wanted is met; the sides take turns, a few of which go before.
+    """Time both sides of a case interleaved, after a warm-up; if torchvision fails, time only ours.
 
-    Where torchvision fails, ours is timed alone.
+    Returns:
+        Row of the table, and whether the target is met.
     """
     sides = [case.ours] if case.theirs is None else [case.ours, case.theirs]
     before = 3 if device.type == "cuda" else 1
@@ -272,7 +276,7 @@ def check_row(name: str, error: float, allowed: float) -> tuple[str, bool]:
 
 
 def rows(part: str, device: torch.device, size: tuple[int, int], repeats: int) -> Iterator[Callable]:
-    """What makes a (row, met) each."""
+    """Yield functions that return (row, target met)."""
     if part == "checks":
         for name, error, allowed in checks(device):
             yield lambda name=name, error=error, allowed=allowed: check_row(name, error(), allowed)
@@ -286,7 +290,7 @@ def rows(part: str, device: torch.device, size: tuple[int, int], repeats: int) -
 
 
 def run_part(part: str, device: torch.device, size: tuple[int, int], repeats: int) -> bool:
-    """Prints the rows of a part; False where a check or anything else failed. A target that is missed is no failure."""
+    """Print the rows of a part; return False if a check fails or raises. A missed target is not a failure."""
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
     good, making = True, rows(part, device, size, repeats)
@@ -309,7 +313,7 @@ def run_part(part: str, device: torch.device, size: tuple[int, int], repeats: in
 
 
 def build_kernels() -> None:
-    """Builds what is out of date."""
+    """Build the libraries that are out of date."""
     os.environ.setdefault("BUILD_CUDA", "1")
     start = time.monotonic()
     print(build_ops.describe(build_ops.build(if_changed=True)), flush=True)
@@ -327,7 +331,7 @@ def describe(device: torch.device) -> str:
 
 
 def run_all(arguments: list[str], minutes: float) -> bool:
-    """Every part in a process of its own, as long as there is time."""
+    """Run every part in a separate process within the time limit; return whether all succeeded."""
     end, good = time.monotonic() + minutes * 60, True
     for part in PARTS:
         left = end - time.monotonic()
@@ -351,13 +355,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", help="cpu: a dry run of the script, without building")
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--size", type=int, nargs=2, default=(800, 1333), help="height and width of the pictures")
-    parser.add_argument("--minutes", type=float, default=6.5, help="of all parts together, the build not counted")
+    parser.add_argument("--size", type=int, nargs=2, default=(800, 1333), help="height and width of the images")
+    parser.add_argument("--minutes", type=float, default=6.5, help="time limit of all parts, without the build")
     parser.add_argument("--only", choices=PARTS, default=None)
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("no GPU that torch can use; --device cpu runs what does not need one")
+        raise SystemExit("no GPU that torch can use; --device cpu runs the parts that do not require one")
     if options.only is None:
         if device.type == "cuda":
             build_kernels()

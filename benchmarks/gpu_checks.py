@@ -1,4 +1,4 @@
-"""What benchmarks/gpu.py checks first: every op on the device against its twin in float64 on the CPU."""
+"""Check every op on a device against its twin in float64 on the CPU, for benchmarks/gpu.py."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from maskrcnn_benchmark.layers.nms import batched_nms, nms_twin
 from maskrcnn_benchmark.layers.roi_align import multilevel_roi_align, roi_align, roi_align_twin
 from maskrcnn_benchmark.layers.sigmoid_focal_loss import sigmoid_focal_loss, sigmoid_focal_loss_twin
 
-# name, what computes the error, the largest one allowed
+# name, function that computes the error, largest allowed error
 Check = tuple[str, Callable[[], float], float]
-# of the largest value: what a sum in float32 may lose, and in half types the rounding of the result
+# relative to the largest value: rounding of sums in float32, and of the result in half types
 ALLOWED = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 SCALES = (1 / 4, 1 / 8, 1 / 16)
-MANY = 36_000  # boxes: more tiles of 64 than the block that sweeps through them has threads
+MANY = 36_000  # boxes in more tiles of 64 than the block that processes them has threads
 
 
 def checks(device: torch.device) -> Iterator[Check]:
-    """An error is the largest difference over the twin's largest value; of NMS, the number of boxes that differ."""
+    """Yield the checks. Errors are relative to the twin's largest value; for NMS, the number of differing boxes."""
     for dtype, allowed in ALLOWED.items():
         kind = str(dtype).removeprefix("torch.")
         for name, layout in LAYOUTS.items():
@@ -38,15 +38,15 @@ def checks(device: torch.device) -> Iterator[Check]:
                 title = f"focal loss {kind}, {'dense targets' if dense else 'labels'}, gamma {gamma}"
                 yield title, partial(focal_loss_error, device, dtype, dense, gamma), allowed
     for dtype, count in ((torch.float64, 2000), (torch.float32, 64), (torch.float32, MANY), (torch.float16, 2000)):
-        title = f"nms {str(dtype).removeprefix('torch.')}, {count} boxes, boxes that differ"
+        title = f"nms {str(dtype).removeprefix('torch.')}, {count} boxes, differing boxes"
         yield title, partial(nms_error, device, dtype, count), 0.0
-    yield "roi_align of regions that are no numbers", partial(wild_regions_error, device), 0.0
-    yield "every op of nothing", partial(empty_error, device), 0.0
-    yield "roi_align gathers the same bits twice", partial(repeatability_error, device), 0.0
+    yield "roi_align of non-finite regions", partial(wild_regions_error, device), 0.0
+    yield "every op on empty inputs", partial(empty_error, device), 0.0
+    yield "deterministic roi_align repeats bit-identical", partial(repeatability_error, device), 0.0
 
 
 def _error(ours: list[torch.Tensor], twins: list[torch.Tensor]) -> float:
-    """Infinite where something is not a number on one side only."""
+    """Return the largest relative difference; infinite if NaN occurs on one side only."""
     worst = 0.0
     for mine, twin in zip(ours, twins, strict=True):
         difference = (mine.double().cpu() - twin.double()).abs().max() / twin.double().abs().max()
@@ -61,7 +61,7 @@ def _pooled_and_grads(function, maps, weights, *rest):
 
 
 def _pyramid(channels: int) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
-    """Float64 maps, 60 ROIs and their levels; all numbers are exact in float32, and those of the maps in half types."""
+    """Return float64 maps, 60 ROIs and their levels. All are exact in float32, and maps also in half types."""
     maps = [torch.randint(-8, 9, (2, channels, int(96 * s), int(128 * s))).double() / 8 for s in SCALES]
     corner = torch.rand(60, 2) * 110 - 10
     rois = torch.cat((torch.randint(0, 2, (60, 1)), corner, corner + torch.rand(60, 2) ** 2 * 60), dim=1)
@@ -119,7 +119,7 @@ def focal_loss_error(device, dtype, dense: bool, gamma: float) -> float:
 
 def nms_error(device, dtype, count: int) -> float:
     boxes = ops_cpu.boxes_in(count, 20 * count**0.5, 100).to(dtype)
-    # many equal scores, and some that are no numbers
+    # many equal scores, and some NaN
     scores = (torch.rand(count) * 500).round().to(dtype) / 500
     scores[:: max(1, count // 20)] = torch.nan
     groups, differing = torch.randint(0, 3, (count,)), 0

@@ -1,4 +1,4 @@
-"""What KEEP_FREED_MEMORY gains in time and costs in memory, pictures changing in size, processes taking turns.
+"""Measure the time and memory of KEEP_FREED_MEMORY on images of changing sizes, in alternating processes.
 
 python benchmarks/kept_memory.py [--only V-39] [--pictures 24] [--turns 2] [--threads 2]
 """
@@ -19,12 +19,12 @@ from itertools import cycle
 import timing
 import torch
 from models_cpu import BODIES, detect, our_model
-from training_cpu import PICTURES, SIDE, make_objects, our_steps
+from training_cpu import BATCH_SIZE, SIDE, make_objects, our_steps
 
 from maskrcnn_benchmark.fast.for_inference import for_inference
 from maskrcnn_benchmark.utils.kept_memory import keep_freed_memory
 
-SIZES = [(800, 1088), (800, 1216), (832, 800), (672, 1344), (800, 992), (1088, 800)]  # of a set of photographs
+SIZES = [(800, 1088), (800, 1216), (832, 800), (672, 1344), (800, 992), (1088, 800)]  # sizes of a photo dataset
 WHAT = {
     "V-39": "Faster R-CNN V-39",
     "R-50": "Faster R-CNN R-50",
@@ -33,10 +33,10 @@ WHAT = {
 
 
 def runs(what: str) -> Iterator[Callable[[], object]]:
-    """What computes one picture, or one training step, after the other, without an end."""
+    """Yield functions that predict one image or run one training step, endlessly."""
     if what == "training":
-        pictures = [torch.rand(3, SIDE, SIDE) for _ in range(PICTURES)]
-        step = our_steps("mask", pictures, [make_objects() for _ in pictures])[0]
+        images = [torch.rand(3, SIDE, SIDE) for _ in range(BATCH_SIZE)]
+        step = our_steps("mask", images, [make_objects() for _ in images])[0]
         while True:
             yield step
     model = for_inference(our_model(BODIES[what], "faster", torch.rand(3, *SIZES[0])))
@@ -44,16 +44,16 @@ def runs(what: str) -> Iterator[Callable[[], object]]:
         yield partial(detect, model, torch.rand(3, *size))
 
 
-def measure(what: str, pictures: int) -> dict[str, float]:
-    """Median milliseconds, page faults a picture or step, and the process's peak of resident memory, in MiB."""
+def measure(what: str, count: int) -> dict[str, float]:
+    """Return median milliseconds, page faults per image or step, and the peak resident memory in MiB."""
     steps = runs(what)
     next(steps)()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    times = [timing.seconds(next(steps)) for _ in range(pictures)]
+    times = [timing.seconds(next(steps)) for _ in range(count)]
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "ms": statistics.median(times) * 1e3,
-        "faults": (usage.ru_minflt - before) / pictures,
+        "faults": (usage.ru_minflt - before) / count,
         "MiB": usage.ru_maxrss / 1024,  # from KiB
     }
 
@@ -67,23 +67,23 @@ def in_a_process(what: str, kept: bool, arguments: argparse.Namespace) -> dict[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=WHAT, default=None)
-    parser.add_argument("--pictures", type=timing.positive, default=24, help="that a process computes")
-    parser.add_argument("--turns", type=timing.positive, default=2, help="processes of either kind")
+    parser.add_argument("--pictures", type=timing.positive, default=24, help="images or steps per process")
+    parser.add_argument("--turns", type=timing.positive, default=2, help="processes with and without the setting")
     parser.add_argument("--threads", type=timing.positive, default=2)
-    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)  # what a process is called with
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)  # runs one measurement
     parser.add_argument("--keep-memory", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.alone:
         torch.set_num_threads(arguments.threads)
         torch.manual_seed(0)
         if arguments.keep_memory and not keep_freed_memory():
-            raise SystemExit("this system's C library cannot be told to keep memory")
+            raise SystemExit("the C library of this system cannot keep freed memory")
         print(json.dumps(measure(arguments.only, arguments.pictures)))
         return
     load = f"load before {os.getloadavg()[0]:.1f} of {os.cpu_count()} cores"
     print(f"{timing.cpu_name()}, {arguments.threads} threads, {load}, torch {torch.__version__}")
-    print(f"median of {arguments.turns} processes of {arguments.pictures} pictures or steps\n")
-    print("| float32 | ms, given back | kept | ratio | page faults, given back | kept | peak MiB, given back | kept |")
+    print(f"median of {arguments.turns} processes of {arguments.pictures} images or steps\n")
+    print("| float32 | ms, freed | kept | ratio | page faults, freed | kept | peak MiB, freed | kept |")
     print("|---|---|---|---|---|---|---|---|")
     for what, title in WHAT.items():
         if arguments.only in (None, what):

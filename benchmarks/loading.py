@@ -1,4 +1,4 @@
-"""Times data loading against torchvision's; see README.md in this folder for the protocol.
+"""Time data loading against torchvision's; see README.md in this folder for the protocol.
 
 python benchmarks/loading.py [--images coco/train2017 --annotations coco/annotations/instances_train2017.json]
 """
@@ -32,7 +32,7 @@ SHORT, LONG = 800, 1333
 
 
 def ours(images: str, annotations: str, masks: bool):
-    """A function that makes the next batch."""
+    """Return a function that loads the next batch with this package."""
     cfg = defaults.clone()
     cfg.MODEL.MASK_ON = masks
     cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN = (SHORT,), LONG
@@ -43,10 +43,10 @@ def ours(images: str, annotations: str, masks: bool):
 
 
 def theirs(images: str, annotations: str, masks: bool):
-    """The same with torchvision's parts, in the steps of its reference training.
+    """Return a function that loads the next batch with torchvision, as its reference training does.
 
-    CocoDetection, polygons to masks of pixels, boxes to corners, a flip, a float tensor; then what its detectors do to
-    a batch: normalise, resize, pad. Crowd regions and boxes without area are left out, pictures without boxes too.
+    The steps are CocoDetection, polygons to bitmap masks, boxes to corners, flip, float tensor, and those inside its
+    detectors: normalise, resize, pad. Crowd regions, boxes without area and images without boxes are skipped.
     """
     with contextlib.redirect_stdout(io.StringIO()):
         dataset = CocoDetection(images, annotations)
@@ -55,14 +55,14 @@ def theirs(images: str, annotations: str, masks: bool):
     order = itertools.cycle(usable)
 
     def sample():
-        picture, entries = dataset[next(order)]
-        target = _their_target(picture.size, _objects(entries), masks)
+        image, entries = dataset[next(order)]
+        target = _their_target(image.size, _objects(entries), masks)
         if random.random() < 0.5:
-            picture = functional.hflip(picture)
-            target["boxes"][:, [0, 2]] = picture.width - target["boxes"][:, [2, 0]]
+            image = functional.hflip(image)
+            target["boxes"][:, [0, 2]] = image.width - target["boxes"][:, [2, 0]]
             if masks:
                 target["masks"] = target["masks"].flip(-1)
-        return functional.convert_image_dtype(functional.pil_to_tensor(picture), torch.float), target
+        return functional.convert_image_dtype(functional.pil_to_tensor(image), torch.float), target
 
     return lambda: to_batch(*map(list, zip(*(sample() for _ in range(BATCH)), strict=True)))
 
@@ -90,12 +90,12 @@ def _their_target(size, entries, masks: bool) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     timing.add_options(parser, repeats=40)
-    parser.set_defaults(threads=1)  # as a loader's worker has
-    parser.add_argument("--images", help="folder of pictures; default: made-up ones of 640 x 480")
-    parser.add_argument("--annotations", help="COCO json")
+    parser.set_defaults(threads=1)  # as in a loader's worker
+    parser.add_argument("--images", help="folder of images (default: synthetic images of 640 x 480)")
+    parser.add_argument("--annotations", help="COCO JSON file")
     arguments = parser.parse_args()
     if bool(arguments.images) != bool(arguments.annotations):
-        parser.error("--images and --annotations go together")
+        parser.error("--images and --annotations require each other")
     timing.begin(arguments)
     random.seed(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -103,8 +103,8 @@ def main() -> None:
         if not images:
             block = write_synthetic_data(Path(folder), 16, (640, 480), 80, keypoints=False)
             images, annotations = block["IMAGES"], block["ANNOTATIONS"]
-        print(f"{os.path.basename(images) if arguments.images else 'made-up pictures'}, batches of {BATCH}\n")
-        print("| work | ours, pictures/s | torchvision, pictures/s | ratio |\n|---|---|---|---|")
+        print(f"{os.path.basename(images) if arguments.images else 'synthetic images'}, batches of {BATCH}\n")
+        print("| targets | ours, images/s | torchvision, images/s | ratio |\n|---|---|---|---|")
         for title, masks in (("boxes", False), ("boxes and masks", True)):
             sides = [ours(images, annotations, masks), theirs(images, annotations, masks)]
             mine, other = timing.medians(sides, arguments.repeats, arguments.clock)

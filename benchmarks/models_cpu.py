@@ -1,4 +1,4 @@
-"""Times whole detectors on the CPU against torchvision's in one process; see README.md in this folder for the protocol.
+"""Time whole detectors on the CPU against torchvision's in one process; see README.md in this folder for the protocol.
 
 python benchmarks/models_cpu.py [--threads 2] [--repeats 5] [--only fcos] [--clock wall]
 """
@@ -29,46 +29,46 @@ BODIES = {
 }
 
 
-def detect(model: nn.Module, picture: Tensor, dtype: torch.dtype = torch.float32):
-    """From a picture (3, H, W) in 0..1 to a BoxList in its pixels; masks become COCO's run lengths."""
-    mean, std = (picture.new_tensor(numbers).view(3, 1, 1) for numbers in (MEAN, STD))
-    with torch.inference_mode(), torch.autocast(picture.device.type, dtype=dtype, enabled=dtype != torch.float32):
-        found = model(to_image_list([(picture - mean) / std], 32))[0]
-        found = found.resize((picture.shape[2], picture.shape[1]))
+def detect(model: nn.Module, image: Tensor, dtype: torch.dtype = torch.float32):
+    """Predict an image (3, H, W) in 0..1; return a BoxList in its pixels, with masks as COCO RLEs."""
+    mean, std = (image.new_tensor(numbers).view(3, 1, 1) for numbers in (MEAN, STD))
+    with torch.inference_mode(), torch.autocast(image.device.type, dtype=dtype, enabled=dtype != torch.float32):
+        found = model(to_image_list([(image - mean) / std], 32))[0]
+        found = found.resize((image.shape[2], image.shape[1]))
         if found.has_field("mask"):
             found.add_field("rle", paste_rles(found.get_field("mask"), found.bbox, found.size))
     return found
 
 
-def our_model(file: str, kind: str, picture: Tensor) -> nn.Module:
-    """A model in evaluation, on the picture's device, that finds objects in it."""
-    model = ours(file).to(picture.device).eval()
+def our_model(file: str, kind: str, image: Tensor) -> nn.Module:
+    """Build a model in eval mode on the image's device, with about a hundred detections in the image."""
+    model = ours(file).to(image.device).eval()
     if kind == "fcos":
         model.rpn.head.bbox_pred.bias.data.fill_(4)  # boxes of 110 pixels
-    settle(model, lambda: detect(model, picture))
-    find_objects(model, lambda: detect(model, picture), SCORES["fcos" if kind == "fcos" else "faster"], 0.05)
+    settle(model, lambda: detect(model, image))
+    find_objects(model, lambda: detect(model, image), SCORES["fcos" if kind == "fcos" else "faster"], 0.05)
     return model
 
 
-def our_sides(file: str, kind: str, picture: Tensor) -> list[Callable]:
-    """What finds objects in float32 and in bfloat16."""
-    model = our_model(file, kind, picture)
+def our_sides(file: str, kind: str, image: Tensor) -> list[Callable]:
+    """Return functions that predict the image in float32 and in bfloat16."""
+    model = our_model(file, kind, image)
     copies = [(for_inference(model, dtype), dtype) for dtype in (torch.float32, torch.bfloat16)]
-    return [lambda copy=copy, dtype=dtype: detect(copy, picture, dtype) for copy, dtype in copies]
+    return [lambda copy=copy, dtype=dtype: detect(copy, image, dtype) for copy, dtype in copies]
 
 
-def their_side(kind: str, picture: Tensor) -> Callable:
-    model = theirs(kind).to(picture.device).eval()
-    model.transform.min_size, model.transform.max_size = (min(picture.shape[1:]),), max(picture.shape[1:])
+def their_side(kind: str, image: Tensor) -> Callable:
+    model = theirs(kind).to(image.device).eval()
+    model.transform.min_size, model.transform.max_size = (min(image.shape[1:]),), max(image.shape[1:])
     if kind == "fcos":
         model.head.regression_head.bbox_reg.bias.data.fill_(4)  # strides
 
     def run():
         with torch.inference_mode():
-            return model([picture])[0]
+            return model([image])[0]
 
     settle(model, run)
-    if kind == "fcos":  # its threshold of 0.2 is on the root of the product with a centreness of a half
+    if kind == "fcos":  # its threshold of 0.2 applies to the root of the product with a centreness of 0.5
         find_objects(model, run, THEIR_SCORES["fcos"], 0.08)
     else:
         find_objects(model, run, THEIR_SCORES["faster"], 0.05)
@@ -81,24 +81,24 @@ def main() -> None:
     parser.add_argument("--only", choices=[*PAIRS, "bodies"], default=None)
     arguments = parser.parse_args()
     timing.begin(arguments)
-    picture = torch.rand(3, HEIGHT, WIDTH)
+    image = torch.rand(3, HEIGHT, WIDTH)
 
     asked = [name for name in PAIRS if arguments.only in (None, name)]
     if asked:
         print("| model | detections, ours / theirs | ours ms | bfloat16 ms | torchvision ms | ratio | bfloat16 ratio |")
         print("|---|---|---|---|---|---|---|")
     for name in asked:
-        sides = [*our_sides(PAIRS[name][0], name, picture), their_side(name, picture)]
+        sides = [*our_sides(PAIRS[name][0], name, image), their_side(name, image)]
         found = f"{len(sides[0]())} / {len(sides[-1]()['boxes'])}"
         mine, half, other = timing.medians(sides, arguments.repeats, arguments.clock)
         ratios = f"{other / mine:.2f} | {other / half:.2f}"
         print(f"| {name} R-50 | {found} | {mine:.0f} | {half:.0f} | {other:.0f} | {ratios} |", flush=True)
 
     if arguments.only in (None, "bodies"):
-        print("\n| Faster R-CNN | float32 ms | bfloat16 ms | times the second, float32 | bfloat16 |")
+        print("\n| Faster R-CNN | float32 ms | bfloat16 ms | ratio to the second, float32 | bfloat16 |")
         print("|---|---|---|---|---|")
         for first, second in (("V-39", "R-50"), ("V-57", "R-101")):
-            sides = [side for body in (first, second) for side in our_sides(BODIES[body], "faster", picture)]
+            sides = [side for body in (first, second) for side in our_sides(BODIES[body], "faster", image)]
             a32, a16, b32, b16 = timing.medians(sides, arguments.repeats, arguments.clock)
             print(f"| {first} | {a32:.0f} | {a16:.0f} | {a32 / b32:.2f} | {a16 / b16:.2f} |")
             print(f"| {second} | {b32:.0f} | {b16:.0f} | | |", flush=True)

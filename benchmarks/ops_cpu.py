@@ -1,8 +1,8 @@
-"""Times the CPU ops against torchvision's in one process; see README.md in this folder for the protocol.
+"""Time the CPU ops against torchvision's in one process; see README.md in this folder for the protocol.
 
-3x3 convolutions by Winograd's filtering are compared with torch's own, which are oneDNN's.
+    python benchmarks/ops_cpu.py [--threads 2] [--repeats 15] [--only nms] [--clock wall]
 
-python benchmarks/ops_cpu.py [--threads 2] [--repeats 15] [--only nms] [--clock wall]
+3x3 convolutions with the Winograd algorithm are compared with torch's, which are oneDNN's.
 """
 
 from __future__ import annotations
@@ -145,10 +145,10 @@ def paste_cases():
     masks = ((shapes - 0.5) * 8).sigmoid()
 
     def theirs():
-        pictures = (paste_masks_in_image(masks, boxes, (height, width)) > 0.5)[:, 0].numpy().astype("uint8")
-        return [coco_mask.encode(picture.copy(order="F")) for picture in pictures]
+        images = (paste_masks_in_image(masks, boxes, (height, width)) > 0.5)[:, 0].numpy().astype("uint8")
+        return [coco_mask.encode(image.copy(order="F")) for image in images]
 
-    yield "masks to run lengths, 100 masks in 1333 x 800", lambda: paste_rles(masks, boxes, (width, height)), theirs
+    yield "masks to RLEs, 100 masks in 1333 x 800", lambda: paste_rles(masks, boxes, (width, height)), theirs
 
 
 def winograd_cases():

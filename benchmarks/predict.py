@@ -1,10 +1,10 @@
-"""Time the whole pipeline of a Predictor, from JPEG to a line of JSON, against its model alone.
+"""Time the whole pipeline of a Predictor, from JPEG to JSON, against its model alone.
 
     python benchmarks/predict.py [--config-file configs/vovnet/fcos_V_39_FPN_1x.yaml] [--images 20] [--threads 2]
 
-Weights are random, with as many detections as trained ones give. Both sides predict the same images, taking turns; the
-model alone gets network inputs that are ready in memory. `--memory 10000` instead predicts so many small images and
-prints the process's memory on the way, which has to stay flat.
+Weights are random, with as many detections as trained weights give. Both sides predict the same images, interleaved.
+The model alone gets network inputs in memory. `--memory 10000` instead predicts 10000 small images and prints the
+memory of the process, which must not grow.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def memory(args: argparse.Namespace) -> None:
 
 
 def resident() -> float:
-    """Return the process's memory in MiB; 0 where the system does not tell it."""
+    """Return the resident memory of the process in MiB; 0 if the system does not report it."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:

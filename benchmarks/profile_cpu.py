@@ -1,9 +1,9 @@
-"""Where a detector's time on the CPU goes, kind of work by kind of work, with the speed that each reaches.
+"""Profile a detector on the CPU: time and GFLOP/s by kind of operator.
 
-python benchmarks/profile_cpu.py [--only V-39] [--training fcos] [--threads 2] [--repeats 7] [--keep-memory]
+    python benchmarks/profile_cpu.py [--only V-39] [--training fcos] [--threads 2] [--repeats 7] [--keep-memory]
 
-Every operator that torch or this package runs for a picture, or a training step, is timed; what is left of the time is
-Python's, and about half of that comes from looking on.
+Every operator that torch or this package runs for an image or a training step is timed. The remaining time is Python's;
+about half of it is the overhead of the profiler.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from detectors import PAIRS
 from models_cpu import BODIES, HEIGHT, WIDTH, our_sides
 from torch.utils._python_dispatch import TorchDispatchMode
-from training_cpu import PICTURES, SIDE, make_objects, our_steps
+from training_cpu import BATCH_SIZE, SIDE, make_objects, our_steps
 
 from maskrcnn_benchmark.profiling.flops import winograd_chain_flops, winograd_flops
 
@@ -29,7 +29,7 @@ REST, PYTHON = "other operators", "between operators"
 
 
 class Profile(TorchDispatchMode):
-    """Adds up seconds and floating-point operations of each kind of work while it is entered."""
+    """Context that accumulates seconds and floating-point operations by kind of operator."""
 
     def __init__(self, clock: str):
         super().__init__()
@@ -55,13 +55,13 @@ def kind_and_flops(operator, args, result) -> tuple[str, int]:
     if name == "maskrcnn_benchmark::winograd_chain":
         return WINOGRAD, winograd_chain_flops(tensors[0].shape, (), [bias.shape for bias in args[2]])
     if name == "maskrcnn_benchmark::winograd_weight_grad":
-        grad, pictures = tensors
-        return WINOGRAD, winograd_flops(pictures.shape, out_shape=grad.shape)
+        grad, images = tensors
+        return WINOGRAD, winograd_flops(images.shape, out_shape=grad.shape)
     if name == "aten::convolution_backward":
         grad, _, weight = tensors
         return ORDINARY, 2 * sum(args[-1][:2]) * grad.numel() * math.prod(weight.shape[1:])
     if name in CONVOLUTIONS:
-        weight = tensors[2 if overload == "binary" else 1]  # binary: something is added to the convolution
+        weight = tensors[2 if overload == "binary" else 1]  # binary: a tensor is added to the result
         return ORDINARY, 2 * result.numel() * math.prod(weight.shape[1:])
     if name in PRODUCTS:
         rows = tensors[1] if name == "aten::addmm" else tensors[0]
@@ -73,25 +73,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     timing.add_options(parser, repeats=7)
     parser.add_argument("--only", choices=BODIES, default=None)
-    parser.add_argument("--training", choices=PAIRS, default=None, help="a step of this detector with R-50 instead")
+    parser.add_argument("--training", choices=PAIRS, default=None, help="profile a training step with R-50 instead")
     arguments = parser.parse_args()
     timing.begin(arguments)
     print("| model | dtype | work | ms | G multiply-adds | GFLOP/s |\n|---|---|---|---|---|---|")
     if arguments.training:
-        pictures = [torch.rand(3, SIDE, SIDE) for _ in range(PICTURES)]
-        steps = our_steps(arguments.training, pictures, [make_objects() for _ in pictures])
+        images = [torch.rand(3, SIDE, SIDE) for _ in range(BATCH_SIZE)]
+        steps = our_steps(arguments.training, images, [make_objects() for _ in images])
         profile(f"{arguments.training} step", steps, arguments)
         return
-    picture = torch.rand(3, HEIGHT, WIDTH)
+    image = torch.rand(3, HEIGHT, WIDTH)
     for body in [name for name in BODIES if arguments.only in (None, name)]:
-        profile(f"faster {body}", our_sides(BODIES[body], "faster", picture), arguments)
+        profile(f"faster {body}", our_sides(BODIES[body], "faster", image), arguments)
 
 
 def profile(title: str, sides: Sequence[Callable], arguments: argparse.Namespace) -> None:
-    """Prints the rows of one model.
+    """Print the rows of one model.
 
     Args:
-        sides: in float32 and in bfloat16.
+        title: name of the model.
+        sides: functions that run it in float32 and in bfloat16.
+        arguments: arguments of the script.
     """
     for dtype, side in zip(("float32", "bfloat16"), sides, strict=True):
         for kind, (seconds, flops) in measure(side, arguments.repeats, arguments.clock).items():
@@ -100,7 +102,7 @@ def profile(title: str, sides: Sequence[Callable], arguments: argparse.Namespace
 
 
 def measure(side, repeats: int, clock: str) -> dict[str, tuple[float, int]]:
-    """(median seconds, floating-point operations) of each kind of work in one call of side()."""
+    """Return (median seconds, floating-point operations) of one call of side() by kind of operator."""
     side()
     runs = []
     for _ in range(repeats):

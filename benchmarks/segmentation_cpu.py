@@ -1,4 +1,4 @@
-"""Times DeepLabV3 on the CPU: VoVNet's bodies against ResNet's, and torchvision's graph against torchvision.
+"""Time DeepLabV3 on the CPU: VoVNet against ResNet, and torchvision's architecture against torchvision.
 
 python benchmarks/segmentation_cpu.py [--threads 2] [--repeats 7] [--only bodies] [--clock wall]
 """
@@ -26,12 +26,12 @@ from maskrcnn_benchmark.structures.image_list import to_image_list
 SIDE = 513
 PAIRS = (("V-39", "R-50"), ("V-57", "R-101"))
 TORCHVISION = "deeplabv3_R_50_torchvision.yaml"
-# what the original published on a V100
+# (ms, memory in MB) that the original published for a V100
 PUBLISHED = {"V-39": (19, 1901), "R-50": (24, 2193), "V-57": (25, 2251), "R-101": (32, 2865)}
 
 
 def build(file: str, *options) -> nn.Module:
-    """A model in evaluation whose norms have the statistics of an image of noise, as trained norms fit their maps."""
+    """Build a model in eval mode, with the norm statistics of a noise image."""
     model = build_detection_model(config(file, *options)).eval()
     settle(model)
     return model
@@ -39,6 +39,7 @@ def build(file: str, *options) -> nn.Module:
 
 @torch.no_grad()
 def settle(model: nn.Module) -> None:
+    """Set the statistics of batch norms to those of a noise image."""
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
 
     def normalise(norm, inputs):
@@ -53,7 +54,7 @@ def settle(model: nn.Module) -> None:
 
 
 def classes_of(model: nn.Module, image: Tensor, dtype: torch.dtype = torch.float32) -> Callable[[], object]:
-    """From an image (3, H, W) to its classes (H, W)."""
+    """Return a function that predicts the classes (H, W) of an image (3, H, W)."""
 
     def run():
         with torch.inference_mode(), torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
@@ -74,10 +75,10 @@ def their_classes(image: Tensor) -> Callable[[], Tensor]:
 
 
 def peak_bytes(file: str, threads: int) -> int | None:
-    """Of weights and one image, above what a fresh process has before."""
+    """Return the peak memory of weights and one image, above the memory of a new process."""
     torch.set_num_threads(threads)
     image = torch.randn(3, SIDE, SIDE)
-    torch.nn.functional.conv2d(image, torch.randn(16, 3, 3, 3))  # oneDNN itself is not the model's memory
+    torch.nn.functional.conv2d(image, torch.randn(16, 3, 3, 3))  # so that oneDNN's own memory does not count
     meter = MemoryMeter(torch.device("cpu"))
     model = for_inference(build(file))
     meter.start()
@@ -91,7 +92,7 @@ def in_new_process(function, *args):
 
 
 def multiply_adds(file: str) -> float:
-    """In billions, of one image."""
+    """Count the multiply-adds of one image, in billions."""
     with torch.device("meta"):
         model = build_detection_model(config(file)).eval()
         return count_multiply_adds(model, lambda: model.logits(torch.empty(1, 3, SIDE, SIDE)))[""] / 1e9
@@ -99,7 +100,7 @@ def multiply_adds(file: str) -> float:
 
 def compare_bodies(image: Tensor, arguments: argparse.Namespace) -> None:
     print("| body | multiply-adds, 10^9 | float32 ms | bfloat16 ms | peak MB ", end="")
-    print("| of the ResNet's: float32 | bfloat16 | memory | published ms | memory |")
+    print("| ratio to ResNet: float32 | bfloat16 | memory | published ms | memory |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for pair in PAIRS:
         files = [f"vovnet/deeplabv3_{body.replace('-', '_')}_voc.yaml" for body in pair]
@@ -132,9 +133,9 @@ def compare_with_torchvision(image: Tensor, arguments: argparse.Namespace) -> No
     ]
     theirs, *ours = timing.medians(sides, arguments.repeats, arguments.clock)
     counts = [multiply_adds(TORCHVISION)] * 2 + [multiply_adds(strided)]
-    print("\n| DeepLabV3 R-50 | multiply-adds, 10^9 | ms | torchvision's is so many times slower |\n|---|---|---|---|")
+    print("\n| DeepLabV3 R-50 | multiply-adds, 10^9 | ms | torchvision ms / ms |\n|---|---|---|---|")
     print(f"| torchvision, output stride 8 | {counts[0]:.1f} | {theirs:.0f} | 1 |")
-    names = ("ours, the same graph", "ours, the same graph, bfloat16", "ours, output stride 16")
+    names = ("ours, same architecture", "ours, same architecture, bfloat16", "ours, output stride 16")
     for name, count, time in zip(names, counts, ours, strict=True):
         print(f"| {name} | {count:.1f} | {time:.0f} | {theirs / time:.2f} |", flush=True)
 

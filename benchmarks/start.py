@@ -1,8 +1,8 @@
-"""Times importing the package and building its ops from source; see README.md in this folder for the protocol.
+"""Time the import of the package and the build of its ops; see README.md in this folder for the protocol.
 
-python benchmarks/start.py [--build] [--repeats 5]
+    python benchmarks/start.py [--build] [--repeats 5]
 
---build compiles everything anew, into a folder of its own; BUILD_CUDA=1 adds the CUDA kernels, for the architectures in
+--build compiles everything into a temporary folder. BUILD_CUDA=1 adds the CUDA kernels, for the architectures in
 TORCH_CUDA_ARCH_LIST.
 """
 
@@ -56,7 +56,7 @@ def main() -> None:
             report = build_ops.build(target=Path(folder))
             wall, after = time.perf_counter() - start, os.times()
         cpu = after.children_user + after.children_system - before.children_user - before.children_system
-        print(f"\n{build_ops.describe(report)}\nbuilt in {wall:.0f} s; the compilers computed for {cpu:.0f} s")
+        print(f"\n{build_ops.describe(report)}\nbuilt in {wall:.0f} s; CPU time of the compilers {cpu:.0f} s")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Count what a model finds in a collage by windows, of what it finds in the single images.
+"""Count the objects of single images that a model also detects in a collage of them, with and without windows.
 
     python benchmarks/tiles.py --weights out/model_final.pth --images ../shared/data/bccd/JPEGImages
 
-The collage has --columns images in a row and as many rows. An object of a single image counts as found if the collage
-has one of its class there with an IoU of at least 0.5.
+The collage has --columns rows of --columns images. An object of a single image counts as found if a detection in the
+collage has the same class and an IoU of at least 0.5 with it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SAME = 0.5
 
 
 def make_collage(images: list[Image.Image], columns: int) -> tuple[Image.Image, list[tuple[int, int]]]:
-    """Return the images beside and below each other, and where each of them begins."""
+    """Arrange the images in a grid; return the collage and the upper left corner of each image."""
     width, height = (max(image.size[k] for image in images) for k in (0, 1))
     corners = [(k % columns * width, k // columns * height) for k in range(len(images))]
     collage = Image.new("RGB", (width * columns, height * -(-len(images) // columns)))
@@ -31,7 +31,7 @@ def make_collage(images: list[Image.Image], columns: int) -> tuple[Image.Image, 
 
 
 def count_found(single, corners, whole) -> tuple[int, int]:
-    """Return the number of objects of the single images, and how many of them the collage has, one to one."""
+    """Match the detections of single images and collage one to one; return the numbers of objects and of matches."""
     total, used = 0, set()
     for prediction, corner in zip(single, corners, strict=True):
         for box, label in zip(prediction.boxes + np.array(corner * 2), prediction.labels, strict=True):
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--images", required=True, metavar="FOLDER")
     parser.add_argument("--columns", type=int, default=4)
     parser.add_argument("--score", type=float, default=0.5)
-    parser.add_argument("--tiles", type=int, help="default: the larger side of the images")
+    parser.add_argument("--tiles", type=int, help="side of the windows (default: the longest side of an image)")
     parser.add_argument("--overlap", type=float, default=0.2)
     args = parser.parse_args()
     sources, _ = find_sources([args.images])

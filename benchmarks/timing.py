@@ -1,4 +1,4 @@
-"""What every script of this folder measures with: turns of several sides in one process, and the machine's name."""
+"""Shared code of the benchmark scripts: interleaved timing in one process, and the name of the machine."""
 
 from __future__ import annotations
 
@@ -27,10 +27,15 @@ def seconds(function: Callable[[], object], clock: str = "wall") -> float:
 
 
 def medians(sides: Sequence[Callable[[], object]], repeats: int, clock: str = "wall") -> list[float]:
-    """Milliseconds of each side; they take turns, so that a busy spell of the machine meets all. One turn goes before.
+    """Return the median milliseconds of each side, after one warm-up run each.
 
-    clock: "wall", or "cpu", the time that this process was given on all its threads: with one thread, the time that a
-        run would have taken on an idle machine, whatever else is going on. With more, threads that wait count as well.
+    The sides are interleaved, so that a busy period of the machine affects all of them.
+
+    Args:
+        sides: functions to time.
+        repeats: runs of each side.
+        clock: "wall", or "cpu": the CPU time of all threads of this process. With one thread, it equals the time of a
+            run on an idle machine. With several threads, spinning threads count, too.
     """
     for side in sides:
         side()
@@ -47,7 +52,7 @@ def cpu_flags() -> list[str]:
 
 
 def _cpu_info(key: str) -> str:
-    """What Linux says of its first core; "" elsewhere."""
+    """Return a field of the first core in /proc/cpuinfo; "" if there is none."""
     try:
         found = re.search(rf"{key}\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     except OSError:
@@ -56,7 +61,7 @@ def _cpu_info(key: str) -> str:
 
 
 def positive(text: str) -> int:
-    """argparse's type of a number that is at least 1."""
+    """Parse an integer of at least 1, for argparse."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
@@ -66,12 +71,12 @@ def positive(text: str) -> int:
 def add_options(parser: argparse.ArgumentParser, repeats: int) -> None:
     parser.add_argument("--threads", type=positive, default=2)
     parser.add_argument("--repeats", type=positive, default=repeats)
-    parser.add_argument("--keep-memory", action="store_true", help="as KEEP_FREED_MEMORY does, for both sides")
-    parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall", help="cpu: of this process's threads")
+    parser.add_argument("--keep-memory", action="store_true", help="KEEP_FREED_MEMORY for both sides")
+    parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall", help="cpu: CPU time of all threads")
 
 
 def begin(arguments: argparse.Namespace) -> None:
-    """Sets threads and seed, and prints what figures belong to.
+    """Set threads and seed, and print the machine and the versions.
 
     Raises:
         SystemExit: the compiled ops are missing.

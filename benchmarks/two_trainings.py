@@ -1,8 +1,9 @@
-"""Time two trainings at once on one machine against one alone; see README.md in this folder.
+"""Time two simultaneous trainings on one machine against one alone; see README.md in this folder.
 
-python benchmarks/two_trainings.py [--threads 2] [--repeats 5] [--seconds 5] [--spin]
+    python benchmarks/two_trainings.py [--threads 2] [--repeats 5] [--seconds 5] [--spin]
 
-The processes stay; alone and together take turns. --spin leaves OpenMP's threads spinning, as they do by default.
+Runs alone and together alternate in the same processes. --spin keeps OpenMP's default, threads that spin while they
+wait.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ SIDE, IMAGES = 160, 4
 
 
 def work(threads: int) -> None:
-    """Read a number of seconds a line, train for so long, and print how many steps that were."""
+    """For each line of stdin, a number of seconds, train for this time and print the steps per second."""
     import torch
 
     from maskrcnn_benchmark.config import cfg as defaults
@@ -56,7 +57,7 @@ def work(threads: int) -> None:
 
 
 class Training:
-    """A process that trains when asked to."""
+    """Process that trains on request."""
 
     def __init__(self, threads: int, spin: bool):
         command = [sys.executable, __file__, "--work", "--threads", str(threads), *(["--spin"] if spin else [])]
@@ -67,7 +68,7 @@ class Training:
     def answer(self) -> str:
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit("a training ended early; its error stands above")
+            raise SystemExit("a training ended early; see its error above")
         return line
 
     def ask(self, seconds: float) -> None:
@@ -76,7 +77,7 @@ class Training:
 
 
 def speeds(trainings: list[Training], seconds: float) -> list[float]:
-    """Return steps per second of each when all train at once."""
+    """Train all simultaneously; return the steps per second of each."""
     for training in trainings:
         training.ask(seconds)
     return [float(training.answer()) for training in trainings]
@@ -84,10 +85,10 @@ def speeds(trainings: list[Training], seconds: float) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2, help="of each training (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="turns (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=5, help="of a measurement (default: %(default)s)")
-    parser.add_argument("--spin", action="store_true", help="do not set what the tools set before they load torch")
+    parser.add_argument("--threads", type=int, default=2, help="threads per training (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="measurements (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=5, help="seconds per measurement (default: %(default)s)")
+    parser.add_argument("--spin", action="store_true", help="do not limit spinning, which the tools do")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not arguments.spin:
