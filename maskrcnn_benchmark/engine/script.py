@@ -31,7 +31,7 @@ _FRAME = re.compile(r'^  File "(.+)", line \d+, in .+\n    (.*)$', re.MULTILINE)
 AT_END = contextlib.ExitStack()
 
 logger = logging.getLogger("maskrcnn_benchmark.script")
-# so that a script without a log does not print the traceback, which is for log.txt
+# Without a log, the traceback that is meant for log.txt must not be printed.
 logger.addHandler(logging.NullHandler())
 
 

@@ -1,4 +1,4 @@
-"""The Predictor finds what a test with one image a batch evaluates: every family of models, in every convention.
+"""The metrics of Predictor equal those of tools/test_net.py with one image per batch, for every family and convention.
 
 Ground truth is made of what the model finds, moved by a pixel or two: figures of untrained models are 0 otherwise.
 """
@@ -48,7 +48,7 @@ PAIRS = [
 
 
 def make(family, convention, tmp_path, **options):
-    """Return a predictor with fixed random weights, its configuration and model."""
+    """Build a predictor with fixed random weights; return it with its config and model."""
     torch.manual_seed(1)
     opts = (*SMALL, "MODEL.CONVENTION", convention, "OUTPUT_DIR", str(tmp_path / "out"))
     if family == "deeplab":
@@ -56,7 +56,7 @@ def make(family, convention, tmp_path, **options):
         cfg.MODEL.BACKBONE.CONV_BODY, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = "V-27", len(STUFF)
         model = build_detection_model(cfg).eval()
         for parameter in model.parameters():
-            if len(parameter) == len(STUFF):  # the classifier: each class should be found somewhere
+            if len(parameter) == len(STUFF):  # the classifier: every class occurs somewhere
                 torch.nn.init.normal_(parameter, std=5.0 if parameter.dim() > 1 else 0.0)
     else:
         cfg = tiny_cfg(family, *opts, "MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT", 8)
@@ -77,12 +77,12 @@ def paths(tmp_path):
 
 
 def as_coco(predictions) -> dict:
-    """Make a dataset of every second object that was found, moved a little."""
+    """Make a dataset of every second detection, slightly moved."""
     images, annotations = [], []
     for number, prediction in enumerate(predictions, start=1):
         width, height = prediction.size
         images.append({"id": number, "file_name": f"{number}.png", "width": width, "height": height})
-        # reading a dataset leaves out the smallest boxes
+        # reading a dataset drops the smallest boxes
         large = [entry for entry in prediction.to_coco(number) if min(entry["bbox"][2:]) > 4]
         for k, entry in enumerate(large[:12:2]):
             x, y, w, h = entry["bbox"]
@@ -101,7 +101,7 @@ def as_coco(predictions) -> dict:
 
 
 def coco_figures(annotations: dict, entries: list[dict], kind: str) -> list[float]:
-    """Return AP, AP50, AP75 as pycocotools computes them."""
+    """Compute AP, AP50 and AP75 with pycocotools."""
     truth = COCO()
     truth.dataset = annotations
     truth.createIndex()
@@ -113,7 +113,7 @@ def coco_figures(annotations: dict, entries: list[dict], kind: str) -> list[floa
 
 
 def write_panoptic(predictions, folder) -> dict:
-    """Write the segments that were found, moved by two pixels; return the block that names them."""
+    """Write the predicted segments, moved by two pixels, as a dataset; return its block."""
     images, annotations = [], []
     (folder / "segments").mkdir()
     for number, prediction in enumerate(predictions, start=1):
@@ -139,14 +139,14 @@ def write_panoptic(predictions, folder) -> dict:
 
 
 def figures_of_a_test(cfg, model, block) -> tuple[dict, object]:
-    """Return the figures of tools/test_net.py, and its dataset."""
+    """Test as tools/test_net.py does; return the metrics and the dataset."""
     cfg.DATASETS.TEST = (block,)
     loaders = make_test_loaders(cfg)
     return run_test(cfg, model, loaders).figures, loaders["test"].dataset
 
 
 @pytest.mark.parametrize("family, convention", PAIRS)
-def test_batches_give_what_single_images_give(family, convention, paths, tmp_path):
+def test_batched_predictions_equal_single_images(family, convention, paths, tmp_path):
     predictor, _, _ = make(family, convention, tmp_path, batch_size=2)
     single = [predictor(path) for path in paths]
     assert family != "deeplab" or max(len(one.semantic_classes) for one in single) == len(STUFF)
@@ -167,7 +167,7 @@ def test_batches_give_what_single_images_give(family, convention, paths, tmp_pat
 
 
 @pytest.mark.parametrize("family, convention", [p for p in PAIRS if p.values[0] not in ("panoptic", "deeplab")])
-def test_average_precision_equals_that_of_a_test(family, convention, paths, tmp_path):
+def test_average_precision_equals_that_of_run_test(family, convention, paths, tmp_path):
     predictor, cfg, model = make(family, convention, tmp_path)
     predictions = predictor(paths)
     annotations = as_coco(predictions)
@@ -183,7 +183,7 @@ def test_average_precision_equals_that_of_a_test(family, convention, paths, tmp_
 
 
 @pytest.mark.parametrize("family, convention", [p for p in PAIRS if p.values[0] == "panoptic"])
-def test_panoptic_quality_equals_that_of_a_test(family, convention, paths, tmp_path):
+def test_panoptic_quality_equals_that_of_run_test(family, convention, paths, tmp_path):
     predictor, cfg, model = make(family, convention, tmp_path)
     predictions = predictor(paths)
     figures, dataset = figures_of_a_test(cfg, model, write_panoptic(predictions, tmp_path))
@@ -198,7 +198,7 @@ def test_panoptic_quality_equals_that_of_a_test(family, convention, paths, tmp_p
 
 
 @pytest.mark.parametrize("family, convention", [p for p in PAIRS if p.values[0] == "deeplab"])
-def test_mean_iou_equals_that_of_a_test(family, convention, paths, tmp_path):
+def test_mean_iou_equals_that_of_run_test(family, convention, paths, tmp_path):
     predictor, cfg, model = make(family, convention, tmp_path)
     predictions = predictor(paths)
     folder = SemanticFolder(tmp_path / "semantic")

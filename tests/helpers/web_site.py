@@ -1,4 +1,4 @@
-"""A web server on this machine whose connections break in several ways."""
+"""Local web server whose connections fail in several ways."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from pathlib import Path
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serve files of a folder. The first part of the path says what goes wrong:
+    """Handler that serves the files of a folder. The first part of the path selects the failure:
 
-    broken: announces more bytes than it ever sends. half: closes in the middle, and continues if asked.
-    restart: closes in the middle of the first answer, and cannot continue. changed: as half, but the file differs from
-    then on. silent: waits in the middle of the first answer. stuck: never sends a byte.
+    - broken: sends fewer bytes than announced.
+    - half: closes in the middle of the first response, and supports ranges.
+    - restart: closes in the middle of the first response, and does not support ranges.
+    - changed: like half, but the file changes after the first response.
+    - silent: stops in the middle of the first response without closing.
+    - stuck: never sends a byte.
     """
 
     def log_message(self, *args):
@@ -59,7 +62,13 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 
 class WebSite:
-    """folder: what it serves. address: of the folder. requests: (path, Range) of each so far."""
+    """A running server.
+
+    Attributes:
+        folder: folder of the files.
+        address: URL of the folder.
+        requests: (path, Range) of each request so far.
+    """
 
     def __init__(self, folder: Path, server: http.server.ThreadingHTTPServer):
         self.folder, self.requests = folder, server.requests
@@ -68,7 +77,7 @@ class WebSite:
 
 @contextlib.contextmanager
 def serve(folder: Path):
-    """Run a server; yields a WebSite."""
+    """Run a server inside the block; yield a WebSite."""
     folder.mkdir(parents=True, exist_ok=True)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder))
     server.requests, server.released = [], threading.Event()

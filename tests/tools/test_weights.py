@@ -17,7 +17,7 @@ SMALLEST = "vovnet-detectron2/faster_rcnn_V_19_eSE_slim_dw_FPNLite_ms_3x"
 
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
-    """run(*arguments): what the tool prints. The cache folder is empty."""
+    """Function run(*arguments): run the tool with an empty cache folder; return its output."""
     monkeypatch.setenv("TORCH_MODEL_ZOO", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(download, "PAUSE", 0)
