@@ -1,1 +1,1 @@
-"""Checkpoints: safe reading, dialects, translation, matching, load reports, and writing."""
+"""Checkpoints: safe reading, dialects, translation, matching, load reports and writing."""

@@ -1,8 +1,8 @@
-"""Order of the anchors of a cell among the rows of RPN's and RetinaNet's predictors.
+"""Reorder the rows of RPN's and RetinaNet's predictors between programs.
 
-A anchors of a cell have S sizes and R aspect ratios, A = S R. Ours, mmdetection's and torchvision's number them ratios
+The A anchors of a cell have S sizes and R aspect ratios, A = S R. We, mmdetection and torchvision number them ratios
 outside, sizes inside: row r S + s. detectron2 numbers them sizes outside, ratios inside: row s R + r. The orders differ
-only where S and R are both above 1: C4 and DC5 models and RetinaNet, not an RPN on FPN levels.
+only if S and R both exceed 1: in C4 and DC5 models and RetinaNet, but not in an RPN on FPN levels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 ANCHOR_PREDICTOR = re.compile(r"^rpn\.head\.(cls_logits|bbox_pred)\.(weight|bias)$")
-# By our names: ours, and those of early files of detectron2, which keep their name.
+# Cell anchors of our files, and of early files of detectron2, which are not renamed.
 _OUR_CELL_ANCHORS = re.compile(r"^rpn\.anchor_generator\.cell_anchors\.0$")
 _DETECTRON2_CELL_ANCHORS = re.compile(r"^(proposal_generator\.)?anchor_generator\.cell_anchors\.0$")
 _USUAL_RATIOS = 3
@@ -26,16 +26,16 @@ def _has_values(tensor) -> bool:
 
 
 def count_ratios(anchors: Tensor, *, sizes_outside: bool = False) -> int | None:
-    """Count the aspect ratios R of a cell's anchors (A, 4), xyxy.
+    """Count the aspect ratios R of a cell's anchors.
 
-    Sizes scale both sides of an anchor alike, so all anchors of a ratio have one quotient of height and width. The
-    boxes may be inclusive, and their corners rounded to whole pixels.
+    All anchors of a ratio have the same height / width. Boxes may be inclusive, with corners rounded to whole pixels.
 
     Args:
-        sizes_outside: the anchors are in detectron2's order, not in ours.
+        anchors: (A, 4) xyxy.
+        sizes_outside: the anchors are in detectron2's order.
 
     Returns:
-        The smallest R that fits; None if `anchors` holds no anchors.
+        The smallest consistent R; None if `anchors` are not anchors.
     """
     if anchors.ndim != 2 or anchors.shape[1] != 4 or not 1 <= len(anchors) <= _MOST_ANCHORS:
         return None
@@ -57,7 +57,7 @@ def count_ratios(anchors: Tensor, *, sizes_outside: bool = False) -> int | None:
 
 
 def anchors_of(state: Mapping[str, Tensor]) -> int | None:
-    """Count the anchors A of a cell by the rows of the box predictor `rpn.head.bbox_pred`; None without one."""
+    """Return A from the rows of the box predictor `rpn.head.bbox_pred`, or None if there is none."""
     for kind in ("weight", "bias"):
         deltas = state.get(f"rpn.head.bbox_pred.{kind}")
         if deltas is not None and deltas.ndim and len(deltas) and len(deltas) % 4 == 0:
@@ -66,24 +66,24 @@ def anchors_of(state: Mapping[str, Tensor]) -> int | None:
 
 
 def ratios_of(ours: Mapping[str, Tensor], model_state: Mapping | None = None, given: int | None = None) -> int:
-    """Find R for the anchor predictors of a file; 1 where the order makes no difference.
+    """Find R for the anchor predictors of a file; 1 if the order makes no difference.
 
-    The model's cell anchors decide, then the file's, then A: a multiple of three is taken as three ratios.
+    R comes from the model's cell anchors, else the file's, else from A: a multiple of three means three ratios.
 
     Args:
         ours: tensors of the file by our names.
         model_state: tensors of the model that the file is loaded into.
-        given: R, if the caller has it.
+        given: R, if known.
 
     Raises:
-        ValueError: `given` does not divide A, or nothing decides and the order makes a difference.
+        ValueError: `given` does not divide A, or R is unknown and the order makes a difference.
     """
     anchors = anchors_of(ours)
     if anchors is None:
         return 1
     if given is not None:
         if given < 1 or anchors % given:
-            raise ValueError(f"{anchors} anchors of a cell can't have {given} aspect ratios")
+            raise ValueError(f"{anchors} anchors per cell can't have {given} aspect ratios")
         return given
     sources = ((model_state or {}, _OUR_CELL_ANCHORS), (ours, _OUR_CELL_ANCHORS), (ours, _DETECTRON2_CELL_ANCHORS))
     for state, pattern in sources:
@@ -97,7 +97,7 @@ def ratios_of(ours: Mapping[str, Tensor], model_state: Mapping | None = None, gi
     if anchors < 4:
         return 1
     raise ValueError(
-        f"the detector has {anchors} anchors in a cell, and nothing says how many aspect ratios they have. Their order "
+        f"the detector has {anchors} anchors per cell, and their number of aspect ratios is unknown. Their order "
         "differs between programs: load the file into its model, or give --aspect-ratios N to "
         "tools/convert_checkpoint.py"
     )
@@ -108,13 +108,14 @@ def _swap(tensor: Tensor, outer: int, inner: int, per_anchor: int) -> Tensor:
 
 
 def reorder(key: str, tensor: Tensor, anchors: int | None, ratios: int, *, to_ours: bool) -> Tensor:
-    """Move the rows of an anchor predictor between the two orders; other tensors are returned as they are.
+    """Reorder the rows of an anchor predictor; other tensors are returned unchanged.
 
     Args:
         key: our name.
+        tensor: of that name.
         anchors: A.
         ratios: R.
-        to_ours: from sizes outside to ratios outside; else the other way.
+        to_ours: from sizes outside to ratios outside, else the reverse.
     """
     if not anchors or ratios in (1, anchors) or not ANCHOR_PREDICTOR.search(key):
         return tensor

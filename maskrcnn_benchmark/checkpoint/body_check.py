@@ -1,4 +1,4 @@
-"""Check that a checkpoint has the weights that the model needs: without them everything runs, and is wrong."""
+"""Check that a checkpoint has the weights that a model requires; without them the model runs with wrong results."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from .load_report import LoadReport, describe, named
 
-# Counters steer nothing here, and the offset convolutions of deformable layers are no part of ImageNet files.
+# Counters have no effect, and ImageNet files have no offset convolutions of deformable layers.
 _OPTIONAL = re.compile(r"\.num_batches_tracked$|\.offset\.(weight|bias)$")
 _RUNNING = re.compile(r"\.running_(mean|var)$")
 
@@ -15,12 +15,12 @@ def _shapes_of(keys, shapes) -> str:
     return named(f"{key} {shapes[key]}" for key in keys)
 
 
-# A body alone, as build_backbone(NAME) makes it; behind "body." with an FPN.
+# A body alone, as returned by build_backbone(NAME), or after "body." with an FPN.
 _BODY_NAMES = re.compile(r"^(body\.)?(stem\.|(stage|layer)\d+\.|features\.\d)")
 
 
 def _prefix_of_body(model_keys) -> str | None:
-    """What stands before the names of the model's body; None if it has none."""
+    """Return the prefix of the body's names in a model, or None if it has no body."""
     keys = list(model_keys)
     if any(key.startswith("backbone.body.") for key in keys):
         return "backbone.body."
@@ -30,16 +30,15 @@ def _prefix_of_body(model_keys) -> str | None:
 
 
 def check_body(report: LoadReport) -> None:
-    """Refuse a file that does not fill the body of the model, or that has more of a body than the model.
+    """Raise if a file does not have all weights of the model's body, or has further weights of a body.
 
-    The body is `backbone.body` of a detector, or the model itself if it is a body with or without an FPN. All its
-    weights have to be there. Running statistics may be missing altogether (Caffe2 folded them into the affine weights),
-    not in part. Heads may be missing: they are trained anew. Weights of the file that would belong inside the body but
-    have no place there come from another architecture (V-57's file has all of V-39's names). Of other models at least
-    one tensor has to be in the file.
+    The body is `backbone.body` of a detector, or the model itself if it is a body with or without an FPN. Running
+    statistics may be missing completely (Caffe2 folds them into the affine weights), but not partly. Heads may be
+    missing, as they are trained. Further body weights come from another architecture (V-57's file has all of V-39's
+    names). For models without a body at least one tensor must be in the file.
 
     Raises:
-        ValueError: what is missing or too much, how the names differ, and what to do.
+        ValueError: weights are missing or left over; the message shows the names of both sides and what to do.
     """
     prefix = _prefix_of_body(report.model_shapes)
     if prefix is None:
@@ -64,20 +63,24 @@ def check_body(report: LoadReport) -> None:
     for key in report.unused:
         name = report.names.get(key, key)
         inside = name.rpartition(prefix)[2] if prefix else re.sub(r"^(backbone\.)?body\.", "", name)
-        # Caffe2's convolutions have biases of 0, which are no part of the network.
+        # Caffe2's convolutions have biases of 0, which are not part of the network.
         has_weights = len(report.file_shapes[key]) >= (1 if file_has_statistics else 2)
         if has_weights and inside.split(".")[0] in parts:
             surplus.append(key)
     if surplus:
         raise ValueError(
-            "The file holds more of a backbone than the model has: no place for "
-            f"{_shapes_of(surplus, report.file_shapes)}. It was made for another architecture or another norm: set "
+            "The file has backbone weights that the model does not have: "
+            f"{_shapes_of(surplus, report.file_shapes)}. It is of another architecture or has another norm: set "
             "MODEL.BACKBONE.CONV_BODY (and the keys of its norm) to those of the file."
         )
 
 
 def check_some(report: LoadReport) -> None:
-    """Refuse a file that holds nothing for the model, or that does not fill a model that is a body; see check_body."""
+    """Raise if a file has no tensor of the model, or does not have all weights of a model that is a body.
+
+    Raises:
+        ValueError: see `check_body`.
+    """
     if _prefix_of_body(report.model_shapes) != "backbone.body.":
         check_body(report)
     elif not (report.matched or report.mismatched):
@@ -85,22 +88,23 @@ def check_some(report: LoadReport) -> None:
 
 
 def check_complete(report: LoadReport, counters_too: bool) -> None:
-    """Refuse a file that lacks a tensor of the model, whichever: it would go on with initial values.
+    """Raise if a file lacks any tensor of the model, which would keep its initial values.
 
     Args:
-        counters_too: num_batches_tracked counts, which early files of the forks lack.
+        report: of the load.
+        counters_too: also require num_batches_tracked, which early files of the forks lack.
 
     Raises:
-        ValueError: the names of what is missing.
+        ValueError: tensors are missing; the first few are named.
     """
     missing = [key for key in report.missing if counters_too or not key.endswith(".num_batches_tracked")]
     if not missing:
         return
-    spare = f" It holds, without a place in the model, {named(report.unused)}." if report.unused else ""
+    spare = f" Its tensors without a place in the model are {named(report.unused)}." if report.unused else ""
     raise ValueError(
         f"The file lacks {len(missing)} tensors of the model: {_shapes_of(missing, report.model_shapes)}.{spare} "
-        "Either the config is not the one that it was trained with, or the file is damaged: take another checkpoint of "
-        "the training. To train from whatever fits, give it as MODEL.WEIGHT to tools/train_net.py, with a new "
+        "Either the config differs from that of the training, or the file is damaged: use another checkpoint of the "
+        "training. To train from the tensors that match, give it as MODEL.WEIGHT to tools/train_net.py, with a new "
         "OUTPUT_DIR."
     )
 
@@ -112,7 +116,7 @@ def _refuse(report: LoadReport, absent: list[str], reason: str) -> None:
         f"The file does not fit {'the backbone' if has_body else 'the model'}: {reason}.\n"
         f"  not found:    {_shapes_of(absent, report.model_shapes)}\n"
         f"  file's names: {_shapes_of(candidates, report.file_shapes)}\n"
-        "A file's name has to be the end of the model's name. Compare MODEL.BACKBONE.CONV_BODY and the norm keys with "
-        "those the file was made with; if only the names differ, rename them. To load whatever fits, use "
+        "A name in the file must be the end of a name in the model. Compare MODEL.BACKBONE.CONV_BODY and the norm keys "
+        "with those of the file; if only the names differ, rename them. To load the tensors that match, use "
         "maskrcnn_benchmark.utils.model_serialization.load_state_dict(model, state)."
     )

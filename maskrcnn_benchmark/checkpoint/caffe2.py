@@ -1,4 +1,4 @@
-"""Detectron's Caffe2 files (.pkl): one table of names, from theirs to ours."""
+"""Read Detectron's Caffe2 files (.pkl): one table maps their names to ours."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ logger = logging.getLogger("maskrcnn_benchmark.utils.c2_model_loading")
 
 _CONV_OF_BRANCH = {"a": "1", "b": "2", "c": "3"}
 
-# Start of a Caffe2 name -> ours; its end (_w, _b, _s) is in _ENDS. Tried in order. res2..res5 are layer1..layer4,
-# and FPN's levels are numbered like them, whatever the block that a level is taken from.
+# Start of a Caffe2 name -> ours, tried in order; the end (_w, _b, _s) is in _ENDS. res2..res5 are layer1..layer4, and
+# FPN's levels have the same numbers, whatever the block that they come from.
 _STARTS = (
     (r"res_conv1_bn|conv1_gn", lambda m: "bn1"),
     (r"res(\d)_(\d+)_branch2([abc])_(?:bn|gn)", lambda m: f"layer{int(m[1]) - 1}.{m[2]}.bn{_CONV_OF_BRANCH[m[3]]}"),
@@ -30,16 +30,16 @@ _STARTS = (
     (r"rpn_(cls_logits|bbox_pred)(?:_fpn2)?", lambda m: f"rpn.head.{m[1]}"),
     (r"_\[mask\]_fcn(\d+)", lambda m: f"mask_fcn{m[1]}"),
     (r"pred", lambda m: "fc1000"),
-    (r".+", lambda m: m[0]),  # fc6, cls_score, bbox_pred, conv_fcn1, ... are called the same
+    (r".+", lambda m: m[0]),  # fc6, cls_score, bbox_pred, conv_fcn1, ... have the same name
 )
 _ENDS = {"_w": ".weight", "_b": ".bias", "_s": ".weight"}
-# The group norms of FPN and heads keep Caffe2's endings, as in the forks: nothing in our models is called so.
+# The group norms of FPN and heads keep Caffe2's endings, as in the forks; our models have no such names.
 _GROUP_NORM_ENDS = {"_gn_s": ".gn.s", "_gn_b": ".gn.bias"}
 _BACKBONE_NORM = re.compile(r"conv1_gn_|res\d_")
 
 
 def rename_c2(name: str) -> str | None:
-    """Our name of a Caffe2 blob, None for a blob that is no weight."""
+    """Return our name for a Caffe2 blob, or None for a blob that is not a weight."""
     if name.endswith("_momentum") or name == "weight_order":
         return None
     ends = _ENDS if _BACKBONE_NORM.match(name) else {**_GROUP_NORM_ENDS, **_ENDS}
@@ -51,7 +51,7 @@ def rename_c2(name: str) -> str | None:
 
 
 def convert_c2(blobs: dict) -> dict[str, torch.Tensor]:
-    """Tensors under our names from Caffe2 blobs (arrays by name)."""
+    """Convert Caffe2 blobs (arrays by name) to tensors by our names."""
     logger.info("Remapping C2 weights")
     state_dict = OrderedDict()
     for name, value in blobs.items():
@@ -59,16 +59,20 @@ def convert_c2(blobs: dict) -> dict[str, torch.Tensor]:
         if ours is None or not isinstance(value, (np.ndarray, np.generic)) or value.dtype.kind not in "biuf":
             continue
         logger.debug(f"C2 name: {name} mapped name: {ours}")
-        # a copy: the file may be big-endian, and its array of our reader's class
+        # a copy, because the file may be big-endian, and the array is of the reader's subclass
         state_dict[ours] = torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), subok=False))
     return state_dict
 
 
 def load_c2_format(cfg, f: str | os.PathLike) -> dict:
-    """{"model": state dict} from a Caffe2 .pkl; a .pkl that has "model" already is taken as it is.
+    """Read a Caffe2 .pkl as {"model": state dict}; a .pkl with an entry "model" is returned unchanged.
+
+    Args:
+        cfg: MODEL.BACKBONE.CONV_BODY is used.
+        f: path.
 
     Raises:
-        ValueError: the file is not readable, or MODEL.BACKBONE.CONV_BODY is no ResNet, the only body that they hold.
+        ValueError: the file cannot be read, or MODEL.BACKBONE.CONV_BODY is not a ResNet, the only body of such files.
     """
     loaded = load_pickled(f)
     if not hasattr(loaded, "keys"):
@@ -78,6 +82,6 @@ def load_c2_format(cfg, f: str | os.PathLike) -> dict:
     body = cfg.MODEL.BACKBONE.CONV_BODY
     if not body.startswith("R-"):
         raise ValueError(
-            f"{f} is a Caffe2 file, which holds a ResNet, and MODEL.BACKBONE.CONV_BODY is {body}: set it to R-..."
+            f"{f} is a Caffe2 file, which holds a ResNet, but MODEL.BACKBONE.CONV_BODY is {body}; set it to R-..."
         )
     return {"model": convert_c2(loaded.get("blobs", loaded))}

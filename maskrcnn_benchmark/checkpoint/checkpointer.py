@@ -1,7 +1,8 @@
-"""Write and read checkpoints of a training, and read weights from wherever a config says they are.
+"""Write and read training checkpoints, and load weights from files, catalog names and URLs.
 
-A training checkpoint NAME.pth is a dict with "model", "optimizer", "scheduler" and whatever the trainer adds
-("iteration", ...), of tensors and plain Python types only. The text file `last_checkpoint` beside it names the newest.
+A training checkpoint NAME.pth is a dict with "model", "optimizer", "scheduler" and further entries of the trainer
+("iteration", ...). It holds only tensors and plain Python types. The text file `last_checkpoint` beside it names the
+newest checkpoint.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
     while True:
         if isinstance(model, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
             model = model.module
-        elif "_orig_mod" in model._modules:  # torch.compile's
+        elif "_orig_mod" in model._modules:  # of torch.compile
             model = model._orig_mod
         else:
             return model
@@ -41,17 +42,17 @@ class Checkpointer:
     """Save and restore a module of any kind, with optimizer and scheduler.
 
     Args:
-        model: keys are saved without what DataParallel, DistributedDataParallel and torch.compile add.
-        optimizer, scheduler: saved and restored when given.
-        save_dir: folder of the checkpoints and of `last_checkpoint`; "" = none is written or looked for.
-        save_to_disk: whether this process writes; give it True on the main process only.
-        logger: where lines go; default the module's own.
+        model: keys are saved without the prefixes of DataParallel, DistributedDataParallel and torch.compile.
+        optimizer, scheduler: saved and restored if given.
+        save_dir: folder of the checkpoints and of `last_checkpoint`; "" disables writing and resuming.
+        save_to_disk: whether this process writes; set it to True only in the main process.
+        logger: default: the module's logger.
 
-    After `load`, `report` (LoadReport) says what became of every tensor.
+    Attributes:
+        report: LoadReport of the last `load`.
 
-    A file that holds nothing for the model, or does not fill a model that is a body, is refused. A file written by this
-    class has to hold every tensor of the model when it is resumed from, and when it is loaded without an optimizer, as
-    for a test.
+    `load` raises if a file has no tensor of the model, or lacks weights of a model that is a body. A file written by
+    this class must have every tensor of the model if it is resumed from, or loaded without an optimizer, as for a test.
     """
 
     def __init__(self, model, optimizer=None, scheduler=None, save_dir="", save_to_disk=None, logger=None):
@@ -62,13 +63,13 @@ class Checkpointer:
         self.save_to_disk = save_to_disk
         self.logger = logger or logging.getLogger("maskrcnn_benchmark.utils.checkpoint")
         self.report: LoadReport | None = None
-        self._own_file: dict | None = None  # while a file is loaded that has to be complete
+        self._own_file: dict | None = None  # mark of the file being loaded, if it must be complete
 
     def save(self, name: str, **kwargs) -> None:
-        """Write save_dir/NAME.pth with the entries `kwargs` added, then names it in `last_checkpoint`.
+        """Write save_dir/NAME.pth with the further entries `kwargs`, then name it in `last_checkpoint`.
 
-        Does nothing without save_dir or where save_to_disk is not true. A process killed at any moment leaves the
-        former checkpoint and `last_checkpoint`, or the new ones.
+        Does nothing without save_dir, or if save_to_disk is not true. Writing is atomic: a killed process leaves the
+        old or the new files, never incomplete ones.
         """
         if not self.save_dir or not self.save_to_disk:
             return
@@ -84,23 +85,24 @@ class Checkpointer:
         self.tag_last_checkpoint(save_file)
 
     def load(self, f=None, use_latest=True, *, model_only=False, skip_mismatched_heads=False) -> dict:
-        """Restore the newest checkpoint of save_dir if `use_latest` and there is one, else the file `f`.
+        """Load the newest checkpoint of save_dir if `use_latest` and there is one, else the file `f`.
 
-        Optimizer and scheduler are restored when both the file and this object have them.
+        Optimizer and scheduler are restored if both the file and this object have them.
 
         Args:
-            f: path (DetectronCheckpointer: also catalog:// and http names); None or "" = keep the model as it is.
-            model_only: take the weights of `f` and nothing else; an empty dict is returned. Not applied to the newest
-                checkpoint of save_dir.
-            skip_mismatched_heads: tensors of `f` outside "backbone." whose shape differs (another number of classes)
-                keep the values the model has, and are reported; otherwise, and always for the newest checkpoint of
-                save_dir, they are an error.
+            f: path (DetectronCheckpointer: also catalog:// and http names); None or "" loads nothing.
+            use_latest: resume from save_dir if possible.
+            model_only: load only the weights of `f`. Ignored when resuming from save_dir.
+            skip_mismatched_heads: keep the model's values of tensors outside "backbone." whose shape in `f` differs
+                (another number of classes), and report them. Otherwise, and always when resuming from save_dir, they
+                are an error.
 
         Returns:
-            the other entries of the file ("iteration", ...).
+            The other entries of the file ("iteration", ...); {} with model_only.
 
         Raises:
-            FileNotFoundError, ValueError: no such file, or it is not usable; the message says what to do.
+            FileNotFoundError: the file does not exist.
+            ValueError: the file cannot be used; the message says what to do.
         """
         resuming = use_latest and self.has_checkpoint()
         if resuming:
@@ -129,7 +131,7 @@ class Checkpointer:
         return checkpoint
 
     def read(self, f: str | os.PathLike) -> dict:
-        """Return the entries of a file, with the tensors under "model"; nothing is restored.
+        """Return the entries of a file, with the tensors under "model", without loading them into the model.
 
         Args:
             f: see `load`.
@@ -137,26 +139,24 @@ class Checkpointer:
         return dict(self._load_file(f))
 
     def has_checkpoint(self) -> bool:
-        """Whether save_dir has a `last_checkpoint`."""
+        """Return whether save_dir has a `last_checkpoint`."""
         return bool(self.save_dir) and os.path.exists(os.path.join(self.save_dir, "last_checkpoint"))
 
     def get_checkpoint_file(self) -> str:
-        """Return the file that `last_checkpoint` names, else the newest sound one; "" without a `last_checkpoint`.
-
-        See latest.find_latest.
+        """Return the checkpoint to resume from, see `find_latest`; "" without a `last_checkpoint`.
 
         Raises:
-            FileNotFoundError: no checkpoint there is sound.
+            FileNotFoundError: all checkpoints are missing or damaged.
         """
         return find_latest(self.save_dir, self.logger) if self.has_checkpoint() else ""
 
     def tag_last_checkpoint(self, last_filename: str) -> None:
-        """Make `last_checkpoint` name this file, atomically."""
+        """Write the file's name to `last_checkpoint`, atomically."""
         with atomic_write(os.path.join(self.save_dir, "last_checkpoint")) as file:
             file.write(os.fsencode(last_filename))
 
     def _load_file(self, f) -> dict:
-        """The file's dict, with the tensors under "model"."""
+        """Read a file as a dict with the tensors under "model"."""
         return read_checkpoint(f)
 
     def _load_model(self, checkpoint: dict, skip_mismatched_heads: bool = False) -> None:
@@ -187,22 +187,21 @@ class Checkpointer:
             except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
                 raise ValueError(
                     f"{f}: the state of the {name} does not fit this training ({error}). Resume with the code and the "
-                    "config that wrote the file; or take its weights only, with "
+                    "config that wrote the file, or load only its weights with "
                     f"`python tools/remove_solver_states.py {f}` or load(..., model_only=True)."
                 ) from error
 
 
 class DetectronCheckpointer(Checkpointer):
-    """Checkpointer for detectors: reads catalog:// and http names and Caffe2 files too, and requires a whole backbone.
+    """Checkpointer for detectors, which also loads catalog:// and http names and Caffe2 files.
 
-    As the plain one, it reads the dialects of `dialects`: the forks', detectron2's, mmdetection's, timm's and
-    torchvision's names.
+    Like Checkpointer, it reads the names of the forks, detectron2, mmdetection, timm and torchvision, see `dialects`.
+    `load` raises a ValueError if a file lacks weights of `backbone.body`. Missing heads keep their initial values and
+    are reported.
 
     Args:
-        cfg: MODEL.BACKBONE.CONV_BODY is read for Caffe2 files, MODEL.CONVENTION for a warning.
-
-    A file whose tensors do not fill `backbone.body` is refused with a ValueError that shows both sides' names; heads
-    that it lacks stay as they were built and are reported.
+        cfg: MODEL.BACKBONE.CONV_BODY is used for Caffe2 files, MODEL.CONVENTION for a warning.
+        model, optimizer, scheduler, save_dir, save_to_disk, logger: see Checkpointer.
     """
 
     def __init__(self, cfg, model, optimizer=None, scheduler=None, save_dir="", save_to_disk=None, logger=None):
@@ -217,7 +216,7 @@ class DetectronCheckpointer(Checkpointer):
 
     def _fetch(self, name: str) -> str:
         """Return the local file of a catalog name or an address; addresses of the catalog are tried one by one."""
-        # not at the top: the config package is not needed to load a plain file
+        # imported here, because plain files do not require the config package
         from . import zoo
 
         if name.startswith("catalog://"):
@@ -235,6 +234,7 @@ class DetectronCheckpointer(Checkpointer):
         heads = any(key.startswith("roi_heads.") for key in self.report.matched)
         if wanted and heads and has not in (None, wanted):
             self.logger.warning(
-                f"The file is {wanted}'s, which computes a little differently, and MODEL.CONVENTION is {has!r}: set it "
-                f"to {wanted!r}, and INPUT.PIXEL_MEAN and PIXEL_STD to the file's, to get what it was published with."
+                f"The file is from {wanted}, whose numeric conventions differ, but MODEL.CONVENTION is {has!r}. To "
+                f"reproduce its published results set it to {wanted!r}, and INPUT.PIXEL_MEAN and PIXEL_STD to the "
+                "file's."
             )

@@ -1,8 +1,8 @@
-"""Where a program keeps the background among the rows of its box and mask predictors.
+"""Convert the rows of box and mask predictors between programs, which place the background differently.
 
-Ours, like the forks', is class 0 and has rows everywhere: K foreground classes make K + 1 rows of class scores and of
-masks and 4 (K + 1) rows of box corrections, 8 where all classes share one (background, foreground). Only the class
-scores of the background are ever used.
+Here, as in the forks, the background is class 0 and has rows in every predictor: for K foreground classes there are
+K + 1 rows of class scores and of masks, and 4 (K + 1) rows of box regression, or 8 if it is class-agnostic (background,
+foreground). Of the background's rows only those of the class scores are used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _add_in_front(tensor: Tensor, rows: int) -> Tensor:
 
 
 def background_last_to_ours(key: str, tensor: Tensor) -> Tensor:
-    """detectron2: background is the last class score and has no row elsewhere. `key` is ours."""
+    """Convert from detectron2, where the background is the last class score and has no other rows. `key` is ours."""
     if CLS_SCORE.search(key):
         return tensor.roll(1, 0)
     if BBOX_PRED.search(key):
@@ -41,7 +41,7 @@ def ours_to_background_last(key: str, tensor: Tensor, state: Mapping[str, Tensor
 
 
 def shared_boxes_to_ours(key: str, tensor: Tensor) -> Tensor:
-    """mmdetection 1.x: as ours, but 4 rows where all classes share one box correction."""
+    """Convert from mmdetection 1.x, which has 4 rows for class-agnostic box regression, and otherwise our rows."""
     return _add_in_front(tensor, 4) if BBOX_PRED.search(key) and len(tensor) == 4 else tensor
 
 
@@ -49,14 +49,14 @@ def ours_to_shared_boxes(key: str, tensor: Tensor, state: Mapping[str, Tensor]) 
     found = BBOX_PRED.search(key)
     if not found or len(tensor) != 8:
         return tensor
-    # One class makes 8 rows too; all stages of a cascade share.
+    # one class also gives 8 rows; stages of a cascade are always class-agnostic
     score = key.replace("bbox_pred", "cls_score")
     shared = found[1] is not None or score not in state or len(state[score]) != 2
     return tensor[4:].clone() if shared else tensor
 
 
 class RowOrder(NamedTuple):
-    """An order of rows: to_ours(our key, tensor), from_ours(our key, tensor, all tensors of ours), each to a tensor."""
+    """Conversions of rows: to_ours(our key, tensor) and from_ours(our key, tensor, our state dict) return a tensor."""
 
     to_ours: Callable[[str, Tensor], Tensor]
     from_ours: Callable[[str, Tensor, Mapping[str, Tensor]], Tensor]

@@ -1,11 +1,11 @@
-"""Which kind of detector a set of tensor names belongs to."""
+"""Determine the kind of detector from tensor names."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
-# What shows the kind, tried in order: pattern of our names, name, keys of the config that build it.
+# Tried in order: pattern of our names, kind, config keys that build it.
 _KINDS = (
     (r"^rpn\.head\.(centerness|ctrness)\.", "FCOS", "MODEL.FCOS_ON True and MODEL.RPN_ONLY True"),
     (r"^rpn\.head\.cls_tower\.", "RetinaNet", "MODEL.RETINANET_ON True and MODEL.RPN_ONLY True"),
@@ -16,7 +16,7 @@ _KINDS = (
 
 
 def detector_kind(names: Iterable[str]) -> tuple[str, str] | None:
-    """(kind, keys of the config that build it), or None for a body alone."""
+    """Return (kind, config keys that build it), or None for a body alone."""
     names = list(names)
     for pattern, kind, keys in _KINDS:
         found = re.compile(pattern)
@@ -38,16 +38,16 @@ def _rcnn(names: list[str]) -> str:
 
 
 def _family(kind: str) -> str:
-    # an RPN alone has the layers of an R-CNN's RPN
+    # an RPN has the same layers alone and in an R-CNN
     return "R-CNN" if kind.endswith("R-CNN") or kind == "RPN" else kind
 
 
 def other_detector(file_names: Iterable[str], model_names: Iterable[str]) -> str:
-    """A sentence if file and model are detectors of different kinds; empty otherwise."""
+    """Return a sentence if file and model are detectors of different kinds, else ""."""
     of_file, of_model = detector_kind(file_names), detector_kind(model_names)
     if not of_file or not of_model or _family(of_file[0]) == _family(of_model[0]):
         return ""
     return (
-        f"The file holds a {of_file[0]}, and the config builds a {of_model[0]}: take the config that the file was made "
-        f"with (it sets {of_file[1]}), or a {of_model[0]}'s file."
+        f"The file holds a {of_file[0]}, but the config builds a {of_model[0]}: use the config of the file (it sets "
+        f"{of_file[1]}), or a file of a {of_model[0]}."
     )

@@ -1,8 +1,8 @@
-"""Names of the same tensors in files of other programs: one table a dialect, in the notation of key_tables.
+"""Tensor names of other programs: one table per dialect, in the notation of key_tables.
 
-Several tables may serve one file, one for its body and one for the detector around it; they are applied in turn. Files
-whose names end like the model's (the forks' detectors, VoVNet's ImageNet files, CenterMask's and DeepLab's bodies,
-torchvision's and timm's ResNets, converted Caffe2 files) need none: model_serialization matches by the end of names.
+Several tables may apply to a file, such as one for its body and one for the detector; they are applied in sequence.
+Files whose names end like the model's (the forks' detectors, VoVNet's ImageNet files, CenterMask's and DeepLab's
+bodies, torchvision's and timm's ResNets, converted Caffe2 files) need no table: `matching` compares the ends of names.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from .key_tables import Row
 
 @dataclass(frozen=True)
 class Dialect:
-    """How files of one origin name what the model names otherwise.
+    """Names of one program.
 
     Attributes:
-        name: what the report calls it.
-        theirs: regular expression; a file with a key in which it is found speaks this dialect. The keys are as the
-            tables before this one leave them.
-        rows: (theirs, ours), see key_tables; the first that fits a key renames it.
-        ours: regular expression for the other direction; the table applies to a model with a key in which it is found.
-            "" for a table that is only read.
-        class_rows: where the background's rows are, see class_rows.CLASS_ROWS.
-        sizes_outside: the anchors of a cell are numbered sizes outside, ratios inside, see anchor_rows.
-        convention: MODEL.CONVENTION of models that these files were trained as, if only one.
+        name: in reports.
+        theirs: regular expression; the table applies to a file if it is found in one of the keys, after the tables
+            before this one.
+        rows: (theirs, ours), see key_tables; the first matching row renames a key.
+        ours: regular expression for the reverse direction; the table applies to a model if it is found in one of the
+            keys. "" if the table is only for reading.
+        class_rows: order of the classes' rows, a key of class_rows.CLASS_ROWS.
+        sizes_outside: anchors of a cell are numbered sizes outside, ratios inside, see anchor_rows.
+        convention: MODEL.CONVENTION of models in these files, if there is only one.
     """
 
     name: str
@@ -37,14 +37,14 @@ class Dialect:
     convention: str | None = None
 
 
-# The network calls its norm layers "norm"; files trained before that was settled say "bn".
+# Norm layers are named "norm"; early files have "bn".
 VOVNET_BN = Dialect("VoVNet with norm layers named bn", r"/bn\.", (("/bn.", "/norm."),))
 
-# Where 3D projects have the body of a camera.
+# Camera backbone in 3D projects.
 IMAGE_BACKBONE = Dialect("body under img_backbone", r"^img_backbone\.", (("^img_backbone.", "backbone.body."),))
 
-# torchvision nests convolution, norm and ReLU6 of a step in a Sequential; the forks have them in one flat list.
-# Block 1 has no expansion step, so its projection comes one step earlier.
+# torchvision nests convolution, norm and ReLU6 of a step in a Sequential; in the forks they are one flat list. Block 1
+# has no expansion step, so its projection is one step earlier.
 TORCHVISION_MOBILENET = Dialect(
     "torchvision MobileNetV2",
     r"features\.\d+\.conv\.\d\.\d\.",
@@ -90,7 +90,7 @@ TORCHVISION_DETECTOR = Dialect(
 
 
 def _timm_vovnet(conv: tuple[Row, ...], norm: str) -> tuple[Row, ...]:
-    """Rows of a VoVNet whose 3x3 convolutions are the modules `conv` (theirs, ours) and end with the norm `norm`."""
+    """Return the rows of a VoVNet. `conv` lists the modules (theirs, ours) of a 3x3 convolution, `norm` is its norm."""
     layer = "stage{s+2}.OSA{s+2}_{b+1}.layers.{i}.OSA{s+2}_{b+1}_{i}"
     block, ours = "stages.{s}.blocks.{b}", "stage{s+2}.OSA{s+2}_{b+1}"
     return (
@@ -124,10 +124,10 @@ TIMM_DEPTHWISE = Dialect(
 
 
 def _mmdetection_vovnet(step: tuple[str, ...]) -> tuple[Row, ...]:
-    """Rows of a VoVNet whose 3x3 convolutions are followed by what `step` says, numbered where ours has names.
+    """Return the rows of a VoVNet with numbered layers.
 
     Args:
-        step: our names of the layers of a step that have tensors. A ReLU ends the step and takes a number in the stem.
+        step: our names of the layers with tensors of a 3x3 step. The ReLU at its end also has a number in the stem.
     """
     layer = "body.stage{s}.OSA{s}_{b}.layers.{i}.OSA{s}_{b}_{i}"
     block, ours = "model.OSA_{s}.OSA{s}_{b}", "body.stage{s}.OSA{s}_{b}"
@@ -147,10 +147,10 @@ def _mmdetection_vovnet(step: tuple[str, ...]) -> tuple[Row, ...]:
     )
 
 
-# Depthwise steps have a number 2, their norm; others end with number 1.
+# Depthwise steps have a layer 2, their norm; other steps end with layer 1.
 MMDETECTION_VOVNET = Dialect(
     "mmdetection-vovnet body",
-    # \A, so that the text is searched once and not from every name on
+    # \A, so that the text is searched only once, not from every name
     r"\A(?![\s\S]*\.OSA2_1\.layers\.0\.2\.)[\s\S]*?model\.OSA_2\.OSA2_1\.layers\.0\.1\.weight",
     _mmdetection_vovnet(("conv", "norm")),
     ours=_PLAIN_OSA,
@@ -187,7 +187,7 @@ MMDETECTION_DETECTOR = Dialect(
         ("rpn_head.rpn_reg.", "rpn.head.bbox_pred."),
         *((f"bbox_head.{theirs}", f"roi_heads.box.{ours}") for theirs, ours in _MMDETECTION_BOX),
         *((f"mask_head.{theirs}", f"roi_heads.mask.{ours}") for theirs, ours in _MMDETECTION_MASK),
-        # a cascade: stage in front
+        # a cascade: the stage comes first
         *((f"bbox_head.{{n}}.{theirs}", f"roi_heads.box.{{n}}.{ours}") for theirs, ours in _MMDETECTION_BOX),
         *((f"mask_head.{{n}}.{theirs}", f"roi_heads.mask.{{n}}.{ours}") for theirs, ours in _MMDETECTION_MASK),
     ),
@@ -238,8 +238,8 @@ DETECTRON2_DETECTOR = Dialect(
     convention="detectron2",
 )
 
-# Without an FPN detectron2 has the body itself under "backbone", and C4's last layer apart. (The ResNet's table before
-# this one has made layer4 of res5.)
+# Without an FPN detectron2 has the body directly under "backbone", and C4's last layer separately. (The ResNet's table
+# before this one has renamed res5 to layer4.)
 DETECTRON2_C4 = Dialect(
     "detectron2 C4 detector",
     r"^backbone\.((layer|stage)\d|features)\.",
@@ -267,7 +267,7 @@ DETECTRON2_RETINANET = Dialect(
     convention="detectron2",
 )
 
-# AdelaiDet's and CenterMask2's FCOS, which stand where detectron2 has its RPN.
+# FCOS of AdelaiDet and CenterMask2, in the place of detectron2's RPN.
 DETECTRON2_FCOS = Dialect(
     "detectron2 FCOS",
     r"^proposal_generator\.fcos_head\.",
@@ -278,7 +278,7 @@ DETECTRON2_FCOS = Dialect(
     ours=r"^rpn\.head\.centerness\.",
 )
 
-# Files of before torchvision 0.3, which are those of its model zoo.
+# Files from before torchvision 0.3, such as those of its model zoo.
 OLD_DENSENET = Dialect(
     "DenseNet with dotted layer names",
     r"\.denselayer\d+\.norm\.1\.",
@@ -288,7 +288,7 @@ OLD_DENSENET = Dialect(
     ),
 )
 
-# The body's names without a prefix; the head's are ours. (A ResNet's are torchvision's.)
+# The body's names have no prefix; the head's are ours. (A ResNet's are torchvision's.)
 DEEPLAB = Dialect(
     "VoVNet-DeepLabV3",
     r"\A(?![\s\S]*^backbone\.)[\s\S]*^aspp\.",
@@ -302,7 +302,7 @@ DEEPLAB = Dialect(
     ),
     ours=r"^backbone\.body\.",
 )
-# Its auxiliary classifier has no counterpart here.
+# The auxiliary classifier has no counterpart here.
 TORCHVISION_DEEPLAB = Dialect(
     "torchvision DeepLabV3",
     r"^classifier\.0\.convs\.0\.0\.",
@@ -322,7 +322,7 @@ TORCHVISION_DEEPLAB = Dialect(
     ),
 )
 
-# The order in which they are tried on a file and applied to it; the other way they are applied from last to first.
+# In the order in which they are applied to a file; the reverse direction applies them from last to first.
 DIALECTS = (
     IMAGE_BACKBONE,
     VOVNET_BN,
@@ -347,16 +347,16 @@ DIALECTS = (
 
 @dataclass(frozen=True)
 class Target:
-    """What `tools/convert_checkpoint.py --to` writes.
+    """Output format of `tools/convert_checkpoint.py --to`.
 
     Attributes:
-        dialects: the tables, those of them whose `ours` a model has; none for our own names.
-        body_only: the program has the body alone, without a prefix.
-        entry: under which entry of the file the program looks for the tensors; "" for a bare state dict.
-        extras: regular expression of names that a file of ours has as they are, because our models call it so too or
-            have nothing of the kind.
-        alone: what a body without a detector has in front, in our names.
-        prefix: what the tool puts in front of every name.
+        dialects: tables to apply if their `ours` matches; none for our own names.
+        body_only: write only the body, without a prefix.
+        entry: entry of the file for the tensors; "" for a bare state dict.
+        extras: regular expression of names to keep unchanged, because both programs use them or our models have no
+            such tensor.
+        alone: prefix of a body without a detector, in our names.
+        prefix: added to every name.
     """
 
     dialects: tuple[Dialect, ...]
@@ -384,7 +384,7 @@ TARGETS = {
         (DEEPLAB,),
         entry="state_dict",
         extras=r"^aspp\.(aspp\d(_bn)?|conv[23]|bn2)\.",
-        prefix="module.",  # its evaluation cuts seven characters off
+        prefix="module.",  # its evaluation removes the first seven characters
     ),
     "timm": Target((TIMM, TIMM_DEPTHWISE, TORCHVISION_RESNET), body_only=True, entry="", extras=r"^(head\.)?fc\."),
     "torchvision": Target(

@@ -1,4 +1,4 @@
-"""Downloading weights once, into the forks' cache folders."""
+"""Download weights once, into the forks' cache folder."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def cache_folder() -> str:
 
 
 def file_name(url: str) -> str:
-    """The name a URL is kept under: its #fragment if it has one, else the last part of its path, without the query."""
+    """Return the file name for a URL: its #fragment if it has one, else the last part of its path without the query."""
     parts = urlparse(url)
     name = os.path.basename(parts.fragment or parts.path)
-    if name == "model_final.pkl":  # all of Detectron's files are called so; the folders tell them apart
+    if name == "model_final.pkl":  # name of all Detectron files; their folders differ
         name = parts.path.replace("/", "_")
     if not name or name in (".", ".."):
         raise ValueError(f"the URL {url} names no file; add one as a fragment: {url}#NAME.pth")
@@ -47,17 +47,18 @@ def file_name(url: str) -> str:
 
 
 def cache_url(url: str, model_dir: str | None = None, progress: bool = True) -> str:
-    """Return the path of the file that `url` names, downloaded if it is not in the cache folder yet.
+    """Download a file unless it is cached, and return its path.
 
-    In a distributed run one process of each machine downloads, and all wait for it: call it on all of them.
+    In a distributed run one process per machine downloads and all processes wait for it, so all must call this.
 
     Args:
-        model_dir: default `cache_folder()`.
-        progress: percentages on stderr, when that is a terminal.
+        url: of the file.
+        model_dir: cache folder; default: `cache_folder()`.
+        progress: print percentages to stderr if it is a terminal.
 
     Raises:
-        ConnectionError: it could not be downloaded; the message says where to put the file by hand.
-        ValueError: the file has another hash than its name says, or is a web page.
+        ConnectionError: the download failed; the message says where to put the file by hand.
+        ValueError: the file does not have the hash in its name, or is a web page.
     """
     return download([url], file_name(url), model_dir=model_dir, progress=progress)
 
@@ -70,13 +71,15 @@ def download(
     model_dir: str | None = None,
     progress: bool = True,
 ) -> str:
-    """Return the path of the file `name` in the cache folder, downloaded from the first address that has it.
+    """Download a file from the first address that has it unless it is cached, and return its path.
 
-    A file that is there is returned as it is. A new one is moved to its name when it is complete and verified. A
-    transfer that breaks continues where it was if the host supports that, otherwise from its start.
+    A cached file is not verified. A new file gets its name when it is complete and verified. An interrupted transfer
+    continues where it stopped if the host supports that, otherwise from the start.
 
     Args:
-        size, sha256: of the file, verified where they are known; a hash in the name is verified, too.
+        addresses: URLs, tried in order.
+        name: file name in the cache folder.
+        size, sha256: of the file, verified if known; a hash in the name is also verified.
         model_dir, progress: see `cache_url`, also for distributed runs.
 
     Raises:
@@ -91,10 +94,10 @@ def download(
             os.makedirs(folder, exist_ok=True)
             _download_first(addresses, path, size, sha256, progress and sys.stderr.isatty())
     finally:
-        if distributed:  # also after an error, so that nobody waits for a process that has gone
+        if distributed:  # also after an error, so that no process waits forever
             dist.barrier()
     if not os.path.exists(path):
-        raise ConnectionError(f"the process of this machine that downloads {path} failed; its log says why")
+        raise ConnectionError(f"the process of this machine that downloads {path} failed; see its log")
     return path
 
 
@@ -121,16 +124,17 @@ def _download_first(addresses: Sequence[str], path: str, size: int | None, sha25
 
 
 class _Transfer:
-    """A download that continues where its connection broke.
+    """A download that continues after interruptions.
 
     Args:
-        file: open for writing, and empty.
+        url: of the file.
+        file: empty, open for writing.
         progress: print percentages to stderr.
     """
 
     def __init__(self, url: str, file, progress: bool):
         self.url, self.file, self.progress = url, file, progress
-        self.validator = ""  # tells the host which version of the file the first part is from
+        self.validator = ""  # identifies the version of the file for the host
         self._restart(0)
 
     def _restart(self, size: int) -> None:
@@ -142,8 +146,8 @@ class _Transfer:
         """Receive the whole file.
 
         Raises:
-            URLError, ConnectionError, TimeoutError, HTTPException: the host does not have it, or the connection breaks
-                again and again.
+            URLError, ConnectionError, TimeoutError, HTTPException: the host does not have the file, or the connection
+                breaks repeatedly.
         """
         for attempt in range(1 + CONTINUED):
             try:
@@ -152,7 +156,7 @@ class _Transfer:
                 reason = "the host closed it"
             except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
                 reason = str(error) or type(error).__name__
-            except URLError as error:  # before the first byte it is as good as vanished
+            except URLError as error:  # a failure before the first byte is not retried
                 if isinstance(error, HTTPError) or not self.done:
                     raise
                 reason = str(error.reason)
@@ -177,7 +181,7 @@ class _Transfer:
         return response
 
     def _receive(self, response) -> None:
-        while block := response.read1(_BLOCK):  # what has come is kept if the rest times out
+        while block := response.read1(_BLOCK):  # received bytes are kept if the rest times out
             self.file.write(block)
             self.digest.update(block)
             self.head += block[: 512 - len(self.head)]
@@ -188,27 +192,27 @@ class _Transfer:
             sys.stderr.write("\n")
 
     def check(self, name: str, size: int | None, sha256: str) -> None:
-        """Compare the file with all that is known of it.
+        """Compare the file with its known size and hashes.
 
         Raises:
-            ValueError: it is no checkpoint, damaged, or another file.
+            ValueError: the file is not a checkpoint, is damaged, or is another file.
         """
         seems = what_it_seems_to_be(self.head, self.done)
         if seems:
-            raise ValueError(f"no checkpoint but {seems}")
+            raise ValueError(f"not a checkpoint but {seems}")
         if size is not None and self.done != size:
-            raise ValueError(f"a file of {self.done} bytes, wanted {size}: it is damaged or another file")
+            raise ValueError(f"a file of {self.done} bytes, expected {size}: it is damaged or another file")
         in_name = _HASH.search(name)
         wanted = sha256 or (in_name[1] if in_name else "")
         if not self.digest.hexdigest().startswith(wanted):
-            whose = "wanted" if sha256 else "and its name says"
+            whose = "expected" if sha256 else "but its name says"
             raise ValueError(
                 f"a file with sha256 {self.digest.hexdigest()}, {whose} {wanted}: it is damaged or another file"
             )
 
 
 def _direct(url: str) -> str:
-    """Return the address of the file where `url` is that of Dropbox's page about it."""
+    """Return the direct address of a file if `url` is its page on Dropbox, else `url`."""
     parts = urlparse(url)
     if parts.hostname == "www.dropbox.com" and "dl=" not in parts.query:
         return parts._replace(query="&".join(filter(None, (parts.query, "dl=1")))).geturl()

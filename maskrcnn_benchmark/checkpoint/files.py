@@ -1,4 +1,4 @@
-"""Checkpoint files: reading them in any format, writing ours, and the mark that ours carry."""
+"""Read checkpoint files in any format, and write our own with a mark of their content."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .plain_types import to_plain
 from .safe_unpickle import check_regular, load_pickled
 from .safetensors_file import is_safetensors, read_safetensors
 
-# Under which entry programs keep the tensors; weights that were averaged come last.
+# Entries in which programs store the tensors, in order of preference.
 _MODEL_ENTRIES = ("model", "state_dict", "model_state", "model_state_dict", "ema", "ema_model", "model_ema")
 _MODEL_ENTRIES += ("ema_state_dict", "state_dict_ema", "model_ema_state_dict", "net", "network", "weights")
 _DEEPEST_ENTRY = 3
@@ -33,10 +33,11 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     """Read a file of torch.save, a plain pickle or a .safetensors file.
 
     Returns:
-        its entries, with the tensors under "model".
+        Its entries, with the tensors under "model".
 
     Raises:
-        FileNotFoundError, ValueError: no such file, or it is not usable; the message says what to do.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file cannot be used; the message says what to do.
     """
     path = check_regular(path)
     loaded = read_safetensors(path) if is_safetensors(path) else load_pickled(path)
@@ -49,7 +50,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
 
 
 def _inner(model):
-    """The dict with the tensors, where a program has put it into an entry of an entry."""
+    """Return the dict with the tensors, which may be in nested entries."""
     for _ in range(_DEEPEST_ENTRY):
         if _holds_tensors(model):
             return model
@@ -62,7 +63,7 @@ def _inner(model):
 
 @contextlib.contextmanager
 def _with_checksums():
-    """Have torch write the checksums of a zip file, whatever the process has set."""
+    """Make torch write the checksums of zip files, whatever the process's setting."""
     before = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(True)
     try:
@@ -72,35 +73,35 @@ def _with_checksums():
 
 
 def write_checkpoint(path: str | os.PathLike, data: dict) -> None:
-    """Write `data` (nested dicts, lists, tuples of tensors, numbers and text), atomically and with checksums.
+    """Write nested dicts, lists and tuples of tensors, numbers and strings, atomically and with checksums.
 
     Raises:
-        TypeError: an entry is something else; the message names it.
-        OSError: it could not be written; an older file of this name is as it was.
+        TypeError: an entry has another type; the message names it.
+        OSError: the file could not be written; an older file of this name is not changed.
     """
     plain = to_plain(data)
     try:
         with atomic_write(path) as file, _with_checksums():
             torch.save(plain, file)
     except (OSError, RuntimeError) as error:
-        # torch ends with an error of its zip writer; what the disk said stands behind it
+        # torch raises an error of its zip writer; the error of the disk is its context
         reason = error.__context__ if isinstance(error.__context__, OSError) else error
         raise OSError(
-            f"could not write the checkpoint {path}: {reason}. An older file of this name is intact."
+            f"could not write the checkpoint {path}: {reason}. An older file of this name is not changed."
         ) from error
 
 
 def marked(data: dict) -> dict:
-    """Add the mark of our own files: what the file holds, so that a missing part is noticed."""
+    """Add a mark that lists the file's content, to detect missing parts."""
     data = {key: value for key, value in data.items() if key != MARK}
     mark = {"program": PROGRAM, "entries": list(map(str, data)), "tensors": len(data["model"])}
     return {**data, MARK: mark}
 
 
 def mark_of(checkpoint: Mapping) -> dict | None:
-    """The mark of a file that this program wrote; None for other files.
+    """Return the mark of a file written by this package, or None for other files.
 
-    Files from before there was a mark have the entries "config", a text, and "class_names" beside those of a training.
+    Files from before the mark existed are recognised by their entries "config", a string, and "class_names".
     """
     mark = checkpoint.get(MARK)
     if isinstance(mark, Mapping) and mark.get("program") == PROGRAM:
@@ -120,6 +121,6 @@ def check_entries(checkpoint: Mapping, mark: Mapping) -> None:
     if isinstance(entries, list):
         missing = [entry for entry in entries if entry not in checkpoint]
         if missing:
-            raise ValueError(f"the entries {named(map(str, missing))} are missing, which were written: it is damaged")
+            raise ValueError(f"the file is damaged: the entries {named(map(str, missing))} are missing")
     if isinstance(tensors, int) and len(checkpoint["model"]) != tensors:
-        raise ValueError(f"{len(checkpoint['model'])} tensors are there of {tensors} that were written: it is damaged")
+        raise ValueError(f"the file is damaged: it has {len(checkpoint['model'])} of {tensors} tensors")

@@ -1,12 +1,12 @@
-"""Tables of names that are read in both directions.
+"""Rename keys by tables that work in both directions.
 
-A row is a pair of templates, (theirs, ours). `{s}` stands for a whole number, `{s+2}` for that number plus two:
+A row is a pair of templates, (theirs, ours). `{s}` matches an integer, `{s+2}` is that number plus two:
 
     ("stages.{s}.blocks.{b}.attn.fc.", "stage{s+2}.OSA{s+2}_{b+1}.ese.fc.")
 
-turns stages.0.blocks.1.attn.fc.weight into stage2.OSA2_2.ese.fc.weight, and that back. A template is looked for at the
-start of a key and behind each of its dots (one that begins with "/" anywhere, one with "^" at the start only); what
-stands before and behind it stays.
+renames stages.0.blocks.1.attn.fc.weight to stage2.OSA2_2.ese.fc.weight, and back. A template matches at the start of a
+key or after a dot. A template that starts with "/" matches anywhere, one that starts with "^" only at the start of a
+key. The rest of the key is not changed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FIELD = re.compile(r"\{(\w)([+-]\d+)?\}")
 
 @cache
 def _compiled(template: str) -> tuple[re.Pattern, dict[str, int]]:
-    """The pattern that finds the template, and by how much each of its numbers is shifted."""
+    """Compile a template to a pattern, and return the shift of each of its numbers."""
     start = {"/": "", "^": "^"}.get(template[0], r"(?<![^.])")
     template = template.removeprefix("^")
     pattern, shifts, end = start, {}, 0
@@ -41,7 +41,7 @@ def _fill(template: str, numbers: dict[str, int]) -> str:
 
 
 def rename(key: str, rows: Iterable[Row], *, to_ours: bool = True) -> str:
-    """The key with what the first fitting row finds in it replaced; the key itself where no row fits."""
+    """Rename a key by the first matching row; a key that no row matches is returned unchanged."""
     for theirs, ours in rows:
         source, target = (theirs, ours) if to_ours else (ours, theirs)
         pattern, shifts = _compiled(source)

@@ -1,4 +1,4 @@
-"""Find the checkpoint to resume from: the one that `last_checkpoint` names, else the newest sound one beside it."""
+"""Find the checkpoint to resume from: the one named in `last_checkpoint`, else the newest undamaged one beside it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LONGEST_TAG = 1 << 16
 
 
 def _read_tag(tag: str) -> str:
-    """The text of `last_checkpoint`; "" if it can't be read, is empty or can't be a path."""
+    """Read the path in `last_checkpoint`; "" if it cannot be read, is empty or is not a path."""
     try:
         check_regular(tag)
         with open(tag, "rb") as file:
@@ -24,21 +24,21 @@ def _read_tag(tag: str) -> str:
 
 
 def _why_not(path: str) -> str:
-    """What is wrong with the checkpoint; "" if it is sound."""
+    """Return the problem of a checkpoint, or "" if there is none."""
     try:
         check_sound(path)
     except FileNotFoundError:
-        return "is not there"
+        return "does not exist"
     except (OSError, ValueError) as error:
         return f"can't be used ({shortened(str(error), 400)})"
     return ""
 
 
 def numbered_checkpoints(folder: str) -> list[str]:
-    """model_NUMBER.pth of the folder, highest number first, then model_final.pth.
+    """Return the folder's model_NUMBER.pth, highest number first, then model_final.pth.
 
-    By number, not by time: copying a folder changes times. The number before model_final because going on from there is
-    right in any case.
+    Files are sorted by number, as copying a folder changes their times. Numbers come before model_final.pth, because
+    resuming from them is always correct.
     """
     numbered = [name for name in os.listdir(folder) if re.fullmatch(r"model_[0-9]{1,18}\.pth", name)]
     numbered.sort(key=lambda name: int(re.search(r"[0-9]+", name)[0]), reverse=True)
@@ -46,26 +46,26 @@ def numbered_checkpoints(folder: str) -> list[str]:
 
 
 def find_latest(folder: str, logger: logging.Logger) -> str:
-    """Return the sound checkpoint that `folder`/last_checkpoint names, or the one to take in its place.
+    """Return the checkpoint named in `folder`/last_checkpoint, or a replacement if it is missing or damaged.
 
-    When the named file is missing (the folder was moved), torn or damaged: the file of the same name in the folder,
-    else the newest sound model_*.pth there; the log says so. Files are read through and compared with their checksums.
+    The replacement is the file of the same name in `folder` (the folder may have been moved), else the newest undamaged
+    model_*.pth there; it is logged. Files are read completely and compared with their checksums.
 
     Raises:
-        FileNotFoundError: there is none of these.
+        FileNotFoundError: no such file is undamaged.
     """
     tag = os.path.join(folder, "last_checkpoint")
     name = _read_tag(tag)
-    problem = _why_not(name) if name else "is no name of a file"
+    problem = _why_not(name) if name else "is not a file name"
     if not problem:
         return name
     shown = shortened(name, 300)
-    # split at both kinds of separators: the folder may come from another system
+    # split at both separators, as the folder may come from another system
     beside = os.path.join(folder, re.split(r"[\\/]", name)[-1]) if name else ""
     if name and os.path.abspath(beside) != os.path.abspath(name):
         problem_beside = _why_not(beside)
         if not problem_beside:
-            logger.info(f"{tag} names {shown}, which {problem}; taking {beside}")
+            logger.info(f"{tag} names {shown}, which {problem}; using {beside}")
             return beside
         if os.path.lexists(beside):
             problem = problem_beside
@@ -74,6 +74,6 @@ def find_latest(folder: str, logger: logging.Logger) -> str:
             logger.warning(f"{tag} names {shown!r}, which {problem}; falling back to {candidate}")
             return candidate
     raise FileNotFoundError(
-        f"{tag} names {shown!r}, which {problem}, and there is no sound model_*.pth beside it. "
-        "Put a checkpoint there, or remove last_checkpoint to start anew."
+        f"{tag} names {shown!r}, which {problem}, and there is no undamaged model_*.pth beside it. "
+        "Put a checkpoint there, or remove last_checkpoint to start from the beginning."
     )

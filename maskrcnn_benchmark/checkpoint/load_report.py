@@ -1,4 +1,4 @@
-"""What became of every tensor of a checkpoint and of the model it was loaded into."""
+"""Report which tensors of a checkpoint were loaded into which tensors of a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _STATISTICS = re.compile(r"\.(running_mean|running_var|num_batches_tracked)$")
 
 
 class Mismatch(NamedTuple):
-    """A tensor of the file that has the name of a model tensor but another shape."""
+    """A tensor of the file with the name of a model tensor but another shape."""
 
     model_key: str
     model_shape: tuple[int, ...]
@@ -20,14 +20,14 @@ class Mismatch(NamedTuple):
 
 
 def shortened(text: str, limit: int = 120) -> str:
-    """Cut the middle out of a text of more than `limit` characters; names in a file may be of any length."""
+    """Remove the middle of a text longer than about `limit` characters; names in a file may have any length."""
     if len(text) <= limit:
         return text
     return f"{text[: limit // 2]} ... {text[-limit // 4 :]}"
 
 
 def named(keys: Iterable[str], limit: int = 4) -> str:
-    """Join the first few of the keys, and say how many more there are."""
+    """Join the first `limit` keys, and append the number of further ones."""
     keys = [shortened(key, 300) for key in keys]
     more = f", ... and {len(keys) - limit} more" if len(keys) > limit else ""
     return ", ".join(keys[:limit]) + more
@@ -35,21 +35,21 @@ def named(keys: Iterable[str], limit: int = 4) -> str:
 
 @dataclass
 class LoadReport:
-    """How the tensors of a file and of a model found each other.
+    """Result of matching the tensors of a file with those of a model.
 
     Attributes:
-        matched: model key -> file key of what is loaded; one file key may serve several model keys.
-        missing: model keys that the file has nothing for; they keep their values.
-        unused: file keys that no model key takes.
-        mismatched: same name, other shape; an error unless the caller skips them.
-        skipped: those of them that the caller skipped; they keep their values.
-        model_shapes, file_shapes: shape by key, in the order of the model and of the file; the file's with the rows of
-            classes as ours.
-        names: file key -> our name for it.
-        from_config: keys of the model that the file lacks and that the config decides (anchors).
-        without_use: keys of the file for which detectors have no use (a classifier, counters of batch norms).
-        dialects: the tables of names that were applied.
-        convention: MODEL.CONVENTION as which the file was trained, where its dialect tells it.
+        matched: model key -> file key of the loaded tensors; several model keys may have the same file key.
+        missing: model keys without a tensor in the file, which keep their values.
+        unused: file keys without a model key.
+        mismatched: tensors with the same name but another shape; an error unless the caller skips them.
+        skipped: mismatched tensors that the caller skipped, which keep their values.
+        model_shapes, file_shapes: shape by key, in the order of the model and of the file. The file's shapes have our
+            rows of classes.
+        names: file key -> our name.
+        from_config: missing model keys that are computed from the config (anchors).
+        without_use: file keys that detectors never use (a classifier, counters of batch norms).
+        dialects: names of the dialects that were applied.
+        convention: MODEL.CONVENTION of the file, if its dialect has one.
     """
 
     matched: dict[str, str]
@@ -66,7 +66,7 @@ class LoadReport:
     skipped: list[Mismatch] = field(default_factory=list)
 
     def table(self) -> str:
-        """Counts and the first few names, a line each."""
+        """Format one line per attribute, with the count and the first few names."""
         missing = [key for key in self.missing if not _STATISTICS.search(key)]
         statistics = [key for key in self.missing if _STATISTICS.search(key)]
         rows = [
@@ -74,8 +74,8 @@ class LoadReport:
             ("missing in the file", missing, True),
             ("missing statistics", statistics, True),
             ("from the config", self.from_config, False),
-            ("unused of the file", self.unused, True),
-            ("of no use here", self.without_use, True),
+            ("unused in the file", self.unused, True),
+            ("never used here", self.without_use, True),
             ("other shape", [describe(mismatch) for mismatch in [*self.mismatched, *self.skipped]], True),
         ]
         title = f"{len(self.matched)} of the model's {len(self.model_shapes)} tensors were found in the file"
@@ -83,7 +83,7 @@ class LoadReport:
         for label, keys, with_names in rows:
             lines.append(f"  {label:<20}{len(keys):>5}  {named(keys) if with_names else ''}".rstrip())
         if missing or self.skipped:
-            lines.append("  What is missing or of another shape keeps the values that the model was built with.")
+            lines.append("  Tensors that are missing or have another shape keep their initial values.")
         return "\n".join(lines)
 
 
@@ -93,7 +93,7 @@ def describe(mismatch: Mismatch) -> str:
 
 
 def _classes(key: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, int] | None:
-    """The config key of the number of classes (with background), and that number, as a head's tensor tells them."""
+    """Return the config key of a head's number of classes, and the number (with background) from a tensor's shape."""
     rows = shape[0] if shape else 0
     if "rpn.head.cls_logits" in key:
         if any("rpn.head.centerness" in name for name in shapes):
@@ -111,18 +111,18 @@ def _classes(key: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, .
 
 
 def class_count_hint(report: LoadReport) -> str:
-    """A sentence for mismatches that come from another number of classes or of anchors; empty for others."""
+    """Return a hint for mismatches caused by another number of classes or anchors, or "" for others."""
     for model_key, model_shape, file_key, file_shape in report.mismatched:
         in_file = _classes(model_key, file_shape, {**report.model_shapes, **report.file_shapes})
         in_model = _classes(model_key, model_shape, report.model_shapes)
         if in_file and in_model and in_file[1] != in_model[1]:
-            what = "keypoints" if "KEYPOINT" in in_file[0] else "classes, background included"
+            what = "keypoints" if "KEYPOINT" in in_file[0] else "classes, including background"
             return (
-                f"The file was trained with {in_file[1]} {what}, and the model has {in_model[1]}: set {in_file[0]} to "
-                f"{in_file[1]} to use the file as it is. To train other classes from it, give it as MODEL.WEIGHT to "
-                "tools/train_net.py, which leaves such heads as they were built (load(..., "
-                "skip_mismatched_heads=True)), or drop the entry "
-                f"{file_key} and its like from the file."
+                f"The file was trained with {in_file[1]} {what}, but the model has {in_model[1]}: set {in_file[0]} to "
+                f"{in_file[1]} to use the file unchanged. To train other classes from it, give it as MODEL.WEIGHT to "
+                "tools/train_net.py, which keeps the initial values of such heads (load(..., "
+                "skip_mismatched_heads=True)), or remove the entry "
+                f"{file_key} and similar ones from the file."
             )
         if re.search(r"anchor|rpn\.head\.(cls_logits|bbox_pred)", model_key):
             return "The anchors differ: compare ANCHOR_SIZES, ASPECT_RATIOS and ANCHOR_STRIDE with the file's config."

@@ -1,9 +1,9 @@
-"""Find, for every tensor of a model, the tensor of a checkpoint that belongs to it.
+"""Match the tensors of a model with those of a checkpoint.
 
-The forks' rule: a file key belongs to a model key that ends with it, and the longest such file key wins. So a backbone
-trained alone ("layer1.0.conv1.weight") loads into a detector ("backbone.body.layer1.0.conv1.weight"), and into two
-places if two model keys end with it. Before, the prefixes of wrappers are removed (wrappers), and names of other
-programs become ours (translation).
+The forks' rule: a file key matches a model key that ends with it, and the longest such file key wins. So a backbone
+trained alone ("layer1.0.conv1.weight") loads into a detector ("backbone.body.layer1.0.conv1.weight"), also twice if two
+model keys end with it. Before matching, prefixes of wrappers are removed (see `wrappers`), and names of other programs
+are translated (see `translation`).
 """
 
 from __future__ import annotations
@@ -28,22 +28,21 @@ _LONGEST_NAME = 1000
 
 
 def strip_prefix_if_present(state_dict: Mapping, prefix: str) -> Mapping:
-    """Without `prefix` before every key, if every key has it (several times, if every key has it several times)."""
+    """Remove `prefix` from all keys if all have it, repeatedly."""
     while state_dict and prefix and all(isinstance(key, str) and key.startswith(prefix) for key in state_dict):
         state_dict = OrderedDict((key[len(prefix) :], value) for key, value in state_dict.items())
     return state_dict
 
 
 def tensors_of(state_dict: Mapping) -> dict[str, torch.Tensor]:
-    """Return the tensors and number arrays among the entries, arrays as tensors, without the prefixes of wrappers.
+    """Return the tensors and numeric arrays of a state dict as tensors, without the prefixes of wrappers.
 
     Raises:
-        ValueError: there are none, or more than any model has.
+        ValueError: there are no tensors, or too many entries.
     """
     if len(state_dict) > _MOST_TENSORS:
         raise ValueError(
-            f"the checkpoint holds {len(state_dict):,} entries where the model should be, at most "
-            f"{_MOST_TENSORS:,} are read"
+            f"the model entry of the checkpoint has {len(state_dict):,} entries; the maximum is {_MOST_TENSORS:,}"
         )
     state_dict = strip_common_wrappers(state_dict)
     tensors = {}
@@ -58,32 +57,32 @@ def tensors_of(state_dict: Mapping) -> dict[str, torch.Tensor]:
             tensors[key] = value
     if not tensors:
         entries = named(map(str, list(state_dict)[:20])) or "nothing"
-        raise ValueError(f"the checkpoint holds no tensors where the model should be, but {entries}")
+        raise ValueError(f"the model entry of the checkpoint has no tensors, but {entries}")
     return tensors
 
 
 def _longest_suffix(key: str, names: Mapping[str, object]) -> str | None:
-    # One look-up per suffix, longest first, so the cost does not grow with the number of file keys.
+    # one lookup per suffix, longest first: the cost does not grow with the number of file keys
     return next((key[start:] for start in range(len(key)) if key[start:] in names), None)
 
 
-# The config decides them; most programs' files lack them.
+# Computed from the config; missing in most programs' files.
 _FROM_THE_CONFIG = re.compile(r"anchor_generator\.cell_anchors\.\d+$")
 
 
 def _plain_name(key: str, model_state: Mapping[str, object]) -> str | None:
-    """What a key of a deformable convolution is called where the layer is an ordinary one: without its "conv."."""
+    """Return the key of a deformable convolution without its "conv.", as in an ordinary convolution, or None."""
     layer, inner, name = key.rpartition("conv.")
     return layer + name if inner and layer + "offset.weight" in model_state else None
 
 
 def match_state_dicts(model_state: Mapping[str, torch.Tensor], file_state: Mapping[str, torch.Tensor]) -> LoadReport:
-    """Pair the tensors of a model and of a file; neither is changed."""
+    """Match the tensors of a model and of a file; neither is modified."""
     return _match(model_state, to_ours(file_state, model_state), file_state)
 
 
 def _without_prefix(model_state, file_state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The file's tensors without a prefix such as Lightning's or a project's own, if the model needs it removed."""
+    """Remove a prefix such as Lightning's or a project's own from the file's names, if the model requires it."""
     prefix = find_prefix(model_state, file_state, lambda state: set(match_state_dicts(model_state, state).matched))
     if not prefix:
         return file_state
@@ -93,7 +92,7 @@ def _without_prefix(model_state, file_state: dict[str, torch.Tensor]) -> dict[st
 
 def _match(model_state, translation: Translation, file_state) -> LoadReport:
     by_name = dict(translation.file_keys)
-    if not any(key.startswith("backbone.") for key in model_state):  # a body alone, and the file may be a detector's
+    if not any(key.startswith("backbone.") for key in model_state):  # a body alone; the file may be of a detector
         in_body = re.compile(r"(backbone\.)?body\.")
         by_name |= {in_body.sub("", name, 1): key for name, key in by_name.items() if in_body.match(name)}
     tensors = {key: translation.tensors[name] for name, key in translation.file_keys.items()}
@@ -106,7 +105,7 @@ def _match(model_state, translation: Translation, file_state) -> LoadReport:
         if name is None and plain is not None:
             name = _longest_suffix(plain, by_name)
             for_deformable |= name is not None
-        # A second name of a tensor, such as the mask head's of a layer4 that it shares with the box head.
+        # A second name of the same tensor, such as a layer4 that box head and mask head share.
         place = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() and not tensor.is_meta else key
         file_key = storages.get(place) if name is None else by_name[name]
         if file_key is None:
@@ -137,7 +136,7 @@ def _match(model_state, translation: Translation, file_state) -> LoadReport:
 
 
 def align_and_update_state_dicts(model_state_dict: dict, loaded_state_dict: Mapping) -> LoadReport:
-    """Replace the entries of `model_state_dict` by those of the file that belong to them and have their shape."""
+    """Replace the entries of `model_state_dict` by matching tensors of the file with the same shape."""
     file_state = _without_prefix(model_state_dict, tensors_of(loaded_state_dict))
     translation = to_ours(file_state, model_state_dict)
     report = _match(model_state_dict, translation, file_state)
@@ -153,22 +152,24 @@ def _check_values(key: str, tensor: torch.Tensor) -> None:
     if is_plain(tensor) and not tensor.is_meta:
         return
     what = "without values (meta)" if tensor.is_meta else f"{tensor.layout} of {tensor.dtype}"
-    raise ValueError(f"the tensor {key} of the file is {what}; wanted dense real numbers. Convert it before saving.")
+    raise ValueError(f"the tensor {key} of the file is {what}; expected dense real numbers. Convert it before saving.")
 
 
 def load_state_dict(
     model: torch.nn.Module, loaded_state_dict: Mapping, *, check=None, skip_mismatched_outside: str | None = None
 ) -> LoadReport:
-    """Copy what fits of a checkpoint's "model" entry into `model`, and report it.
+    """Copy the matching tensors of a checkpoint's "model" entry into `model`, and report them.
 
     Args:
+        model: to load into.
+        loaded_state_dict: the checkpoint's "model" entry.
         check: called with the LoadReport before anything is copied; may raise.
-        skip_mismatched_outside: tensors of another shape are left as they are, not an error, when their model key does
-            not start with this text.
+        skip_mismatched_outside: skip tensors of another shape whose model key does not start with this, instead of
+            raising.
 
     Raises:
-        ValueError: a tensor has the name of one of the model but another shape, or is sparse, quantised, complex or
-            without values; the model is unchanged.
+        ValueError: a tensor has another shape than the model's, or is sparse, quantised, complex or without values. The
+            model is not changed.
     """
     wrapped_names = {without_inserted(key): key for key in model.state_dict()}
     model_state = {without_inserted(key): value for key, value in model.state_dict().items()}
@@ -179,12 +180,12 @@ def load_state_dict(
         report.skipped = head
     other = other_detector(report.names.values(), report.model_shapes)
     if other and not report.mismatched:
-        logger.warning("%s Only what both have in common is loaded.", other)
+        logger.warning("%s Only tensors that both have in common are loaded.", other)
     if check is not None:
         check(report)
     if report.mismatched:
         raise ValueError(
-            f"{len(report.mismatched)} tensors of the file have another shape than the model's: "
+            f"{len(report.mismatched)} tensors of the file have another shape than in the model: "
             f"{named(map(describe, report.mismatched))}. {other or class_count_hint(report)}".rstrip()
         )
     for key, file_key in report.matched.items():

@@ -1,4 +1,4 @@
-"""Stand-ins for numpy's constructors while a pickle is read: plain numbers and fixed-length strings only."""
+"""Safe replacements of numpy's constructors for unpickling: only plain numbers and fixed-length strings."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _MOST_DIMENSIONS = 32
 
 
 def _as_bytes(data) -> bytes:
-    # Python 2 wrote array contents as str; read with latin1 they arrive here as text.
+    # Python 2 wrote array contents as str, which is read as latin1 text.
     return data.encode("latin1") if isinstance(data, str) else bytes(data)
 
 
 class Dtype:
-    """Stands for numpy.dtype while reading: plain numbers and fixed-length strings only."""
+    """Replacement of numpy.dtype while unpickling: only plain numbers and fixed-length strings."""
 
     __slots__ = ("value",)
 
@@ -41,7 +41,7 @@ class Dtype:
 
 
 class Array(np.ndarray):
-    """Stands for numpy.ndarray while reading; what is left after reading is an ordinary array of this subclass."""
+    """Replacement of numpy.ndarray while unpickling; the result is an ordinary array of this subclass."""
 
     def __new__(cls, *args):
         return np.zeros(0, np.uint8).view(cls)

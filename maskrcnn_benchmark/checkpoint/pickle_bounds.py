@@ -1,14 +1,14 @@
-"""Bounds for what reading a pickle may cost.
+"""Limit the time and memory that reading a pickle may take.
 
-A pickle is a small program. With a memo, 127 bytes make a tuple whose repr or hash takes longer than the universe
-lasts; five bytes copy a string of megabytes. `pickle_scan` runs the program on the stand-ins of this file: tuples,
-lists, short texts and numbers stay what they are, everything else becomes a `Blob` or a `Call`. `Budget` refuses
+A pickle is a small program. With its memo, 127 bytes can build a tuple whose repr or hash never finishes, and five
+bytes can copy a string of megabytes. `pickle_scan` runs the program with the placeholders of this file: tuples, lists,
+short strings and numbers are kept, everything else becomes a `Blob` or a `Call`. `Budget` raises for
 
 - nesting deeper than DEEPEST, and objects that contain themselves,
-- more than MOST_OPERATIONS operations, in a large file one for every BYTES_PER_OPERATION bytes,
-- objects that written out in full would be much larger than the file,
-- dict keys and set elements that cost much to hash, or that are chosen to collide,
-- calls that would fill memory from a number alone, such as bytearray(2**31).
+- more than MOST_OPERATIONS operations, in a large file one per BYTES_PER_OPERATION bytes,
+- objects that would be much larger than the file without shared references,
+- dict keys and set elements that are slow to hash or chosen to collide,
+- calls that allocate memory from a number alone, such as bytearray(2**31).
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ import pickle
 from typing import NoReturn
 
 DEEPEST = 100
-# Ten times those of a training checkpoint with ten thousand parameters: about three seconds.
+# Ten times the operations of a training checkpoint with ten thousand parameters; takes about three seconds.
 MOST_OPERATIONS = 3_000_000
-# Of a larger file. Files of objects, such as predictions.pth of many images, have one for every two bytes.
+# For larger files. Files of objects, such as predictions.pth of many images, have one operation per two bytes.
 BYTES_PER_OPERATION = 4
 _MOST_NODES = 4_000_000
-_FREE_NODES = 300_000  # what any file may cost, however small
+_FREE_NODES = 300_000  # allowed for any file, however small
 _NODES_PER_BYTE = 4
 _FREE_BYTES = 1 << 20
 _COPIES_OF_BYTES = 8
-LONGEST_KEPT = 200  # texts above are of no interest to the checks
-LONGEST_NUMBER = 512  # bytes of an integer: larger ones make decimal text slow
+LONGEST_KEPT = 200  # longer strings are not needed by the checks
+LONGEST_NUMBER = 512  # bytes of an integer; larger ones are slow to print
 _MOST_TUPLE_KEYS = 10_000
-_HASH_MODULUS = (1 << 61) - 1  # integers hash to their remainder: multiples of it all collide
-# Called with a number or a size these allocate without reading anything from the file.
+_HASH_MODULUS = (1 << 61) - 1  # an integer's hash is its remainder, so multiples collide
+# Called with a number or a size, these allocate memory without reading anything from the file.
 _ALLOCATORS = ("bytearray", "bytes", "Tensor", "Storage")
 _OF_PAIRS = ("dict", "OrderedDict", "defaultdict")
 _OF_KEYS = ("Counter", "set", "frozenset")
 
 
 class Blob:
-    """Stand for a text or bytes too long to keep."""
+    """Placeholder for a string or bytes too long to keep."""
 
     __slots__ = ("size",)
 
@@ -46,7 +46,7 @@ class Blob:
 
 
 class Global:
-    """Stand for a class or function, by its name."""
+    """Placeholder for a class or function, with its name."""
 
     __slots__ = ("name",)
 
@@ -55,7 +55,7 @@ class Global:
 
 
 class Call(list):
-    """Stand for an object that a call makes: its arguments, then the states that BUILD gives it."""
+    """Placeholder for the result of a call: its arguments, then the states set by BUILD."""
 
     __slots__ = ("name",)
 
@@ -65,18 +65,18 @@ class Call(list):
 
 
 class Dict(list):
-    """Stand for a dict: keys and values in turn."""
+    """Placeholder for a dict: keys and values alternate."""
 
     __slots__ = ()
 
 
 class Set(list):
-    """Stand for a set: its elements."""
+    """Placeholder for a set: its elements."""
 
     __slots__ = ()
 
 
-_CONTAINERS = (tuple, list)  # and the stand-ins above, which are lists
+_CONTAINERS = (tuple, list)  # and the placeholders above, which are lists
 
 
 def refuse(why: str) -> NoReturn:
@@ -84,13 +84,11 @@ def refuse(why: str) -> NoReturn:
 
 
 class Budget:
-    """Count what a pickle spends.
+    """Budget of nodes, bytes and operations for a pickle. Methods raise pickle.UnpicklingError if it is exceeded.
 
     Args:
-        length: bytes of the pickle and what follows it in its file.
+        length: bytes from the start of the pickle to the end of its file.
         bytes_per_operation: see `pickle_scan.scan_pickle`.
-
-    Every method raises pickle.UnpicklingError when a bound is passed.
     """
 
     def __init__(self, length: int, bytes_per_operation: int):
@@ -100,13 +98,13 @@ class Budget:
         self.tuple_keys = 0
 
     def spend(self, *values) -> None:
-        """Take what `values` would cost written out in full from the budget; and the bytes in them, as if copied."""
+        """Subtract the nodes and bytes of `values` from the budget, counting shared objects each time they occur."""
         pending = [(value, 0) for value in values]
         while pending:
             value, depth = pending.pop()
             self.nodes_left -= 1
             if self.nodes_left < 0:
-                refuse("objects that contain the same object many times over, which would take very long to read")
+                refuse("objects that contain the same object very many times, which would take very long to read")
             if isinstance(value, _CONTAINERS):
                 if depth > DEEPEST:
                     refuse(f"objects nested more than {DEEPEST} deep")
@@ -117,10 +115,10 @@ class Budget:
             elif isinstance(value, (Blob, str)):
                 self.bytes_left -= value.size if isinstance(value, Blob) else len(value)
                 if self.bytes_left < 0:
-                    refuse("the same bytes copied many times over")
+                    refuse("the same bytes copied very many times")
 
     def check_keys(self, keys) -> None:
-        """Refuse keys and elements that cannot be hashed, cost much to hash, or are chosen to collide."""
+        """Check that keys and elements can be hashed, are not slow to hash, and are not chosen to collide."""
         for key in keys:
             if isinstance(key, tuple):
                 self.tuple_keys += 1
@@ -135,7 +133,7 @@ class Budget:
                 refuse(f"a dict key that is an integer of {key.bit_length()} bits")
 
     def spend_call(self, name: str, arguments: tuple) -> None:
-        """Take the arguments of a call from the budget, and check the keys of the dict or set that it makes."""
+        """Subtract the arguments of a call from the budget, and check the keys of a dict or set that it creates."""
         if name.endswith(_ALLOCATORS) and arguments:
             first = arguments[0]
             if isinstance(first, (int, tuple)) or (isinstance(first, Call) and first.name.endswith("Size")):

@@ -1,7 +1,7 @@
-"""Run a pickle on stand-ins, to know before anything of it is built what reading it would cost.
+"""Run a pickle with placeholders, to find the time and memory that reading it would take before it is built.
 
-`pickle_bounds` has the stand-ins and the bounds. This file has the machine: one method or line for each operation that
-a checkpoint needs. It also refuses lengths and memo numbers beyond the file's size.
+`pickle_bounds` has the placeholders and the limits. This file has the machine: one method or line per operation that
+checkpoints use. It also refuses lengths and memo numbers beyond the file's size.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from .pickle_bounds import (
 
 @dataclass
 class Scan:
-    """What a pickle would do.
+    """Result of scanning a pickle.
 
     Attributes:
-        end: offset behind its STOP.
-        value: stand-in of the object.
-        persistent_ids: stand-ins of the references to outside.
+        end: offset after its STOP.
+        value: placeholder of the object.
+        persistent_ids: placeholders of persistent ids.
     """
 
     end: int
@@ -77,7 +77,7 @@ class _Scanner:
 
     def blob(self, size: int) -> Blob:
         if not 0 <= size <= self.size - self.at:
-            _damaged("the pickle ends in the middle of a text")
+            _damaged("the pickle ends in the middle of a string")
         self.at += size
         return Blob(size)
 
@@ -108,9 +108,9 @@ class _Scanner:
 
     def top(self, kind=object):
         if not self.stack:
-            _damaged("the pickle looks at an empty stack")
+            _damaged("the pickle reads from an empty stack")
         if not isinstance(self.stack[-1], kind):
-            _damaged("the pickle adds entries to something that takes none")
+            _damaged("the pickle adds entries to an object that accepts none")
         return self.stack[-1]
 
     def pop_mark(self) -> list:
@@ -134,7 +134,7 @@ class _Scanner:
                 return Scan(self.at, value, self.persistent_ids)
             action = actions.get(code)
             if action is None:
-                refuse(f"the operation {bytes([code])!r}, which no checkpoint needs")
+                refuse(f"the operation {bytes([code])!r}, which checkpoints do not use")
             action(self)
         refuse(f"more than {self.budget.most_operations:,} operations")
 
@@ -320,15 +320,16 @@ _ACTIONS = {getattr(pickle, name)[0]: action for name, action in _TABLE.items()}
 
 
 def scan_pickle(data, start: int = 0, bytes_per_operation: int = BYTES_PER_OPERATION) -> Scan:
-    """Run the pickle that begins at `start` on stand-ins.
+    """Run the pickle at offset `start` with placeholders.
 
     Args:
         data: bytes or mmap.
-        bytes_per_operation: of a file with more than MOST_OPERATIONS, bytes that there must be for each.
+        start: offset of the pickle.
+        bytes_per_operation: minimum bytes per operation in files with more than MOST_OPERATIONS operations.
 
     Raises:
-        pickle.UnpicklingError: reading it would cost out of proportion to its size, or needs an operation that no
-            checkpoint needs.
-        Exception: it is damaged; of which class depends on where.
+        pickle.UnpicklingError: reading it would take too much time or memory for its size, or it has an operation that
+            checkpoints do not use.
+        Exception: it is damaged; the class depends on the damage.
     """
     return _Scanner(data, start, bytes_per_operation).run()

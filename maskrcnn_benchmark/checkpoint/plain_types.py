@@ -1,4 +1,4 @@
-"""What our own checkpoints may hold: tensors and plain Python types, so that any torch reads them safely."""
+"""Convert checkpoints to tensors and plain Python types, so that every torch version reads them safely."""
 
 from __future__ import annotations
 
@@ -17,23 +17,27 @@ def _plain_tensor(tensor: torch.Tensor, seen: dict) -> torch.Tensor:
     if tensor.layout is not torch.strided:
         return tensor.cpu()
     storage = tensor.untyped_storage()
-    # Modules under two names (the C4 heads' layer4) share their storage: write it once, as torch.save would.
+    # Modules with two names (the C4 heads' layer4) share their storage: write it once, like torch.save.
     identity = (storage.data_ptr(), tensor.storage_offset(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device)
     if identity not in seen or not storage.nbytes():
-        # torch.save writes the whole storage of a view; a small slice of a big buffer is copied out first.
+        # torch.save writes the whole storage of a view, so a slice of a larger buffer is copied first.
         is_view = storage.nbytes() > tensor.numel() * tensor.element_size()
         seen[identity] = tensor.clone().cpu() if is_view else tensor.cpu()
     return seen[identity]
 
 
 def to_plain(value, name: str = "checkpoint", _seen: dict | None = None):
-    """A copy of nested dicts, lists and tuples with tensors on the CPU and numpy scalars turned into Python numbers.
+    """Copy nested dicts, lists and tuples with tensors moved to the CPU and numpy scalars converted to Python numbers.
 
-    Tensors already on the CPU are not copied. OrderedDict and defaultdict become dict; Counter stays, schedulers count
-    on it.
+    Tensors already on the CPU are not copied. OrderedDict and defaultdict become dict; Counter is kept, as schedulers
+    require it.
+
+    Args:
+        value: to copy.
+        name: of the value in errors.
 
     Raises:
-        TypeError: for anything else, naming the entry.
+        TypeError: the value has another type; the message names the entry.
     """
     seen = {} if _seen is None else _seen
     kind = type(value)
@@ -41,7 +45,7 @@ def to_plain(value, name: str = "checkpoint", _seen: dict | None = None):
         try:
             return _plain_tensor(value, seen)
         except TypeError as error:
-            raise TypeError(f"{name} is {error}; a checkpoint holds plain tensors, convert it first") from None
+            raise TypeError(f"{name} is {error}; a checkpoint may hold only plain tensors, convert it first") from None
     if isinstance(value, np.generic):
         return value.item()
     if kind in _SCALARS:
@@ -54,6 +58,6 @@ def to_plain(value, name: str = "checkpoint", _seen: dict | None = None):
         return tuple(plain) if kind is torch.Size else kind(plain)
     advice = "torch.from_numpy(...) or .tolist()" if isinstance(value, np.ndarray) else "a str, a dict or a tensor"
     raise TypeError(
-        f"{name} is a {kind.__module__}.{kind.__qualname__}, and a checkpoint holds tensors and plain Python types "
-        f"only, so that it can be read without executing code. Turn it into {advice} before saving."
+        f"{name} is a {kind.__module__}.{kind.__qualname__}, but a checkpoint may hold only tensors and plain Python "
+        f"types, so that it can be read without executing code. Convert it to {advice} before saving."
     )

@@ -1,10 +1,10 @@
-"""Read checkpoint files that may come from anywhere, without executing what is in them.
+"""Read untrusted checkpoint files without executing code.
 
-A pickle is a program: it may name any function of any module and call it. Two readers are used here, and both have a
-fixed list of names only: torch.load(weights_only=True) for files of torch.save, and an unpickler of our own for plain
-pickles (Caffe2, numpy). For numpy both get our own constructors instead of numpy's: those check dtypes and sizes, so
-that a hostile file can't hand object arrays or crafted dtypes to numpy's C code. Before either runs, pickle_scan
-checks what reading would cost, and zip_check compares the checksums of the file.
+A pickle is a program that may call any function of any module. Two readers are used here, both with a fixed list of
+allowed names: torch.load(weights_only=True) for files of torch.save, and our own unpickler for plain pickles (Caffe2,
+numpy). Both use our own constructors of numpy arrays, which check dtypes and sizes, so that a hostile file cannot pass
+object arrays or crafted dtypes to numpy's C code. Before reading, pickle_scan checks the time and memory it would take,
+and zip_check compares the checksums of the file.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ def _encode(text, encoding="latin1"):
 
 
 def _bytearray(data=b"", encoding="latin1"):
-    # bytearray(2**31) in thirty bytes of file would take 2 GiB
+    # bytearray(2**31) allocates 2 GiB for thirty bytes of file
     if isinstance(data, int):
         raise pickle.UnpicklingError(f"a bytearray of {data} bytes without content is refused")
     return bytearray(_encode(data, encoding) if isinstance(data, str) else data)
 
 
 def _plain_dict(default_factory=None, *args):
-    # A defaultdict's factory is a call waiting to happen, so it becomes a plain dict.
+    # a defaultdict's factory could be called later, so it becomes a plain dict
     return dict(*args)
 
 
@@ -62,7 +62,7 @@ for _package in ("numpy.core", "numpy._core"):
     _ALLOWED[f"{_package}.multiarray.scalar"] = scalar
     _ALLOWED[f"{_package}.numeric._frombuffer"] = array_from_buffer
 
-# torch's reader has its own entries for these.
+# torch's reader allows these itself.
 _ALLOWED_IN_PLAIN_PICKLES = {
     "collections.OrderedDict": collections.OrderedDict,
     "collections.Counter": collections.Counter,
@@ -72,7 +72,7 @@ _ALLOWED_IN_PLAIN_PICKLES = {
 }
 
 
-# The Python implementation, because the C one offers no way to see BUILD, which can set attributes of anything.
+# The Python implementation, because the C one cannot restrict BUILD, which can set attributes of any object.
 class _RestrictedUnpickler(pickle._Unpickler):
     def __init__(self, file, allowed: Mapping[str, object]):
         super().__init__(file, encoding="latin1")
@@ -85,7 +85,7 @@ class _RestrictedUnpickler(pickle._Unpickler):
         return self.allowed[full_name]
 
     def persistent_load(self, pid):
-        raise pickle.UnpicklingError(f"the reference {pid!r} to something outside the file is refused")
+        raise pickle.UnpicklingError(f"the reference {pid!r} to an object outside the file is refused")
 
     def load_build(self):
         target = self.stack[-2]
@@ -98,23 +98,23 @@ class _RestrictedUnpickler(pickle._Unpickler):
 
 
 def _reason(error: pickle.UnpicklingError) -> str:
-    # torch wraps what went wrong in the advice to execute the file, which nobody should follow
+    # torch embeds the reason in the advice to execute the file, which must not be followed
     message = str(error)
     found = re.search(r"WeightsUnpickler error:\s*(\S.*)", message) or re.search(r"(\S.*)", message)
     return found[1] if found else "damaged"
 
 
 def what_it_seems_to_be(head: bytes, size: int) -> str | None:
-    """Words for a file that is no checkpoint, by its first bytes; None when it may be one."""
+    """Describe a file that is not a checkpoint, from its first bytes; None if it may be one."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if size == 0:
-        return "an empty file: a write or a download that was cut off"
+        return "an empty file: an interrupted write or download"
     if not head.strip(b"\0"):
-        return "a file of zeros: a write that was cut off"
+        return "a file of zeros: an interrupted write"
     if text.startswith(b"version https://git-lfs"):
-        return "a git-lfs pointer: run `git lfs pull` to get the file it stands for"
+        return "a git-lfs pointer: run `git lfs pull` to get the file"
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return "a web page: the host answered with a page instead of the file; download it by hand"
+        return "a web page: the host returned a page instead of the file; download it by hand"
     if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf")):
         return "a compressed archive: unpack it and give the file inside"
     if head[257:262] == b"ustar":
@@ -127,16 +127,17 @@ def what_it_seems_to_be(head: bytes, size: int) -> str | None:
 
 
 def check_regular(path: str | os.PathLike) -> str:
-    """Return `path` as text if it is an ordinary file; opening a named pipe would wait for a writer.
+    """Check that `path` is a regular file, and return it as a string. Opening a named pipe would wait for a writer.
 
     Raises:
-        FileNotFoundError, ValueError: it is missing, or is a folder, a pipe or a device.
+        FileNotFoundError: the file does not exist.
+        ValueError: it is a folder, a pipe or a device.
     """
     path = os.fspath(path)
     if isinstance(path, bytes):
         path = os.fsdecode(path)
     if "\0" in path:
-        raise ValueError(f"{path[:200]!r} is no name of a file: it has a zero byte")
+        raise ValueError(f"{path[:200]!r} is not a file name: it has a zero byte")
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -146,7 +147,7 @@ def check_regular(path: str | os.PathLike) -> str:
     if stat.S_ISDIR(mode):
         raise ValueError(f"{path} is a folder; give the checkpoint file inside it, such as {path}/model_final.pth")
     if not stat.S_ISREG(mode):
-        raise ValueError(f"{path} is no ordinary file but a pipe or a device; give a checkpoint file")
+        raise ValueError(f"{path} is not a regular file but a pipe or a device; give a checkpoint file")
     return path
 
 
@@ -159,12 +160,13 @@ def _scan_legacy(data, start: int = 0) -> list[Scan]:
 
 
 def check_sound(path: str | os.PathLike) -> None:
-    """Read a checkpoint through and raise what is wrong with it.
+    """Read a checkpoint completely and raise if it is damaged.
 
-    Files of torch.save in zip format are compared with their checksums; others are read as `load_pickled` does.
+    Files of torch.save in zip format are compared with their checksums; others are read with `load_pickled`.
 
     Raises:
-        FileNotFoundError, ValueError: the file is missing, damaged or no checkpoint.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged or not a checkpoint.
     """
     path = check_regular(path)
     try:
@@ -179,7 +181,7 @@ def check_sound(path: str | os.PathLike) -> None:
 
 
 def is_complete(path: str | os.PathLike) -> bool:
-    """Whether `check_sound` finds nothing wrong with the file."""
+    """Return whether a file passes `check_sound`."""
     try:
         check_sound(path)
     except (OSError, ValueError):
@@ -204,7 +206,7 @@ def _read_torch(path: str, allowed: Mapping[str, object]):
                 scans = _scan_legacy(data)
                 check_storages(scans[3].persistent_ids, len(data))
     if not has_checksums:
-        logger.info("%s has no checksums: damage to its numbers can't be noticed", path)
+        logger.info("%s has no checksums: damaged numbers can't be detected", path)
     with torch.serialization.safe_globals([(kind, name) for name, kind in allowed.items()]):
         return torch.load(path, map_location="cpu", weights_only=True)
 
@@ -217,41 +219,42 @@ def _read_plain(path: str, allowed: Mapping[str, object]):
 
 
 def _read(path: str, reader, *args):
-    """Return reader(path, *args); whatever goes wrong in it becomes a ValueError that names the file."""
+    """Return reader(path, *args); any exception is converted to a ValueError that names the file."""
     try:
         return reader(path, *args)
     except NotACheckpoint as error:
         raise ValueError(f"{path} is not a checkpoint but {error}") from error
-    except MemoryError as error:  # a damaged length looks like a request for memory
-        raise ValueError(f"{path} is damaged, or needs more memory than there is") from error
+    except MemoryError as error:  # a damaged length may request any amount of memory
+        raise ValueError(f"{path} is damaged, or requires more memory than available") from error
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         if refused:
             raise ValueError(
-                f"{path} asks to call or create {refused[1][:200]}, which a checkpoint has no need of, so it is "
-                "refused; nothing of the file was executed. If you trust its author, load it with the program that "
-                "wrote it and save its tensors alone."
+                f"{path} calls or creates {refused[1][:200]}, which checkpoints do not use, so it is refused; nothing "
+                "in the file was executed. If you trust its author, load it with the program that wrote it and save "
+                "only its tensors."
             ) from error
         raise ValueError(f"{path} can't be read: {_reason(error)[:_LONGEST_REASON]}") from error
-    except Exception as error:  # a damaged file fails in as many ways as there are operations
+    except Exception as error:  # a damaged file may raise any exception
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:_LONGEST_REASON]
         raise ValueError(f"{path} is damaged or is not a checkpoint ({reason}): copy or download it again") from error
 
 
 def load_pickled(path: str | os.PathLike, allow: Mapping[tuple[str, str], type] | None = None):
-    """Read a file of torch.save (zip or the older format) or a plain pickle; tensors arrive on the CPU.
+    """Read a file of torch.save (zip or the older format) or a plain pickle, with tensors on the CPU.
 
-    Besides tensors and plain Python types, numpy arrays and scalars of numbers or strings are read, and nothing else.
+    Only tensors, plain Python types, and numpy arrays and scalars of numbers or strings are read.
 
     Args:
-        allow: further classes, {(module, name) as written in the file: class to make}. Only their `__new__` and
+        path: of the file.
+        allow: further classes, {(module, name) as in the file: class to create}. Only their `__new__` and
             `__setstate__` (or `__dict__`) are used. For example
             {("maskrcnn_benchmark.structures.bounding_box", "BoxList"): BoxList} for a predictions.pth.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, is something else, names a class or function that is not allowed, or would cost
-            time or memory out of proportion to its size.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged, is not a checkpoint, names a class or function that is not allowed, or would
+            take too much time or memory for its size.
     """
     path = check_regular(path)
     with open(path, "rb") as file:

@@ -1,7 +1,7 @@
 """Read and write .safetensors: the length of a JSON header (8 bytes, little-endian), the header, the tensors.
 
-The header gives for each tensor its dtype, its shape and where its bytes lie behind the header. Nothing in such a file
-can run, and no package is needed for it. The format has no checksum; files that we write carry one in their metadata.
+The header gives the dtype, the shape and the byte range of each tensor. Such files cannot execute code, and reading
+them requires no package. The format has no checksum; files written here have one in their metadata.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _DTYPES = {
     "BOOL": torch.bool,
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-# The format allows headers of 100 MB. A detector of ten thousand tensors needs one.
+# The format allows headers of 100 MB. A detector of ten thousand tensors takes 1 MB.
 _LONGEST_HEADER = 16_000_000
 _MOST_TENSORS = 20_000  # as in matching.py, which reads no more
 _MOST_NUMBERS = 10 * _MOST_TENSORS  # of all shapes and offsets
@@ -46,7 +46,7 @@ _CHECKSUM = "maskrcnn_benchmark.crc32"
 
 
 def is_safetensors(path: str | os.PathLike) -> bool:
-    """Whether the file begins like one: a length that fits the file, then a JSON object."""
+    """Return whether a file starts like a .safetensors: a length that fits the file, then a JSON object."""
     try:
         if not os.path.isfile(path):  # opening a named pipe would wait for a writer
             return False
@@ -58,10 +58,10 @@ def is_safetensors(path: str | os.PathLike) -> bool:
 
 
 def read_safetensors(path: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """Return the tensors by name, on the CPU.
+    """Read the tensors by name, on the CPU.
 
     Raises:
-        ValueError: the file is damaged, or has a dtype that is not read; the message names the tensor.
+        ValueError: the file is damaged, or has an unsupported dtype; the message names the tensor.
     """
     try:
         with open(path, "rb") as file:
@@ -82,23 +82,23 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, torch.Tensor]:
         metadata = header.get(_METADATA)
         expected = metadata.get(_CHECKSUM) if isinstance(metadata, dict) else None
         if expected is None:
-            logger.info("%s has no checksums: damage to its numbers can't be noticed", path)
+            logger.info("%s has no checksums: damaged numbers can't be detected", path)
         elif expected != f"{checksum:08x}":
-            raise ValueError("its content does not have the checksum that was written: copy or download it again")
+            raise ValueError("its content does not match its checksum: copy or download it again")
     except MemoryError as error:
-        raise ValueError(f"{path} is damaged, or needs more memory than there is") from error
+        raise ValueError(f"{path} is damaged, or requires more memory than available") from error
     except (ValueError, RecursionError, RuntimeError, OverflowError, TypeError) as error:
         raise ValueError(f"{path} is damaged or can't be read: {shortened(str(error), 600)}") from error
     return {name: tensors[name] for name in entries}
 
 
 def _read_header(file) -> tuple[dict, int]:
-    """The JSON object, and the offset behind it."""
+    """Return the JSON object and the offset after it."""
     (length,) = struct.unpack("<Q", file.read(8))
     if length > _LONGEST_HEADER:
         raise ValueError(f"its header would have {length:,} bytes")
     text = file.read(length)
-    # before parsing: objects take many times the memory of their text
+    # checked before parsing, as objects take many times the memory of their text
     if text.count(b"{") > _MOST_TENSORS + 2 or text.count(b",") > _MOST_NUMBERS or text.count(b"[") > 2 * _MOST_TENSORS:
         raise ValueError(f"its header has more than {_MOST_TENSORS:,} tensors or {_MOST_NUMBERS:,} numbers")
     try:
@@ -106,9 +106,9 @@ def _read_header(file) -> tuple[dict, int]:
     except RecursionError:
         raise ValueError("its header is nested too deep") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"its header is no JSON ({error.msg} at {error.pos})") from None
+        raise ValueError(f"its header is not JSON ({error.msg} at {error.pos})") from None
     if not isinstance(header, dict):
-        raise ValueError("its header is no JSON object")
+        raise ValueError("its header is not a JSON object")
     return header, 8 + length
 
 
@@ -117,7 +117,7 @@ def _without_repeats(pairs: list) -> dict:
     if len(made) < len(pairs):
         seen: set = set()
         name = next(name for name, _ in pairs if name in seen or seen.add(name))
-        raise ValueError(f"the name {shortened(name)!r} is there twice")
+        raise ValueError(f"the name {shortened(name)!r} is repeated")
     return made
 
 
@@ -126,7 +126,7 @@ def _is_size(value) -> bool:
 
 
 def _entries(header: dict, size: int) -> dict[str, tuple[str, tuple[int, ...], int, int]]:
-    """(dtype, shape, first byte, behind the last) by name; they have to fill the `size` bytes without overlaps."""
+    """Check that tensors fill `size` bytes without overlaps, and return (dtype, shape, first byte, end) by name."""
     entries = {}
     for name, entry in header.items():
         if name == _METADATA:
@@ -136,7 +136,7 @@ def _entries(header: dict, size: int) -> dict[str, tuple[str, tuple[int, ...], i
             raise ValueError(f"{where} lacks dtype, shape or data_offsets")
         kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
         if not isinstance(kind, str) or kind not in _DTYPES:
-            raise ValueError(f"{where}: dtype {shortened(str(kind))} is not read, only {', '.join(_DTYPES)}")
+            raise ValueError(f"{where}: dtype {shortened(str(kind))} is not supported, only {', '.join(_DTYPES)}")
         if not isinstance(shape, list) or len(shape) > _MOST_DIMENSIONS or not all(map(_is_size, shape)):
             raise ValueError(f"{where}: shape {shortened(str(shape))}")
         if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_size, offsets)):
@@ -164,12 +164,12 @@ def write_safetensors(path: str | os.PathLike, tensors: Mapping[str, torch.Tenso
     """Write tensors by name, atomically, with a checksum in the metadata.
 
     Raises:
-        TypeError: a tensor of a dtype that the format has no name for.
+        TypeError: a tensor has a dtype that the format does not support.
     """
     entries, start = {}, 0
     for name, tensor in tensors.items():
         if tensor.dtype not in _NAMES:
-            raise TypeError(f"tensor {name!r} is {tensor.dtype}; .safetensors has {', '.join(_NAMES.values())}")
+            raise TypeError(f"tensor {name!r} is {tensor.dtype}; .safetensors supports {', '.join(_NAMES.values())}")
         end = start + tensor.numel() * tensor.element_size()
         entries[name] = (_NAMES[tensor.dtype], tuple(tensor.shape), start, end)
         start = end
@@ -180,7 +180,7 @@ def write_safetensors(path: str | os.PathLike, tensors: Mapping[str, torch.Tenso
     for name, (kind, shape, first, last) in entries.items():
         header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [first, last]}
     text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8
+    text += b" " * (-len(text) % 8)  # align the tensors to 8 bytes
     with atomic_write(path) as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for tensor in tensors.values():

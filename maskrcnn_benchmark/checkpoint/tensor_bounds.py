@@ -1,4 +1,4 @@
-"""Bounds for the memory that the tensors of a file may take, compared with the file."""
+"""Limit the memory of a file's tensors in relation to the file's size."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
-# Tensors whose elements share memory (of stride 0) may take this much more than their storage once copied.
+# Tensors with stride 0 may take this many more bytes than their storage when copied.
 _FREE_EXPANSION = 64 << 20
 _ITEM_BYTES = {
     **dict.fromkeys(("ComplexDouble",), 16),
@@ -18,7 +18,7 @@ _ITEM_BYTES = {
 
 
 def _storage_bytes(pid) -> tuple[str, int] | None:
-    """Key and claimed bytes of a storage that a persistent id refers to; None for other references."""
+    """Return key and claimed bytes of the storage of a persistent id; None for other persistent ids."""
     if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage" and isinstance(pid[2], str)):
         return None
     if not isinstance(pid[4], int) or pid[4] < 0:
@@ -28,7 +28,12 @@ def _storage_bytes(pid) -> tuple[str, int] | None:
 
 
 def check_storages(pids, room: int, sizes: Mapping[str, int] | None = None) -> None:
-    """Refuse storages that claim more bytes than the file, or than their record, has."""
+    """Raise if storages claim more bytes than `room`, or one claims more than the size of its record.
+
+    Raises:
+        EOFError: a storage claims too much.
+        pickle.UnpicklingError: a storage has no size.
+    """
     claimed = {}
     for pid in pids:
         found = _storage_bytes(pid)
@@ -36,13 +41,17 @@ def check_storages(pids, room: int, sizes: Mapping[str, int] | None = None) -> N
             claimed[found[0]] = max(found[1], claimed.get(found[0], 0))
     for key, size in claimed.items():
         if sizes is not None and size > sizes.get(f"data/{key}", 0):
-            raise EOFError(f"storage {key[:80]} would have {size:,} bytes, its record has fewer")
+            raise EOFError(f"storage {key[:80]} would have {size:,} bytes, but its record has fewer")
     if sum(claimed.values()) > room:
-        raise EOFError(f"its storages would have {sum(claimed.values()):,} bytes, the file has {room:,}")
+        raise EOFError(f"its storages would have {sum(claimed.values()):,} bytes, but the file has {room:,}")
 
 
 def check_expansion(value, size: int) -> None:
-    """Refuse tensors that take much more memory once copied than the file has, such as those of stride 0."""
+    """Raise if copies of the tensors would take much more memory than the file, as for tensors with stride 0.
+
+    Raises:
+        pickle.UnpicklingError: they would.
+    """
     pending, room, seen = [value], size + _FREE_EXPANSION, set()
     while pending:
         item = pending.pop()

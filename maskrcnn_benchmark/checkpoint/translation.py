@@ -1,4 +1,4 @@
-"""From the names of another program to ours and back, for whole state dicts: the tables are in dialects."""
+"""Translate state dicts between the names of other programs and ours, by the tables in `dialects`."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from .load_report import named
 
 BODY = "backbone.body."
 
-# What detectors have no use for, unless the model has it under the same name: classifiers, pixel means, anchors (they
-# come from the config), and counters of batch norms that are frozen.
+# Tensors that detectors do not use, unless the model has the same name: classifiers, pixel means, anchors (computed
+# from the config), and counters of frozen batch norms.
 COUNTER = re.compile(r"\.num_batches_tracked$")
 WITHOUT_USE = re.compile(
     r"^(backbone\.)?(fc|fc1000|classifier|head\.fc|last_linear|model\.classifier)\.|(^|\.)features\.18\."
     rf"|^n_averaged$|anchor_generator\.|^pixel_(mean|std)$|{COUNTER.pattern}"
 )
-# Ours that other programs compute themselves; and the second name of C4's layer4, which box and mask head share.
+# Ours that other programs compute themselves, and the second name of C4's layer4, which box and mask head share.
 OURS_ALONE = re.compile(r"^rpn\.anchor_generator\.|^roi_heads\.mask\.feature_extractor\.head\.")
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether rows of the tensor can be moved: dense real numbers, or a shape without numbers (meta)."""
+    """Return whether rows of a tensor can be moved: it is dense and real; meta tensors included."""
     return tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_complex())
 
 
@@ -38,9 +38,9 @@ class Translation:
     """A file's tensors under our names.
 
     Attributes:
-        tensors: by our name, with the rows of the classes in our order.
-        file_keys: our name -> the file's.
-        dialects: the tables that were applied.
+        tensors: by our name, with rows of classes in our order.
+        file_keys: our name -> name in the file.
+        dialects: the applied dialects.
     """
 
     tensors: dict[str, Tensor]
@@ -51,11 +51,12 @@ class Translation:
 def to_ours(
     file_state: Mapping[str, Tensor], model_state: Mapping[str, Tensor] | None = None, aspect_ratios: int | None = None
 ) -> Translation:
-    """Translate tensors that are not under our names; a dialect that the model itself speaks is left as it is.
+    """Translate the names of a file to ours. A dialect whose names the model itself has is not translated.
 
     Args:
+        file_state: the file's tensors.
         model_state: the model's tensors, if the file is for a model.
-        aspect_ratios: how many of them the anchors have, where neither model nor file says it.
+        aspect_ratios: number of aspect ratios of the anchors, if neither model nor file has cell anchors.
     """
     names, tensors = {key: key for key in file_state}, dict(file_state)
     model_text = "\n".join(model_state or ())
@@ -72,7 +73,7 @@ def to_ours(
                     tensors[key] = CLASS_ROWS[dialect.class_rows].to_ours(names[key], tensors[key])
                 if dialect.sizes_outside:
                     sizes_outside.append(key)
-    # A key that has our name already keeps it; one that would be renamed to the same stays unused.
+    # A key with our name keeps it; another key that would be renamed to it is unused.
     file_keys = {name: key for key, name in names.items() if name == key or names.get(name) != name}
     ours = {name: tensors[key] for name, key in file_keys.items()}
     if sizes_outside:
@@ -87,22 +88,24 @@ def to_ours(
 def convert_state_dict(
     file_state: Mapping[str, Tensor], to: str, aspect_ratios: int | None = None
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Put the tensors of a file in any dialect under the names of another.
+    """Convert a file's tensors from any dialect to the names of another program.
 
-    What has no name of ours (a classifier, say) keeps the file's in a file of ours, so that the way back is complete.
+    In a conversion to our names, tensors without one (such as a classifier) keep the file's name, so that converting
+    back is complete.
 
     Args:
+        file_state: the file's tensors.
         to: a key of dialects.TARGETS.
-        aspect_ratios: how many of them the anchors have; default: as the file's cell anchors say, else three.
+        aspect_ratios: number of aspect ratios of the anchors; default: from the file's cell anchors, else three.
 
     Returns:
-        the tensors by their new names, in the order of the file, and the names (the file's) of what was left out.
+        The tensors by their new names, in the order of the file, and the file's names of dropped tensors.
 
     Raises:
-        ValueError: `to` is not known, or it has no names for something in the file.
+        ValueError: `to` is unknown, or it has no name for a tensor of the file.
     """
     if to not in TARGETS:
-        raise ValueError(f"the dialect {to!r} is not known; known are {', '.join(map(repr, TARGETS))}")
+        raise ValueError(f"unknown dialect {to!r}; known are {', '.join(map(repr, TARGETS))}")
     target, source = TARGETS[to], to_ours(file_state, aspect_ratios=aspect_ratios)
     if not target.dialects:
         return source.tensors, [key for key in file_state if key not in set(source.file_keys.values())]
@@ -137,7 +140,7 @@ def convert_state_dict(
             unknown.append(source.file_keys[name])
     if unknown or not dialects:
         raise ValueError(
-            f"{to} has no names for {named(unknown or list(file_state))}: it has no such architecture, or its table in "
-            "maskrcnn_benchmark/checkpoint/dialects.py lacks a row"
+            f"{to} has no names for {named(unknown or list(file_state))}: it does not have this architecture, or a row "
+            "is missing in its table in maskrcnn_benchmark/checkpoint/dialects.py"
         )
     return converted, left_out

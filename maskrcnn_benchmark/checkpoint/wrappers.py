@@ -1,4 +1,4 @@
-"""Names behind the prefixes of wrappers: torch.compile, DDP, FSDP, AveragedModel, Lightning, a project's own model."""
+"""Remove the prefixes of wrappers: torch.compile, DDP, FSDP, AveragedModel, Lightning, or a project's own model."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 from .load_report import shortened
 
-# Modules that wrappers insert anywhere in a name; no model has modules of these names itself.
+# Modules that wrappers insert anywhere in a name; no model has modules with these names.
 _INSERTED = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.")
-# Tensors that a wrapper keeps beside the model.
+# Tensors that wrappers store beside the model.
 _OF_WRAPPERS = ("n_averaged",)
 _DEEPEST_PREFIX = 5
 _MOST_CANDIDATES = 24
@@ -21,12 +21,12 @@ _DETECTORS_START = ("backbone.", "rpn.", "roi_heads.", "proposal_generator.", "n
 
 
 def without_inserted(key: str) -> str:
-    """Remove `_orig_mod.` and its like from a name, wherever they stand."""
+    """Remove `_orig_mod.` and similar modules from a name, at any position."""
     return _INSERTED.sub("", key) if "_" in key else key
 
 
 def strip_prefix(names: Iterable[str], prefix: str) -> dict[str, str]:
-    """Map each name to the name without `prefix`. Where that name is taken already, the prefixed one gets it."""
+    """Map each name to the name without `prefix`. If that name exists too, the prefixed one replaces it."""
     names = list(names)
     stripped = {name: name[len(prefix) :] for name in names if name.startswith(prefix) and name != prefix}
     taken = set(stripped.values())
@@ -34,12 +34,12 @@ def strip_prefix(names: Iterable[str], prefix: str) -> dict[str, str]:
 
 
 def strip_common_wrappers(state: Mapping[str, object]) -> dict[str, object]:
-    """Take off what can be told without the model: inserted modules, and a "module." or "model." before every name."""
+    """Remove prefixes that are known without the model: inserted modules, and "module." or "model." of all names."""
     state = {without_inserted(key) if isinstance(key, str) else key: value for key, value in state.items()}
     while True:
         inner = [key for key in state if isinstance(key, str) and key not in _OF_WRAPPERS]
         prefix = next((p for p in ("module.", "model.") if inner and all(key.startswith(p) for key in inner)), None)
-        # mmdetection-vovnet's bodies have names that begin with "model." themselves
+        # names of mmdetection-vovnet's bodies start with "model." themselves
         if prefix is None or (
             prefix == "model." and not any(key[len(prefix) :].startswith(_DETECTORS_START) for key in inner)
         ):
@@ -49,7 +49,7 @@ def strip_common_wrappers(state: Mapping[str, object]) -> dict[str, object]:
 
 
 def _candidates(file_state: Mapping[str, object], model_is_body: bool, fewest: int) -> list[str]:
-    """Prefixes that at least `fewest` names have, the most frequent first and the shorter before the longer."""
+    """Return prefixes of at least `fewest` names, the most frequent first, and shorter before longer ones."""
     counts: Counter = Counter()
     for key in file_state:
         end = -1
@@ -73,15 +73,18 @@ def find_prefix(
     file_state: Mapping[str, torch.Tensor],
     matched: Callable[[dict[str, torch.Tensor]], set[str]],
 ) -> str:
-    """Find the prefix of the file's names without which most tensors of the model are found; "" for none.
+    """Find the prefix of the file's names whose removal matches most tensors of the model; "" for none.
 
-    It is looked for only if less than half of the backbone (of a model without one: of the model) is found as it is.
+    A prefix is searched only if less than half of the backbone (or of a model without one) matches with the file's own
+    names.
 
     Args:
-        matched: the model keys that a state finds.
+        model_state: the model's tensors.
+        file_state: the file's tensors.
+        matched: returns the model keys that match a state dict.
 
     Raises:
-        ValueError: two prefixes hold equally much, such as student and teacher, and their values differ.
+        ValueError: two prefixes match equally many tensors, such as student and teacher, and their values differ.
     """
     has_backbone = any(key.startswith("backbone.") for key in model_state)
     needed = {key for key in model_state if key.startswith("backbone.")} if has_backbone else set(model_state)
@@ -89,7 +92,7 @@ def find_prefix(
     if 2 * len(found & needed) >= len(needed):
         return ""
     best, best_found, rivals = "", found, []
-    # A name cut down to "weight" is the end of every other.
+    # a name shortened to "weight" would match every key that ends with it
     dots = min((key.count(".") for key in model_state), default=0)
     for prefix in _candidates(file_state, not has_backbone, fewest=max(1, len(needed) // 4)):
         if any(key.startswith(prefix) and key.count(".", len(prefix)) < min(dots, 1) for key in file_state):
@@ -107,8 +110,8 @@ def find_prefix(
         first, second = ({key: file_state[prefix + key] for key in both} for prefix in (best, rival))
         if _differ(first, second, both):
             raise ValueError(
-                f"the file holds two sets of weights that fit, under {shortened(best)!r} and {shortened(rival)!r}, and "
-                f"they differ. Keep one of them, for example {{key: value for key, value in state.items() if "
+                f"the file holds two different sets of weights that match, under {shortened(best)!r} and "
+                f"{shortened(rival)!r}. Keep one of them, for example {{key: value for key, value in state.items() if "
                 f"key.startswith({shortened(best)!r})}}"
             )
     return best

@@ -1,4 +1,4 @@
-"""Configuration: `cfg` is the tree of defaults; copy it, then merge a file and the command line into the copy."""
+"""Configuration. `cfg` holds the defaults; clone it, then merge a file and the command line into the clone."""
 
 from .checks import check_values
 from .defaults import _C as cfg

@@ -1,4 +1,4 @@
-"""Keys that are accepted so that other projects' files merge, and that have no effect; each with the reason."""
+"""Keys without effect, accepted so that other projects' files merge; each with the reason."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ FBNET = {
 }
 
 WITHOUT_EFFECT = {
-    "AMP_VERBOSE": "torch.amp, in place of apex, prints nothing",
-    "PATHS_CATALOG": "catalogs in Python are never executed; any other value is refused when it is merged",
-    "MODEL.BACKBONE.USE_GN": "FCOS's code never read it; BACKBONE.NORM, RESNETS.TRANS_FUNC and VOVNET.USE_GN decide",
-    "MODEL.RETINANET.STRADDLE_THRESH": "as in the forks, RetinaNet trains all anchors, also those across the border",
-    "MODEL.ROI_HEADS.USE_FPN": "the forks' code never read it; the POOLER_SCALES of the heads decide",
-    "MODEL.ROI_KEYPOINT_HEAD.MLP_HEAD_DIM": "the head has convolutions only, see CONV_LAYERS",
-    "MODEL.ROI_MASK_HEAD.MLP_HEAD_DIM": "the head has convolutions only, see CONV_LAYERS",
-    "MODEL.VOVNET.OUT_CHANNELS": "the body tells FPN its channels; another number than the body's is logged",
-    "MODEL.VOVNET.PRETRAINED": "the forks' code never read it; MODEL.WEIGHT names the weights",
+    "AMP_VERBOSE": "torch.amp replaces apex and prints nothing",
+    "PATHS_CATALOG": "catalogs in Python are never executed; merging any other value is an error",
+    "MODEL.BACKBONE.USE_GN": "FCOS's code never read it; use BACKBONE.NORM, RESNETS.TRANS_FUNC and VOVNET.USE_GN",
+    "MODEL.RETINANET.STRADDLE_THRESH": "RetinaNet trains all anchors, also those across the border, as in the forks",
+    "MODEL.ROI_HEADS.USE_FPN": "the forks' code never read it; use the POOLER_SCALES of the heads",
+    "MODEL.ROI_KEYPOINT_HEAD.MLP_HEAD_DIM": "the head has only convolutions, see CONV_LAYERS",
+    "MODEL.ROI_MASK_HEAD.MLP_HEAD_DIM": "the head has only convolutions, see CONV_LAYERS",
+    "MODEL.VOVNET.OUT_CHANNELS": "FPN gets its channels from the body; a different number is logged",
+    "MODEL.VOVNET.PRETRAINED": "the forks' code never read it; use MODEL.WEIGHT",
     **{f"MODEL.FBNET.{key}": "FBNet's layers are not in this package" for key in FBNET},
 }
 

@@ -1,6 +1,7 @@
 """Check the values of a config before anything is built from it.
 
-CHOICES lists keys that take one of a few words; rules.py has all others; combinations.py, keys that do not go together.
+CHOICES lists keys with a fixed set of values. rules.py has the rules of all other keys, combinations.py those of keys
+that exclude each other.
 """
 
 from __future__ import annotations
@@ -28,13 +29,15 @@ CHOICES = {
 
 
 def check_values(cfg, *, is_train: bool = False) -> None:
-    """Refuse values that would fail, or silently mean something else, where they are used, hours later.
+    """Raise for invalid values, which would otherwise fail or be misinterpreted hours later.
 
     Args:
-        is_train: also look at what only a training uses.
+        cfg: the whole tree.
+        is_train: also check keys that only training uses.
+
     Raises:
-        ValueError: a value is out of its key's range, or does not go with another key. The message names the key, the
-            value, and what it should be.
+        ValueError: a value is outside its key's range, or contradicts another key. The message names the key, the
+            value, and the expected values.
     """
     for key, choices in CHOICES.items():
         value = value_of(cfg, key)

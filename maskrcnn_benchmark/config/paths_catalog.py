@@ -1,6 +1,6 @@
-"""Names of data sets and of published models, and what they stand for. Paths of data sets are below the data folder.
+"""Catalogs of named datasets and published models. Paths of datasets are relative to the data folder.
 
-A data set that has no name here needs none: an inline block in DATASETS.TRAIN or DATASETS.TEST says where it is.
+Other datasets are described by an inline block in DATASETS.TRAIN or DATASETS.TEST.
 """
 
 from __future__ import annotations
@@ -18,10 +18,15 @@ from .weights_table import find_weights
 
 @dataclass(frozen=True)
 class Format:
-    """What an inline block of one FORMAT has: the class of data.datasets, and what its keys are called there.
+    """Keys of an inline block of one FORMAT. Dictionaries map the block's keys to arguments of the dataset class.
 
-    `paths` and `optional_paths` name files and folders; `texts` are handed on as they are, after `defaults`; `numbers`
-    are one or more pixel values, or one of `words`; `names` are texts, or the file that holds them.
+    Attributes:
+        factory: name of the class in data.datasets.
+        paths, optional_paths: files and folders.
+        texts: strings, passed unchanged.
+        defaults: further arguments and their values, overridden by the block.
+        numbers: pixel values, or one of `words`.
+        names: strings, or a file with strings.
     """
 
     factory: str
@@ -64,15 +69,15 @@ FORMATS = {
         {"class_names": "from the data"},
     ),
 }
-# Formats whose texts are single ones, no lists.
+# Formats in which `texts` are single strings, not lists.
 SINGLE_TEXTS = ("semantic", "cityscapes_semantic")
-# Endings of files that a block's names may be in.
+# Endings of files that `names` may be read from.
 NAME_FILES = (".txt", ".json", ".names", ".lst")
-EXAMPLE = "{FORMAT: coco, IMAGES: folder/of/pictures, ANNOTATIONS: file.json}"
+EXAMPLE = "{FORMAT: coco, IMAGES: folder/of/images, ANNOTATIONS: file.json}"
 EXAMPLES = {
     "coco": EXAMPLE,
     "coco_panoptic": (
-        "{FORMAT: coco_panoptic, IMAGES: folder/of/pictures, ANNOTATIONS: file.json, SEGMENTS: folder/of/png}"
+        "{FORMAT: coco_panoptic, IMAGES: folder/of/images, ANNOTATIONS: file.json, SEGMENTS: folder/of/png}"
     ),
     "coco_semantic": "{FORMAT: coco_semantic, IMAGES: folder/of/images, ANNOTATIONS: file.json}",
     "semantic": (
@@ -82,25 +87,27 @@ EXAMPLES = {
     "cityscapes_semantic": (
         "{FORMAT: cityscapes_semantic, IMAGES: cityscapes/leftImg8bit, ANNOTATIONS: cityscapes/gtFine, SPLIT: train}"
     ),
-    "voc": "{FORMAT: voc, IMAGES: folder/of/pictures, ANNOTATIONS: folder/of/xml, SPLIT: file.txt}",
+    "voc": "{FORMAT: voc, IMAGES: folder/of/images, ANNOTATIONS: folder/of/xml, SPLIT: file.txt}",
 }
 
 
 def check_entries(value, key: str) -> tuple:
-    """DATASETS.TRAIN or TEST as a tuple of names (str) and blocks (plain dict), whatever form it was written in.
+    """Convert a value of DATASETS.TRAIN or TEST to a tuple of names (str) and blocks (plain dict).
 
     Args:
         value: a name, a block, or a list or tuple of them.
-        key: named in errors.
+        key: name of the config key in errors.
+
     Raises:
-        ValueError, UnknownNameError: something else, or a block with a missing, unknown or non-text key.
+        ValueError: an entry is neither a name nor a block, or a block has a missing or invalid key.
+        UnknownNameError: a block has an unknown key.
     """
     entries = value if isinstance(value, (list, tuple)) else [value]
     return tuple(_check_block(e, key) if isinstance(e, dict) else _check_name(e, key) for e in entries)
 
 
 def _check_name(name, key: str) -> str:
-    # A list without quotes, (a, b), is no Python literal and arrives here as one string.
+    # A list without quotes, (a, b), is not a Python literal and arrives here as one string.
     if not isinstance(name, str) or not name or set(name) & set("()[]{},'\""):
         raise ValueError(f'{key} should hold names, as in ("a", "b"), or blocks, as in {EXAMPLE}, but has {name!r}.')
     return name
@@ -109,8 +116,8 @@ def _check_name(name, key: str) -> str:
 def _check_block(block: dict, key: str) -> dict[str, str]:
     if "FORMAT" not in block:
         raise ValueError(f"{key}: the block {dict(block)} has no FORMAT. Write {EXAMPLE}.")
-    if block["FORMAT"] not in list(FORMATS):  # a list, as what a file says need not be hashable
-        raise ValueError(f"{key}: FORMAT {block['FORMAT']!r} is not known; known: {', '.join(FORMATS)}.")
+    if block["FORMAT"] not in list(FORMATS):  # a list, because the value may not be hashable
+        raise ValueError(f"{key}: FORMAT {block['FORMAT']!r} is unknown; known: {', '.join(FORMATS)}.")
     kind = FORMATS[block["FORMAT"]]
     required = ["FORMAT", *kind.paths, *kind.names]
     if kind.factory == "CityscapesSemanticDataset":
@@ -141,14 +148,14 @@ def _coco(images: str, annotations: str) -> dict[str, str]:
     return {"img_dir": images, "ann_file": annotations}
 
 
-def _data_sets() -> dict[str, dict]:
+def _datasets() -> dict[str, dict]:
     table = {
         "coco_2017_train": _coco("coco/train2017", "coco/annotations/instances_train2017.json"),
         "coco_2017_val": _coco("coco/val2017", "coco/annotations/instances_val2017.json"),
         "coco_2017_test_dev": _coco("coco/test2017", "coco/annotations/image_info_test-dev2017.json"),
     }
     for split in ("train", "val"):
-        # "separated" is detectron2's name of it: things and stuff come apart here in any case
+        # "separated" is detectron2's name; things and stuff are always separate here
         for name in (f"coco_2017_{split}_panoptic", f"coco_2017_{split}_panoptic_separated"):
             table[name] = {
                 **_coco(f"coco/{split}2017", f"coco/annotations/panoptic_{split}2017.json"),
@@ -171,7 +178,7 @@ def _data_sets() -> dict[str, dict]:
         )
     for split, maps in (
         *((split, "SegmentationClass") for split in ("train", "val", "trainval")),
-        # as DeepLab's lists divide SBD's images and VOC's: maps of both in one folder
+        # DeepLab's lists of SBD's and VOC's images, with the maps of both in one folder
         *((split, "SegmentationClassAug") for split in ("train_aug", "val_aug")),
     ):
         table[f"voc_2012_seg_{split}"] = {
@@ -196,32 +203,32 @@ def _data_sets() -> dict[str, dict]:
 
 
 class DatasetCatalog:
-    """Data sets by name. `DATASETS` may be added to at run time: name -> {"img_dir", "ann_file"} for COCO json."""
+    """Datasets by name. Programs may add entries to `DATASETS`: name -> {"img_dir", "ann_file"} for COCO json."""
 
     DATA_DIR = "datasets"
-    DATASETS = _data_sets()
+    DATASETS = _datasets()
 
     @staticmethod
     def root(root: str | None = None) -> str:
-        """The data folder: `root` if it says something, else $MB_DATASETS, else "datasets"."""
+        """Return the data folder: `root` if not empty, else $MB_DATASETS, else "datasets"."""
         return os.path.expanduser(root or os.environ.get("MB_DATASETS") or DatasetCatalog.DATA_DIR)
 
     @staticmethod
     def get(entry: str | dict, root: str | None = None) -> dict:
-        """{"factory": name of a class in data.datasets, "args": its keyword arguments} for a name or an inline block.
+        """Return {"factory": class name in data.datasets, "args": keyword arguments} for a name or an inline block.
 
-        Files of a named set are not looked for here; those of a block are, see `from_block`.
+        The existence of files is checked only for blocks, see `from_block`.
 
         Raises:
-            UnknownNameError (a KeyError): no such name.
+            UnknownNameError (a KeyError): the name is not in the catalog.
         """
         if isinstance(entry, dict):
             return DatasetCatalog.from_block(entry, root)
         if entry not in DatasetCatalog.DATASETS:
             near = ", ".join(nearest(entry, DatasetCatalog.DATASETS))
             raise UnknownNameError(
-                f"data set {entry!r} is not in the catalog. Nearest: {near}. "
-                f"For data of your own write a block in its place, in DATASETS.TRAIN and DATASETS.TEST:\n"
+                f"dataset {entry!r} is not in the catalog. Nearest: {near}. "
+                f"For your own data write a block instead, in DATASETS.TRAIN and DATASETS.TEST:\n"
                 f"  - {EXAMPLE}"
             )
         attrs = copy.deepcopy(DatasetCatalog.DATASETS[entry])
@@ -239,14 +246,15 @@ class DatasetCatalog:
 
     @staticmethod
     def from_block(block: dict, root: str | None = None) -> dict:
-        """The same for an inline block. A relative path is taken from the working directory if it exists there, else
-        from the data folder.
+        """Return the result of `get` for an inline block.
+
+        A relative path is looked up in the working directory first, then in the data folder.
 
         Raises:
-            FileNotFoundError: it exists in neither; both are named.
-            ValueError, UnknownNameError: a malformed block.
+            FileNotFoundError: a path exists in neither; both are named.
+            ValueError, UnknownNameError: the block is malformed.
         """
-        block = _check_block(block, "data set block")
+        block = _check_block(block, "dataset block")
         kind = FORMATS[block["FORMAT"]]
         paths = {**kind.paths, **kind.optional_paths}
         args = kind.defaults | {arg: _existing(block, key, root) for key, arg in paths.items() if key in block}
@@ -263,8 +271,7 @@ class DatasetCatalog:
 
     @staticmethod
     def name(entry: str | dict) -> str:
-        """What results are filed under: the catalog name, a block's NAME, else its split or annotation file without
-        ending."""
+        """Return the dataset's name: the catalog name, a block's NAME, else its split or annotation file, no ending."""
         if isinstance(entry, str):
             return entry
         path = entry.get("SPLIT") or entry["ANNOTATIONS"]
@@ -272,10 +279,10 @@ class DatasetCatalog:
 
 
 def _numbers(value, words: tuple[str, ...], where: str) -> list[int] | str:
-    """Whole numbers, which may be one, a list, or text with commas; or a word.
+    """Convert an integer, a list of integers, or a string with commas to a list of integers; a word is unchanged.
 
     Raises:
-        ValueError: anything else.
+        ValueError: the value is none of these.
     """
     if isinstance(value, str) and value in words:
         return value
@@ -290,7 +297,7 @@ def _numbers(value, words: tuple[str, ...], where: str) -> list[int] | str:
 
 
 def _texts(value) -> list[str]:
-    """A list of texts, which may be written in one, with commas."""
+    """Convert a string with commas, or a list of strings, to a list of strings."""
     return [text.strip() for text in (value.split(",") if isinstance(value, str) else value)]
 
 

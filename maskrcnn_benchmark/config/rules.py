@@ -1,7 +1,7 @@
-"""The values that each key of the configuration may have: one table of rules by key.
+"""Rules for the values of config keys.
 
-A rule returns None for a good value, else what the value should be ("a number from 0 to 1"). checks.py applies the
-table.
+A rule returns None for a valid value, else a description of valid values ("a number from 0 to 1"). checks.py applies
+RULES.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ Rule = Callable[[object], "str | None"]
 
 
 def number(least: float = -math.inf, most: float = math.inf, *, above=None, below=None, or_value=None) -> Rule:
-    """Finite numbers from `least` to `most`; more than `above`, less than `below`; also `or_value` itself."""
+    """Accept finite numbers from `least` to `most`, more than `above` and less than `below`, or equal to `or_value`."""
     return _number("a number", least, most, above, below, or_value, lambda value: isinstance(value, numbers.Real))
 
 
 def whole(least: float = -math.inf, most: float = math.inf, *, or_value=None) -> Rule:
-    """Whole numbers from `least` to `most`; also `or_value` itself."""
+    """Accept whole numbers from `least` to `most`, or equal to `or_value`."""
     return _number("a whole number", least, most, None, None, or_value, _is_whole)
 
 
@@ -51,17 +51,18 @@ def _is_whole(value) -> bool:
 
 
 def flag(value) -> str | None:
-    """True or False, in lists."""
+    """Accept True and False; for entries of lists."""
     return None if isinstance(value, bool) else "True or False"
 
 
 def entries(rule: Rule, *, length: int | None = None, or_empty: bool = False, ascending: bool = False) -> Rule:
-    """Lists whose entries follow a rule.
+    """Accept lists with entries that pass a rule.
 
     Args:
-        length: the number of entries; None = one or more.
-        or_empty: the empty list is good, too.
-        ascending: no entry is smaller than the one before it.
+        rule: for each entry.
+        length: number of entries; None = one or more.
+        or_empty: also accept the empty list.
+        ascending: require that no entry is smaller than the one before it.
     """
     count = "one or more entries" if length is None else f"{length} entries"
     wanted = f"a {'sorted ' * ascending}list of {count}" + ", or an empty one" * or_empty
@@ -84,7 +85,7 @@ def entries(rule: Rule, *, length: int | None = None, or_empty: bool = False, as
 
 
 def size_range(value) -> str | None:
-    """(-1, -1), or the smallest and the largest size."""
+    """Accept (smallest, largest) size or (-1, -1)."""
     if isinstance(value, (list, tuple)) and (not value or tuple(value) == (-1, -1)):
         return None
     if entries(whole(1), length=2)(value) is None and value[0] <= value[1]:
@@ -93,7 +94,7 @@ def size_range(value) -> str | None:
 
 
 def expected_results(value) -> str | None:
-    """[task, metric, [mean, std]] each."""
+    """Accept lists of [task, metric, [mean, std]]."""
     wanted = "a list of entries [task, metric, [mean, std]], for example ['bbox', 'AP', [0.38, 0.002]]"
     for entry in value:
         good = isinstance(entry, (list, tuple)) and len(entry) == 3
@@ -104,7 +105,7 @@ def expected_results(value) -> str | None:
 
 
 def pairs_or_none(value) -> str | None:
-    """None, or a list of pairs of names or numbers."""
+    """Accept None, and lists of pairs of names or numbers."""
     good = value is None or isinstance(value, (list, tuple))
     for pair in value or ():
         good = good and isinstance(pair, (list, tuple)) and len(pair) == 2
@@ -112,7 +113,7 @@ def pairs_or_none(value) -> str | None:
     return None if good else "a list of pairs of names or numbers from 0, such as [[left_eye, right_eye]], or []"
 
 
-# Counts: 0 and -1 mean no limit. Thresholds of NMS: 0 and less suppress nothing.
+# Counts: 0 and -1 mean no limit. NMS thresholds: 0 or less disables suppression.
 TOP_N = whole(-1)
 NMS = number(most=1)
 FRACTION = number(0, 1)

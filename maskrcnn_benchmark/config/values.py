@@ -1,4 +1,4 @@
-"""What may stand in place of a default: the same type, or what plainly means it."""
+"""Convert values to the type of a key's default."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from . import yaml_files
 
 
 class Mismatch(ValueError):
-    """The value cannot take the default's place; the message says what is wanted."""
+    """Value that cannot be converted to the default's type; the message describes valid values."""
 
 
 def literal(text: str):
     """Parse a value of the command line.
 
     Returns:
-        The Python literal that `text` spells (number, string, tuple, list, dict, True, None), or the list or mapping
-        that it spells as YAML does between brackets, [{NAME: bees, FORMAT: coco}], else `text` itself.
+        The value of a Python literal (number, string, tuple, list, dict, True, None), or of a YAML list or mapping in
+        brackets, such as [{NAME: bees, FORMAT: coco}]; other text is returned unchanged.
     """
     try:
         return ast.literal_eval(text)
@@ -26,16 +26,19 @@ def literal(text: str):
 
 
 def convert(value, default, *, any_number: bool = False):
-    """`value` in the type of `default`.
+    """Convert a value to the type of its default.
 
-    Strings are read as literals, as the command line has nothing else. A whole number serves as a float, 9e4 as a
-    whole number, a list as a tuple and the other way round, "true" as True. The elements of a sequence are held to the
-    type of the default's first element, where the default has one; nested sequences take the type of the outer one.
+    Strings are evaluated as literals, as on a command line. Integers convert to floats, 9e4 to an integer, lists to
+    tuples and vice versa, and "true" to True. Elements of a sequence must have the type of the default's first element,
+    if there is one. Nested sequences get the type of the outer one.
 
     Args:
-        any_number: the default is written as a whole number but stands for any number.
+        value: to convert.
+        default: of the key.
+        any_number: accept any number although the default is an integer.
+
     Raises:
-        Mismatch: with what is wanted.
+        Mismatch: the value cannot be converted; the message describes valid values.
     """
     if isinstance(default, str):
         return _string(value)
@@ -100,14 +103,14 @@ def _sequence(value, default):
     if not default or _is_record(default[0]):
         return _same_kind(value, kind)
     try:
-        # Sizes and strides are whole by default, and other numbers are as good.
+        # Defaults of sizes and strides are integers, but any number is valid.
         return kind(convert(v, default[0], any_number=True) for v in value)
     except Mismatch as error:
         raise Mismatch(f"a list, each entry {error}") from None
 
 
 def _is_record(entry) -> bool:
-    """A sequence of several kinds of things, as TEST.EXPECTED_RESULTS has them: no pattern for its own elements."""
+    """Return whether a sequence mixes strings and other types, as in TEST.EXPECTED_RESULTS."""
     return isinstance(entry, (tuple, list)) and len({isinstance(element, str) for element in entry}) > 1
 
 

@@ -1,4 +1,4 @@
-"""Reading YAML: nothing is executed, keys stand once, `_BASE_` chains are followed."""
+"""Read YAML configs: nothing is executed, repeated keys are errors, and `_BASE_` chains are followed."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from .errors import nearest, shorten
 
 BASE_KEY = "_BASE_"
 
-# Bounds on a file, far above any config: without them, a small file can keep the reader busy for hours.
+# Limits far above any config. Without them a small file can keep the reader busy for hours.
 MAX_BYTES = 2**20
-MAX_NODES = 20_000  # keys, values and lists, what aliases repeat included; about three seconds
+MAX_NODES = 20_000  # keys, values and lists, including those repeated by aliases; takes about three seconds
 MAX_DEPTH = 50
 MAX_DIGITS = 100  # characters of a number
 
-# YAML 1.1 takes 1e-3 and 1.5e3 for strings: it requires a dot and a signed exponent. No two parts of the pattern match
-# the same digits, so that the time is linear.
+# YAML 1.1 reads 1e-3 and 1.5e3 as strings, because it requires a dot and a signed exponent. No two parts of the pattern
+# match the same digits, so that the time is linear.
 _EXPONENT = re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
 _FLOAT_TAG = "tag:yaml.org,2002:float"
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader within the bounds above. It refuses a key that a mapping holds twice; YAML lets the last win."""
+    """SafeLoader with the limits above, which raises for repeated keys; in YAML the last one wins silently."""
 
     def __init__(self, stream):
         super().__init__(stream)
         self._nodes = self._depth = 0
-        self._sizes: dict[yaml.Node, int | None] = {}  # nodes that are finished, and None for those around this one
+        self._sizes: dict[yaml.Node, int | None] = {}  # sizes of complete nodes
 
     def compose_node(self, parent, index):
         mark = self.peek_event().start_mark
@@ -41,10 +41,10 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self._depth -= 1
         if alias and node not in self._sizes:
-            raise yaml.composer.ComposerError(None, None, "an alias stands inside what it repeats", mark)
+            raise yaml.composer.ComposerError(None, None, "an alias is inside the node that it repeats", mark)
         self._nodes += self._sizes[node] if alias else 1
         if self._nodes > MAX_NODES:
-            problem = f"more than {MAX_NODES} keys and values, what aliases (*name) repeat included"
+            problem = f"more than {MAX_NODES} keys and values, including those repeated by aliases (*name)"
             raise yaml.composer.ComposerError(None, None, problem, mark)
         self._sizes.setdefault(node, self._nodes - before)
         return node
@@ -61,7 +61,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_number(self, node):
         if len(node.value) > MAX_DIGITS:
-            problem = f"a number of {len(node.value)} characters; {MAX_DIGITS} is the most"
+            problem = f"a number of {len(node.value)} characters; the maximum is {MAX_DIGITS}"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         is_float = node.tag == _FLOAT_TAG
         try:
@@ -76,14 +76,14 @@ for _tag in (_FLOAT_TAG, "tag:yaml.org,2002:int"):
 
 
 class _Dumper(yaml.SafeDumper):
-    """The safe dumper, quoting a string that the loader above would read as a number, and without &anchors."""
+    """SafeDumper that quotes strings which _Loader would read as numbers, and writes no &anchors."""
 
     def ignore_aliases(self, data):
         return True
 
 
 class _InlineDumper(_Dumper):
-    """The same, with every list in one line."""
+    """_Dumper that writes every list on one line."""
 
     def represent_sequence(self, tag, sequence, flow_style=None):
         return super().represent_sequence(tag, sequence, flow_style=True)
@@ -94,7 +94,7 @@ _Dumper.add_implicit_resolver(_FLOAT_TAG, _EXPONENT, list("-+.0123456789"))
 
 
 def dump(tree: dict, *, inline_lists: bool = False, **kwargs) -> str:
-    """`tree` as YAML text that `parse` reads back to the same values (tuples come back as lists)."""
+    """Return YAML text that `parse` reads back to the same values (tuples as lists)."""
     return yaml.dump(tree, Dumper=_InlineDumper if inline_lists else _Dumper, **kwargs)
 
 
@@ -113,11 +113,14 @@ def parse_brackets(text: str):
 
 
 def parse(text: str, source: str) -> dict:
-    """The mapping that YAML `text` holds.
+    """Parse YAML text to a mapping.
+
+    Args:
+        text: YAML.
+        source: name of the file in errors.
 
     Raises:
-        ValueError: malformed, empty, not a mapping, a key twice, or a tag that would build a Python object.
-            `source` names the file in the message.
+        ValueError: the text is malformed, empty or not a mapping, repeats a key, or has a tag for a Python object.
     """
     if len(text) > MAX_BYTES:
         raise ValueError(f"{source} has {len(text)} characters; a config has at most {MAX_BYTES}. Is it another file?")
@@ -131,7 +134,7 @@ def parse(text: str, source: str) -> dict:
         tab = _line_with_tab(text, error)
         if tab is not None:
             raise ValueError(
-                f"{source}, line {tab + 1}: a tab; YAML allows spaces only, for indentation and after the colon of a "
+                f"{source}, line {tab + 1}: a tab; YAML allows only spaces for indentation and after the colon of a "
                 "key. Replace it by spaces."
             ) from None
         raise ValueError(shorten(f"{source} is not well-formed YAML: {error}")) from None
@@ -143,7 +146,7 @@ def parse(text: str, source: str) -> dict:
 
 
 def _line_with_tab(text: str, error) -> int | None:
-    """The number of the line, from 0, whose tab made the parser give up."""
+    """Return the number, from 0, of the line with the tab that caused a parse error, or None."""
     mark = getattr(error, "problem_mark", None)
     if mark is None:
         return None
@@ -154,14 +157,16 @@ def _line_with_tab(text: str, error) -> int | None:
 
 
 def read_chain(path: str | os.PathLike) -> list[tuple[str, dict]]:
-    """The file and the files it stands on, the lowest first: what comes later overrides what came before.
+    """Read a file and its chain of `_BASE_` files.
 
-    `_BASE_: FILE` names the file below, relative to the file that says so. `~` is the home folder.
+    `_BASE_: FILE` names the base, relative to the file that has the key. `~` is the home folder.
 
-    Returns: [(path, mapping without _BASE_), ...]
+    Returns:
+        [(path, mapping without _BASE_), ...], the lowest base first; later files override earlier ones.
+
     Raises:
-        FileNotFoundError: a file is missing; the message says which file named it.
-        ValueError: see `parse`; also for Python files and for a `_BASE_` chain that meets itself.
+        FileNotFoundError: a file is missing; the message names the file that refers to it.
+        ValueError: see `parse`; or a file is a Python file, or the `_BASE_` chain is circular.
     """
     chain: list[tuple[str, dict]] = []
     named_by = ""
@@ -169,7 +174,7 @@ def read_chain(path: str | os.PathLike) -> list[tuple[str, dict]]:
     while True:
         visited = [os.path.realpath(p) for p, _ in chain]
         if os.path.realpath(path) in visited:
-            raise ValueError("_BASE_ goes in a circle: " + " -> ".join([*(p for p, _ in chain), path]))
+            raise ValueError("the _BASE_ chain is circular: " + " -> ".join([*(p for p, _ in chain), path]))
         tree = parse(_read(path, named_by), path)
         base = tree.pop(BASE_KEY, None)
         chain.append((path, tree))
@@ -181,7 +186,7 @@ def read_chain(path: str | os.PathLike) -> list[tuple[str, dict]]:
 
 
 def refuse_python(path: str) -> None:
-    """Raises ValueError for a Python file: yacs would run it."""
+    """Raise ValueError for a Python file, which yacs would run."""
     if os.path.splitext(path)[1].lower() in (".py", ".pyc"):
         raise ValueError(f"{path}: a config in Python is not executed. Write its keys as YAML (KEY: VALUE lines).")
 

@@ -1,4 +1,4 @@
-"""From the predictions of a model to figures: `evaluate` picks the evaluation that fits the data set."""
+"""Evaluate predictions. `evaluate` selects the evaluation by the dataset's type."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = [
     "save_predictions",
 ]
 
-# The first entry whose type fits counts, so a subclass may stand above its base.
+# The first entry with a matching type is used; list a subclass before its base.
 EVALUATIONS = (
     (COCODataset, coco_evaluation),
     (COCOPanopticDataset, panoptic_evaluation),
@@ -59,20 +59,21 @@ def evaluate(
     expected_results_sigma_tol: float = 4,
     **kwargs,
 ) -> Results:
-    """Evaluate predictions in the way of the dataset's type, and compare the figures with expected ones.
+    """Run the evaluation for the dataset's type, and compare the figures with the expected ones.
 
     Args:
-        dataset: of a type in EVALUATIONS, or of a subclass.
+        dataset: an instance of a type in EVALUATIONS.
         predictions: list of BoxList by dataset index, in the size of the network input.
-        output_folder: where result files go; None or "" writes none.
+        output_folder: folder for result files; None or "" writes none.
+        options: see EvaluationOptions.
         expected_results, expected_results_sigma_tol: see compare_with_expected; the outcome is logged.
-        **kwargs: fields of EvaluationOptions, in place of those of `options`.
+        **kwargs: fields of EvaluationOptions, which override those of `options`.
 
     Returns:
-        The figures, and in `as_expected` whether they are the expected ones.
+        The figures. `as_expected` is False if one of them is not as expected.
 
     Raises:
-        NotImplementedError: no evaluation is known for this type.
+        NotImplementedError: there is no evaluation for this type.
     """
     options = replace(options or EvaluationOptions(), **kwargs)
     run = _evaluation_of(dataset, predictions)
@@ -89,11 +90,11 @@ def _evaluation_of(dataset, predictions) -> Callable[..., Results]:
             return evaluation
     known = ", ".join(kind.__name__ for kind, _ in EVALUATIONS)
     raise NotImplementedError(
-        f"Unsupported dataset type {type(dataset).__name__}. Known are {known} and classes derived from them."
+        f"Unsupported dataset type {type(dataset).__name__}. Supported are {known} and classes derived from them."
     )
 
 
 def _only_semantic(predictions) -> bool:
-    """Whether these are of a SemanticSegmentor, which finds no segments."""
+    """Return whether the predictions are those of a SemanticSegmentor, without segments."""
     fields = [prediction.fields() for _, prediction in numbered(predictions)]
     return bool(fields) and all("semantic" in names and "panoptic" not in names for names in fields)

@@ -12,12 +12,12 @@ import numpy as np
 
 from maskrcnn_benchmark.structures.semantic_map import IGNORE_LABEL
 
-# d as a share of the image's diagonal, the paper's.
+# d relative to the image's diagonal, as in the paper.
 DISTANCE = 0.02
 
 
 class BoundaryIoU:
-    """Sum the boundaries of each class over many images.
+    """Accumulate intersections and unions of boundaries per class over images.
 
     Args:
         num_classes: K.
@@ -47,13 +47,13 @@ class BoundaryIoU:
             self.truth[label] += np.count_nonzero(true_band)
 
     def class_iou(self) -> np.ndarray:
-        """Return the boundary IoU of each class, (K,); NaN for classes that the ground truth does not have."""
+        """Return the boundary IoU of each class, (K,); NaN for classes without ground truth."""
         return np.where(self.truth > 0, self.intersection / np.maximum(self.union, 1), np.nan)
 
 
 def boundary(mask: np.ndarray) -> np.ndarray:
     """Return the pixels of a mask (H, W) bool that are at most d pixels inside its contour, in chessboard distance."""
-    import cv2  # a second to import, and nothing else here needs it
+    import cv2  # takes a second to import, and only this function needs it
 
     distance = max(round(DISTANCE * float(np.hypot(*mask.shape))), 1)
     kernel = np.ones((2 * distance + 1, 2 * distance + 1), dtype=np.uint8)

@@ -1,6 +1,6 @@
-"""Average recall of class-agnostic proposals (Hosang et al., TPAMI 2015), as maskrcnn-benchmark counts it.
+"""Average recall of class-agnostic proposals (Hosang et al., TPAMI 2015), computed as in maskrcnn-benchmark.
 
-Shapes: P proposals and G ground-truth boxes of a picture.
+Shapes: P proposals and G ground-truth boxes of an image.
 """
 
 from __future__ import annotations
@@ -14,22 +14,25 @@ from maskrcnn_benchmark.evaluation.predictions import Predictions, numbered
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.boxlist_ops import boxlist_iou
 
-# Suffix of a metric: area in square pixels of the original picture, both ends included.
+# Suffix of a metric -> range of areas in square pixels of the original image, both ends included.
 AREAS = {"": (0.0, 1e10), "s": (0.0, 32.0**2), "m": (32.0**2, 96.0**2), "l": (96.0**2, 1e10)}
 LIMITS = (100, 1000)
 IOU_THRESHOLDS = torch.arange(10) * 0.05 + 0.5
 
 
 def proposal_recall(predictions: Predictions, dataset, ground_truth: dict) -> dict[str, float]:
-    """Recall averaged over IoU 0.50:0.95, as {"AR@100", "ARs@100", ..., "ARl@1000"}; -1 without ground truth.
+    """Compute the recall of proposals, averaged over IoU 0.50:0.95.
 
-    Proposals are taken by falling field "objectness" ("scores" where there is none). Crowd regions are no
-    ground truth. A picture without proposals misses all of its boxes.
+    Proposals are sorted by their field "objectness", or "scores" if there is none. Crowd regions are not ground truth.
+    All boxes of an image without proposals are missed.
 
     Args:
         predictions: proposals in the size of the network input.
-        dataset: offers get_img_info(index) and image_id(index).
-        ground_truth: what ground_truth.ground_truth_of returns.
+        dataset: has get_img_info(index) and image_id(index).
+        ground_truth: result of `ground_truth_of`.
+
+    Returns:
+        {"AR@100", "ARs@100", ..., "ARl@1000"}; -1 without ground truth.
     """
     boxes_of_image = defaultdict(list)
     for annotation in ground_truth["annotations"]:
@@ -60,7 +63,7 @@ def proposal_recall(predictions: Predictions, dataset, ground_truth: dict) -> di
 
 
 def _sorted_iou(proposals: BoxList, annotations: list[dict], info: dict) -> torch.Tensor:
-    """IoU (P, G), sides counted as the proposals' are, at most LIMITS[-1] rows by falling objectness."""
+    """Return the IoU (P, G) of at most LIMITS[-1] proposals, best first, with the box_offset of the proposals."""
     size = (info["width"], info["height"])
     boxes = BoxList([annotation["bbox"] for annotation in annotations], size, mode="xywh").convert("xyxy")
     score = proposals.get_field("objectness" if proposals.has_field("objectness") else "scores")
@@ -69,10 +72,10 @@ def _sorted_iou(proposals: BoxList, annotations: list[dict], info: dict) -> torc
 
 
 def greedy_overlaps(iou: torch.Tensor) -> torch.Tensor:
-    """Overlap (G,) that each ground-truth box gets when pairs of proposal and box are taken best first.
+    """Assign proposals to ground-truth boxes greedily, best pair first, and return the overlap (G,) of each box.
 
     Args:
-        iou: (P, G). A proposal serves one box only; boxes that go without get 0.
+        iou: (P, G). A proposal is assigned to at most one box; boxes without a proposal get 0.
     """
     iou = iou.clone()
     overlaps = iou.new_zeros(iou.shape[1])

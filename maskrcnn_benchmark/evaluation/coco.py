@@ -1,7 +1,6 @@
-"""COCO evaluation of detections: result files, figures, tables.
+"""COCO evaluation of detections: result files, figures and tables.
 
-`coco_evaluation` reads from top to bottom what happens between the detections of a model and the figures.
-A further kind of result is one more entry of PREPARE.
+To support a further kind of result, add an entry to PREPARE.
 """
 
 from __future__ import annotations
@@ -44,32 +43,32 @@ def coco_evaluation(
     *,
     options: EvaluationOptions | None = None,
 ) -> COCOResults:
-    """Evaluates detections against the data set's ground truth.
+    """Evaluate detections against the dataset's ground truth.
 
     Args:
-        dataset: offers class_names, image_id(index), get_img_info(index), contiguous_category_id_to_json_id, and
+        dataset: has class_names, image_id(index), get_img_info(index), contiguous_category_id_to_json_id, and
             ann_file or get_groundtruth(index), see `ground_truth_of`.
-        predictions: by data set index, in the size of the network input. Pictures without one count as
-            pictures in which nothing was found.
-        output_folder: gets bbox.json (segm.json, keypoints.json), coco_results.pth and coco_results.json (box_only:
-            box_proposals.pth and box_proposals.json); None or "" writes nothing.
-        box_only: the predictions are proposals without classes; their recall is evaluated.
-        iou_types: keys of PREPARE; "segm" needs the field "mask", "keypoints" the field "keypoints".
-        expected_results, expected_results_sigma_tol: for the forks' programs; `evaluate` compares for all evaluations.
-        options: everything else; its box_only and iou_types are not read.
+        predictions: by dataset index, in the size of the network input. An image without a prediction counts as an
+            image without detections.
+        output_folder: folder for bbox.json, segm.json, keypoints.json, coco_results.pth and coco_results.json, or for
+            box_proposals.pth and box_proposals.json with box_only; None or "" writes nothing.
+        box_only: evaluate the recall of class-agnostic proposals.
+        iou_types: keys of PREPARE; "segm" requires the field "mask", "keypoints" the field "keypoints".
+        expected_results, expected_results_sigma_tol: for programs of the forks; `evaluate` compares for every dataset.
+        options: further options; its box_only and iou_types are ignored.
 
     Returns:
-        The figures, with the result lists by iou type as `detections`; there are none for box_only.
+        The figures. `detections` holds the result lists by iou type, or nothing with box_only.
 
     Raises:
-        ValueError: an iou type is unknown, a prediction has a label that the data set has not, or the
-            annotation file is no COCO file.
+        ValueError: an iou type is unknown, a prediction has a label that the dataset does not have, or the annotation
+            file is not a COCO file.
     """
     options = options or EvaluationOptions()
     keypoint_sigmas = options.keypoint_sigmas
     unknown = [iou_type for iou_type in iou_types if iou_type not in PREPARE]
     if unknown and not box_only:
-        raise ValueError(f"iou_types has {unknown}; COCO evaluation here knows {list(PREPARE)}")
+        raise ValueError(f"iou_types has {unknown}; COCO evaluation supports {list(PREPARE)}")
     ground_truth = ground_truth_of(dataset, ("bbox",) if box_only else iou_types)
     if "keypoints" in iou_types and not box_only:
         keypoint_sigmas = _sigmas_for(ground_truth, keypoint_sigmas, dataset)
@@ -117,10 +116,10 @@ def coco_evaluation(
 
 
 def _sigmas_for(ground_truth: dict, sigmas: Sequence[float] | None, dataset) -> list[float] | None:
-    """One number a keypoint of the ground truth; None for COCO's 17.
+    """Return one sigma per keypoint of the ground truth, or None to use COCO's 17.
 
     Raises:
-        ValueError: they are none of 17 keypoints, or of another number than the ground truth has.
+        ValueError: no sigmas are given for other than 17 keypoints, or their number differs from the ground truth's.
     """
     counts = {len(annotation["keypoints"]) // 3 for annotation in ground_truth["annotations"]} - {0}
     if not counts:
@@ -135,20 +134,20 @@ def _sigmas_for(ground_truth: dict, sigmas: Sequence[float] | None, dataset) -> 
 
 
 def in_original_size(predictions: Predictions, dataset, fields) -> Iterator[tuple[int, BoxList]]:
-    """(image id, detections with the named fields in pixels of the original picture), by rising data set index."""
+    """Yield (image id, detections with `fields` in pixels of the original image), in ascending order of index."""
     for index, prediction in numbered(predictions):
         info = dataset.get_img_info(index)
         yield dataset.image_id(index), prediction.copy_with_fields(fields).resize((info["width"], info["height"]))
 
 
 def _finite_detections(predictions: Predictions, dataset, fields=()) -> Iterator[tuple[BoxList, list[dict]]]:
-    """By picture: detections in original pixels, and what all kinds of results say of each of them.
+    """Yield for each image its detections in original pixels, and their result entries (image, category, score).
 
-    Detections whose box, score or keypoints are not finite are left out and counted in a warning. So are boxes without
-    area, uncounted: continuous boxes at the picture's border can be such.
+    Detections with a box, score or keypoint that is not finite are dropped and counted in a warning. Boxes without area
+    are dropped silently, as continuous boxes at the image's border may have none.
 
     Raises:
-        ValueError: a label is not in the data set, or a field is missing.
+        ValueError: a label is not in the dataset, or a field is missing.
     """
     json_ids = dataset.contiguous_category_id_to_json_id
     dropped = 0
@@ -156,8 +155,8 @@ def _finite_detections(predictions: Predictions, dataset, fields=()) -> Iterator
         lacking = [name for name in ("scores", "labels", *fields) if not prediction.has_field(name)]
         if lacking:
             raise ValueError(
-                f"detections of picture {dataset.image_id(index)} have no field {', '.join(lacking)}, only "
-                f"{prediction.fields()}: the model does not predict what is to be evaluated"
+                f"detections of image {dataset.image_id(index)} have no field {', '.join(lacking)}, only "
+                f"{prediction.fields()}; the model does not predict what this evaluation requires"
             )
     for image_id, boxlist in in_original_size(predictions, dataset, ("scores", "labels", *fields)):
         finite = torch.isfinite(boxlist.bbox).all(dim=1) & torch.isfinite(boxlist.get_field("scores"))
@@ -172,7 +171,7 @@ def _finite_detections(predictions: Predictions, dataset, fields=()) -> Iterator
         if strange:
             raise ValueError(
                 f"image {image_id} has detections of label {sorted(strange)}, but {source_of(dataset)} has the labels "
-                f"{min(json_ids)} to {max(json_ids)}: the model was made for another data set or NUM_CLASSES is wrong"
+                f"{min(json_ids)} to {max(json_ids)}; the model was trained on another dataset, or NUM_CLASSES is wrong"
             )
         scores = boxlist.get_field("scores").tolist()
         yield (
@@ -183,16 +182,16 @@ def _finite_detections(predictions: Predictions, dataset, fields=()) -> Iterator
             ],
         )
     if dropped:
-        logger.warning(f"{dropped} detections with a box, score or keypoint that is not finite were left out")
+        logger.warning(f"{dropped} detections with a box, score or keypoint that is not finite were dropped")
 
 
 def prepare_for_coco_detection(predictions: Predictions, dataset) -> list[dict]:
-    """Detections (fields scores, labels) in COCO's result form, nothing rounded.
+    """Convert detections (fields scores, labels) to COCO results without rounding.
 
-    Boxes become [x, y, width, height], where width is x2 - x1 + box_offset of the detections.
+    Boxes become [x, y, width, height] with width = x2 - x1 + box_offset of the detections.
 
     Raises:
-        ValueError: a label is not in the data set, or a field is missing.
+        ValueError: a label is not in the dataset, or a field is missing.
     """
     return [
         entry | {"bbox": box}
@@ -204,13 +203,13 @@ def prepare_for_coco_detection(predictions: Predictions, dataset) -> list[dict]:
 def prepare_for_coco_segmentation(
     predictions: Predictions, dataset, pasting: MaskPasting = DEFAULT_PASTING
 ) -> list[dict]:
-    """Masks (field mask) in COCO's result form: compressed RLE in the size of the original picture.
+    """Convert masks (field mask) to COCO results: compressed RLE in the size of the original image.
 
-    The field holds probabilities in the box, (N, 1, M, M), which are pasted as structures.paste_masks says and cut at
-    0.5, or masks of the original picture, (N, 1, H, W).
+    The field holds mask probabilities within the box, (N, 1, M, M), which are pasted into the image (see
+    structures.paste_masks) and thresholded at 0.5, or masks of the original image, (N, 1, H, W).
 
     Raises:
-        ValueError: a label is not in the data set, a field is missing, or masks are of another size.
+        ValueError: a label is not in the dataset, a field is missing, or masks have another size.
     """
     results = []
     for boxlist, entries in _finite_detections(predictions, dataset, ("mask",)):
@@ -220,23 +219,23 @@ def prepare_for_coco_segmentation(
 
 
 def _run_lengths(boxlist: BoxList, pasting: MaskPasting) -> list[dict]:
-    """The field "mask" of detections in original pixels as COCO RLE."""
+    """Convert the field "mask" of detections in original pixels to COCO RLE."""
     width, height = boxlist.size
     masks = boxlist.get_field("mask")
     if masks.dim() == 4 and tuple(masks.shape[1:]) == (1, height, width):
         return [encode_window((mask > 0.5).numpy(), 0, 0, height, width) for mask in masks[:, 0]]
     if masks.shape[-1] != masks.shape[-2]:
         raise ValueError(
-            f"masks of {tuple(masks.shape[-2:])} pixels are neither squares in their boxes nor of the picture's "
+            f"masks of {tuple(masks.shape[-2:])} pixels are neither square masks of boxes nor masks of the image's "
             f"{height} x {width} pixels; set MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS to False"
         )
     return paste_rles(masks, boxlist.convert("xyxy").bbox, boxlist.size, pasting=pasting)
 
 
 def prepare_for_coco_keypoint(predictions: Predictions, dataset) -> list[dict]:
-    """Keypoints (field keypoints, a Keypoints) in COCO's result form: flat x, y, visibility.
+    """Convert keypoints (field keypoints, a Keypoints) to COCO results: flat x, y, visibility.
 
-    Detections without a visible keypoint say nothing about keypoints and are left out.
+    Detections without a visible keypoint are dropped.
 
     Raises:
         ValueError: a label is not in the dataset, or a field is missing.
@@ -263,13 +262,13 @@ def _warn_of_missing(predictions: Predictions, dataset, ground_truth: dict) -> N
     missing = sum(image["id"] not in predicted for image in ground_truth["images"])
     if missing:
         logger.warning(
-            f"{missing} of {len(ground_truth['images'])} pictures of {source_of(dataset)} have no predictions; "
-            "their objects count as missed"
+            f"{missing} of {len(ground_truth['images'])} images of {source_of(dataset)} have no predictions; their "
+            "objects count as missed"
         )
 
 
 def _report(results: COCOResults, tables: str, output_folder: str | None, name: str, record: dict) -> None:
-    """Logs the figures; writes NAME.pth (the COCOResults) and NAME.json (the record)."""
+    """Log the figures, and write NAME.pth (the COCOResults) and NAME.json (the record)."""
     logger.info(results)
     if tables:
         logger.info(f"\n{tables}\n")

@@ -1,9 +1,10 @@
-"""COCO average precision: running the evaluator.
+"""Run a COCO evaluator for average precision.
 
-faster-coco-eval (C++) is used, or pycocotools where there is no such package for a platform; their figures are equal,
-and benchmarks/evaluation.py times them.
-Shapes of an evaluator's `eval["precision"]`: T IoU thresholds (0.50:0.05:0.95), R recall levels (101),
-K categories (by rising id), A area ranges (all, small, medium, large), M detection limits (1, 10, 100).
+The evaluator is faster-coco-eval (C++), or pycocotools on platforms without it. Their figures are equal;
+benchmarks/evaluation.py times them.
+
+Shapes of `eval["precision"]`: T IoU thresholds (0.50:0.05:0.95), R recall levels (101), K categories (ascending ids),
+A area ranges (all, small, medium, large), M detection limits (1, 10, 100).
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ EVALUATORS = ("faster_coco_eval", "pycocotools")
 
 
 def available_evaluator() -> str:
-    """The first of EVALUATORS that is installed.
+    """Return the first of EVALUATORS that is installed.
 
     Raises:
-        ImportError: none is.
+        ImportError: none is installed.
     """
     for name in EVALUATORS:
         if importlib.util.find_spec(name) is not None:
             return name
-    raise ImportError("COCO evaluation needs pycocotools or faster-coco-eval; run: pip install faster-coco-eval")
+    raise ImportError("COCO evaluation requires pycocotools or faster-coco-eval; run: pip install faster-coco-eval")
 
 
 def run_evaluator(
@@ -45,21 +46,22 @@ def run_evaluator(
     evaluator: str | None = None,
     sigmas: Sequence[float] | None = None,
 ):
-    """Evaluates detections in COCO's result form and prints COCO's summary lines on stdout.
+    """Evaluate COCO results, and print COCO's summary lines to stdout.
 
     Args:
-        ground_truth: as ground_truth.ground_truth_of returns it; not changed. Image ids may be text.
+        ground_truth: result of `ground_truth_of`; not modified. Image ids may be strings.
         detections: {"image_id", "category_id", "score"} and "bbox": [x, y, width, height], "segmentation": RLE or
-            "keypoints": 3 numbers a keypoint; not changed. May be empty.
+            "keypoints": 3 numbers per keypoint; not modified. May be empty.
         iou_type: "bbox", "segm" or "keypoints".
-        evaluator: one of EVALUATORS; None takes the first that is installed.
-        sigmas: standard deviation of each keypoint relative to the object's size; None takes COCO's 17.
+        evaluator: one of EVALUATORS; None uses the first that is installed.
+        sigmas: standard deviation of each keypoint relative to the object's size; None uses COCO's 17.
 
-    Returns the evaluator's object, with `params.iouType`, `params.catIds`, `stats` (12 figures, 10 for keypoints)
-    and `eval["precision"]` (T, R, K, A, M).
+    Returns:
+        The evaluator's object, with `params.iouType`, `params.catIds`, `stats` (12 figures, 10 for keypoints) and
+        `eval["precision"]` (T, R, K, A, M).
 
     Raises:
-        ValueError: detections are of pictures that the ground truth does not have.
+        ValueError: the ground truth does not have the images of some detections.
     """
     evaluator = evaluator or available_evaluator()
     with _no_garbage_collection():
@@ -70,7 +72,7 @@ def run_evaluator(
 
 @contextlib.contextmanager
 def _no_garbage_collection():
-    """A third of the time went into looking through half a million detections for cycles that are not there."""
+    """Disable garbage collection: searching half a million detections for cycles takes a third of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -81,27 +83,27 @@ def _no_garbage_collection():
 
 
 def _run(ground_truth: dict, detections: list[dict], iou_type: str, evaluator: str, sigmas):
-    """(the evaluator's object, its summary lines)."""
-    # evaluators write into what they are given: masks to RLE, areas and ids into detections
+    """Return the evaluator's object and its summary lines."""
+    # evaluators modify their inputs: they convert masks to RLE, and add areas and ids to detections
     ground_truth = {**ground_truth, "annotations": [dict(annotation) for annotation in ground_truth["annotations"]]}
     detections = [dict(detection) for detection in detections]
     unknown = {entry["image_id"] for entry in detections} - {image["id"] for image in ground_truth["images"]}
     if unknown:
         some = ", ".join(repr(image_id) for image_id in sorted(unknown, key=str)[:3])
-        raise ValueError(f"{len(unknown)} pictures with detections are not in the ground truth: {some}")
+        raise ValueError(f"{len(unknown)} images with detections are not in the ground truth: {some}")
     _number_images(ground_truth, detections)
     run = _run_faster_coco_eval if evaluator == "faster_coco_eval" else _run_pycocotools
     return run(ground_truth, detections, iou_type, sigmas)
 
 
 def _number_images(ground_truth: dict, detections: list[dict]) -> None:
-    """Number the images where an id is text or too large for the evaluators; ground_truth gets a new list of them."""
+    """Replace image ids by numbers, in place, if one is a string or too large for the evaluators."""
     images = ground_truth["images"]
     if all(isinstance(image["id"], int) and 0 <= image["id"] < 2**31 for image in images):
         return
     numbers = {image["id"]: number for number, image in enumerate(images, start=1)}
     ground_truth["images"] = [{**image, "id": numbers[image["id"]]} for image in images]
-    # annotations of pictures that the file does not list are never looked at
+    # evaluators ignore annotations of images that are not listed
     for entry in (*ground_truth["annotations"], *detections):
         entry["image_id"] = numbers.get(entry["image_id"], 0)
 
@@ -110,7 +112,7 @@ def _run_pycocotools(ground_truth, detections, iou_type, sigmas):
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    with contextlib.redirect_stdout(io.StringIO()):  # progress chatter
+    with contextlib.redirect_stdout(io.StringIO()):  # progress messages
         coco_gt = COCO()
         coco_gt.dataset = ground_truth
         coco_gt.createIndex()
@@ -133,27 +135,27 @@ def _run_faster_coco_eval(ground_truth, detections, iou_type, sigmas):
     if not detections:
         coco_dt = COCO()
     elif iou_type == "segm" and "bbox" not in detections[0]:
-        _measure_masks(detections)  # loadRes takes two fifths of the whole evaluation for that
+        _measure_masks(detections)  # faster than loadRes, which takes two fifths of the evaluation for it
         coco_dt = COCO({**ground_truth, "annotations": detections})
     else:
         coco_dt = coco_gt.loadRes(detections)
     coco_eval = COCOeval_faster(coco_gt, coco_dt, iou_type, print_function=lines.append)
     if sigmas is not None:
         coco_eval.params.kpt_oks_sigmas = np.array(sigmas, dtype=np.float64)
-    coco_eval.rle_iou_max_workers = 1  # handing a few masks to a thread takes longer than comparing them
+    coco_eval.rle_iou_max_workers = 1  # passing a few masks to a thread takes longer than comparing them
     coco_eval.evaluate()
     coco_eval.accumulate()
     lines.clear()
     coco_eval.summarize()
-    # it adds recall at IoU 0.5 and 0.75, which scripts that read pycocotools' lines do not know
+    # it adds recall at IoU 0.5 and 0.75, which scripts for pycocotools' lines do not expect
     return coco_eval, "".join(f"{line}\n" for line in lines[: len(coco_eval.stats)])
 
 
 def _measure_masks(detections: list[dict]) -> None:
-    """Gives detections with a "segmentation" (RLE) what loadRes would: area, bbox, id and iscrowd."""
+    """Add area, bbox, id and iscrowd to detections with a "segmentation" (RLE), as loadRes does."""
     from pycocotools import mask as coco_mask
 
-    for start in range(0, len(detections), 100):  # of more than 255, pycocotools 2.0.11 raises OverflowError
+    for start in range(0, len(detections), 100):  # pycocotools 2.0.11 raises OverflowError for more than 255
         some = detections[start : start + 100]
         masks = [detection["segmentation"] for detection in some]
         measures = zip(coco_mask.area(masks).tolist(), coco_mask.toBbox(masks).tolist(), strict=True)
@@ -163,7 +165,7 @@ def _measure_masks(detections: list[dict]) -> None:
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """Average precision of one class; -1 where no ground truth decides it. `boxes` counts ground truth, not crowd."""
+    """Average precision of one class, -1 without ground truth. `boxes` is the number of objects, without crowd."""
 
     name: str
     category_id: int
@@ -173,12 +175,12 @@ class ClassFigures:
 
 
 def per_class_figures(coco_eval, ground_truth: dict, class_names: dict[int, str]) -> list[ClassFigures]:
-    """AP (mean over IoU 0.50:0.95) and AP50 of every class at the largest detection limit, all areas.
+    """Compute AP (mean over IoU 0.50:0.95) and AP50 of every class, at the largest detection limit and for all areas.
 
     Args:
-        coco_eval: what run_evaluator returned.
-        ground_truth: what it was given.
-        class_names: name by category id of the annotation file; others go by their id.
+        coco_eval: result of `run_evaluator`.
+        ground_truth: its ground truth.
+        class_names: names by category id; the id is used for missing ones.
     """
     precision = coco_eval.eval["precision"][..., 0, -1]  # (T, R, K)
     evaluated = set(coco_eval.params.imgIds)
@@ -204,14 +206,14 @@ def _mean_precision(precision: np.ndarray) -> float:
 
 
 def compute_thresholds_for_classes(coco_eval) -> tuple[list[float], list[float]]:
-    """Find the score of each class that gives the best F-measure at IoU 0.5, and print both as FCOS does.
+    """Find the score threshold of each class with the best F-measure at IoU 0.5, and print both as FCOS does.
 
     Args:
-        coco_eval: what run_evaluator returned, or an accumulated COCOeval.
+        coco_eval: result of `run_evaluator`, or an accumulated COCOeval.
 
     Returns:
-        Scores and F-measures, in the order of `coco_eval.params.catIds`. Both are -1 where a class has no ground truth.
-        A class without a detection has F-measure 0 and the score 0.
+        Scores and F-measures, in the order of `coco_eval.params.catIds`. Both are -1 for a class without ground truth,
+        and 0 for a class without detections.
     """
     precision = coco_eval.eval["precision"][0, :, :, 0, -1]  # (R, K) at the first IoU threshold
     scores = coco_eval.eval["scores"][0, :, :, 0, -1]

@@ -1,4 +1,4 @@
-"""The figures of an evaluation, COCO's and others, how they print, and how they are compared with expected ones."""
+"""Results of evaluations, and their comparison with expected figures."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ NOT_COMPUTED = -1.0
 
 
 class Results:
-    """What every evaluation returns.
+    """Result of an evaluation.
 
     Args:
-        results: {task: {metric: figure}}, fractions between 0 and 1, NOT_COMPUTED where not computed.
+        results: {task: {metric: figure}}, fractions between 0 and 1, or NOT_COMPUTED.
 
     Attributes:
         results: the figures.
-        detections: COCO's result lists by iou type, of the evaluations that make them.
-        as_expected: False if a figure misses the expected one, see `evaluate`.
+        detections: COCO result lists by iou type, for evaluations that produce them.
+        as_expected: False if a figure is outside its expected range, see `evaluate`.
     """
 
     detections: dict[str, list[dict]] = {}
@@ -29,7 +29,7 @@ class Results:
         self.results = OrderedDict(results)
 
     def __getstate__(self) -> dict:
-        """Pickle the figures alone."""
+        """Pickle only the figures."""
         return {"results": self.results}
 
     def __repr__(self) -> str:
@@ -43,10 +43,10 @@ class COCOResults(Results):
     """Figures by task and metric: `results["bbox"]["AP50"]`, fractions between 0 and 1, -1 where not computed.
 
     Args:
-        iou_types: tasks out of METRICS.
+        iou_types: tasks of METRICS.
 
-    Files named coco_results.pth and box_proposals.pth hold objects of this class. The forks' evaluations return a pair,
-    so it unpacks into one: `results, detections = coco_evaluation(...)`.
+    coco_results.pth and box_proposals.pth hold objects of this class. It unpacks into a pair, because the forks'
+    evaluations return one: `results, detections = coco_evaluation(...)`.
 
     Raises:
         ValueError: a task is unknown.
@@ -62,7 +62,7 @@ class COCOResults(Results):
     def __init__(self, *iou_types: str):
         unknown = [task for task in iou_types if task not in self.METRICS]
         if unknown:
-            raise ValueError(f"COCOResults got unknown tasks {unknown}; known are {list(self.METRICS)}")
+            raise ValueError(f"COCOResults got unknown tasks {unknown}; supported are {list(self.METRICS)}")
         super().__init__(
             {task: OrderedDict((metric, NOT_COMPUTED) for metric in self.METRICS[task]) for task in iou_types}
         )
@@ -74,23 +74,25 @@ class COCOResults(Results):
         return (self, self.detections)[place]
 
     def update(self, coco_eval) -> None:
-        """Takes the figures of a summarized COCO evaluator (`.params.iouType`, `.stats`); None changes nothing."""
+        """Copy the figures of a summarized COCO evaluator (`.params.iouType`, `.stats`); None changes nothing."""
         if coco_eval is None:
             return
         task = coco_eval.params.iouType
-        # COCO's summary lists the precisions first, in the order of METRICS, then recalls that nobody reads here
+        # COCO's summary lists precisions first, in the order of METRICS, then recalls, which are not used
         for metric, value in zip(self.METRICS[task], coco_eval.stats, strict=False):
             self.results[task][metric] = float(value)
 
 
 def compare_with_expected(results: Results, expected_results, sigma_tol: float) -> list[tuple[bool, str]]:
-    """One (passed, line) for every expected figure.
+    """Compare figures with their expected values.
 
     Args:
+        results: the figures.
         expected_results: entries (task, metric, (mean, std)), as in TEST.EXPECTED_RESULTS.
-        sigma_tol: how many std a figure may be away from mean, the ends included.
+        sigma_tol: maximum distance of a figure from the mean in std, inclusive.
 
-    A figure that was not measured has not passed.
+    Returns:
+        One (passed, line for the log) per expected figure. A figure that was not measured does not pass.
 
     Raises:
         ValueError: an entry has another form.
@@ -102,7 +104,7 @@ def compare_with_expected(results: Results, expected_results, sigma_tol: float) 
             mean, std = float(mean), float(std)
         except (TypeError, ValueError):
             raise ValueError(
-                f"TEST.EXPECTED_RESULTS has the entry {entry!r}; every entry is [task, metric, [mean, std]], "
+                f"TEST.EXPECTED_RESULTS has the entry {entry!r}; every entry must be [task, metric, [mean, std]], "
                 "for example ['bbox', 'AP', [0.38, 0.002]]"
             ) from None
         low, high = mean - sigma_tol * std, mean + sigma_tol * std
@@ -120,7 +122,7 @@ def compare_with_expected(results: Results, expected_results, sigma_tol: float) 
 
 
 def check_expected_results(results: Results, expected_results, sigma_tol: float) -> bool:
-    """Logs compare_with_expected (PASS as INFO, FAIL as ERROR); True when every figure passed."""
+    """Log `compare_with_expected` (PASS as INFO, FAIL as ERROR), and return whether every figure passed."""
     outcome = compare_with_expected(results, expected_results, sigma_tol)
     for passed, line in outcome:
         logger.log(logging.INFO if passed else logging.ERROR, line)

@@ -1,6 +1,6 @@
-"""What COCO evaluation compares with: an annotation file, or what a dataset says of its images.
+"""Ground truth for COCO evaluation, from an annotation file or from a dataset's targets.
 
-A file is read as the dataset reads it, so that both have the same objects: what training leaves out is not evaluated.
+A file is read by the same rules as in the dataset, so that objects dropped in training are not evaluated either.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from maskrcnn_benchmark.structures.rle import decode_counts, encode_window, pars
 
 logger = logging.getLogger("maskrcnn_benchmark.inference")
 
-# COCO counts so many detections of a class in an image.
+# COCO evaluates at most this many detections of a class per image.
 MOST_DETECTIONS = 100
 
 
 def ground_truth_of(dataset, iou_types: Collection[str] = ("bbox",)) -> dict:
-    """The ground truth in the form of a COCO instances file, fit for every evaluator.
+    """Return a dataset's ground truth in the layout of a COCO instances file.
 
-    Annotation ids are numbered from 1: nothing that is reported depends on them, and the evaluators take a match with
-    id 0 for no match. Every annotation has `iscrowd` and `area`.
+    Annotations are renumbered from 1, because the evaluators treat a match with id 0 as no match. Every annotation has
+    `iscrowd` and `area`.
 
     Args:
-        dataset: has `ann_file`, a COCO file, and image_id(index) and get_img_info(index) for the images that count; or
-            offers get_groundtruth(index) and class_names besides, as an AbstractDataset does.
-        iou_types: "segm" adds "segmentation" (polygons, or RLE of the image's size; the outline of the box where there
-            is none), "keypoints" adds "keypoints" and "num_keypoints".
+        dataset: has image_id(index) and get_img_info(index), and either `ann_file`, a COCO file, or
+            get_groundtruth(index) and class_names like an AbstractDataset. Only its images are evaluated.
+        iou_types: "segm" adds "segmentation" (polygons, RLE of the image's size, or the outline of the box if there is
+            none), "keypoints" adds "keypoints" and "num_keypoints".
 
     Raises:
-        ValueError: the file is no COCO instances file.
+        ValueError: the file is not a COCO instances file.
     """
     content = _of_file(dataset, iou_types) if hasattr(dataset, "ann_file") else _of_items(dataset)
     for annotation in content["annotations"]:
@@ -54,8 +54,8 @@ def ground_truth_of(dataset, iou_types: Collection[str] = ("bbox",)) -> dict:
     if crowded:
         logger.warning(
             f"{source_of(dataset)}: {len(crowded)} images have more than {MOST_DETECTIONS} objects of a class (image "
-            f"ids {', '.join(map(str, crowded[:5]))}); COCO counts {MOST_DETECTIONS} detections of a class in an "
-            "image, so the others are missed"
+            f"ids {', '.join(map(str, crowded[:5]))}); COCO evaluates at most {MOST_DETECTIONS} detections of a class "
+            "per image, so the other objects are missed"
         )
     return content
 
@@ -67,29 +67,31 @@ def load_ground_truth(
     reading: Reading | None = None,
     factors: dict | None = None,
 ) -> dict:
-    """The content of a COCO instances file as `ground_truth_of` returns it; the file itself is not changed.
+    """Read a COCO instances file in the form of `ground_truth_of`.
 
-    Annotations that the dataset would drop are left out and counted in a warning.
+    Annotations that the dataset would drop are dropped and counted in a warning.
 
     Args:
-        sizes: (width, height) of the images by id; others are left out. None takes all, in the sizes of the file.
-        reading: choices about annotations (data.datasets.reading); None takes the defaults.
-        factors: in x and y by image id, by which the dataset scales the annotations; None or missing: 1.
+        ann_file: COCO instances file.
+        iou_types: see `ground_truth_of`.
+        sizes: (width, height) by image id; other images are dropped. None keeps all, with the sizes in the file.
+        reading: see data.datasets.reading; None is Reading().
+        factors: by image id, factors (x, y) by which the dataset scales the annotations; missing ones are 1.
 
     Raises:
-        ValueError: the file is no COCO instances file, or masks are asked for and sizes are not known.
+        ValueError: the file is not a COCO instances file, or masks are requested and image sizes are unknown.
     """
     ann_file = os.fspath(ann_file)
     report = DatasetReport(ann_file)
     data = load_json(ann_file)
     if data.get("annotations") is None:
-        logger.warning(f"{ann_file} has no 'annotations': every figure will be {NOT_COMPUTED:g} (not computed)")
+        logger.warning(f"{ann_file} has no 'annotations'; every figure will be {NOT_COMPUTED:g} (not computed)")
     table = table_of(data, ann_file, report, reading, crowd_masks=True)
     if sizes is None:
         fitted = table.given_sizes.copy()
         unknown = (fitted == 0).any(axis=1)
         if unknown.any() and "segm" in iou_types:
-            raise ValueError(f"{ann_file}: {unknown.sum()} images have no width and height, which masks need")
+            raise ValueError(f"{ann_file}: {unknown.sum()} images have no width and height, which masks require")
         fitted[unknown] = NO_LIMIT
     else:
         table.select_pictures(np.array([image_id in sizes for image_id in table.image_ids], dtype=bool))
@@ -102,11 +104,11 @@ def load_ground_truth(
     if dropped:
         logger.warning(f"{ann_file}: not evaluated: {', '.join(map(str, dropped))}")
     if "segm" in iou_types and table.masks is None and len(table.boxes):
-        logger.warning(f"{ann_file} has no usable segmentation; the boxes are taken for masks")
+        logger.warning(f"{ann_file} has no usable segmentation; the boxes are used as masks")
     return content_of(table, fitted, iou_types)
 
 
-# Pixels a side of an image whose size is not known.
+# Side, in pixels, assumed for an image of unknown size.
 NO_LIMIT = 10**8
 
 
@@ -122,26 +124,27 @@ def _of_file(dataset, iou_types: Collection[str]) -> dict:
 
 
 def content_of(table: AnnotationTable, sizes: np.ndarray, iou_types: Collection[str] = ("bbox",)) -> dict:
-    """A table, crowd regions included, in the form of a COCO instances file.
+    """Convert an annotation table, including crowd regions, to the layout of a COCO instances file.
 
     Args:
-        table: of a COCO file, fitted to its images.
+        table: read from a COCO file and fitted to its images.
         sizes: (I, 2) width, height of the images.
+        iou_types: see `ground_truth_of`.
     """
     areas = np.where(np.isnan(table.areas), table.xywh[:, 2] * table.xywh[:, 3], table.areas).tolist()
-    picture, labels, boxes, crowd = (a.tolist() for a in (table.picture, table.labels, table.xywh, table.crowd))
+    owners, labels, boxes, crowd = (a.tolist() for a in (table.picture, table.labels, table.xywh, table.crowd))
     annotations = []
     for k in range(len(boxes)):
         annotation = {
             "id": k + 1,
-            "image_id": table.image_ids[picture[k]],
+            "image_id": table.image_ids[owners[k]],
             "category_id": table.category_ids[labels[k] - 1],
             "bbox": boxes[k],
             "area": areas[k],
             "iscrowd": int(crowd[k]),
         }
         if table.masks is not None and "segm" in iou_types:
-            annotation["segmentation"] = _of_size(table.masks.segmentation(k), sizes[picture[k]])
+            annotation["segmentation"] = _of_size(table.masks.segmentation(k), sizes[owners[k]])
         if table.keypoints is not None and "keypoints" in iou_types:
             annotation["keypoints"] = table.keypoints[k].reshape(-1).tolist()
         annotations.append(annotation)
@@ -155,7 +158,7 @@ def content_of(table: AnnotationTable, sizes: np.ndarray, iou_types: Collection[
 
 
 def _of_size(segmentation: list | dict, size: np.ndarray) -> list | dict:
-    """Polygons as they are, RLE cut or padded to (width, height)."""
+    """Crop or pad RLE to (width, height); polygons are returned unchanged."""
     if isinstance(segmentation, list) or segmentation["size"] == size[::-1].tolist():
         return segmentation
     width, height = size.tolist()
@@ -178,7 +181,7 @@ def _of_items(dataset) -> dict:
 
 
 def _shapes(target: BoxList) -> list[dict]:
-    """By object: "bbox" and "area", and as far as the target has them "segmentation" and "keypoints"."""
+    """Return "bbox", "area" and, if the target has them, "segmentation" and "keypoints" of each object."""
     width, height = (int(side) for side in target.size)
     boxes = target.convert("xywh").bbox.tolist()
     shapes = [{"bbox": box, "area": box[2] * box[3]} for box in boxes]
@@ -193,6 +196,6 @@ def _shapes(target: BoxList) -> list[dict]:
 
 
 def source_of(dataset) -> str:
-    """What messages call the ground truth: its file or folder, else the dataset's type."""
+    """Return the name of the ground truth for messages: its file or folder, else the dataset's type."""
     place = getattr(dataset, "ann_file", getattr(dataset, "annotations", None))
     return type(dataset).__name__ if place is None else os.fspath(place)

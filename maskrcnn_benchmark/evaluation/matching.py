@@ -1,4 +1,4 @@
-"""Match detections with objects at an overlap threshold, and choose the score that balances precision and recall."""
+"""Match detections with objects at an IoU threshold, and find the score threshold with the best F1."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from maskrcnn_benchmark.structures.boxlist_ops import boxlist_iou
 
 @dataclass(frozen=True)
 class ScoreThreshold:
-    """The score from which on detections are best: highest F1, the harmonic mean of precision and recall.
+    """Score threshold with the highest F1, the harmonic mean of precision and recall.
 
     Attributes:
-        score: the lowest score that counts.
-        precision, recall, f1: of all detections with at least that score.
+        score: detections with at least this score are kept.
+        precision, recall, f1: of the kept detections.
     """
 
     score: float
@@ -30,15 +30,15 @@ class ScoreThreshold:
 def match_detections(
     ground_truth: BoxList, detections: BoxList, iou_threshold: float = 0.5
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Match detections, highest score first, each with the free object of its label that it overlaps most.
+    """Match detections, highest score first, with the unmatched object of their label that they overlap most.
 
     Args:
         ground_truth: G boxes with field labels.
         detections: N boxes of the same image size with fields labels and scores.
-        iou_threshold: the least IoU that counts.
+        iou_threshold: minimum IoU of a match.
 
     Returns:
-        scores (N,) float32 in falling order, and (N,) bool: the detection has found an object.
+        Scores (N,) float32 in descending order, and (N,) bool, true for matched detections.
     """
     scores, order = detections.get_field("scores").sort(descending=True, stable=True)
     found = np.zeros(len(scores), dtype=bool)
@@ -55,7 +55,7 @@ def match_detections(
 
 
 def count_matches(ground_truth: BoxList, detections: BoxList, iou_threshold: float = 0.5) -> int:
-    """Count the objects that detections find, see `match_detections`."""
+    """Count the matched objects, see `match_detections`."""
     if not len(ground_truth) or not len(detections):
         return 0
     return int(match_detections(ground_truth, detections, iou_threshold)[1].sum())
@@ -64,10 +64,11 @@ def count_matches(ground_truth: BoxList, detections: BoxList, iou_threshold: flo
 def balancing_score(
     pairs: Iterable[tuple[BoxList, BoxList | None]], iou_threshold: float = 0.5
 ) -> ScoreThreshold | None:
-    """Find the score threshold with the highest F1 over a dataset; None if no detection finds an object.
+    """Find the score threshold with the highest F1 over a dataset; None if no detection matches an object.
 
     Args:
-        pairs: ground truth and detections of each image, see `match_detections`; None counts as no detections.
+        pairs: ground truth and detections of each image, see `match_detections`; None means no detections.
+        iou_threshold: minimum IoU of a match.
     """
     scores, found, objects = [np.zeros(0)], [np.zeros(0, dtype=bool)], 0
     for ground_truth, detections in pairs:
@@ -81,7 +82,7 @@ def balancing_score(
         return None
     order = np.argsort(-score, kind="stable")
     score, hits = score[order], np.cumsum(hit[order])
-    last = np.append(score[1:] != score[:-1], True)  # equal scores are kept or left out together
+    last = np.append(score[1:] != score[:-1], True)  # equal scores are kept or dropped together
     count = np.arange(1, len(score) + 1)
     f1 = np.where(last, 2 * hits / (count + objects), 0)
     best = int(f1.argmax())

@@ -1,4 +1,4 @@
-"""What all evaluations are told; each reads the fields that it knows."""
+"""Options of evaluations. Each evaluation reads the fields that apply to it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from maskrcnn_benchmark.structures.paste_masks import DEFAULT_PASTING, MaskPasti
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """Options of `evaluate` and of the evaluations behind it.
+    """Options of `evaluate`.
 
     Args:
-        box_only: the predictions are proposals without classes; their recall is evaluated.
-        iou_types: keys of evaluation.coco.PREPARE; "segm" needs the field "mask", "keypoints" the field "keypoints".
+        box_only: evaluate the recall of class-agnostic proposals.
+        iou_types: keys of evaluation.coco.PREPARE; "segm" requires the field "mask", "keypoints" the field "keypoints".
         mask_pasting: how masks are pasted into the image.
-        keypoint_sigmas: per keypoint, relative to the object's size; None takes COCO's for the 17 of a person.
-        boundary_iou: measure the boundary IoU of semantic maps, too.
-        write_maps: write each semantic map as maps/NAME.png.
+        keypoint_sigmas: one per keypoint, relative to the object's size; None uses COCO's for the 17 of a person.
+        boundary_iou: also compute the boundary IoU of semantic maps.
+        write_maps: write each semantic map to maps/NAME.png.
     """
 
     box_only: bool = False

@@ -1,6 +1,6 @@
-"""Panoptic evaluation: panoptic quality, and the figures of the semantic head and of the instances.
+"""Panoptic evaluation: panoptic quality, and metrics of semantic maps and of instances.
 
-Shapes: H x W pixels of a picture.
+Shapes: H x W pixels of an image.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ def panoptic_evaluation(
     iou_types: Sequence[str] = ("bbox",),
     options: EvaluationOptions | None = None,
 ) -> Results:
-    """Evaluates segments, and what else the predictions have, against the data set.
+    """Evaluate segments and, if predicted, semantic maps and instances.
 
     Args:
         dataset: a COCOPanopticDataset.
-        predictions: by data set index, with the field "panoptic" (PanopticMap) and perhaps "semantic" (PackedMap of
-            semantic classes), both in the size of the original picture. Pictures without one count as pictures in which
-            nothing was found.
-        output_folder: gets panoptic.json, the pictures of segments in panoptic/, and panoptic_results.json; None or ""
+        predictions: by dataset index, with the field "panoptic" (PanopticMap) and optionally "semantic" (PackedMap of
+            semantic classes), both in the size of the original image. An image without a prediction counts as an image
+            without segments.
+        output_folder: folder for panoptic.json, the segment maps in panoptic/, and panoptic_results.json; None or ""
             writes nothing.
-        box_only: not known here; ignored.
-        iou_types, options: for coco_evaluation, where the dataset has an instances file.
+        box_only: skip the evaluation of instances.
+        iou_types, options: see `coco_evaluation`, which runs if the dataset has an instances file.
 
     Returns:
         Results of the tasks "panoptic" (PQ, SQ, RQ, and the same with _th for things and _st for stuff), "semantic"
         (mIoU, fwIoU, mACC, pACC), and the iou types.
 
     Raises:
-        ValueError: predictions have no segments, of another size, or with labels that the data set has not.
+        ValueError: predictions have no segments, segments of another size, or labels that the dataset does not have.
     """
     found = {index: _panoptic(prediction, dataset, index) for index, prediction in numbered(predictions)}
     missing = len(dataset) - len(found)
     if missing:
-        logger.warning(f"{missing} of {len(dataset)} pictures have no predictions; their segments count as missed")
+        logger.warning(f"{missing} of {len(dataset)} images have no predictions; their segments count as missed")
     if output_folder:
         write_panoptic_results(dataset, found, output_folder)
 
@@ -79,22 +79,22 @@ def panoptic_evaluation(
 def _panoptic(prediction, dataset, index: int) -> PanopticMap:
     if not prediction.has_field("panoptic"):
         raise ValueError(
-            f"the prediction of picture {dataset.image_id(index)} has no field 'panoptic', only {prediction.fields()}: "
-            "the model finds no segments. MODEL.META_ARCHITECTURE PanopticFPN does; to evaluate boxes and masks alone "
-            "give the data as FORMAT: coco"
+            f"the prediction of image {dataset.image_id(index)} has no field 'panoptic', only {prediction.fields()}: "
+            "the model predicts no segments. Use MODEL.META_ARCHITECTURE PanopticFPN, or FORMAT: coco to evaluate only "
+            "boxes and masks"
         )
     found, info = prediction.get_field("panoptic"), dataset.get_img_info(index)
     if found.size != (info["width"], info["height"]):
         raise ValueError(
-            f"the segments of picture {dataset.image_id(index)} are in {found.size} pixels (width, height), the "
-            f"picture has {info['width']} x {info['height']}"
+            f"the segments of image {dataset.image_id(index)} have (width, height) {found.size}, the image has "
+            f"{info['width']} x {info['height']}"
         )
     for segment in found.segments:
         kind, names = ("thing", dataset.class_names) if segment["is_thing"] else ("stuff", dataset.stuff_names)
         if not 1 <= segment["label"] <= len(names):
             raise ValueError(
-                f"a segment has the {kind} label {segment['label']}, but data set {dataset.name} has {len(names)} of "
-                "them: the model was made for another data set"
+                f"a segment has the {kind} label {segment['label']}, but dataset {dataset.name} has {len(names)} of "
+                "them: the model was trained for another dataset"
             )
     return found
 
@@ -107,7 +107,7 @@ def _panoptic_quality(dataset, found: dict[int, PanopticMap]) -> PanopticQuality
 
 
 def _semantic_confusion(dataset, predictions: dict) -> SemanticConfusion | None:
-    """None where no prediction has a semantic map."""
+    """Count the semantic maps' pixels by class; None if no prediction has a semantic map."""
     maps = {i: found.get_field("semantic") for i, found in predictions.items() if found.has_field("semantic")}
     if not maps:
         return None
@@ -118,7 +118,7 @@ def _semantic_confusion(dataset, predictions: dict) -> SemanticConfusion | None:
 
 
 def _panoptic_rows(quality: PanopticQuality, names: list[str]) -> list[dict]:
-    """A row a class that was there or found."""
+    """Return one row per class that occurs in the ground truth or in predictions."""
     columns = {name: values.tolist() for name, values in quality.per_class().items()}
     columns |= {name: getattr(quality, name).tolist() for name in ("right", "wrong", "missed")}
     rows = [dict(zip(("class", *columns), row, strict=True)) for row in zip(names, *columns.values(), strict=True)]
@@ -126,14 +126,14 @@ def _panoptic_rows(quality: PanopticQuality, names: list[str]) -> list[dict]:
 
 
 def _semantic_rows(confusion: SemanticConfusion, names: list[str]) -> list[dict]:
-    """A row a class of the ground truth."""
+    """Return one row per class of the ground truth."""
     iou, pixels = confusion.class_iou().tolist(), confusion.matrix.sum(axis=1).tolist()
     rows = zip(names, iou, pixels, strict=True)
     return [{"class": name, "IoU": value, "pixels": count} for name, value, count in rows if count]
 
 
 def _report(results: Results, per_class: dict[str, list[dict]], output_folder: str | None, dataset) -> None:
-    """Logs figures and tables; writes panoptic_results.json."""
+    """Log figures and tables, and write panoptic_results.json."""
     logger.info(results)
     for task, rows in per_class.items():
         logger.info(f"\n{class_table(task, rows)}\n")

@@ -1,6 +1,6 @@
-"""Panoptic quality (Kirillov et al., CVPR 2019, section 4), with the figures of COCO's panoptic evaluation.
+"""Panoptic quality (Kirillov et al., CVPR 2019, section 4), computed as in COCO's panoptic evaluation.
 
-Shapes: H x W pixels of a picture, G segments of its ground truth, F segments found in it, C classes, things and stuff.
+Shapes: H x W pixels of an image, G ground-truth segments, F predicted segments, C classes, things and stuff.
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ import numpy as np
 from maskrcnn_benchmark.evaluation.coco_results import NOT_COMPUTED
 from maskrcnn_benchmark.structures.panoptic_map import VOID, PanopticMap
 
-# A found segment is right above this IoU with the ground truth, and does not count as wrong where more than this part
-# of it lies on pixels that have no ground truth.
+# A predicted segment is a true positive above this IoU. It is not a false positive if more than this share of it lies
+# on pixels without ground truth.
 THRESHOLD = 0.5
 
 
 class PanopticQuality:
-    """Adds up pictures.
+    """Accumulate matches of segments over images.
 
     Args:
         num_classes: C.
 
-    Attributes, each (C,) by class: iou, the sum over the right segments; right, wrong (found, but not in the ground
-    truth), missed (in the ground truth, but not found).
+    Attributes:
+        iou: (C,) sum of IoU over the true positives.
+        right, wrong, missed: (C,) true positives, false positives and false negatives.
     """
 
     def __init__(self, num_classes: int):
@@ -30,7 +31,7 @@ class PanopticQuality:
         self.right, self.wrong, self.missed = np.zeros((3, num_classes), dtype=np.int64)
 
     def add_maps(self, truth: PanopticMap, found: PanopticMap | None, num_things: int) -> None:
-        """Counts one picture, see `add`; classes are those of PanopticMap.classes, and None has no segments."""
+        """Count one image, see `add`. Classes are those of PanopticMap.classes; None means no predicted segments."""
         pixels = truth.unpack()
         crowd = np.array([segment["crowd"] for segment in truth.segments], dtype=bool)
         found = found or PanopticMap(np.full_like(pixels, VOID), [])
@@ -44,15 +45,15 @@ class PanopticQuality:
         found: np.ndarray,
         found_classes: np.ndarray,
     ) -> None:
-        """Counts the segments of one picture.
+        """Count the segments of one image.
 
-        A found segment is right when a segment of its class that is no crowd overlaps it with an IoU over 0.5, void
-        pixels left out of the union; there is at most one. It does not count at all when it is not right and more than
-        half of it is void or on a crowd of its class (where a class has several crowds, on the last of them, as in
-        COCO's own programme). A crowd is never missed.
+        A predicted segment is a true positive if its IoU with a ground-truth segment of its class, not a crowd, exceeds
+        0.5, with void pixels excluded from the union. There is at most one such segment. Another predicted segment is
+        ignored if more than half of it is void or on a crowd of its class. If a class has several crowds, only the last
+        one counts, as in COCO's program. A crowd is never a false negative.
 
         Args:
-            truth, found: (H, W) whole numbers, VOID or 1..G and 1..F: the segment of every pixel.
+            truth, found: (H, W) integers, the segment of every pixel: VOID or 1..G, and VOID or 1..F.
             truth_classes, found_classes: (G,) and (F,), 0..C-1.
             crowd: (G,) bool.
 
@@ -60,7 +61,7 @@ class PanopticQuality:
             ValueError: the maps have different sizes.
         """
         if truth.shape != found.shape:
-            raise ValueError(f"the ground truth has (height, width) {truth.shape}, what was found {found.shape}")
+            raise ValueError(f"the ground truth has (height, width) {truth.shape}, the prediction {found.shape}")
         count = len(found_classes) + 1
         pairs = truth.astype(np.int64) * count + found
         overlap = np.bincount(pairs.ravel(), minlength=(len(truth_classes) + 1) * count).reshape(-1, count)
@@ -89,7 +90,7 @@ class PanopticQuality:
         self.missed += np.bincount(truth_classes[missed], minlength=classes)
 
     def per_class(self) -> dict[str, np.ndarray]:
-        """PQ, SQ and RQ, each (C,) fractions; not a number for classes that were neither there nor found."""
+        """Return PQ, SQ and RQ, each (C,) fractions; NaN for classes without ground truth and predictions."""
         trials = self.right + 0.5 * self.wrong + 0.5 * self.missed
         with np.errstate(invalid="ignore"):
             quality = self.iou / trials
@@ -98,12 +99,12 @@ class PanopticQuality:
         return {"PQ": quality, "SQ": segmentation, "RQ": recognition}
 
     def figures(self, is_thing: np.ndarray) -> dict[str, float]:
-        """Means over classes: PQ, SQ, RQ, the same of things (PQ_th, ...) and of stuff (PQ_st, ...).
+        """Return means over classes: PQ, SQ, RQ, and the same of things (PQ_th, ...) and of stuff (PQ_st, ...).
+
+        A figure is NOT_COMPUTED if none of its classes has ground truth or predictions.
 
         Args:
             is_thing: (C,) bool.
-
-        NOT_COMPUTED where no class was there or found.
         """
         per_class = self.per_class()
         known = ~np.isnan(per_class["PQ"])

@@ -1,6 +1,6 @@
-"""Panoptic results in COCO's form: a json, and pictures of segment ids.
+"""Write and read panoptic results in COCO's format: a json and maps of segment ids.
 
-Shapes: S segments of a picture.
+Shapes: S segments of an image.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from maskrcnn_benchmark.utils.atomic_write import atomic_write, write_json
 
 
 def write_panoptic_results(dataset, found: dict[int, PanopticMap], output_folder: str) -> None:
-    """COCO's panoptic results: panoptic.json, and a picture of segment ids for each entry in the folder panoptic/.
+    """Write panoptic.json, and a map of segment ids for each of its entries in the folder panoptic/.
 
-    The json has "images" and "categories" too, so that it reads as an annotation file.
+    The json also has "images" and "categories", so that it can be read as an annotation file.
     """
     folder = os.path.join(output_folder, "panoptic")
     os.makedirs(folder, exist_ok=True)
@@ -59,16 +59,19 @@ def _entry(dataset, segment: dict) -> dict:
 
 
 def read_panoptic_results(dataset, results_file: str, folder: str) -> dict[int, PanopticMap]:
-    """What `write_panoptic_results`, or another programme, wrote: segments by data set index.
+    """Read the results of `write_panoptic_results` or of another program.
 
     Args:
-        dataset: a COCOPanopticDataset; results of pictures that it has not are passed over.
-        results_file: the json; "annotations" is all that is read.
-        folder: of the pictures of segments.
+        dataset: a COCOPanopticDataset; results of other images are skipped.
+        results_file: the json; only "annotations" is read.
+        folder: folder of the segment maps.
+
+    Returns:
+        Segments by dataset index.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: json and pictures contradict each other or the data set.
+        ValueError: the json contradicts the maps or the dataset.
     """
     labels = {number: (label, True) for label, number in dataset.contiguous_category_id_to_json_id.items()}
     labels |= {number: (label, False) for label, number in dataset.stuff_category_ids.items()}
@@ -82,13 +85,13 @@ def read_panoptic_results(dataset, results_file: str, folder: str) -> dict[int, 
         segments = rows_of(row, "segments_info", where, ("id", "category_id"))
         unknown = [segment["category_id"] for segment in segments if segment["category_id"] not in labels]
         if unknown:
-            raise ValueError(f"{where}: category {unknown[0]!r} is none of the data set {dataset.name}")
+            raise ValueError(f"{where}: dataset {dataset.name} has no category {unknown[0]!r}")
         ids = np.array([segment["id"] for segment in segments], dtype=np.int64)
         numbers = renumber(read_ids(os.path.join(folder, row["file_name"])), ids)
         areas, _ = extents(np.minimum(numbers, len(ids)), len(ids))
         if numbers.max(initial=0) > len(ids) or (areas == 0).any() or len(np.unique(ids)) < len(ids):
             raise ValueError(
-                f"{where}: the ids of its segments are not the ids in {row['file_name']}, each once, where "
+                f"{where}: the ids of its segments must be those in {row['file_name']}, each once, with "
                 "id = R + 256 G + 65536 B"
             )
         kinds = [labels[segment["category_id"]] for segment in segments]

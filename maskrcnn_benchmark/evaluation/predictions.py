@@ -1,4 +1,4 @@
-"""predictions.pth: the detections of a whole data set, as a list of BoxList by data set index."""
+"""Write and read predictions.pth: the detections of a dataset, a list of BoxList by dataset index."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from maskrcnn_benchmark.utils.atomic_write import atomic_write
 
 Predictions = Sequence[BoxList | None] | Mapping[int, BoxList]
 
-# The classes under the module names of the packages that wrote such files.
+# Classes allowed in the file, under the module names of the packages that write such files.
 _NAMES = {
     (f"{package}.structures.{module}", kind.__name__): kind
     for package in ("maskrcnn_benchmark", "fcos_core")
@@ -25,41 +25,41 @@ _NAMES = {
 
 
 def numbered(predictions: Predictions) -> Iterator[tuple[int, BoxList]]:
-    """(data set index, detections) of every picture that has any entry, by rising index.
+    """Yield (dataset index, detections) of every image with a prediction, in ascending order of index.
 
     Args:
-        predictions: a list by data set index (None where a picture was not seen) or a mapping from index.
+        predictions: a list by dataset index (None for images that were not processed) or a mapping from index.
     """
     pairs: Iterable = sorted(predictions.items()) if isinstance(predictions, Mapping) else enumerate(predictions)
     return ((index, prediction) for index, prediction in pairs if prediction is not None)
 
 
 def save_predictions(predictions: Sequence[BoxList | None], path: str | os.PathLike) -> None:
-    """Writes the list with torch.save; scripts written for maskrcnn-benchmark's predictions.pth read it."""
+    """Write the list with torch.save, in the format of maskrcnn-benchmark's predictions.pth."""
     compact = [None if prediction is None else _compact(prediction) for prediction in predictions]
     with atomic_write(path) as file:
         torch.save(compact, file)
 
 
 def _compact(boxlist: BoxList) -> BoxList:
-    """The same detections with storages of their own: a view would take all of its base tensor to the file."""
+    """Copy detections into their own storage: saving a view would save its whole base tensor."""
     new = BoxList(boxlist.bbox.detach().to("cpu").clone(), boxlist.size, boxlist.mode, boxlist.box_offset)
     for name in boxlist.fields():
         data = boxlist.get_field(name)
         if isinstance(data, torch.Tensor):
             data = data.detach().to("cpu").clone()
         elif isinstance(data, Keypoints):
-            data = data.to("cpu")[torch.arange(len(data))]  # this copies, its fields too
+            data = data.to("cpu")[torch.arange(len(data))]  # indexing copies the keypoints and their fields
         new.add_field(name, data)
     return new
 
 
 def load_predictions(path: str | os.PathLike) -> list[BoxList | None]:
-    """Reads a predictions.pth of this package or of the forks; BoxLists, keypoints and tensors are all it unpickles.
+    """Read a predictions.pth of this package or of the forks. Only BoxLists, keypoints, maps and tensors are unpickled.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, asks for another class, or holds something else.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged, requires another class, or is not a list of BoxList.
     """
     predictions = load_pickled(path, allow=_NAMES)
     fits = isinstance(predictions, list) and all(
@@ -67,5 +67,5 @@ def load_predictions(path: str | os.PathLike) -> list[BoxList | None]:
         for entry in predictions
     )
     if not fits:
-        raise ValueError(f"{path} holds no list of BoxList; give the predictions.pth that testing wrote")
+        raise ValueError(f"{path} does not hold a list of BoxList; give a predictions.pth written by testing")
     return predictions

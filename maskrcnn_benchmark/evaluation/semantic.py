@@ -1,4 +1,4 @@
-"""Figures of semantic segmentation, from a confusion matrix.
+"""Compute metrics of semantic segmentation from a confusion matrix.
 
 Shapes: H x W pixels of an image, K classes.
 """
@@ -10,18 +10,18 @@ import numpy as np
 from maskrcnn_benchmark.evaluation.coco_results import NOT_COMPUTED
 from maskrcnn_benchmark.structures.semantic_map import IGNORE_LABEL
 
-# Pixels that are counted at a time: bounds the memory for large images.
+# Pixels counted at a time, to bound the memory for large images.
 CHUNK = 2**20
 
 
 class SemanticConfusion:
-    """Count the pixels of many images by true class and class found.
+    """Accumulate pixel counts over images by true and predicted class.
 
     Args:
         num_classes: K.
 
     Attributes:
-        matrix: (K, K) int64, pixels by (true class, class found).
+        matrix: (K, K) int64, pixels by (true class, predicted class).
         missed: (K,) int64, pixels of images without a prediction, by true class.
     """
 
@@ -34,10 +34,10 @@ class SemanticConfusion:
 
         Args:
             truth: (H, W) uint8, 0..K-1, or IGNORE_LABEL for pixels that do not count.
-            found: (H, W) uint8, 0..K-1; None for an image without a prediction, all of whose pixels are missed.
+            found: (H, W) uint8, 0..K-1; None for an image without a prediction, whose pixels all count as missed.
 
         Raises:
-            ValueError: the maps differ in size, or one has a class that is not there.
+            ValueError: the maps differ in size, or one has a class outside 0..K-1.
         """
         classes = len(self.matrix)
         if found is not None and truth.shape != found.shape:
@@ -61,23 +61,23 @@ class SemanticConfusion:
         return self.matrix.sum(axis=1) + self.missed
 
     def class_iou(self) -> np.ndarray:
-        """Return intersection over union of each class, (K,); NaN for classes without a pixel in the ground truth."""
+        """Return intersection over union of each class, (K,); NaN for classes without ground truth."""
         right, there = self.matrix.diagonal(), self.pixels()
         return np.where(there > 0, right / np.maximum(there + self.matrix.sum(axis=0) - right, 1), np.nan)
 
     def protocol_iou(self) -> np.ndarray:
         """Return intersection / (union + 1e-10) of each class, (K,), as VoVNet-DeepLabV3 computes it.
 
-        Intersections and unions are summed over all images first. A class that occurs nowhere has 0.
+        Intersections and unions are summed over all images first. A class without any pixels has 0.
         """
         right = self.matrix.diagonal().astype(np.float64)
         return right / (self.pixels() + self.matrix.sum(axis=0) - right + 1e-10)
 
     def figures(self) -> dict[str, float]:
-        """Return mIoU, fwIoU, mACC and pACC over the classes of the ground truth, fractions.
+        """Return mIoU, fwIoU, mACC and pACC over the classes of the ground truth, as fractions.
 
-        fwIoU weights classes by their pixels, mACC is the mean recall of the classes, pACC the share of pixels that are
-        right. All are NOT_COMPUTED where the ground truth has no class.
+        fwIoU weights classes by their pixels, mACC is the mean recall of the classes, and pACC is the share of correct
+        pixels. All are NOT_COMPUTED if there is no ground truth.
         """
         there = self.pixels()
         known = there > 0

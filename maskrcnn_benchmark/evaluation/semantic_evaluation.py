@@ -1,4 +1,4 @@
-"""Evaluation of semantic segmentation: mean IoU and what goes with it, files of what was found.
+"""Evaluate semantic segmentation: mean IoU and related metrics, and files of the predicted maps.
 
 Shapes: H x W pixels of an image, K classes.
 """
@@ -40,15 +40,17 @@ def semantic_evaluation(
     Args:
         dataset: has semantic_names, get_groundtruth(index) with the field "semantic", get_img_info and image_id.
         predictions: by dataset index, BoxLists with the field "semantic" (PackedMap of classes) in the size of the
-            image. All labelled pixels of an image without one are missed.
-        output_folder: gets semantic_results.json, confusion.png and maps/; None or "" writes nothing.
+            image. All labelled pixels of an image without a prediction count as missed.
+        output_folder: folder for semantic_results.json, confusion.png and maps/; None or "" writes nothing.
         box_only, iou_types: ignored.
-        options: of which boundary_iou and write_maps are read.
+        options: only boundary_iou and write_maps are used.
 
     Returns:
-        Results of the task "semantic". "mIoU" is VoVNet-DeepLabV3's: the mean over all K classes, of which those that
-        occur nowhere have 0. "mIoU_present" is the mean over the classes of the ground truth; see SemanticConfusion for
-        fwIoU, mACC and pACC. With options.boundary_iou, "boundary_mIoU" is a mean over the classes of the ground truth.
+        Results of the task "semantic":
+        "mIoU", computed as in VoVNet-DeepLabV3: the mean over all K classes, with 0 for classes without any pixels;
+        "mIoU_present", the mean over the classes of the ground truth;
+        fwIoU, mACC and pACC, see SemanticConfusion;
+        "boundary_mIoU" over the classes of the ground truth, with options.boundary_iou.
 
     Raises:
         ValueError: predictions have no semantic map, or one of another size or with unknown classes.
@@ -82,20 +84,21 @@ def semantic_evaluation(
 
 
 def map_path(output_folder: str, dataset, index: int) -> str:
-    """Return where the map of an image is written: maps/, its file name, .png."""
+    """Return the path to write an image's map to: maps/, the image's file name, .png."""
     stem = os.path.splitext(dataset.get_img_info(index)["file_name"].replace("\\", "/"))[0]
-    # a file name may be absolute or climb out of its folder
+    # a file name may be absolute or contain ".."
     parts = [part for part in stem.split("/") if part not in ("", ".", "..") and not part.endswith(":")]
     return os.path.join(output_folder, "maps", *parts) + ".png"
 
 
 def write_map(classes: np.ndarray, path: str, values=None) -> None:
-    """Write a palette PNG in Pascal VOC's colours.
+    """Write a semantic map as palette PNG in Pascal VOC's colours.
 
     Args:
         classes: (H, W) uint8.
-        values: pixel value of each class, K; None for the classes themselves. Where one is over 255 the PNG is a grey
-            one of 16 bits.
+        path: of the PNG.
+        values: K pixel values, one per class; None uses the class numbers. If one exceeds 255, the PNG is grey with 16
+            bits.
     """
     if values is not None:
         table = np.zeros(256, dtype=np.uint16)
@@ -129,7 +132,7 @@ def _figures(confusion: SemanticConfusion, boundaries: BoundaryIoU | None) -> di
     figures = confusion.figures()
     present = figures.pop("mIoU")
     if present == NOT_COMPUTED:
-        logger.warning("no pixel of the ground truth has a label: nothing is measured")
+        logger.warning("no pixel of the ground truth has a label; no metric is computed")
     protocol = NOT_COMPUTED if present == NOT_COMPUTED else float(confusion.protocol_iou().mean())
     figures = {"mIoU": protocol, **figures, "mIoU_present": present}
     if boundaries is not None:
@@ -140,7 +143,7 @@ def _figures(confusion: SemanticConfusion, boundaries: BoundaryIoU | None) -> di
 
 
 def _rows(confusion: SemanticConfusion, boundaries: BoundaryIoU | None, names: list[str]) -> list[dict]:
-    """A row a class that the ground truth or a prediction has."""
+    """Return one row per class that occurs in the ground truth or in predictions."""
     there, found = confusion.pixels(), confusion.matrix.sum(axis=0)
     iou, right = confusion.protocol_iou(), confusion.matrix.diagonal()
     rows = []

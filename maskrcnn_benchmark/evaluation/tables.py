@@ -1,4 +1,4 @@
-"""Figures as aligned plain text."""
+"""Format figures as aligned plain text."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Mapping, Sequence
 
 from maskrcnn_benchmark.evaluation.coco_evaluator import ClassFigures
 
-# More classes than this are folded into several columns, so that a table of 80 fits a screen.
+# Tables with more rows than this are folded into several columns, so that 80 classes fit on a screen.
 ROWS_OF_ONE_COLUMN = 20
 FOLDED_COLUMNS = 3
 
 
 def per_class_table(task: str, figures: Sequence[ClassFigures]) -> str:
-    """A line a class: name, ground-truth boxes, AP, AP50 (fractions; "-" where no ground truth decides it)."""
+    """Format one line per class: name, ground-truth boxes, AP and AP50 as fractions ("-" without ground truth)."""
     rows = [(entry.name, str(entry.boxes), _fraction(entry.AP), _fraction(entry.AP50)) for entry in figures]
     return _table(task, ("class", "boxes", "AP", "AP50"), rows)
 
 
 def class_table(task: str, rows: Sequence[Mapping[str, object]]) -> str:
-    """A line a row: its values under their keys, which are those of the first row; fractions with four digits."""
+    """Format one line per row. The keys of the first row are the header; floats have four decimals."""
     header = list(rows[0]) if rows else ["class"]
     cells = [[f"{row[key]:.4f}" if isinstance(row[key], float) else str(row[key]) for key in header] for row in rows]
     return _table(task, header, cells)
@@ -37,7 +37,7 @@ def _fraction(value: float) -> str:
 
 
 def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of equal width: first column to the left, the others to the right."""
+    """Align rows to lines of equal width: first column left, the others right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     return [
         "  ".join(

@@ -1,6 +1,6 @@
 """Pascal VOC evaluation of detections (Everingham et al., IJCV 2010): average precision at IoU 0.5.
 
-Shapes: D detections and G objects of a picture, K foreground classes.
+Shapes: D detections and G objects of an image, K foreground classes.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ logger = logging.getLogger("maskrcnn_benchmark.inference")
 
 IOU_THRESHOLD = 0.5
 
-# What becomes of a detection; an ignored one (on a difficult object) is neither right nor wrong.
+# Outcome of a detection. Detections of difficult objects are ignored: neither true nor false positives.
 FALSE, TRUE, IGNORED = 0, 1, -1
 
 
 class VOCResults(dict, Results):
-    """Figures of a VOC evaluation, fractions.
+    """Figures of a VOC evaluation, as fractions.
 
-    As a dict it has the keys of maskrcnn-benchmark: "ap", (K + 1,) average precisions at 11 points, by label (not a
-    number for the background and for classes without objects), and "map", their mean; and "ap_area" and "map_area",
-    the same with the area under the curve.
+    As a dict it has maskrcnn-benchmark's keys "ap", (K + 1,) 11-point average precisions by label (NaN for the
+    background and for classes without objects), and "map", their mean. "ap_area" and "map_area" are the same for the
+    area under the curve.
 
     Attributes:
-        results: {"voc": {"mAP": ..., "mAP_area": ...}}; -1 where not computed.
+        results: {"voc": {"mAP": ..., "mAP_area": ...}}; -1 if not computed.
     """
 
     def __init__(self, ap: np.ndarray, ap_area: np.ndarray):
@@ -47,7 +47,7 @@ class VOCResults(dict, Results):
         self.results = {"voc": {name: NOT_COMPUTED if math.isnan(mean) else mean for name, mean in means.items()}}
 
     def text(self, class_names) -> str:
-        """What result.txt has: the mean, then a line a class, at 11 points."""
+        """Return the content of result.txt: the mean, then one line per class, of 11-point average precisions."""
         lines = [f"mAP: {self['map']:.4f}"]
         lines += [f"{name:<16}: {value:.4f}" for name, value in zip(class_names, self["ap"][1:], strict=True)]
         return "".join(f"{line}\n" for line in lines)
@@ -66,20 +66,21 @@ def voc_evaluation(
     iou_types: Sequence[str] = ("bbox",),
     options: EvaluationOptions | None = None,
 ) -> VOCResults:
-    """Evaluates detections against the data set's ground truth.
+    """Evaluate detections against the dataset's ground truth.
 
     Args:
-        dataset: offers class_names, get_groundtruth(index) with fields labels and perhaps difficult, get_img_info.
-        predictions: by data set index, in the size of the network input. Pictures without one count as pictures in
-            which nothing was found.
-        output_folder: gets result.txt and voc_results.json; None or "" writes nothing.
-        box_only, iou_types, options: ignored; VOC evaluates detections only.
+        dataset: has class_names, get_img_info(index), and get_groundtruth(index) with the field labels and optionally
+            difficult.
+        predictions: by dataset index, in the size of the network input. An image without a prediction counts as an
+            image without detections.
+        output_folder: folder for result.txt and voc_results.json; None or "" writes nothing.
+        box_only, iou_types, options: ignored; VOC evaluates only detections.
 
     Returns:
-        Results of the task "voc", its metrics "mAP" (11 points, VOC 2007) and "mAP_area" (VOC 2010 and later).
+        Results of the task "voc" with the metrics "mAP" (11 points, VOC 2007) and "mAP_area" (VOC 2010 and later).
 
     Raises:
-        ValueError: predictions have no scores or labels, or a label that the data set has not.
+        ValueError: predictions have no scores or labels, or a label that the dataset does not have.
     """
     logger.info("performing voc evaluation, ignored iou_types.")
     if box_only:
@@ -87,7 +88,7 @@ def voc_evaluation(
     found = dict(numbered(predictions))
     missing = len(dataset) - len(found)
     if missing:
-        logger.warning(f"{missing} of {len(dataset)} pictures have no predictions; their objects count as missed")
+        logger.warning(f"{missing} of {len(dataset)} images have no predictions; their objects count as missed")
 
     num_classes = len(dataset.class_names)
     objects = np.zeros(num_classes + 1, dtype=np.int64)
@@ -101,7 +102,7 @@ def voc_evaluation(
         difficult += np.bincount(labels[hard], minlength=num_classes + 1)
         if index in found:
             detections = _in_original_size(found[index], dataset, index)
-            for label, score, outcome in match_picture(detections, truth):
+            for label, score, outcome in match_image(detections, truth):
                 scores[label].append(score)
                 outcomes[label].append(outcome)
 
@@ -119,7 +120,7 @@ def voc_evaluation(
 
 
 def _difficult(truth: BoxList) -> np.ndarray:
-    """(G,) bool; False where the data set does not tell."""
+    """Return (G,) bool, true for difficult objects; all false if the dataset has no such field."""
     if not truth.has_field("difficult"):
         return np.zeros(len(truth), dtype=bool)
     return truth.get_field("difficult").numpy().astype(bool)
@@ -129,31 +130,34 @@ def _in_original_size(prediction: BoxList, dataset, index: int) -> BoxList:
     lacking = [name for name in ("labels", "scores") if not prediction.has_field(name)]
     if lacking:
         raise ValueError(
-            f"VOC evaluation wants detections with labels and scores; those of picture {dataset.image_id(index)} "
+            f"VOC evaluation requires detections with labels and scores; those of image {dataset.image_id(index)} "
             f"have only the fields {prediction.fields()}"
         )
     info = dataset.get_img_info(index)
     boxlist = prediction.copy_with_fields(["labels", "scores"]).resize((info["width"], info["height"]))
-    boxlist = boxlist.with_offset(TO_REMOVE)  # VOC counts inclusive pixels
+    boxlist = boxlist.with_offset(TO_REMOVE)  # VOC uses inclusive boxes
     labels = boxlist.get_field("labels")
     strange = labels[(labels < 1) | (labels > len(dataset.class_names))].unique().tolist()
     if strange:
         raise ValueError(
-            f"picture {dataset.image_id(index)} has detections of label {strange}, but the data set has the labels 1 "
-            f"to {len(dataset.class_names)}: the model was made for another data set or NUM_CLASSES is wrong"
+            f"image {dataset.image_id(index)} has detections of label {strange}, but the dataset has the labels 1 "
+            f"to {len(dataset.class_names)}: the model was trained for another dataset, or NUM_CLASSES is wrong"
         )
     return boxlist[torch.isfinite(boxlist.bbox).all(dim=1) & torch.isfinite(boxlist.get_field("scores"))]
 
 
-def match_picture(detections: BoxList, truth: BoxList) -> list[tuple[int, float, int]]:
-    """(label, score, TRUE, FALSE or IGNORED) of every detection of a picture.
+def match_image(detections: BoxList, truth: BoxList) -> list[tuple[int, float, int]]:
+    """Match the detections of an image with its objects.
 
-    Detections of a label, best first, look at the object of that label that they overlap most (inclusive pixels). At
-    IoU 0.5 or more they are right if they are the first on it, else wrong; on a difficult object they are ignored.
+    Each detection, best first, is matched with the object of its label that it overlaps most (inclusive boxes). At IoU
+    0.5 or more it is TRUE if it is the first one on that object, IGNORED if the object is difficult, else FALSE.
 
     Args:
-        detections: D boxes in pixels of the picture, with fields labels and scores.
-        truth: G boxes with fields labels and perhaps difficult.
+        detections: D boxes in pixels of the image, with fields labels and scores.
+        truth: G boxes with fields labels and optionally difficult.
+
+    Returns:
+        (label, score, outcome) of every detection, best first.
     """
     order = detections.get_field("scores").argsort(descending=True, stable=True)
     labels = detections.get_field("labels")[order].tolist()
@@ -179,11 +183,11 @@ def match_picture(detections: BoxList, truth: BoxList) -> list[tuple[int, float,
 
 
 def precision_recall(scores: np.ndarray, outcomes: np.ndarray, num_objects: int) -> tuple[np.ndarray, np.ndarray]:
-    """Precision and recall, (D,) each, when the detections of a class are taken one by one, best first.
+    """Return precision and recall, (D,) each, of a class's k best detections for k = 1..D.
 
     Args:
-        scores, outcomes: (D,) of all pictures, see `match_picture`; ignored ones do not count.
-        num_objects: of the class, without difficult ones; at least 1.
+        scores, outcomes: (D,) over all images, see `match_image`; ignored detections do not count.
+        num_objects: number of objects of the class, without difficult ones; at least 1.
     """
     outcomes = outcomes[np.argsort(-scores, kind="stable")]
     right, wrong = np.cumsum(outcomes == TRUE), np.cumsum(outcomes == FALSE)
@@ -191,7 +195,7 @@ def precision_recall(scores: np.ndarray, outcomes: np.ndarray, num_objects: int)
 
 
 def average_precision(precision: np.ndarray, recall: np.ndarray, eleven_points: bool = False) -> float:
-    """The best precision at or beyond each recall, averaged over 11 recalls (VOC 2007) or over all (VOC 2010)."""
+    """Average the best precision at or beyond each recall, over 11 recalls (VOC 2007) or over all (VOC 2010)."""
     best_beyond = np.maximum.accumulate(precision[::-1])[::-1]
     if eleven_points:
         places = np.searchsorted(recall, np.arange(0.0, 1.1, 0.1), side="left")

@@ -11,7 +11,7 @@ import torch
 
 
 class _Part(torch.nn.Module):
-    """A node of a module tree that only holds tensors."""
+    """Node of a module tree that only holds tensors."""
 
 
 def _build(entries) -> torch.nn.Module:
@@ -33,20 +33,20 @@ def _build(entries) -> torch.nn.Module:
 
 @pytest.fixture
 def build_module():
-    """build_module([(key, shape), ...]): a module with exactly these state_dict keys, all zeros."""
+    """Return build([(key, shape), ...]), which builds a module with exactly these state_dict keys, all zeros."""
     return _build
 
 
 @pytest.fixture(scope="session")
 def matching():
-    """Key lists and expected matches: computed by the original loaders, and read from torchvision's own files."""
+    """Key lists and expected matches, computed by the original loaders and read from torchvision's files."""
     path = Path(__file__).parent.parent / "golden" / "checkpoint_matching.json.gz"
     return json.loads(gzip.decompress(path.read_bytes()))
 
 
 @pytest.fixture
 def random_state():
-    """random_state([(key, shape), ...]): tensors of those names, all different from zero."""
+    """Return draw([(key, shape), ...]), which returns tensors with these names without zeros."""
 
     def draw(entries):
         return {

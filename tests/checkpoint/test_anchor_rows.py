@@ -1,4 +1,4 @@
-"""detectron2 numbers the anchors of a cell sizes outside, ratios inside; we number them the other way round."""
+"""Reordering of anchors: detectron2 numbers those of a cell sizes outside, ratios inside; we number them in reverse."""
 
 import math
 
@@ -30,7 +30,7 @@ class RPN(torch.nn.Module):
 
 
 def anchors_by_hand(sizes, ratios):
-    """detectron2's cell anchors, in its order."""
+    """Return detectron2's cell anchors in its order."""
     anchors = []
     for size in sizes:
         for ratio in ratios:
@@ -57,7 +57,7 @@ def rpn_of_detectron2(count):
 @pytest.mark.parametrize(
     ("sizes", "ratios"), [(SIZES, RATIOS), (SIZES[:2], (1.0, 2.0)), (SIZES[:3], (0.5, 1.0, 1.5, 3.0)), ((64,), RATIOS)]
 )
-def test_every_anchor_of_a_detectron2_file_keeps_its_score_and_box_correction(rng_seed, convention, sizes, ratios):
+def test_every_anchor_of_a_detectron2_file_keeps_its_score_and_deltas(rng_seed, convention, sizes, ratios):
     by_hand = anchors_by_hand(sizes, ratios)
     theirs = rpn_of_detectron2(len(by_hand))
     feature = torch.randn(1, CHANNELS, 3, 5)
@@ -76,7 +76,7 @@ def test_every_anchor_of_a_detectron2_file_keeps_its_score_and_box_correction(rn
     with torch.no_grad():
         (ours,), (codes,) = model.rpn.head([feature])
     ours, codes = ours[0].permute(1, 2, 0), codes[0].unflatten(0, (-1, 4)).permute(2, 3, 0, 1)
-    # Of an anchor by hand, find ours by its sides: roundings move them by less than the next anchor is away.
+    # Find our anchor by the sides of the one computed by hand; rounding errors are smaller than their differences.
     sides = by_hand[:, 2:] - by_hand[:, :2]
     (cell,) = model.rpn.anchor_generator.cell_anchors
     nearest = [int((cell[:, 2:] - cell[:, :2] - side).abs().sum(dim=1).argmin()) for side in sides]
@@ -104,13 +104,13 @@ def test_our_own_files_keep_their_rows(rng_seed, convention):
         assert torch.equal(fresh.state_dict()[key], value)
 
 
-def test_the_way_to_detectron2_and_back(rng_seed):
+def test_converting_to_detectron2_and_back(rng_seed):
     model = RPN(SIZES[:3], (1.0, 2.0))
     state = {"backbone.body.layer1.0.conv1.weight": torch.rand(2, 2, 1, 1), **model.state_dict()}
     theirs, _ = convert_state_dict(state, "detectron2")
     logits = state["rpn.head.cls_logits.bias"] = torch.arange(6.0)
     theirs, _ = convert_state_dict(state, "detectron2")
-    # ours: ratio 1 of three sizes, then ratio 2; theirs: both ratios of a size
+    # ours: ratio 1 of three sizes, then ratio 2; theirs: both ratios of each size
     assert theirs["proposal_generator.rpn_head.objectness_logits.bias"].tolist() == [0, 3, 1, 4, 2, 5]
     assert "backbone.res2.0.conv1.weight" in theirs
     assert torch.equal(to_ours(theirs, model.state_dict()).tensors["rpn.head.cls_logits.bias"], logits)
@@ -140,19 +140,19 @@ def test_detectron2_retinanet_rows_are_classes_of_anchors(rng_seed):
 @pytest.mark.parametrize("convention", CONVENTIONS)
 @pytest.mark.parametrize("ratios", [(1.0,), (0.5, 1.0, 2.0), (0.8, 1.0), (0.25, 0.5, 1.0, 2.0, 4.0)])
 @pytest.mark.parametrize("sizes", [(64,), (32, 40.3, 50.8), SIZES])
-def test_ratios_are_counted_by_the_anchors(convention, sizes, ratios):
+def test_ratios_are_counted_from_the_anchors(convention, sizes, ratios):
     (cell,) = AnchorGenerator(sizes, ratios, (STRIDE,), **CONVENTIONS[convention]).cell_anchors
     assert count_ratios(cell) == len(ratios)
     assert count_ratios(anchors_by_hand(sizes, ratios), sizes_outside=True) == len(ratios)
 
 
-def test_without_anchors_three_ratios_are_taken_or_asked_for():
+def test_without_anchors_three_ratios_are_assumed_or_an_error_is_raised():
     assert ratios_of({"rpn.head.bbox_pred.bias": torch.zeros(60)}) == 3
     assert ratios_of({"rpn.head.bbox_pred.bias": torch.zeros(8)}) == 1
     assert ratios_of({"backbone.x": torch.zeros(8)}) == 1
     state = {"rpn.head.bbox_pred.bias": torch.zeros(40)}
-    with pytest.raises(ValueError, match=r"10 anchors in a cell.*--aspect-ratios N"):
+    with pytest.raises(ValueError, match=r"10 anchors per cell.*--aspect-ratios N"):
         ratios_of(state)
     assert ratios_of(state, given=5) == 5
-    with pytest.raises(ValueError, match="10 anchors of a cell can't have 3 aspect ratios"):
+    with pytest.raises(ValueError, match="10 anchors per cell can't have 3 aspect ratios"):
         ratios_of(state, given=3)

@@ -21,7 +21,7 @@ def write_c2(path, blobs):
     path.write_bytes(pickle.dumps({"blobs": blobs, "cfg": "yaml text"}, protocol=2))
 
 
-def test_names_as_in_the_forks(matching):
+def test_names_equal_the_forks(matching):
     table = matching["c2_rename_R-50"]
     assert {name: rename_c2(name) for name in table} == table
 
@@ -40,7 +40,7 @@ def test_deeper_resnets(name, ours):
     assert rename_c2(name) == ours
 
 
-def test_a_detector_file_fills_the_same_tensors_as_in_the_forks(matching):
+def test_a_detector_file_loads_the_same_tensors_as_in_the_forks(matching):
     model = {key: torch.empty(shape, device="meta") for key, shape in matching["models"]["mask_R_50_FPN"]}
     names = {ours for ours in matching["c2_rename_R-50"].values() if ours}
     by_end = {name: next((v for k, v in model.items() if k.endswith(name)), torch.empty(1)) for name in names}
@@ -74,7 +74,7 @@ def test_file_loads_into_a_detector_and_keeps_the_statistics(tmp_path, rng_seed,
     assert not loaded[stem + "bn1.running_mean"].any()
 
 
-def test_deformable_stages_get_their_convolutions(tmp_path, matching, build_module, caplog):
+def test_deformable_stages_get_the_plain_convolutions(tmp_path, matching, build_module, caplog):
     caplog.set_level("INFO")
     blobs = {f"res{r}_{b}_branch2{c}_w": np.full(1, r, np.float32) for r in (2, 3) for b in range(4) for c in "ab"}
     write_c2(tmp_path / "R-50.pkl", blobs)

@@ -60,7 +60,7 @@ def test_last_checkpoint_is_found_and_loaded(rng_seed, tmp_path, saved_wrapped, 
 def test_a_given_file_is_loaded(rng_seed, tmp_path, saved_wrapped, loaded_wrapped):
     trained, fresh = wrapped(make_model(), saved_wrapped), wrapped(make_model(), loaded_wrapped)
     path = tmp_path / "model.pth"
-    torch.save({"model": trained.state_dict(), "iteration": 5}, path)  # with "module.", as the forks wrote it
+    torch.save({"model": trained.state_dict(), "iteration": 5}, path)  # with "module.", as in the forks
     (tmp_path / "elsewhere").mkdir()
     checkpointer = Checkpointer(fresh, save_dir=str(tmp_path / "elsewhere"))
     assert not checkpointer.has_checkpoint() and checkpointer.get_checkpoint_file() == ""
@@ -76,20 +76,20 @@ def test_bare_state_dicts_and_other_entry_names_are_read(rng_seed, tmp_path, ent
     assert equal(trained, fresh)
 
 
-def test_no_file_means_the_model_stays(tmp_path, caplog):
+def test_without_a_file_the_model_is_not_changed(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     assert Checkpointer(make_model(), save_dir=str(tmp_path)).load() == {}
     assert Checkpointer(make_model()).load("") == {}
     assert "No checkpoint found. Initializing model from scratch" in caplog.text
 
 
-def test_only_the_process_that_may_write_does(tmp_path):
+def test_only_the_process_with_save_to_disk_writes(tmp_path):
     for save_dir, save_to_disk in ((str(tmp_path), None), (str(tmp_path), False), ("", True)):
         Checkpointer(make_model(), save_dir=save_dir, save_to_disk=save_to_disk).save("model_final")
     assert os.listdir(tmp_path) == []
 
 
-def test_training_state_survives(rng_seed, tmp_path, caplog):
+def test_training_state_round_trips(rng_seed, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     training = make_training()
     train(*training)
@@ -116,7 +116,7 @@ def test_saved_files_need_no_allow_list(tmp_path):
     assert torch.load(tmp_path / "m.pth", weights_only=True)["iteration"] == 3
 
 
-def test_entries_of_other_types_are_refused_and_the_old_file_stays(tmp_path):
+def test_entries_of_other_types_are_refused_and_the_old_file_is_kept(tmp_path):
     checkpointer = Checkpointer(make_model(), save_dir=str(tmp_path), save_to_disk=True)
     checkpointer.save("m", iteration=1)
     before = (tmp_path / "m.pth").read_bytes()
@@ -125,7 +125,7 @@ def test_entries_of_other_types_are_refused_and_the_old_file_stays(tmp_path):
     assert (tmp_path / "m.pth").read_bytes() == before
 
 
-def test_model_only_leaves_the_solver_alone(rng_seed, tmp_path):
+def test_model_only_does_not_load_the_solver(rng_seed, tmp_path):
     training = make_training()
     train(*training)
     Checkpointer(*training, save_dir=str(tmp_path), save_to_disk=True).save("m", iteration=3)
@@ -135,7 +135,7 @@ def test_model_only_leaves_the_solver_alone(rng_seed, tmp_path):
     assert not other[1].state and other[2].last_epoch == 0
 
 
-def test_without_use_latest_the_given_file_wins(rng_seed, tmp_path):
+def test_without_use_latest_the_given_file_is_loaded(rng_seed, tmp_path):
     newest, given, fresh = make_model(), make_model(), make_model()
     Checkpointer(newest, save_dir=str(tmp_path), save_to_disk=True).save("model_final")
     torch.save(given.state_dict(), tmp_path / "given.pth")
@@ -162,7 +162,7 @@ def test_a_write_error_keeps_checkpoint_and_tag(rng_seed, tmp_path, monkeypatch)
         try:
             raise OSError(28, "No space left on device")
         finally:
-            raise RuntimeError("unexpected pos 832 vs 726")  # what torch's zip writer says on its way out
+            raise RuntimeError("unexpected pos 832 vs 726")  # error of torch's zip writer
 
     monkeypatch.setattr(torch, "save", disk_full)
     for name in ("model_0000001", "model_0000002"):
@@ -175,7 +175,7 @@ def test_a_write_error_keeps_checkpoint_and_tag(rng_seed, tmp_path, monkeypatch)
 
 @pytest.fixture
 def run_folder(tmp_path):
-    """A folder with checkpoints of iterations 1, 2 and 3, the last of them named by last_checkpoint."""
+    """Create a folder with checkpoints of iterations 1, 2 and 3; last_checkpoint names the last one."""
     folder = tmp_path / "run"
     folder.mkdir()
     checkpointer = Checkpointer(make_model(), save_dir=str(folder), save_to_disk=True)
@@ -194,7 +194,7 @@ def test_a_moved_folder_is_resumed_from(run_folder, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "torn", "zeros"])
-def test_a_torn_last_checkpoint_falls_back_to_the_newest_complete_one(run_folder, caplog, damage):
+def test_an_incomplete_checkpoint_falls_back_to_the_newest_complete_one(run_folder, caplog, damage):
     newest = run_folder / "model_0000003.pth"
     content = newest.read_bytes()
     if damage == "missing":
@@ -205,7 +205,7 @@ def test_a_torn_last_checkpoint_falls_back_to_the_newest_complete_one(run_folder
     assert "falling back to" in caplog.text and "model_0000002.pth" in caplog.text
 
 
-def test_numbers_decide_which_checkpoint_is_newest(run_folder):
+def test_the_newest_checkpoint_has_the_highest_number(run_folder):
     shutil.copy(run_folder / "model_0000003.pth", run_folder / "model_12345678.pth")
     shutil.copy(run_folder / "model_0000001.pth", run_folder / "model_best.pth")
     (run_folder / "last_checkpoint").write_text("gone.pth")
@@ -213,14 +213,14 @@ def test_numbers_decide_which_checkpoint_is_newest(run_folder):
     assert os.path.basename(chosen) == "model_12345678.pth"
 
 
-def test_nothing_to_fall_back_to_is_an_error(run_folder):
+def test_no_undamaged_checkpoint_is_an_error(run_folder):
     for path in run_folder.glob("*.pth"):
         path.unlink()
-    with pytest.raises(FileNotFoundError, match="remove last_checkpoint to start anew"):
+    with pytest.raises(FileNotFoundError, match="remove last_checkpoint to start from the beginning"):
         Checkpointer(make_model(), save_dir=str(run_folder)).load()
 
 
-def test_what_is_no_checkpoint_is_an_error_that_names_the_file(tmp_path):
+def test_a_file_that_is_not_a_checkpoint_is_an_error_that_names_it(tmp_path):
     torch.save([1, 2], tmp_path / "list.pth")
     torch.save({"epoch": 3}, tmp_path / "numbers.pth")
     for name, words in (("list.pth", "holds a list"), ("numbers.pth", "no tensors.*epoch")):
@@ -228,7 +228,7 @@ def test_what_is_no_checkpoint_is_an_error_that_names_the_file(tmp_path):
             Checkpointer(make_model()).load(tmp_path / name)
 
 
-def test_subclasses_may_override_reading_and_filling(tmp_path):
+def test_subclasses_may_override_reading_and_loading(tmp_path):
     class Own(Checkpointer):
         def _load_file(self, f):
             return {"model": {"weight": torch.full((1, 1), 3.0)}, "iteration": 8}
@@ -260,7 +260,7 @@ def cfg():
     return CfgNode({"MODEL": {"BACKBONE": {"CONV_BODY": "V-39-FPN"}}})
 
 
-def test_detector_takes_a_backbone_alone_and_reports_the_fresh_heads(build_module, random_state, cfg, tmp_path):
+def test_detector_loads_a_backbone_alone_and_reports_missing_heads(build_module, random_state, cfg, tmp_path):
     state = random_state(DETECTOR[:3])
     torch.save({key[len("backbone.body.") :]: value for key, value in state.items()}, tmp_path / "imagenet.pth")
     model = build_module(DETECTOR)
@@ -270,17 +270,17 @@ def test_detector_takes_a_backbone_alone_and_reports_the_fresh_heads(build_modul
     assert checkpointer.report.missing == [key for key, _ in DETECTOR[3:]]
 
 
-def test_detector_refuses_another_backbone_and_stays_as_it_was(build_module, random_state, cfg, tmp_path):
+def test_detector_refuses_another_backbone_and_is_not_changed(build_module, random_state, cfg, tmp_path):
     torch.save(random_state([("layer1.0.conv1.weight", (4, 3, 3, 3)), *DETECTOR[3:]]), tmp_path / "resnet.pth")
     model = build_module(DETECTOR)
     with pytest.raises(ValueError, match=r"(?s)resnet\.pth: The file does not fit the backbone.*layer1\.0\.conv1"):
         DetectronCheckpointer(cfg, model).load(tmp_path / "resnet.pth")
     assert all(not value.any() for value in model.state_dict().values())
-    Checkpointer(model).load(tmp_path / "resnet.pth")  # the plain one takes what fits
+    Checkpointer(model).load(tmp_path / "resnet.pth")  # Checkpointer loads the tensors that match
     assert model.state_dict()["rpn.head.cls_logits.weight"].all()
 
 
-def test_other_classes_are_an_error_unless_heads_may_be_skipped(build_module, random_state, cfg, tmp_path, caplog):
+def test_other_classes_are_an_error_unless_heads_are_skipped(build_module, random_state, cfg, tmp_path, caplog):
     state = random_state(with_classes(80))
     torch.save(state, tmp_path / "coco.pth")
     model = build_module(with_classes(4))
@@ -311,13 +311,13 @@ def test_skipping_heads_never_skips_the_backbone_or_a_resumed_file(build_module,
 
 
 @pytest.mark.parametrize(("convention", "warned"), [("maskrcnn_benchmark", True), ("detectron2", False)])
-def test_a_file_of_another_convention_is_a_warning(build_module, random_state, tmp_path, convention, warned, caplog):
+def test_a_file_of_another_convention_gives_a_warning(build_module, random_state, tmp_path, convention, warned, caplog):
     theirs = [("backbone.bottom_up.x", (2,)), ("roi_heads.box_predictor.cls_score.bias", (5,))]
     torch.save({"model": random_state(theirs), "iteration": 3}, tmp_path / "model_0003.pth")
     cfg = CfgNode({"MODEL": {"BACKBONE": {"CONV_BODY": "V2-39-FPN"}, "CONVENTION": convention}})
     model = build_module([("backbone.body.x", (2,)), ("roi_heads.box.predictor.cls_score.bias", (5,))])
     assert DetectronCheckpointer(cfg, model).load(tmp_path / "model_0003.pth") == {"iteration": 3}
-    assert ("set it to 'detectron2'" in caplog.text) == warned
+    assert ("results set it to 'detectron2'" in caplog.text) == warned
     assert all(value.any() for value in model.state_dict().values())
 
 
@@ -346,6 +346,6 @@ def test_catalog_and_http_names_go_through_the_cache(build_module, random_state,
     assert "catalog://ImageNetPretrained/MSRA/R-50 points to https://" in caplog.text
 
 
-def test_the_written_file_is_what_our_reader_reads(tmp_path):
+def test_written_files_are_read_by_our_reader(tmp_path):
     Checkpointer(make_model(), save_dir=str(tmp_path), save_to_disk=True).save("m", iteration=2)
     assert load_pickled(tmp_path / "m.pth")["iteration"] == 2

@@ -1,4 +1,4 @@
-"""Damaged files: every flipped bit is noticed or changes nothing, and resuming takes the newest sound checkpoint."""
+"""Damaged files: every flipped bit is detected or has no effect, and resuming uses the newest undamaged checkpoint."""
 
 import os
 import random
@@ -34,7 +34,7 @@ def same(first, second):
 
 
 @pytest.mark.parametrize("file_format", ["torch", "safetensors"])
-def test_a_flipped_bit_is_noticed_or_changes_nothing(rng_seed, tmp_path, file_format):
+def test_a_flipped_bit_is_detected_or_has_no_effect(rng_seed, tmp_path, file_format):
     path = tmp_path / "model.pth"
     data = {"a.weight": torch.rand(40, 3), "a.bias": torch.arange(7), "none": torch.zeros(0, 2)}
     if file_format == "torch":
@@ -60,7 +60,7 @@ def test_a_flipped_bit_is_noticed_or_changes_nothing(rng_seed, tmp_path, file_fo
     assert noticed > 100
 
 
-def test_every_byte_of_the_numbers_counts(rng_seed, tmp_path):
+def test_every_damaged_byte_of_the_numbers_is_detected(rng_seed, tmp_path):
     path = tmp_path / "model.pth"
     weight = torch.rand(50)
     write_checkpoint(path, {"model": {"weight": weight}})
@@ -72,7 +72,7 @@ def test_every_byte_of_the_numbers_counts(rng_seed, tmp_path):
             load_pickled(path)
 
 
-def test_checksums_are_written_even_if_the_process_has_turned_them_off(tmp_path, caplog):
+def test_checksums_are_written_even_if_the_process_has_disabled_them(tmp_path, caplog):
     caplog.set_level("INFO")
     torch.serialization.set_crc32_options(False)
     try:
@@ -84,7 +84,7 @@ def test_checksums_are_written_even_if_the_process_has_turned_them_off(tmp_path,
     load_pickled(tmp_path / "ours.pth")
     assert "checksums" not in caplog.text
     assert load_pickled(tmp_path / "foreign.pth")["weight"].sum() == 5
-    assert "foreign.pth has no checksums: damage to its numbers can't be noticed" in caplog.text
+    assert "foreign.pth has no checksums: damaged numbers can't be detected" in caplog.text
 
 
 def break_directory(content, name):
@@ -107,7 +107,7 @@ DAMAGES = ["compression", "encrypted", "name", "zip64", "zeroed head", "zeroed p
 
 @pytest.fixture
 def run_folder(tmp_path):
-    """A folder with checkpoints of iterations 1, 2 and 3, the last of them named by last_checkpoint."""
+    """Create a folder with checkpoints of iterations 1, 2 and 3; last_checkpoint names the last one."""
     checkpointer = Checkpointer(make_model(), save_dir=str(tmp_path), save_to_disk=True)
     for iteration in (1, 2, 3):
         checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
@@ -115,7 +115,7 @@ def run_folder(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [*DAMAGES, "flip", "fifo", "folder", "link to itself"])
-def test_resuming_falls_back_to_the_newest_sound_checkpoint(run_folder, caplog, damage):
+def test_resuming_falls_back_to_the_newest_undamaged_checkpoint(run_folder, caplog, damage):
     newest = run_folder / "model_0000003.pth"
     content = newest.read_bytes()
     newest.unlink()
@@ -135,7 +135,7 @@ def test_resuming_falls_back_to_the_newest_sound_checkpoint(run_folder, caplog, 
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_that_is_given_is_refused_with_its_name(run_folder, damage):
+def test_a_given_damaged_file_is_refused_with_its_name(run_folder, damage):
     path = run_folder / "model_0000003.pth"
     path.write_bytes(break_directory(path.read_bytes(), damage))
     with pytest.raises(ValueError, match=r"model_0000003\.pth"):
@@ -158,7 +158,7 @@ def test_a_damaged_file_that_is_given_is_refused_with_its_name(run_folder, damag
         "loop",
     ],
 )
-def test_an_unreadable_last_checkpoint_counts_as_unreadable(run_folder, caplog, tag):
+def test_an_unreadable_last_checkpoint_falls_back(run_folder, caplog, tag):
     path = run_folder / "last_checkpoint"
     path.unlink()
     if tag == "fifo":
@@ -174,7 +174,7 @@ def test_an_unreadable_last_checkpoint_counts_as_unreadable(run_folder, caplog, 
     assert "falling back to" in caplog.text and len(caplog.records[-1].getMessage()) < 2000
 
 
-def test_without_a_sound_checkpoint_the_error_names_the_cause(run_folder):
+def test_without_an_undamaged_checkpoint_the_error_names_the_cause(run_folder):
     for path in run_folder.glob("*.pth"):
         path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(FileNotFoundError, match=r"model_0000003\.pth.*end is missing.*remove last_checkpoint"):
@@ -197,17 +197,17 @@ def forget_mark(checkpoint):
 
 
 @pytest.mark.parametrize("change", [rename, forget_mark])
-def test_resuming_needs_every_tensor(run_folder, change):
+def test_resuming_requires_every_tensor(run_folder, change):
     rewritten(run_folder / "model_0000003.pth", change)
     with pytest.raises(ValueError, match=r"model_0000003\.pth: The file lacks 1 tensors of the model: 0\.weight"):
         Checkpointer(make_model(), save_dir=str(run_folder)).load()
 
 
-def test_testing_a_file_of_ours_needs_every_tensor_and_fine_tuning_does_not(run_folder):
+def test_testing_requires_every_tensor_of_our_files_and_fine_tuning_does_not(run_folder):
     path = run_folder / "model_0000003.pth"
     rewritten(path, lambda checkpoint: checkpoint["model"].pop("2.bias"))
     model = make_model()
-    with pytest.raises(ValueError, match="8 tensors are there of 9 that were written"):
+    with pytest.raises(ValueError, match="the file is damaged: it has 8 of 9 tensors"):
         Checkpointer(model).load(path)
     optimizer = torch.optim.SGD(model.parameters(), lr=1)
     assert Checkpointer(model, optimizer).load(path, model_only=True) == {}
@@ -230,7 +230,7 @@ def test_early_files_of_ours_are_recognised_by_their_entries(run_folder):
         Checkpointer(make_model()).load(path)
 
 
-def test_resuming_needs_every_entry_that_was_written(rng_seed, tmp_path):
+def test_resuming_requires_every_written_entry(rng_seed, tmp_path):
     model = make_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=1)
     checkpointer = Checkpointer(model, optimizer, save_dir=str(tmp_path), save_to_disk=True)
@@ -250,13 +250,13 @@ def test_files_without_solver_states_are_complete_by_their_own_mark(run_folder):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("runs/model_final.pth", "a zip archive around runs/model_final.pth: unpack it"),
-        ("a.safetensors", "a zip archive around a.safetensors"),
+        ("runs/model_final.pth", "a zip archive that contains runs/model_final.pth: unpack it"),
+        ("a.safetensors", "a zip archive that contains a.safetensors"),
         ("readme.txt", "a zip archive without a checkpoint .it holds readme.txt"),
         ("x/constants.pkl", "a TorchScript program"),
     ],
 )
-def test_other_zip_files_are_told_apart(run_folder, name, words):
+def test_other_zip_files_are_described(run_folder, name, words):
     with zipfile.ZipFile(run_folder / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(run_folder / "model_0000001.pth", name)
     with pytest.raises(ValueError, match=rf"x\.zip is not a checkpoint but {words}"):
@@ -274,7 +274,7 @@ def test_records_that_unpack_to_much_more_than_the_file_are_refused(tmp_path):
 
 def test_a_pipe_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe.pth")
-    with pytest.raises(ValueError, match=r"pipe\.pth is no ordinary file but a pipe"):
+    with pytest.raises(ValueError, match=r"pipe\.pth is not a regular file but a pipe"):
         Checkpointer(make_model()).load(tmp_path / "pipe.pth")
 
 
@@ -313,7 +313,7 @@ HOSTILE_HEADERS = {
 
 
 @pytest.mark.parametrize("name", HOSTILE_HEADERS)
-def test_hostile_safetensors_are_refused_in_few_words(tmp_path, name):
+def test_hostile_safetensors_give_short_errors(tmp_path, name):
     path = safetensors(tmp_path / "x.safetensors", HOSTILE_HEADERS[name], b"1234")
     with pytest.raises(ValueError, match=r"x\.safetensors") as refused:
         read_checkpoint(path)

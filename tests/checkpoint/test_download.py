@@ -14,7 +14,7 @@ from maskrcnn_benchmark.checkpoint.download import _direct, cache_url, download
 
 @pytest.fixture
 def site(tmp_path):
-    """A web server on this machine: (its folder, its address)."""
+    """Start a local web server, and return (its folder, its address)."""
     with serve(tmp_path / "site") as site:
         yield site.folder, site.address
 
@@ -62,7 +62,7 @@ def test_a_file_is_downloaded_once(site, cache, capsys):
         ({"HOME": "user"}, "user/.torch/models"),
     ],
 )
-def test_names_and_folders_are_the_forks(tmp_path, monkeypatch, url, name, variables, folder):
+def test_names_and_folders_equal_the_forks(tmp_path, monkeypatch, url, name, variables, folder):
     monkeypatch.delenv("TORCH_MODEL_ZOO", raising=False)
     monkeypatch.delenv("TORCH_HOME", raising=False)
     for variable, value in variables.items():
@@ -119,7 +119,7 @@ def test_a_broken_transfer_restarts_if_the_host_cannot_continue_or_has_a_new_fil
         assert file.read() == content * copies
 
 
-def test_a_host_that_sends_nothing_is_given_up(site, cache, monkeypatch):
+def test_a_host_that_sends_nothing_times_out(site, cache, monkeypatch):
     monkeypatch.setattr(module, "TIMEOUT", 0.05)
     with pytest.raises(ConnectionError, match="after 0 of unknown bytes .*timed out"):
         cache_url(f"{site[1]}/stuck/V39.pth")
@@ -140,9 +140,9 @@ def test_a_known_size_and_hash_are_verified(site, cache):
     folder, address = site
     content = save(folder / "V39.pth")
     digest = hashlib.sha256(content).hexdigest()
-    with pytest.raises(ValueError, match=f"{len(content)} bytes, wanted 7"):
+    with pytest.raises(ValueError, match=f"{len(content)} bytes, expected 7"):
         download([f"{address}/V39.pth"], "V39.pth", size=7)
-    with pytest.raises(ValueError, match=f"sha256 {digest}, wanted {'0' * 64}"):
+    with pytest.raises(ValueError, match=f"sha256 {digest}, expected {'0' * 64}"):
         download([f"{address}/V39.pth"], "V39.pth", sha256="0" * 64)
     assert os.listdir(cache) == []
     assert download([f"{address}/V39.pth"], "V39.pth", len(content), digest) == str(cache / "V39.pth")
@@ -154,7 +154,7 @@ def test_addresses_of_dropbox_pages_become_those_of_their_files():
         assert _direct(kept) == kept
 
 
-def test_offline_the_error_says_where_to_put_the_file(cache):
+def test_without_a_network_the_error_says_where_to_put_the_file(cache):
     url = "http://127.0.0.1:1/weights/FCOS_V39.pth?dl=1"
     with pytest.raises(ConnectionError) as error:
         cache_url(url)

@@ -27,15 +27,15 @@ def test_a_row_renames_in_both_directions(theirs, ours):
 
 
 @pytest.mark.parametrize("key", ["layer1.0.conv1.weight", "my_bottom_up.x", "stages.a.blocks.0.fc.w", "", "other"])
-def test_what_no_row_fits_stays(key):
+def test_a_key_without_a_matching_row_is_not_changed(key):
     assert rename(key, ROWS) == key
 
 
-def test_a_number_that_stands_twice_has_to_be_the_same():
+def test_a_repeated_number_must_be_the_same():
     assert rename("stage3.OSA4_1.fc.w", ROWS, to_ours=False) == "stage3.OSA4_1.fc.w"
 
 
-def test_the_first_row_that_fits_decides():
+def test_the_first_matching_row_is_used():
     rows = (("head.norm.", "bn."), ("head.", "conv."))
     assert [rename(key, rows) for key in ("head.norm.w", "head.w")] == ["bn.w", "conv.w"]
 

@@ -15,7 +15,7 @@ from maskrcnn_benchmark.modeling.backbone import build_backbone
 
 
 def shaped(entries):
-    """Tensors without memory: only names and shapes matter here."""
+    """Return meta tensors: only names and shapes matter."""
     return {key: torch.empty(tuple(shape), device="meta") for key, shape in entries}
 
 
@@ -49,7 +49,7 @@ def test_longest_suffix_wins(rng_seed, wrap, prefix):
             assert loaded.data_ptr() != given.data_ptr()
 
 
-def test_one_file_tensor_may_serve_two_places_and_the_dot_is_not_needed():
+def test_one_file_tensor_may_match_two_keys_and_suffixes_need_no_dot():
     model = {"a.xconv": torch.zeros(2), "b.conv": torch.zeros(2)}
     report = align_and_update_state_dicts(model, {"conv": torch.ones(2), "other": torch.ones(1)})
     assert report.matched == {"a.xconv": "conv", "b.conv": "conv"}
@@ -57,9 +57,9 @@ def test_one_file_tensor_may_serve_two_places_and_the_dot_is_not_needed():
     assert all(value.sum() == 2 for value in model.values())
 
 
-@pytest.mark.filterwarnings("ignore")  # torch announces the end of quantised tensors
+@pytest.mark.filterwarnings("ignore")  # torch deprecates quantised tensors
 @pytest.mark.parametrize("kind", ["sparse", "quantised", "complex", "meta"])
-def test_tensors_without_plain_values_are_refused_and_nothing_changes(kind):
+def test_tensors_without_plain_values_are_refused_and_the_model_is_not_changed(kind):
     weight = torch.ones(3, 2)
     odd = {
         "sparse": weight.to_sparse(),
@@ -74,13 +74,13 @@ def test_tensors_without_plain_values_are_refused_and_nothing_changes(kind):
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-def test_entries_with_numbers_for_names_are_passed_over():
+def test_entries_with_numbers_as_names_are_skipped():
     model = torch.nn.Linear(2, 3)
     load_state_dict(model, {7: torch.ones(3), "bias": torch.ones(3)})
     assert model.bias.tolist() == [1, 1, 1]
 
 
-def test_prefix_goes_only_when_every_key_has_it():
+def test_prefix_is_removed_only_if_every_key_has_it():
     assert dict(strip_prefix_if_present({"module.a": 1, "module.b": 2}, "module.")) == {"a": 1, "b": 2}
     assert dict(strip_prefix_if_present({"module.module.a": 1}, "module.")) == {"a": 1}
     assert dict(strip_prefix_if_present({"module.a.module.b": 1}, "module.")) == {"a.module.b": 1}
@@ -98,7 +98,7 @@ def test_report_names_missing_unused_and_counts(caplog):
     assert "missing statistics" in table
 
 
-def test_a_file_without_anything_for_the_model_is_a_warning(caplog):
+def test_a_file_without_matching_tensors_gives_a_warning(caplog):
     load_state_dict(torch.nn.Linear(2, 2), {"conv.scale": torch.ones(1)})
     assert caplog.records[-1].levelname == "WARNING"
 
@@ -146,7 +146,7 @@ def test_retinanet_classes_are_counted_per_anchor(build_module):
 @pytest.mark.parametrize("variant, count", [("vovnet39", 195), ("vovnet57", 285), ("vovnet75", 375), ("vovnet93", 465)])
 @pytest.mark.parametrize("spelling", ["norm", "bn"])
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_imagenet_vovnet_files_fill_the_body(matching, variant, count, spelling, prefix):
+def test_imagenet_vovnet_files_load_the_whole_body(matching, variant, count, spelling, prefix):
     body = matching[variant]["expected_keys"]
     model = shaped([(f"backbone.body.{key}", shape) for key, shape in body] + [("rpn.head.conv.weight", (4, 4))])
     file_state = shaped([(prefix + key.replace("/norm.", f"/{spelling}."), shape) for key, shape in body])
@@ -159,14 +159,14 @@ def test_imagenet_vovnet_files_fill_the_body(matching, variant, count, spelling,
     check_body(report)
 
 
-def test_short_vovnet_names_are_enough(matching):
+def test_short_vovnet_names_match(matching):
     body = matching["vovnet39"]["expected_keys"]
     model = shaped([(f"backbone.body.{key}", shape) for key, shape in body])
     short = shaped([("/".join(key.split("/")[:-1]).split(".")[-1] + "/" + key.split("/")[-1], s) for key, s in body])
     assert len(match_state_dicts(model, short).matched) == 195
 
 
-def test_bn_names_are_left_alone_when_the_model_has_them_too():
+def test_bn_names_are_not_translated_if_the_model_has_them():
     names = ["stem.stem_1/bn.weight", "stem.stem_1/norm.weight"]
     model = shaped([(f"backbone.body.{name}", (3,)) for name in names])
     assert list(match_state_dicts(model, shaped([(name, (3,)) for name in names])).matched.values()) == names
@@ -177,7 +177,7 @@ def test_bn_names_are_left_alone_when_the_model_has_them_too():
 
 
 def torchvision_resnet50(matching):
-    """Names of a torchvision ResNet-50: those of our body without the stem's prefix, and a classifier."""
+    """Return the names of a torchvision ResNet-50: those of our body without the stem's prefix, and a classifier."""
     body = [(k, s) for k, s in matching["models"]["mask_R_50_FPN"] if k.startswith("backbone.body.")]
     names = [(key[len("backbone.body.") :].replace("stem.", ""), shape) for key, shape in body]
     return [*names, ("fc.weight", (1000, 2048)), ("fc.bias", (1000,)), ("bn1.num_batches_tracked", ())]
@@ -195,21 +195,21 @@ def test_torchvision_resnets_match_as_in_the_forks(matching, model_name, config,
     check_body(report)
 
 
-def test_torchvision_mobilenet_fills_the_body(matching):
+def test_torchvision_mobilenet_loads_the_whole_body(matching):
     model = matching["models"]["fcos_MNV2"]
     file_keys = matching["torchvision_mobilenet_v2"]
     report = match_state_dicts(shaped(model), shaped(file_keys))
     body = [key for key, _ in model if key.startswith("backbone.body.")]
     assert [key for key in model if key[0].startswith("backbone.body.") and key[0] not in report.matched] == []
     assert not report.mismatched
-    # both list the layers in the order in which they are applied
+    # both list the layers in the order of execution
     inner = [key for key, _ in file_keys if key.startswith("features.") and not key.startswith("features.18.")]
     assert [report.matched[key] for key in body] == inner
     assert all(key.startswith(("features.18.", "classifier.")) for key in report.unused)
     check_body(report)
 
 
-def test_torchvision_mobilenet_fills_a_body_with_frozen_norms(matching):
+def test_torchvision_mobilenet_loads_a_body_with_frozen_norms(matching):
     cfg = defaults.clone()
     cfg.merge_from_list(["MODEL.BACKBONE.CONV_BODY", "MNV2-FPNLite", "MODEL.BACKBONE.NORM", "FrozenBN"])
     with torch.device("meta"):
@@ -219,7 +219,7 @@ def test_torchvision_mobilenet_fills_a_body_with_frozen_norms(matching):
     check_body(report)
 
 
-def test_the_forks_flat_mobilenet_names_are_left_alone(matching):
+def test_the_forks_flat_mobilenet_names_are_not_translated(matching):
     model = matching["models"]["fcos_MNV2"]
     body = [(key[len("backbone.body.") :], shape) for key, shape in model if key.startswith("backbone.body.")]
     report = match_state_dicts(shaped(model), shaped(body))
@@ -227,7 +227,7 @@ def test_the_forks_flat_mobilenet_names_are_left_alone(matching):
     assert len(report.matched) == len(body)
 
 
-def test_a_whole_detector_fills_the_body(matching):
+def test_a_detectors_file_loads_into_a_body(matching):
     model = matching["models"]["fcos_V_39"]
     report = match_state_dicts(shaped(model), shaped(model))
     assert len(report.matched) == len(model) and not report.unused
@@ -251,7 +251,7 @@ def test_another_vovnet_is_refused(matching, model_variant, file_variant):
         lambda key: key.replace("/", "_"),
     ],
 )
-def test_renamed_backbone_is_refused_with_both_sides_names(matching, change):
+def test_renamed_backbone_is_refused_with_the_names_of_both_sides(matching, change):
     body = matching["vovnet39"]["expected_keys"]
     model = shaped([(f"backbone.body.{key}", shape) for key, shape in body])
     with pytest.raises(ValueError) as error:
@@ -267,7 +267,7 @@ def test_resnet_file_is_refused_for_a_vovnet(matching):
         check_body(match_state_dicts(model, shaped(torchvision_resnet50(matching))))
 
 
-def test_running_statistics_may_be_absent_but_not_in_part(matching):
+def test_running_statistics_may_be_missing_completely_but_not_partly(matching):
     body = matching["vovnet39"]["expected_keys"]
     model = shaped([(f"backbone.body.{key}", shape) for key, shape in body])
     without = [(key, shape) for key, shape in body if ".running_" not in key]
@@ -284,7 +284,7 @@ def test_batch_norm_file_is_refused_for_a_group_norm_body(matching):
         check_body(match_state_dicts(group_norm, shaped(body)))
 
 
-def test_matching_time_does_not_grow_with_the_product_of_the_keys():
+def test_matching_time_is_not_proportional_to_the_product_of_the_keys():
     model = {f"backbone.body.stage{i}.block.layers.{i}.conv.weight": torch.zeros(1) for i in range(5000)}
     file_state = {f"other{i}.block.layers.{i}.conv.weight": torch.zeros(1) for i in range(20000)}
     start = time.perf_counter()
@@ -292,14 +292,14 @@ def test_matching_time_does_not_grow_with_the_product_of_the_keys():
     assert time.perf_counter() - start < 5  # 10^8 comparisons of strings would take longer
 
 
-def test_names_that_nearly_fit_a_dialect_cost_no_more():
+def test_names_that_nearly_match_a_dialect_take_no_longer():
     near = {f"a{i}.model.OSA_2.OSA2_1.layers.0.1.weight": torch.zeros(1) for i in range(10000)}
     start = time.process_time()
     match_state_dicts({"x.weight": torch.zeros(1)}, {**near, "z.OSA2_1.layers.0.2.x": torch.zeros(1)})
-    assert time.process_time() - start < 5  # searching from every name on would take twenty seconds
+    assert time.process_time() - start < 5  # searching from every name would take twenty seconds
 
 
-def test_a_body_alone_takes_its_part_of_a_detector(build_module, random_state):
+def test_a_body_alone_loads_its_part_of_a_detector(build_module, random_state):
     body = [("stem.stem_1/conv.weight", (2, 3)), ("stage2.OSA2_1.ese.fc.bias", (2,))]
     heads = {"proposal_generator.rpn_head.conv.bias": torch.ones(2)}
     for prefix in ("backbone.bottom_up.", "backbone.body.", "module.backbone.body.", "img_backbone.", ""):
@@ -311,7 +311,7 @@ def test_a_body_alone_takes_its_part_of_a_detector(build_module, random_state):
         assert all(torch.equal(model.state_dict()[key], values[prefix + key]) for key, _ in body)
 
 
-def test_deformable_layers_take_ordinary_weights_and_their_own(build_module, random_state, caplog):
+def test_deformable_layers_load_ordinary_weights_and_their_own(build_module, random_state, caplog):
     caplog.set_level("INFO")
     layer = "backbone.body.layer2.0.conv2"
     model = build_module([(f"{layer}.offset.weight", (18, 2)), (f"{layer}.conv.weight", (4, 2))])
@@ -336,7 +336,7 @@ def test_a_second_name_of_a_shared_layer_is_not_missing():
     assert model["mask"].weight.sum() == 4
 
 
-def test_anchors_come_from_the_config_and_classifiers_are_of_no_use(build_module, caplog):
+def test_anchors_come_from_the_config_and_classifiers_are_never_used(build_module, caplog):
     caplog.set_level("INFO")
     model = build_module([("backbone.body.x", (2,)), ("rpn.anchor_generator.cell_anchors.0", (3, 4))])
     file_state = {"x": torch.ones(2), "fc.bias": torch.ones(9), "bn1.num_batches_tracked": torch.tensor(3)}

@@ -21,7 +21,7 @@ def long(value):
     return b"\x8b" + struct.pack("<i", size) + value.to_bytes(size, "little", signed=True)
 
 
-DOUBLE = b"q\x00h\x00"  # remember the top of the stack, and push it again
+DOUBLE = b"q\x00h\x00"  # store the top of the stack in the memo, and push it again
 TUPLES = b"N" + b"".join(b"q\x00h\x00\x86" for _ in range(40))
 LISTS = b"]" + b"".join(b"q\x01](h\x01h\x01eq\x01" for _ in range(60))
 ARRAY = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
@@ -94,7 +94,7 @@ def as_legacy(path, program):
 
 @pytest.mark.parametrize("write", [as_pickle, as_zip, as_legacy])
 @pytest.mark.parametrize("name", HOSTILE)
-def test_costly_pickles_are_refused_soon_and_in_few_words(tmp_path, write, name):
+def test_costly_pickles_are_refused_quickly_with_short_errors(tmp_path, write, name):
     path = tmp_path / "hostile.pth"
     write(path, HOSTILE[name])
     start = time.process_time()
@@ -111,7 +111,7 @@ def test_the_number_of_operations_is_bounded(monkeypatch):
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_ordinary_pickles_pass_and_end_where_they_end(rng_seed, protocol):
+def test_ordinary_pickles_pass_and_the_end_offset_is_correct(rng_seed, protocol):
     names = ["a" * 300] * 1000
     value = {
         "arrays": [np.random.rand(50, 3), np.float32(2), np.arange(3)],
@@ -125,7 +125,7 @@ def test_ordinary_pickles_pass_and_end_where_they_end(rng_seed, protocol):
 
 
 @pytest.mark.parametrize("zip_format", [True, False])
-def test_a_storage_that_claims_more_than_the_file_has_is_damage(tmp_path, zip_format):
+def test_a_storage_larger_than_the_file_is_damage(tmp_path, zip_format):
     path = tmp_path / "x.pth"
     torch.save({"a": torch.rand(300)}, path, _use_new_zipfile_serialization=zip_format)
     more = b"J\x00\x00\x00\x10"  # 2**28 elements instead of 300

@@ -22,7 +22,7 @@ def test_numpy_scalars_become_python_numbers():
     assert all(type(key) in (str, int) for key in plain)
 
 
-def test_containers_become_plain_but_counters_stay():
+def test_containers_become_plain_except_counters():
     value = {
         "ordered": collections.OrderedDict(a=(1, [None, b"x"])),
         "default": collections.defaultdict(list, k=[1]),
@@ -54,7 +54,7 @@ class Special(torch.Tensor):
         (torch.ones(2).as_subclass(Special), "Special"),
     ],
 )
-def test_anything_else_is_refused_by_name(value, words):
+def test_other_types_are_refused_by_name(value, words):
     with pytest.raises(TypeError, match=rf"checkpoint\['optimizer'\]\['state'\]\[1\] is .*{words}"):
         to_plain({"optimizer": {"state": [0, value]}})
 

@@ -16,7 +16,7 @@ from maskrcnn_benchmark.checkpoint.safe_unpickle import is_complete, load_pickle
 
 
 class Calls:
-    """Pickles to a call of `function(*args)`."""
+    """Object that pickles to a call of `function(*args)`."""
 
     def __init__(self, function, *args):
         self.call = function, args
@@ -73,7 +73,7 @@ def test_hostile_files_are_refused_and_nothing_runs(tmp_path, monkeypatch, write
 
 
 RAW = {
-    # protocol 4: a name with dots is looked up attribute by attribute
+    # protocol 4: names with dots are resolved attribute by attribute
     "dotted name": b"\x80\x04\x8c\x15numpy.core.multiarray\x8c\x09os.system\x93.",
     "os.system, protocol 0": b"cos\nsystem\n(S'touch executed'\ntR.",
     "posix.system": b"\x80\x02" + global_("posix", "system") + text("touch executed") + b"\x85R.",
@@ -108,7 +108,7 @@ def test_hostile_opcodes_are_refused(tmp_path, monkeypatch, name):
 
 
 @pytest.mark.parametrize("writer", ["torch", "legacy"])
-def test_nobody_is_advised_to_execute_a_refused_file(tmp_path, writer):
+def test_errors_do_not_advise_executing_a_refused_file(tmp_path, writer):
     path = tmp_path / "objects.pth"
     WRITERS[writer](path, {"model": {"weight": torch.ones(2)}, "x": np.array([{}], dtype=object)})
     with pytest.raises(ValueError, match="dtype.*refused") as refused:
@@ -116,7 +116,7 @@ def test_nobody_is_advised_to_execute_a_refused_file(tmp_path, writer):
     assert "weights_only" not in str(refused.value)
 
 
-def test_bytearrays_are_read_but_not_made_of_a_number(tmp_path):
+def test_bytearrays_are_read_but_not_allocated_from_a_number(tmp_path):
     path = tmp_path / "bytes.pkl"
     for protocol in range(pickle.HIGHEST_PROTOCOL):
         write_pickle(path, {"a": bytearray(b"\x00\xff"), "b": bytearray()}, protocol)
@@ -128,7 +128,7 @@ def test_bytearrays_are_read_but_not_made_of_a_number(tmp_path):
 
 
 @pytest.mark.parametrize("writer", ["torch", "legacy"])
-def test_what_old_trainings_saved_is_read(tmp_path, writer):
+def test_checkpoints_of_old_trainings_are_read(tmp_path, writer):
     weight = torch.rand(3, 2)
     old = {
         "model": collections.OrderedDict(weight=weight, tied=weight),
@@ -188,14 +188,14 @@ def test_python_2_pickles_are_read(tmp_path):
 
 
 class Box:
-    """Stands for a class of the package that an old file names."""
+    """Stand-in for a class of the package that an old file references."""
 
     def __init__(self, bbox):
         self.bbox = bbox
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_classes_are_read_when_allowed_and_only_then(tmp_path, monkeypatch, writer):
+def test_classes_are_read_only_if_allowed(tmp_path, monkeypatch, writer):
     old = types.ModuleType("fcos_core_of_old")
     old.BoxList = type("BoxList", (), {"__module__": "fcos_core_of_old"})
     monkeypatch.setitem(sys.modules, "fcos_core_of_old", old)
@@ -218,13 +218,13 @@ NO_CHECKPOINTS = {
     "text": (b"hello there\n", "text file.*hello"),
     "gzip": (b"\x1f\x8b\x08" + bytes(60), "compressed"),
     "tar": (b"a" * 257 + b"ustar" + bytes(300), "tar archive"),
-    "picture": (b"\x89PNG\r\n\x1a\n" + bytes(range(100)), "neither"),
+    "image": (b"\x89PNG\r\n\x1a\n" + bytes(range(100)), "neither"),
     "cut pickle": (pickle.dumps({"a": np.ones(100)}, 2)[:-40], "damaged"),
 }
 
 
 @pytest.mark.parametrize("name", NO_CHECKPOINTS)
-def test_other_files_are_told_apart(tmp_path, name):
+def test_other_files_are_described(tmp_path, name):
     content, words = NO_CHECKPOINTS[name]
     path = tmp_path / "model.pth"
     path.write_bytes(content)
@@ -252,15 +252,15 @@ def test_truncated_files(tmp_path, writer, part):
         load_pickled(path)
 
 
-def test_a_zip_that_is_no_checkpoint(tmp_path):
-    path = tmp_path / "pictures.zip"
+def test_a_zip_that_is_not_a_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "images.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.txt", "hello")
-    with pytest.raises(ValueError, match=r"pictures\.zip"):
+    with pytest.raises(ValueError, match=r"images\.zip"):
         load_pickled(path)
 
 
-def test_random_damage_never_escapes_as_another_error(tmp_path, rng_seed):
+def test_random_damage_always_raises_value_error(tmp_path, rng_seed):
     buffer = io.BytesIO()
     pickle.dump({"w": np.random.rand(5), "n": [1, "a", (2.0, None)], "d": {"e": np.float32(1)}}, buffer, protocol=2)
     path = tmp_path / "fuzzed.pkl"

@@ -1,4 +1,4 @@
-"""Key lists and name tables of the original programs, read out of them."""
+"""Translation of key lists and name tables extracted from the original programs."""
 
 import gzip
 import json
@@ -28,7 +28,7 @@ WAY_BACK = {
 
 
 def tensors(entries):
-    """Values that differ from row to row, so that a moved row shows."""
+    """Return tensors with different values in each row, to detect moved rows."""
     rows = {key: torch.arange(shape[0] * 1.0 if shape else 1) for key, shape in entries}
     return {key: rows[key].reshape(-1, *[1] * (len(shape) - 1)) for key, shape in entries}
 
@@ -38,7 +38,7 @@ def key_list(name):
 
 
 @pytest.mark.parametrize("name", MAPPINGS)
-def test_names_of_bodies_as_read_out_of_the_originals(name):
+def test_names_of_bodies_equal_the_originals(name):
     mapping = MAPPINGS[name]
     state = {key: torch.zeros(1) for key in (*mapping["map"], *mapping["only_in_source"])}
     ours = {key: name.removeprefix("backbone.").removeprefix("body.") for name, key in to_ours(state).file_keys.items()}
@@ -46,7 +46,7 @@ def test_names_of_bodies_as_read_out_of_the_originals(name):
 
 
 @pytest.mark.parametrize("name", [name for name in LISTS if name.split("/")[0] in WAY_BACK])
-def test_the_way_to_our_names_and_back_changes_nothing(name):
+def test_converting_to_our_names_and_back_changes_nothing(name):
     state = tensors(key_list(name))
     ours, left_out = convert_state_dict(state, "maskrcnn_benchmark")
     assert not left_out and len(ours) == len(state)
@@ -55,7 +55,7 @@ def test_the_way_to_our_names_and_back_changes_nothing(name):
     assert all(torch.equal(again[key], state[key]) for key in state)
 
 
-def test_detectron2_rows_are_moved_behind_the_background():
+def test_detectron2_background_rows_become_the_first():
     state = {
         "roi_heads.box_predictor.cls_score.weight": torch.tensor([[10.0], [20.0], [99.0]]),
         "roi_heads.box_predictor.bbox_pred.bias": torch.arange(1.0, 9.0),
@@ -79,7 +79,7 @@ def test_detectron2_rows_are_moved_behind_the_background():
         ("roi_heads.box.1.predictor.cls_score.weight", 4, 4, 4),
     ],
 )
-def test_mmdetection_boxes_that_all_classes_share_get_background_rows(key, rows, classes, of_ours):
+def test_mmdetections_class_agnostic_boxes_get_background_rows(key, rows, classes, of_ours):
     order = CLASS_ROWS["shared boxes"]
     theirs = torch.arange(rows * 2.0).reshape(rows, 2)
     ours = order.to_ours(key, theirs)
@@ -88,7 +88,7 @@ def test_mmdetection_boxes_that_all_classes_share_get_background_rows(key, rows,
     assert torch.equal(order.from_ours(key, ours, {score: torch.zeros(classes, 2)}), theirs)
 
 
-def test_what_has_our_name_already_keeps_its_rows():
+def test_tensors_with_our_names_keep_their_rows():
     state = {"roi_heads.box.predictor.cls_score.bias": torch.arange(3.0), "backbone.bottom_up.x": torch.ones(1)}
     assert to_ours(state).tensors["roi_heads.box.predictor.cls_score.bias"].tolist() == [0, 1, 2]
 
@@ -99,7 +99,7 @@ def test_old_anchors_of_detectron2_do_not_become_ours():
     assert list(ours.tensors) == [anchors, "backbone.body.x"]
 
 
-def test_anchors_and_shared_layers_of_ours_stay_behind():
+def test_our_anchors_and_shared_layers_are_not_converted():
     layer4 = "feature_extractor.head.layer4.0.conv1.weight"
     state = {
         "backbone.body.layer1.0.conv1.weight": torch.ones(1),
@@ -114,14 +114,14 @@ def test_anchors_and_shared_layers_of_ours_stay_behind():
     assert list(again) == ["backbone.body.layer1.0.conv1.weight", f"roi_heads.box.{layer4}"]
 
 
-def test_a_body_alone_gets_the_prefix_that_the_program_wants():
+def test_a_body_alone_gets_the_programs_prefix():
     body = {"stem.stem_1/conv.weight": torch.ones(1), "stage2.OSA2_1.layers.0.OSA2_1_0/conv.weight": torch.ones(1)}
     assert list(convert_state_dict(body, "detectron2")[0])[0] == "backbone.bottom_up.stem.stem_1/conv.weight"
     assert list(convert_state_dict(body, "mmdetection")[0])[0] == "model.stem.0.weight"
     assert list(convert_state_dict(body, "timm")[0])[0] == "stem.0.conv.weight"
 
 
-def test_heads_stay_behind_where_a_program_has_the_body_alone():
+def test_heads_are_dropped_for_programs_with_only_a_body():
     state = {
         "backbone.body.stem.conv1.weight": torch.ones(1),
         "backbone.body.layer1.0.conv1.weight": torch.ones(1),
@@ -131,17 +131,17 @@ def test_heads_stay_behind_where_a_program_has_the_body_alone():
     assert list(converted) == ["conv1.weight", "layer1.0.conv1.weight"] and left_out == ["rpn.head.conv.weight"]
 
 
-def test_names_that_a_program_lacks_are_an_error():
+def test_names_without_a_counterpart_are_an_error():
     state = {"backbone.body.x": torch.ones(1), "roi_heads.keypoint.predictor.kps_score_lowres.bias": torch.ones(1)}
     with pytest.raises(ValueError, match=r"mmdetection has no names for backbone\.body\.x, roi_heads\.keypoint"):
         convert_state_dict(state, "mmdetection")
     with pytest.raises(ValueError, match="timm has no names for backbone.body.x"):
         convert_state_dict(state, "timm")
-    with pytest.raises(ValueError, match=f"'caffe2' is not known; known are {', '.join(map(repr, TARGETS))}"):
+    with pytest.raises(ValueError, match=f"unknown dialect 'caffe2'; known are {', '.join(map(repr, TARGETS))}"):
         convert_state_dict(state, "caffe2")
 
 
-def test_mmdetections_resnets_have_their_body_under_backbone():
+def test_bodies_of_mmdetections_resnets_are_under_backbone():
     state = {"backbone.conv1.weight": torch.ones(1), "backbone.layer1.0.conv1.weight": torch.ones(1)}
     state["neck.fpn_convs.0.conv.bias"] = torch.ones(1)
     ours = to_ours(state).tensors

@@ -72,7 +72,7 @@ def test_dialects_are_recognised_behind_wrappers(build_module, random_state):
     assert not report.missing and report.dialects == ("detectron2 detector",)
 
 
-def test_parts_that_are_compiled_are_read_and_written(build_module, random_state, tmp_path):
+def test_compiled_submodules_are_read_and_written(build_module, random_state, tmp_path):
     values = random_state(DETECTOR)
     compiled = build_module(DETECTOR)
     part = compiled.rpn
@@ -99,7 +99,7 @@ def test_an_averaged_model_keeps_its_count(rng_seed, tmp_path):
 
 
 @pytest.mark.parametrize("wrap", [torch.compile, torch.nn.DataParallel])
-def test_wrapped_models_are_saved_under_the_names_of_the_model(rng_seed, tmp_path, wrap):
+def test_wrapped_models_are_saved_with_the_names_of_the_model(rng_seed, tmp_path, wrap):
     model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
     Checkpointer(wrap(model), save_dir=str(tmp_path), save_to_disk=True).save("m")
     fresh = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
@@ -108,21 +108,21 @@ def test_wrapped_models_are_saved_under_the_names_of_the_model(rng_seed, tmp_pat
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), fresh.parameters(), strict=True))
 
 
-def test_two_sets_that_fit_are_refused_unless_they_are_equal(build_module, random_state):
+def test_two_matching_sets_of_weights_are_refused_unless_equal(build_module, random_state):
     student, teacher = random_state(BODY), random_state(BODY)
     both = {
         f"{who}.{key}": value
         for who, part in (("student", student), ("teacher", teacher))
         for key, value in part.items()
     }
-    with pytest.raises(ValueError, match=r"two sets of weights that fit, under 'student\.' and 'teacher\.'"):
+    with pytest.raises(ValueError, match=r"different sets of weights that match, under 'student\.' and 'teacher\.'"):
         load_state_dict(build_module(BODY), both)
     both |= {"teacher." + key: value for key, value in student.items()}
     model = build_module(BODY)
     assert_loaded(model, student, load_state_dict(model, both))
 
 
-def test_a_bare_name_does_not_fit_by_its_last_word(build_module, random_state):
+def test_a_name_does_not_match_by_its_last_part_alone(build_module, random_state):
     model = build_module(BODY)
     report = load_state_dict(model, random_state([("layer1.0.conv1.weight", (4, 4)), ("layer1.0.conv1.bias", (4,))]))
     assert not report.matched
@@ -146,7 +146,7 @@ def test_entries_of_other_programs_are_found(build_module, random_state, tmp_pat
     assert_loaded(model, values, checkpointer.report)
 
 
-def test_a_body_that_the_file_does_not_fill_is_refused(build_module, random_state, tmp_path):
+def test_a_file_that_lacks_weights_of_the_body_is_refused(build_module, random_state, tmp_path):
     nothing = [(f"blocks.{i}.weight", shape) for i, (_, shape) in enumerate(BODY)]
     part = [(key.replace("concat", "join"), shape) for key, shape in BODY]
     for state, words in ((nothing, "0 of the 4 tensors of the body"), (part, "3 of the 4 tensors of the body")):
@@ -157,7 +157,7 @@ def test_a_body_that_the_file_does_not_fill_is_refused(build_module, random_stat
         assert not any(value.any() for value in model.state_dict().values())
 
 
-def test_a_model_of_another_kind_needs_at_least_one_tensor(tmp_path):
+def test_a_model_without_a_body_requires_at_least_one_tensor(tmp_path):
     torch.save({"conv.scale": torch.ones(1)}, tmp_path / "m.pth")
     with pytest.raises(ValueError, match=r"m\.pth: The file does not fit the model: no tensor of the model was found"):
         Checkpointer(torch.nn.Linear(2, 2)).load(tmp_path / "m.pth")
@@ -171,9 +171,9 @@ RETINANET_HEAD = [("rpn.head.cls_tower.0.weight", (2, 2)), ("rpn.head.cls_logits
 @pytest.mark.parametrize(
     ("of_file", "of_model", "words"),
     [
-        (FCOS_HEAD, RPN_HEAD, "holds a FCOS, and the config builds a Faster R-CNN.*MODEL.FCOS_ON True"),
-        (RPN_HEAD, FCOS_HEAD, "holds a Faster R-CNN, and the config builds a FCOS.*MODEL.FCOS_ON False"),
-        (RETINANET_HEAD, FCOS_HEAD, "holds a RetinaNet, and the config builds a FCOS.*MODEL.RETINANET_ON True"),
+        (FCOS_HEAD, RPN_HEAD, "holds a FCOS, but the config builds a Faster R-CNN.*MODEL.FCOS_ON True"),
+        (RPN_HEAD, FCOS_HEAD, "holds a Faster R-CNN, but the config builds a FCOS.*MODEL.FCOS_ON False"),
+        (RETINANET_HEAD, FCOS_HEAD, "holds a RetinaNet, but the config builds a FCOS.*MODEL.RETINANET_ON True"),
     ],
 )
 def test_a_file_of_another_detector_is_named(build_module, random_state, tmp_path, caplog, of_file, of_model, words):
@@ -184,4 +184,4 @@ def test_a_file_of_another_detector_is_named(build_module, random_state, tmp_pat
         DetectronCheckpointer(defaults, model).load(tmp_path / "m.pth")
     assert "nchors" not in str(refused.value)
     DetectronCheckpointer(defaults, model).load(tmp_path / "m.pth", skip_mismatched_heads=True)
-    assert "Only what both have in common is loaded" in caplog.text
+    assert "Only tensors that both have in common are loaded" in caplog.text

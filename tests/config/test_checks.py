@@ -1,4 +1,4 @@
-"""Values that a key may have, and keys that do not go together."""
+"""Rules for the values of keys, and for combinations of keys."""
 
 import gzip
 import json
@@ -15,7 +15,7 @@ from maskrcnn_benchmark.config.rules import RULES
 
 ROOT = Path(__file__).resolve().parents[2]
 FORKS = json.loads(gzip.decompress((ROOT / "tests" / "golden" / "configs.json.gz").read_bytes()))["configs"]
-# Free text, or read by the merge itself.
+# Free text, or checked when merged.
 UNCHECKED = {"DATASETS.TRAIN", "DATASETS.TEST"}
 
 
@@ -52,14 +52,14 @@ def test_every_config_of_the_forks_passes():
 
 
 def test_every_number_and_list_has_a_rule():
-    """A new key needs a line in config/rules.py (or CHOICES in checks.py)."""
+    """A new key requires a rule in config/rules.py, or an entry of CHOICES in checks.py."""
     keys = {key for key, value in leaves(cfg) if not isinstance(value, (bool, str))}
     assert keys - RULES.keys() - CHOICES.keys() - WITHOUT_EFFECT.keys() == UNCHECKED
     assert RULES.keys() | CHOICES.keys() | WITHOUT_EFFECT.keys() <= dict(leaves(cfg)).keys()
 
 
 def test_every_key_is_read_somewhere_or_listed_as_without_effect():
-    """A key counts as read in a file that has its name, and its section's name or a section chosen by a variable."""
+    """A key counts as read if a file has its name, and its section's name or a section selected by a variable."""
     sources = [path for folder in ("maskrcnn_benchmark", "tools") for path in (ROOT / folder).rglob("*.py")]
     texts = [path.read_text() for path in sources if path.parent.name != "config"]
     words = [set(re.findall(r"(?<=[.\"'])[A-Z][A-Z0-9_]*\b", text)) for text in texts]
@@ -81,7 +81,7 @@ def test_every_key_is_read_somewhere_or_listed_as_without_effect():
 
 
 @pytest.mark.parametrize("key", CHOICES)
-def test_another_word_is_refused_with_the_choices(key):
+def test_an_unknown_choice_is_refused_with_the_valid_ones(key):
     wrong = "none_of_these" if isinstance(CHOICES[key][0], str) else 10**6
     with pytest.raises(ValueError) as raised:
         check_values(changed(key, wrong))
@@ -167,14 +167,14 @@ def test_a_good_value_passes(key, value):
 
 
 @pytest.mark.parametrize("key, value", [(key, value) for key, values in BAD.items() for value in values])
-def test_a_bad_value_names_key_value_and_what_it_should_be(key, value):
+def test_an_invalid_value_names_key_value_and_valid_values(key, value):
     with pytest.raises(ValueError) as raised:
         check_values(changed(key, value))
     assert re.match(re.escape(key) + r" is .+; it should be (a|an|\() ?.+\.$", str(raised.value))
     assert str(value) in str(raised.value) or isinstance(value, list)
 
 
-def test_messages_say_the_range():
+def test_messages_name_the_range():
     for opts, text in (
         (["MODEL.RPN.NMS_THRESH", 1.5], "MODEL.RPN.NMS_THRESH is 1.5; it should be a number of 1 or less."),
         (["MODEL.FCOS.PRE_NMS_TOP_N", -2], "it should be a whole number of -1 or more."),
@@ -189,13 +189,13 @@ def test_messages_say_the_range():
         assert text in str(raised.value)
 
 
-def test_a_long_value_makes_a_short_message():
+def test_a_long_value_is_shortened_in_the_message():
     with pytest.raises(ValueError) as raised:
         check_values(changed("SOLVER.STEPS", list(range(100_000, 0, -1))))
     assert len(str(raised.value)) < 500
 
 
-# ---- keys together
+# ---- combinations of keys
 
 FCOS = ("MODEL.FCOS_ON", True, "MODEL.RPN_ONLY", True)
 TTA = ("TEST.BBOX_AUG.ENABLED", True)
@@ -207,14 +207,14 @@ KEYPOINTS = ("MODEL.KEYPOINT_ON", True, "MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES", 5
     [
         (["MODEL.FCOS_ON", True], "FCOS has no second stage. Set RPN_ONLY True"),
         ([*FCOS, "MODEL.RETINANET_ON", True], "FCOS_ON and MODEL.RETINANET_ON are both True"),
-        ([*FCOS, "MODEL.MASK_ON", True], "MODEL.MASK_ON is True and MODEL.FCOS_ON too"),
-        (["MODEL.RETINANET_ON", True, "MODEL.CASCADE_ON", True], "MODEL.CASCADE_ON is True and MODEL.RETINANET_ON too"),
+        ([*FCOS, "MODEL.MASK_ON", True], "MODEL.MASK_ON and MODEL.FCOS_ON are both True"),
+        (["MODEL.RETINANET_ON", True, "MODEL.CASCADE_ON", True], "CASCADE_ON and MODEL.RETINANET_ON are both True"),
         (["MODEL.CASCADE_ON", True, "MODEL.KEYPOINT_ON", True], "a cascade has no keypoint head"),
         (["MODEL.CASCADE_ON", True, "MODEL.CASCADE.LOSS_WEIGHTS", [1]], "3 IOU_THRESHOLDS.*1 LOSS_WEIGHTS"),
         ([*FCOS, "MODEL.FCOS.FPN_STRIDES", [8, 16]], r"FPN_STRIDES is \[8, 16\] and MODEL.FCOS.SIZES_OF_INTEREST"),
         (["MODEL.RETINANET_ON", True, "MODEL.RETINANET.ANCHOR_SIZES", [32]], "ANCHOR_SIZES.*1 and 5 entries"),
         (["MODEL.RPN.USE_FPN", True], "ANCHOR_SIZES.*ANCHOR_STRIDE.*5 and 1 entries.*one entry per level"),
-        (["MODEL.RPN.ANCHOR_STRIDE", [8, 16]], "without MODEL.RPN.USE_FPN there is one map"),
+        (["MODEL.RPN.ANCHOR_STRIDE", [8, 16]], "without MODEL.RPN.USE_FPN there is only one map"),
         (["MODEL.RPN.BG_IOU_THRESHOLD", 0.8], "MODEL.RPN.BG_IOU_THRESHOLD is 0.8 and FG_IOU_THRESHOLD 0.7"),
         (["MODEL.ROI_HEADS.FG_IOU_THRESHOLD", 0.4], "MODEL.ROI_HEADS.BG_IOU_THRESHOLD"),
         (["MODEL.GROUP_NORM.DIM_PER_GP", 8], "DIM_PER_GP is 8 and NUM_GROUPS 32"),
@@ -223,7 +223,7 @@ KEYPOINTS = ("MODEL.KEYPOINT_ON", True, "MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES", 5
         ([*TTA, "MODEL.META_ARCHITECTURE", "PanopticFPN"], "META_ARCHITECTURE 'PanopticFPN'"),
     ],
 )
-def test_keys_that_do_not_go_together_are_named(opts, message):
+def test_invalid_combinations_of_keys_are_named(opts, message):
     with pytest.raises(ValueError, match=message):
         check_values(changed(*opts))
 
@@ -272,11 +272,11 @@ def test_images_per_batch_norm_are_counted_per_process_but_for_synchronized_ones
         ["MODEL.GROUP_NORM.DIM_PER_GP", 8, "MODEL.GROUP_NORM.NUM_GROUPS", -1],
     ],
 )
-def test_keys_that_go_together_pass(opts):
+def test_valid_combinations_of_keys_pass(opts):
     check_values(changed(*opts))
 
 
-def test_every_convention_may_be_chosen():
+def test_every_convention_passes():
     assert set(CHOICES["MODEL.CONVENTION"]) == set(CONVENTIONS)
 
 

@@ -1,4 +1,4 @@
-"""Every file of configs/cityscapes trains a step and is tested, with a small body on a small tree."""
+"""Train and test one step with every file of configs/cityscapes, with a small body on a small tree."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Sections and keys that a client adds, and yacs's ways to open, deprecate and rename keys."""
+"""Custom sections and keys, and yacs's functions to allow, deprecate and rename keys."""
 
 import logging
 
@@ -27,7 +27,7 @@ NECK = {"CHANNELS": 64, "STRIDES": (8, 16), "NAME": "pan", "INNER": {"RATIO": 0.
 
 
 @pytest.mark.parametrize("kind", [yacs.config.CfgNode, CfgNode])
-def test_own_sections_merge_from_files_lists_and_trees(tree, merge_file, kind):
+def test_custom_sections_merge_from_files_lists_and_trees(tree, merge_file, kind):
     tree.MODEL.NECK = kind(NECK)
     merge_file(tree, "MODEL: {NECK: {CHANNELS: 128, INNER: {RATIO: 1}}, DEVICE: cpu}")
     tree.merge_from_list(["MODEL.NECK.STRIDES", "[4, 8]", "MODEL.NECK.INNER.ON", "True"])
@@ -49,7 +49,7 @@ def test_own_sections_merge_from_files_lists_and_trees(tree, merge_file, kind):
 
 
 @pytest.mark.parametrize("kind", [yacs.config.CfgNode, CfgNode])
-def test_own_sections_are_strict(tree, kind):
+def test_custom_sections_are_strict(tree, kind):
     tree.MODEL.NECK = kind(NECK)
     with pytest.raises(KeyError, match="unknown key MODEL.NECK.CHANELS.*Nearest known: MODEL.NECK.CHANNELS"):
         tree.merge_from_list(["MODEL.NECK.CHANELS", 3])
@@ -64,7 +64,7 @@ def test_own_sections_are_strict(tree, kind):
         tree.merge_from_list(["MODEL.EMPTY", 3])
 
 
-def test_new_keys_merge_where_they_are_allowed(tree, merge_file):
+def test_new_keys_merge_if_allowed(tree, merge_file):
     tree.set_new_allowed(True)
     merge_file(tree, "MODEL: {NECK: {CHANNELS: 128, INNER: {A: [1, 2]}}}\nOWN: text\nEMPTY: {}")
     tree.merge_from_list(["MODEL.NECK.RATIO", "0.5", "MODEL.HEAD.LAYERS", "3"])
@@ -95,7 +95,7 @@ def test_a_base_and_its_file_share_a_new_section(tree, tmp_path):
     assert tree.OWN == {"A": 1, "B": 3}
 
 
-def test_a_new_key_holds_plain_values_only(tree, merge_file):
+def test_a_new_key_accepts_only_plain_values(tree, merge_file):
     tree.set_new_allowed(True)
     with pytest.raises(ValueError, match="new key OWN is datetime.date.*it should be text"):
         merge_file(tree, "OWN: 2020-01-01")
@@ -115,7 +115,7 @@ def test_a_deprecated_key_is_ignored_with_a_warning(tree, merge_file, text, capl
         merge_file(tree, "OLD: {OTHER: 3}")
 
 
-def test_a_renamed_key_says_the_new_name(tree, merge_file):
+def test_a_renamed_key_gives_an_error_with_the_new_name(tree, merge_file):
     tree.register_renamed_key("MODEL.OLD_NAME", "MODEL.DEVICE", message="Write cpu or cuda.")
     tree.register_renamed_key("GONE.KEY", "SEED")
     for attempt in (

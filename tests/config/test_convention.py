@@ -1,4 +1,4 @@
-"""What MODEL.CONVENTION decides in the parts, against small cases computed by detectron2."""
+"""Effects of MODEL.CONVENTION, compared with small cases computed by detectron2."""
 
 import dataclasses
 import json
@@ -64,8 +64,8 @@ def test_conventions_are_frozen_and_differ():
     assert len(set(CONVENTIONS.values())) == len(CONVENTIONS)
 
 
-def test_no_component_knows_a_conventions_name():
-    """Names stand in the table and as the default of the key; anywhere else somebody would decide by the name."""
+def test_no_component_tests_a_conventions_name():
+    """The names may occur only in the table and as the key's default: no code may test them."""
     known = re.compile("|".join(f"[\"']{name}[\"']" for name in CONVENTIONS if name != "maskrcnn_benchmark"))
     table = PACKAGE / "modeling" / "convention.py"
     found = [path for path in PACKAGE.rglob("*.py") if path != table and known.search(path.read_text())]
@@ -77,7 +77,7 @@ def test_no_component_knows_a_conventions_name():
 # ---- boxes
 
 
-def test_overlaps_equal_the_originals(arrays):
+def test_overlaps_equal_detectron2(arrays):
     boxes = arrays["boxes40"]
     torch.testing.assert_close(box_iou(boxes[:20], boxes[20:], 0.0), arrays["iou_first20_last20"], rtol=1e-5, atol=1e-7)
 
@@ -88,7 +88,7 @@ def test_boxes_without_area_overlap_nothing():
 
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0, 1.0), (10.0, 10.0, 5.0, 5.0)])
-def test_codes_and_boxes_equal_the_originals(arrays, weights):
+def test_codes_and_boxes_equal_detectron2(arrays, weights):
     name = "_".join(str(int(weight)) for weight in weights)
     boxes, coder = arrays["boxes40"], BoxCoder(weights, box_offset=0.0)
     recorded = arrays[f"deltas_src_first20_tgt_last20_w{name}"]
@@ -98,7 +98,7 @@ def test_codes_and_boxes_equal_the_originals(arrays, weights):
 
 
 @pytest.mark.parametrize("low, high", [(0.3, 0.7), (0.5, 0.5)])
-def test_matches_equal_the_originals(d2_units, low, high):
+def test_matches_equal_detectron2(d2_units, low, high):
     recorded = d2_units[f"matcher_{low}_{high}"]
     matches = Matcher(high, low, allow_low_quality_matches=low < high)(torch.tensor(recorded["quality"]))
     labels = [1 if match >= 0 else {Matcher.BELOW_LOW_THRESHOLD: 0}.get(match, -1) for match in matches.tolist()]
@@ -110,7 +110,7 @@ def test_matches_equal_the_originals(d2_units, low, high):
 # ---- anchors, pooling, norm
 
 
-def test_anchors_equal_the_originals(arrays, d2_units):
+def test_anchors_equal_detectron2(arrays, d2_units):
     generator = make_anchor_generator(config(*FPN))
     for ours, recorded in zip(generator.cell_anchors, d2_units["cell_anchors"], strict=True):
         torch.testing.assert_close(ours, torch.tensor(recorded), rtol=1e-6, atol=1e-6)
@@ -118,7 +118,7 @@ def test_anchors_equal_the_originals(arrays, d2_units):
     torch.testing.assert_close(grid, arrays["anchors_p2_3x4"], rtol=1e-6, atol=1e-5)
 
 
-def test_regions_come_from_the_originals_levels(arrays):
+def test_fpn_levels_of_regions_equal_detectron2(arrays):
     scales = ["MODEL.ROI_BOX_HEAD.POOLER_SCALES", (0.25, 0.125, 0.0625, 0.03125)]
     pooler = make_pooler(config(*scales), "ROI_BOX_HEAD")
     boxes = BoxList([[0, 0, side, side] for side in arrays["level_box_sizes"].tolist()], (2000, 2000), box_offset=0)
@@ -126,7 +126,7 @@ def test_regions_come_from_the_originals_levels(arrays):
 
 
 @pytest.mark.parametrize("sampling_ratio", [0, 2])
-def test_pooled_regions_equal_the_originals(arrays, sampling_ratio):
+def test_pooled_regions_equal_detectron2(arrays, sampling_ratio):
     node = "MODEL.ROI_BOX_HEAD.POOLER_"
     scale = ["SCALES", (0.25,)]
     opts = [*scale, "RESOLUTION", 7, "SAMPLING_RATIO", sampling_ratio]
@@ -168,7 +168,7 @@ def test_empty_and_infinite_proposals_are_dropped(rng_seed):
     assert ((scores > 0) & (scores < 1)).all() and (scores[:-1] >= scores[1:]).all()
 
 
-def test_proposals_are_ranked_where_probabilities_are_all_one():
+def test_proposals_are_ranked_by_logit_if_all_probabilities_are_one():
     boxes = [[10.0, 10, 20, 20], [30, 30, 40, 40]]
     logits = [torch.tensor([40.0, 50]).view(1, 2, 1, 1)]
     found = {}
@@ -182,7 +182,7 @@ def test_proposals_are_ranked_where_probabilities_are_all_one():
     assert found["maskrcnn_benchmark"] == boxes[0] and found["detectron2"] == boxes[1]
 
 
-def test_detections_come_best_first_and_ties_do_not_exceed_the_number():
+def test_detections_are_sorted_by_score_and_ties_do_not_exceed_the_limit():
     boxes = BoxList([[0.0, 0, 9, 9], [20, 20, 29, 29], [40, 40, 49, 49]], (64, 64), box_offset=0)
     logits = torch.tensor([[0.0, 2, 0], [0.0, 0, 3], [0.0, 2, 0]])
     select = make_roi_box_post_processor(config("MODEL.ROI_HEADS.DETECTIONS_PER_IMG", 2))
@@ -194,7 +194,7 @@ def test_detections_come_best_first_and_ties_do_not_exceed_the_number():
 # ---- losses
 
 
-def test_rpn_losses_are_divided_by_the_room_of_the_sample(rng_seed):
+def test_rpn_losses_are_divided_by_the_sample_size(rng_seed):
     rpn = build_rpn(config(*FPN), 8).train()
     images = to_image_list(torch.zeros(2, 3, 64, 64))
     maps = [torch.randn(2, 8, -(-64 // stride), -(-64 // stride)) for stride in (4, 8, 16, 32, 64)]
@@ -205,7 +205,7 @@ def test_rpn_losses_are_divided_by_the_room_of_the_sample(rng_seed):
         torch.manual_seed(rng_seed)
         totals[room] = {name: loss.item() * room for name, loss in rpn(images, maps, targets)[1].items()}
     positives = totals[256]["loss_rpn_box_reg"]
-    # a larger room draws every anchor: more background, the same objects, and the divisor is the room all the same
+    # a larger sample draws every anchor: more background, the same objects; the divisor is still the sample size
     assert totals[100_000]["loss_rpn_box_reg"] == pytest.approx(positives, rel=1e-4)
     with pytest.raises(ValueError, match="is 'mean'; expected one of 'sampled', 'sampled_or_one', 'sample_size'"):
         RPNLoss(None, None, normalizer="mean")

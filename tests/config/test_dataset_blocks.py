@@ -21,7 +21,7 @@ YAML_BLOCK = "{NAME: bees, FORMAT: coco, IMAGES: bees/images, ANNOTATIONS: bees/
         ("()", ()),
     ],
 )
-def test_data_sets_in_a_file(tree, write, text, expected):
+def test_datasets_in_a_file(tree, write, text, expected):
     tree.merge_from_file(write(f"DATASETS:\n  TRAIN: {text}"))
     assert tree.DATASETS.TRAIN == expected
     again = cfg.clone()
@@ -57,7 +57,7 @@ def test_blocks_on_the_command_line(tree, value):
         ("", "should hold names"),
     ],
 )
-def test_malformed_data_sets(tree, value, problem):
+def test_malformed_datasets(tree, value, problem):
     with pytest.raises((ValueError, KeyError), match=problem) as raised:
         tree.merge_from_list(["DATASETS.TRAIN", value])
     assert "DATASETS.TRAIN" in str(raised.value)

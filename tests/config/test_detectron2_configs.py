@@ -1,4 +1,4 @@
-"""Every config of vovnet-detectron2: each of detectron2's keys is said by ours, or is what the code does anyway."""
+"""Every config of vovnet-detectron2: each of detectron2's keys is expressed by ours, or is fixed in the code."""
 
 import copy
 import gzip
@@ -21,7 +21,7 @@ LEVELS = {4: "p2", 8: "p3", 16: "p4", 32: "p5", 64: "p6"}
 
 
 def body(cfg):
-    """detectron2's (BACKBONE.NAME, VOVNET.CONV_BODY, FPN.OUT_CHANNELS) for our CONV_BODY."""
+    """Return detectron2's (BACKBONE.NAME, VOVNET.CONV_BODY, FPN.OUT_CHANNELS) for our CONV_BODY."""
     name, _, form = cfg.MODEL.BACKBONE.CONV_BODY.rpartition("-")
     assert form in ("FPN", "FPNLite")
     if name == "MNV2":
@@ -49,7 +49,7 @@ def pooler_type(head):
 
 
 def same(*keys):
-    """Keys that have one name here and there, by their path below the root."""
+    """Return the table entries of keys with the same name in both projects."""
     return {key: (lambda cfg, key=key: value_at(cfg, key)) for key in keys}
 
 
@@ -59,7 +59,7 @@ def value_at(cfg, key):
     return cfg
 
 
-# detectron2's key -> its value as our config says it
+# detectron2's key -> its value computed from our config
 MEANING = same(
     "MODEL.META_ARCHITECTURE",
     "MODEL.MASK_ON",
@@ -116,7 +116,7 @@ MEANING = same(
     "MODEL.VOVNET.CONV_BODY": lambda cfg: body(cfg)[1],
     "MODEL.VOVNET.NORM": lambda cfg: cfg.MODEL.BACKBONE.NORM,
     "MODEL.RESNETS.NORM": lambda cfg: cfg.MODEL.BACKBONE.NORM,
-    # MobileNetV2's FPN reads the names of its maps here
+    # MobileNetV2's FPN reads the names of its maps from this key
     "MODEL.RESNETS.OUT_FEATURES": lambda cfg: features(cfg) if "mobilenet" in body(cfg)[0] else ["res4"],
     "MODEL.FPN.OUT_CHANNELS": lambda cfg: body(cfg)[2],
     "MODEL.FPN.NORM": lambda cfg: "GN" if cfg.MODEL.FPN.USE_GN else "",
@@ -162,7 +162,7 @@ MEANING = same(
     "TEST.AUG.ENABLED": lambda cfg: cfg.TEST.BBOX_AUG.ENABLED,
 }
 
-# What these models do whatever a config of ours says, or, of their parts, what they have by being these models.
+# Values that are fixed in these models, whatever our config has.
 ALWAYS = {
     "MODEL.PROPOSAL_GENERATOR.NAME": "RPN",
     "MODEL.ANCHOR_GENERATOR.NAME": "DefaultAnchorGenerator",
@@ -200,11 +200,11 @@ ALWAYS = {
     "SOLVER.NESTEROV": False,
     "SOLVER.REFERENCE_WORLD_SIZE": 0,
     "TEST.PRECISE_BN.ENABLED": False,
-    # a fresh seed for every run; ours is fixed and told in the log
+    # detectron2 draws a new seed for every run; ours is fixed and logged
     "SEED": -1,
 }
 
-# Keys that none of these models reads; they keep detectron2's defaults in all files.
+# Keys that none of these models reads; they have detectron2's defaults in all files.
 UNREAD = (
     *("CUDNN_BENCHMARK", "FLOAT32_PRECISION", "GLOBAL.", "VERSION", "VIS_PERIOD", "DATALOADER.REPEAT_"),
     *("DATASETS.PRECOMPUTED_", "DATASETS.PROPOSAL_FILES_", "INPUT.CROP.", "MODEL.ANCHOR_GENERATOR.ANGLES"),
@@ -235,7 +235,7 @@ def test_every_config_is_shipped():
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_config_means_what_detectron2_meant(path):
+def test_config_is_equivalent_to_detectron2s(path):
     cfg = merged(path)
     check_values(cfg)
     assert cfg.MODEL.CONVENTION == "detectron2"
@@ -256,7 +256,7 @@ def test_config_means_what_detectron2_meant(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_nothing_limits_proposals_but_their_number_per_picture(path):
+def test_proposals_are_limited_only_per_image(path):
     cfg = merged(path)
     rpn = cfg.MODEL.RPN
     assert rpn.USE_FPN and cfg.MODEL.ROI_HEADS.USE_FPN and not rpn.FPN_POST_NMS_PER_BATCH
@@ -267,10 +267,10 @@ def test_nothing_limits_proposals_but_their_number_per_picture(path):
     assert pooled_levels(cfg.MODEL.ROI_MASK_HEAD) == pooled_levels(cfg.MODEL.ROI_BOX_HEAD)
 
 
-def test_files_are_a_few_lines_on_a_base():
+def test_files_have_a_few_lines_and_a_base():
     for path in FILES:
         assert len(path.read_text().splitlines()) <= 12 and "_BASE_" in path.read_text()
 
 
-def test_checks_know_the_conventions_that_there_are():
+def test_choices_of_the_convention_equal_the_table():
     assert CHOICES["MODEL.CONVENTION"] == tuple(CONVENTIONS)

@@ -1,4 +1,4 @@
-"""Every default and every YAML of the five yacs repositories that this project succeeds."""
+"""All defaults and YAML files of the five yacs repositories that this project succeeds."""
 
 import copy
 import gzip
@@ -37,7 +37,7 @@ def nested(overrides):
 
 
 def as_literals(value):
-    """Sequences as the forks write them: (1, 2), which YAML reads as a string."""
+    """Write sequences as the forks do: (1, 2), which YAML reads as a string."""
     return repr(tuple(value)) if isinstance(value, list) else value
 
 
@@ -50,7 +50,7 @@ def leaves(tree, prefix=""):
 
 
 @pytest.mark.parametrize("name", ["defaults_mb", "defaults_fcos"])
-def test_defaults_are_the_forks(name):
+def test_defaults_equal_the_forks(name):
     fork = json.loads((GOLDEN / f"{name}.json").read_text())
     ours = dict(leaves(cfg))
     expected = dict(fork["defaults"])
@@ -63,7 +63,7 @@ def test_defaults_are_the_forks(name):
     assert types == fork["types"]
 
 
-def test_fcos_is_off_and_the_catalog_is_the_packages_own():
+def test_fcos_is_off_and_the_catalog_is_the_packages():
     assert cfg.MODEL.FCOS_ON is False
     assert Path(cfg.PATHS_CATALOG) == ROOT / "maskrcnn_benchmark" / "config" / "paths_catalog.py"
 
@@ -84,10 +84,10 @@ def test_every_file_of_the_forks_merges_to_its_recorded_values(tmp_path, style):
         assert {key: type(value) for key, value in leaves(merged)} == types, entry["sources"]
 
 
-# Ours -> the fork's file of that name.
+# Our file -> the fork's file.
 PUBLISHED = {source["path"] for entry in FILES for source in entry["sources"]}
 SHIPPED = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.relative_to(ROOT).as_posix() in PUBLISHED)
-# Where the forks differ, the first of these that has the file counts.
+# If the forks differ, the first of these that has the file is used.
 FORKS = (
     "vov-net/VoVNet-Detectron",
     "facebookresearch/maskrcnn-benchmark",
@@ -95,7 +95,7 @@ FORKS = (
     "vov-net/VoVNet-FCOS",
     "tianzhi0549/FCOS",
 )
-# What we change, by the beginning of the name.
+# Our changes, by the start of the file name.
 STATED = {"fcos_imprv_": {"MODEL.FCOS.LOSS_NORMALIZER": "positives"}}
 
 
@@ -109,7 +109,7 @@ def forks_file(path):
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_shipped_config_means_what_the_forks_meant(path):
+def test_shipped_config_is_equivalent_to_the_forks(path):
     merged = copy.deepcopy(cfg)
     merged.merge_from_file(path)
     expected = {key: lists(value) for key, value in leaves(cfg)}
@@ -120,13 +120,13 @@ def test_shipped_config_means_what_the_forks_meant(path):
     assert {key: lists(value) for key, value in leaves(merged)} == expected
 
 
-def test_every_config_of_the_forks_is_shipped_but_fbnets():
+def test_every_config_of_the_forks_except_fbnet_is_shipped():
     missing = PUBLISHED - {path.relative_to(ROOT).as_posix() for path in SHIPPED}
     assert len(missing) == 7 and all("fbnet" in path for path in missing)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem)
-def test_every_yaml_below_configs_merges_and_survives_a_dump(path, tmp_path):
+def test_every_yaml_below_configs_merges_and_round_trips(path, tmp_path):
     merged = copy.deepcopy(cfg)
     merged.merge_from_file(path)
     (tmp_path / "dump.yaml").write_text(merged.dump())

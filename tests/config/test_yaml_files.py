@@ -7,7 +7,7 @@ import pytest
 from maskrcnn_benchmark.config import CfgNode
 
 
-def test_bases_are_relative_to_the_file_and_the_last_word_counts(tree, write):
+def test_bases_are_relative_to_the_file_and_later_files_override(tree, write):
     write("SOLVER: {BASE_LR: 0.1, MAX_ITER: 10}\nMODEL: {DEVICE: cpu}", "low/base.yaml")
     write("_BASE_: low/base.yaml\nSOLVER: {BASE_LR: 0.2, GAMMA: 0.5}", "middle.yaml")
     top = write("_BASE_: ../middle.yaml\nSOLVER: {GAMMA: 0.25}", "high/top.yaml")
@@ -16,10 +16,10 @@ def test_bases_are_relative_to_the_file_and_the_last_word_counts(tree, write):
     assert (solver.BASE_LR, solver.MAX_ITER, solver.GAMMA, tree.MODEL.DEVICE) == (0.2, 10, 0.25, "cpu")
 
 
-def test_a_circle_of_bases_is_an_error(tree, write):
+def test_circular_bases_are_an_error(tree, write):
     write("_BASE_: b.yaml", "a.yaml")
     b = write("_BASE_: ./a.yaml", "b.yaml")
-    with pytest.raises(ValueError, match=r"circle: .*b\.yaml -> .*a\.yaml -> .*b\.yaml"):
+    with pytest.raises(ValueError, match=r"circular: .*b\.yaml -> .*a\.yaml -> .*b\.yaml"):
         tree.merge_from_file(b)
 
 
@@ -39,7 +39,7 @@ def test_an_error_in_a_base_names_the_base(tree, write):
 
 
 @pytest.mark.parametrize("base", ["3", "[a.yaml, b.yaml]", "''"])
-def test_a_base_that_is_no_file_name_is_an_error(tree, write, base):
+def test_a_base_that_is_not_a_file_name_is_an_error(tree, write, base):
     with pytest.raises(ValueError, match="_BASE_ should be one file name"):
         tree.merge_from_file(write(f"_BASE_: {base}"))
 
@@ -50,7 +50,7 @@ def test_a_base_that_is_no_file_name_is_an_error(tree, write, base):
         ("", "holds no keys"),
         ("# MODEL:\n", "holds no keys"),
         ("MODEL: {DEVICE: cpu", "not well-formed"),
-        ("MODEL:\n\tDEVICE: cpu", "line 2: a tab; YAML allows spaces only"),
+        ("MODEL:\n\tDEVICE: cpu", "line 2: a tab; YAML allows only spaces"),
         ("MODEL:\n  DEVICE: cpu\n\tMASK_ON: True", "line 3: a tab"),
         ("MODEL:\n  DEVICE:\tcpu", "line 2: a tab"),
         ("- MODEL", "KEY: VALUE"),
@@ -69,7 +69,7 @@ def test_unusable_yaml_names_the_file_and_the_problem(tree, write, text, problem
     assert str(path) in str(raised.value) and problem in str(raised.value)
 
 
-def test_bytes_that_are_no_text_name_the_file(tree, tmp_path):
+def test_bytes_that_are_not_text_name_the_file(tree, tmp_path):
     path = tmp_path / "config.yaml"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="UTF-8"):

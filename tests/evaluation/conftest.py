@@ -1,4 +1,4 @@
-"""A data set of annotations without pictures, and detections made from ground truth."""
+"""A dataset of annotations without images, and detections derived from ground truth."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from maskrcnn_benchmark.structures.bounding_box import BoxList
 
 
 class AnnotationsOnly:
-    """What COCO evaluation asks of a data set."""
+    """Dataset with only the methods that COCO evaluation requires."""
 
     def __init__(self, ann_file):
         content = json.loads(ann_file.read_text())
@@ -34,7 +34,7 @@ class AnnotationsOnly:
 
 @pytest.fixture
 def coco_dataset(tmp_path):
-    """coco_dataset({image id: (width, height)}, [(image id, category id, xywh[, more keys])], {category id: name})."""
+    """Return make({image id: (width, height)}, [(image id, category id, xywh[, more keys])], {category id: name})."""
 
     def make(images, annotations, categories, **top_level):
         content = {
@@ -56,7 +56,7 @@ def coco_dataset(tmp_path):
 
 @pytest.fixture
 def boxlist():
-    """boxlist(size, [(xyxy, label, score), ...])"""
+    """Return make(size, [(xyxy, label, score), ...]), which builds a BoxList."""
 
     def make(size, entries):
         new = BoxList([box for box, _, _ in entries], size)
@@ -69,7 +69,7 @@ def boxlist():
 
 @pytest.fixture
 def random_scenes():
-    """random_scenes(rng): ground truth (crowd, all sizes, gappy ids) and detections (ties, misses, noise)."""
+    """Return make(rng): ground truth (crowd, all sizes, ids with gaps) and detections (ties, misses, noise)."""
 
     def make(rng: np.random.Generator):
         categories = (1, 3, 17, 90)

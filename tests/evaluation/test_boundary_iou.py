@@ -5,7 +5,7 @@ from maskrcnn_benchmark.evaluation.boundary_iou import BoundaryIoU, boundary
 
 
 def test_the_boundary_is_a_band_inside_the_contour_and_along_the_border():
-    mask = np.zeros((90, 120), dtype=bool)  # a diagonal of 150: bands of 3 pixels
+    mask = np.zeros((90, 120), dtype=bool)  # diagonal 150, so bands are 3 pixels wide
     mask[:40, 20:80] = True
     expected = mask.copy()
     expected[3:37, 23:77] = False
@@ -20,13 +20,13 @@ def test_figures_by_hand():
     measure = BoundaryIoU(3)
     measure.add(truth, found)
     band = 40 * 60 - 34 * 54
-    # rows of 60 share 59 in the three upper and lower ones, and 2 of 3 at either side of the 34 others
+    # the 3 upper and 3 lower rows of 60 pixels share 59; the 34 other rows share 2 of 3 pixels at each side
     both = 6 * 59 + 34 * 4
     assert measure.class_iou()[1] == pytest.approx(both / (2 * band - both))
     assert np.isnan(measure.class_iou()[2])
 
 
-def test_a_map_against_itself_is_perfect_whatever_is_found_without_a_label(rng_seed):
+def test_a_map_against_itself_is_perfect_and_unlabelled_pixels_do_not_count(rng_seed):
     truth = np.random.randint(0, 3, (8, 8)).astype(np.uint8).repeat(10, axis=0).repeat(10, axis=1)
     truth[:30, :30] = 255
     found = truth.copy()

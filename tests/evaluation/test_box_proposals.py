@@ -16,7 +16,7 @@ def _recall(dataset, predictions):
     return proposal_recall(predictions, dataset, load_ground_truth(dataset.ann_file))
 
 
-def test_pairs_are_taken_best_first():
+def test_pairs_are_assigned_best_first():
     iou = torch.tensor([[0.9, 0.8], [0.7, 0.1]])
     # box 0 takes proposal 0, so box 1 is left with proposal 1
     assert greedy_overlaps(iou).tolist() == pytest.approx([0.9, 0.1])
@@ -31,7 +31,7 @@ def test_recall_by_area_by_hand(coco_dataset):
             (1, 1, [0, 0, 20, 20]),  # small, found exactly
             (1, 1, [50, 50, 50, 50]),  # medium, IoU 0.8: 7 of 10 thresholds (0.80 itself is reached)
             (1, 1, [0, 100, 60, 60], {"iscrowd": 1}),
-            (2, 1, [0, 0, 150, 100]),  # large, in a picture without proposals
+            (2, 1, [0, 0, 150, 100]),  # large, in an image without proposals
         ],
         {1: "thing"},
     )
@@ -52,7 +52,7 @@ def test_the_limit_keeps_the_highest_objectness(coco_dataset):
     assert high["AR@100"] == 1
 
 
-def test_proposals_are_resized_to_the_original_picture(coco_dataset):
+def test_proposals_are_resized_to_the_original_image(coco_dataset):
     dataset = coco_dataset({1: (200, 200)}, [(1, 1, [0, 0, 21, 21])], {1: "thing"})
     assert _recall(dataset, [_proposals([[0, 0, 40, 40]], [0.5], (400, 400))])["AR@100"] == 1
 

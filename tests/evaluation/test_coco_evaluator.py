@@ -44,7 +44,7 @@ def test_one_perfect_detection(evaluator):
     assert list(stats[:6]) == pytest.approx([1, 1, 1, -1, 1, -1])
 
 
-def test_duplicate_behind_all_objects_costs_nothing_and_before_one_costs_precision(evaluator):
+def test_duplicates_reduce_precision_only_before_the_last_hit(evaluator):
     ground_truth = _content([(1, 1, [10, 10, 50, 50]), (1, 1, [100, 100, 50, 50])])
     good = [_detection(1, 1, [10, 10, 50, 50], 0.9), _detection(1, 1, [100, 100, 50, 50], 0.5)]
     last = run_evaluator(ground_truth, [*good, _detection(1, 1, [10, 10, 50, 50], 0.1)], evaluator=evaluator)
@@ -54,13 +54,13 @@ def test_duplicate_behind_all_objects_costs_nothing_and_before_one_costs_precisi
     assert between.stats[0] == pytest.approx((51 + 50 * 2 / 3) / 101)
 
 
-def test_wrong_class_finds_nothing(evaluator):
+def test_wrong_class_matches_nothing(evaluator):
     ground_truth = _content([(1, 1, [10, 10, 50, 50])], categories=(1, 7))
     stats = run_evaluator(ground_truth, [_detection(1, 7, [10, 10, 50, 50], 0.9)], evaluator=evaluator).stats
     assert stats[0] == 0
 
 
-def test_overlap_decides_which_thresholds_count(evaluator):
+def test_overlap_decides_which_thresholds_are_passed(evaluator):
     # 64x41 inside 64x50: IoU 0.82 passes 0.50 to 0.80, 7 of 10 thresholds
     stats = run_evaluator(
         _content([(1, 1, [0, 0, 64, 50])]), [_detection(1, 1, [0, 0, 64, 41], 0.9)], evaluator=evaluator
@@ -68,7 +68,7 @@ def test_overlap_decides_which_thresholds_count(evaluator):
     assert list(stats[:3]) == pytest.approx([0.7, 1, 1])
 
 
-def test_picture_without_objects_only_counts_false_detections(evaluator):
+def test_image_without_objects_only_adds_false_positives(evaluator):
     ground_truth = _content([(1, 1, [10, 10, 50, 50])], images=(1, 2))
     right = _detection(1, 1, [10, 10, 50, 50], 0.5)
     assert run_evaluator(ground_truth, [right], evaluator=evaluator).stats[0] == pytest.approx(1)
@@ -87,7 +87,7 @@ def test_no_ground_truth_at_all(evaluator):
     assert per_class_figures(coco_eval, _content([]), {})[0].AP == -1
 
 
-def test_crowd_swallows_detections_without_counting(evaluator):
+def test_detections_on_crowd_are_ignored(evaluator):
     ground_truth = _content([(1, 1, [10, 10, 50, 50]), (1, 1, [100, 0, 90, 190])])
     ground_truth["annotations"][1]["iscrowd"] = 1
     in_crowd = [_detection(1, 1, [110, y, 20, 20], 0.9) for y in (0, 40, 80)]
@@ -104,13 +104,13 @@ def test_per_class_figures_by_hand(evaluator):
     coco_eval = run_evaluator(ground_truth, detections, evaluator=evaluator)
     two, nine, thirty = per_class_figures(coco_eval, ground_truth, {2: "two", 9: "nine"})
     assert (two.name, two.category_id, two.boxes) == ("two", 2, 2)
-    assert two.AP == two.AP50 == pytest.approx(51 / 101)  # one of two found: recall levels 0 to 0.5
+    assert two.AP == two.AP50 == pytest.approx(51 / 101)  # one of two objects detected: recall levels 0 to 0.5
     assert (nine.boxes, nine.AP50, nine.AP) == (1, pytest.approx(1), pytest.approx(0.4))  # IoU 0.65
     assert (thirty.name, thirty.boxes, thirty.AP) == ("30", 0, -1)
     assert np.mean([two.AP, nine.AP]) == pytest.approx(coco_eval.stats[0])
 
 
-def test_summary_lines_are_pycocotools_own(evaluator, capsys):
+def test_summary_lines_equal_pycocotools(evaluator, capsys):
     run_evaluator(_content([(1, 1, [10, 10, 50, 50])]), [_detection(1, 1, [10, 10, 50, 50], 1)], evaluator=evaluator)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 12
@@ -118,7 +118,7 @@ def test_summary_lines_are_pycocotools_own(evaluator, capsys):
     assert lines[11] == " Average Recall     (AR) @[ IoU=0.50:0.95 | area= large | maxDets=100 ] = -1.000"
 
 
-def test_inputs_are_left_alone(evaluator, random_scenes, rng_seed):
+def test_inputs_are_not_modified(evaluator, random_scenes, rng_seed):
     ground_truth, detections = random_scenes(np.random.default_rng(rng_seed))
     before = copy.deepcopy((ground_truth, detections))
     run_evaluator(ground_truth, detections, evaluator=evaluator)
@@ -127,7 +127,7 @@ def test_inputs_are_left_alone(evaluator, random_scenes, rng_seed):
 
 def _assert_equal_figures(ground_truth, detections):
     fast, slow = (run_evaluator(ground_truth, detections, evaluator=name) for name in EVALUATORS)
-    # both add the same numbers, the C++ one in another order
+    # both sum the same numbers, the C++ evaluator in another order
     np.testing.assert_allclose(fast.stats[:12], slow.stats[:12], rtol=0, atol=1e-12)
     np.testing.assert_allclose(fast.eval["precision"], slow.eval["precision"], rtol=0, atol=1e-12)
     for a, b in zip(*(per_class_figures(result, ground_truth, {}) for result in (fast, slow)), strict=True):
@@ -158,7 +158,7 @@ def test_both_evaluators_agree_on_real_annotations(shared_data, rng_seed):
     _assert_equal_figures(ground_truth, detections)
 
 
-def test_missing_keys_are_filled_in_and_ids_are_numbered_anew(tmp_path, evaluator):
+def test_missing_keys_are_filled_in_and_ids_are_renumbered(tmp_path, evaluator):
     path = tmp_path / "bare.json"
     bare = {"image_id": 4, "category_id": 1, "bbox": [10, 10, 40, 50]}
     content = {
@@ -174,7 +174,7 @@ def test_missing_keys_are_filled_in_and_ids_are_numbered_anew(tmp_path, evaluato
     assert json.loads(path.read_text()) == content
 
 
-def test_image_ids_may_be_text(evaluator, random_scenes, rng_seed):
+def test_image_ids_may_be_strings(evaluator, random_scenes, rng_seed):
     ground_truth, detections = random_scenes(np.random.default_rng(rng_seed))
     expected = run_evaluator(ground_truth, detections, evaluator=evaluator).stats
     ground_truth["images"] = [{**image, "id": f"frame {image['id']:02d}"} for image in ground_truth["images"]]
@@ -185,10 +185,10 @@ def test_image_ids_may_be_text(evaluator, random_scenes, rng_seed):
     assert (ground_truth, detections) == before
 
 
-def test_detections_of_other_pictures_are_named(evaluator, random_scenes, rng_seed):
+def test_detections_of_other_images_are_named(evaluator, random_scenes, rng_seed):
     ground_truth, detections = random_scenes(np.random.default_rng(rng_seed))
     detections += [_detection(image_id, 3, [1, 1, 5, 5], 0.5) for image_id in (6, 400)]
-    with pytest.raises(ValueError, match="2 pictures with detections are not in the ground truth: 400, 6"):
+    with pytest.raises(ValueError, match="2 images with detections are not in the ground truth: 400, 6"):
         run_evaluator(ground_truth, detections, evaluator=evaluator)
 
 
@@ -207,14 +207,14 @@ def test_unusable_and_flat_boxes_are_not_evaluated_and_counted(tmp_path, caplog)
     assert "4 boxes that are missing, not four numbers" in caplog.text and "1 boxes without area" in caplog.text
 
 
-def test_a_file_that_is_no_coco_file_is_named(tmp_path):
+def test_a_file_that_is_not_a_coco_file_is_named(tmp_path):
     path = tmp_path / "other.json"
     path.write_text("[]")
     with pytest.raises(ValueError, match=r"other\.json holds a list; wanted a COCO instances file"):
         load_ground_truth(path)
 
 
-def test_missing_evaluators_say_what_to_install(monkeypatch):
+def test_without_evaluators_the_error_names_the_package(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install faster-coco-eval"):
         available_evaluator()

@@ -23,7 +23,7 @@ from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
 from maskrcnn_benchmark.structures.paste_masks import MaskPasting, paste_masks
 from maskrcnn_benchmark.structures.rle import decode_counts, encode_window, parse_counts
 
-# pycocotools' own arrays do not know NumPy 2's copy argument yet
+# pycocotools' arrays do not support NumPy 2's copy argument yet
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 PERSON = [20.0, 20, 2, 30, 20, 2, 25, 30, 1] + [22.0, 35, 2] * 14
@@ -49,7 +49,7 @@ def dataset(coco_dataset):
 
 @pytest.fixture
 def predictions(boxlist, rng_seed):
-    """In a network input of twice the size."""
+    """Predictions in a network input of twice the size."""
     made = [
         boxlist((200, 160), [((20, 20, 98, 98), 1, 0.9), ((100, 40, 158, 118), 1, 0.3)]),
         boxlist((200, 160), [((0, 0, 198, 158), 1, 0.7)]),
@@ -61,7 +61,7 @@ def predictions(boxlist, rng_seed):
     return made
 
 
-def test_masks_are_pasted_into_the_original_picture(dataset, predictions):
+def test_masks_are_pasted_into_the_original_image(dataset, predictions):
     entries = prepare_for_coco_segmentation(predictions, dataset)
     assert [entry["image_id"] for entry in entries] == [30, 30, 7]
     assert entries[0].keys() == {"image_id", "category_id", "segmentation", "score"}
@@ -75,7 +75,7 @@ def test_masks_are_pasted_into_the_original_picture(dataset, predictions):
         assert (decoded(entry) == paste_masks(mask, box[None], (100, 80))[0].numpy()).all()
 
 
-def test_masks_of_the_whole_picture_are_taken_as_they_are(dataset, predictions):
+def test_masks_of_the_whole_image_are_used_unchanged(dataset, predictions):
     whole = predictions[0].copy_with_fields(["scores", "labels"])
     whole.add_field("mask", (torch.rand(2, 1, 80, 100) > 0.5).to(torch.uint8))
     entries = prepare_for_coco_segmentation([whole], dataset)
@@ -91,7 +91,7 @@ def test_keypoints_are_resized_and_flat(dataset, predictions):
     assert len(entries) == 3 and entries[1]["keypoints"] == points.flatten().tolist()
 
 
-def test_detections_without_finite_keypoints_are_left_out(dataset, predictions, caplog):
+def test_detections_without_finite_keypoints_are_dropped(dataset, predictions, caplog):
     predictions[0].get_field("keypoints").keypoints[0, 3, 1] = float("nan")
     with caplog.at_level(logging.WARNING):
         assert len(prepare_for_coco_keypoint(predictions, dataset)) == 2
@@ -111,7 +111,7 @@ def test_all_kinds_are_evaluated_together(dataset, predictions, tmp_path):
     kinds = ("bbox", "segm", "keypoints")
     results, detections = coco_evaluation(dataset, predictions, str(tmp_path), iou_types=kinds)
     assert results.results["bbox"]["AP"] == pytest.approx(1)
-    # the surest mask is empty, the next one right: precision 1/2 at 51 of the 101 recall levels
+    # the mask with the highest score is empty, the next one correct: precision 1/2 at 51 of the 101 recall levels
     assert results.results["segm"]["AP"] == pytest.approx(0.5 * 51 / 101)
     assert results.results["keypoints"]["AP"] == pytest.approx(1)
     assert list(results.results["keypoints"]) == ["AP", "AP50", "AP75", "APm", "APl"]
@@ -212,7 +212,7 @@ def test_real_masks_against_themselves_are_perfect(shared_data, boxlist):
     assert results.results["segm"]["AP"] == pytest.approx(1)
 
 
-def test_masks_are_pasted_as_asked(coco_dataset, boxlist):
+def test_mask_pasting_follows_the_option(coco_dataset, boxlist):
     dataset = coco_dataset({1: (100, 80)}, [], {5: "thing"})
     found = boxlist((100, 80), [((10.4, 10.4, 30.4, 30.4), 1, 0.9)])
     found.add_field("mask", torch.full((1, 1, 28, 28), 0.9))

@@ -14,7 +14,7 @@ def _summarized(iou_type, stats):
     return types.SimpleNamespace(params=types.SimpleNamespace(iouType=iou_type), stats=stats)
 
 
-def test_every_figure_starts_as_not_computed():
+def test_figures_are_initially_not_computed():
     results = COCOResults("bbox", "keypoints").results
     assert list(results) == ["bbox", "keypoints"]
     assert list(results["bbox"]) == ["AP", "AP50", "AP75", "APs", "APm", "APl"]
@@ -27,7 +27,7 @@ def test_proposal_metrics_are_named_like_the_forks():
     assert names == ["AR@100", "ARs@100", "ARm@100", "ARl@100", "AR@1000", "ARs@1000", "ARm@1000", "ARl@1000"]
 
 
-def test_update_takes_the_leading_figures_of_the_summary():
+def test_update_copies_the_leading_figures_of_the_summary():
     results = COCOResults("bbox", "segm")
     results.update(_summarized("bbox", [k / 10 for k in range(12)]))
     results.update(None)
@@ -52,7 +52,7 @@ def test_files_of_the_forks_and_ours_are_read(tmp_path):
     results = COCOResults("bbox")
     results.results["bbox"]["AP"] = 0.25
     torch.save(results, tmp_path / "ours.pth")
-    # a file of the forks differs in the module that it names
+    # a file of the forks references another module
     buffer = io.BytesIO()
     pickle.dump(results, buffer, protocol=2)
     old_module = "maskrcnn_benchmark.data.datasets.evaluation.coco.coco_eval"
@@ -62,7 +62,7 @@ def test_files_of_the_forks_and_ours_are_read(tmp_path):
     for name, module in (("ours.pth", COCOResults.__module__), ("old.pkl", old_module)):
         loaded = load_pickled(tmp_path / name, allow={(module, "COCOResults"): COCOResults})
         assert loaded.results == results.results
-    with open(tmp_path / "old.pkl", "rb") as file:  # what an old script does
+    with open(tmp_path / "old.pkl", "rb") as file:  # as in old scripts
         assert pickle.load(file).results == results.results
 
 

@@ -24,7 +24,7 @@ def _ground_truth_as_predictions(dataset, input_scale):
 def test_ground_truth_of_real_data_is_a_perfect_detector(shared_data, tmp_path):
     folder = shared_data("bccd")
     dataset = COCODataset(str(folder / "coco" / "instances_test.json"), str(folder / "JPEGImages"), False)
-    # twice the size: as a network input would be, and exact in float32
+    # twice the size, like a network input, and exact in float32
     results, detections = evaluate(dataset, _ground_truth_as_predictions(dataset, 2), str(tmp_path), box_only=False)
     assert isinstance(results, COCOResults)
     assert results.results["bbox"]["AP"] == pytest.approx(1)
@@ -41,12 +41,12 @@ def test_import_paths_of_the_forks():
     assert coco_eval.COCOResults is COCOResults
 
 
-def test_unsupported_data_set_is_named():
+def test_unsupported_dataset_is_named():
     with pytest.raises(NotImplementedError, match="Unsupported dataset type dict.*COCODataset"):
         evaluate({}, [], None)
 
 
-def test_every_evaluation_returns_results_compared_once(tmp_path, caplog):
+def test_every_evaluation_returns_results_and_compares_them_once(tmp_path, caplog):
     folder = write_images(tmp_path)
     dataset = COCODataset(folder["ANNOTATIONS"], folder["IMAGES"], False)
     perfect = _ground_truth_as_predictions(dataset, 2)
@@ -55,14 +55,14 @@ def test_every_evaluation_returns_results_compared_once(tmp_path, caplog):
     assert isinstance(results, Results) and not results.as_expected
     assert sum("sanity check" in record.getMessage() for record in caplog.records) == 1
     assert evaluate(dataset, perfect, None).as_expected
-    figures, detections = results  # as the forks' programs take it
+    figures, detections = results  # as in the forks' programs
     assert figures is results and detections is results.detections and len(detections["bbox"]) > 0
     assert results[0].results["bbox"]["AP"] == pytest.approx(1)
     restored = pickle.loads(pickle.dumps(results))
     assert (restored.results, restored.detections) == (results.results, {})
 
 
-def test_figures_of_voc_are_results_and_the_forks_dict():
+def test_voc_results_are_also_the_forks_dict():
     results = VOCResults(np.array([np.nan, 1.0]), np.array([np.nan, 0.5]))
     assert isinstance(results, Results)
     assert (results["map"], results.results) == (1.0, {"voc": {"mAP": 1.0, "mAP_area": 0.5}})

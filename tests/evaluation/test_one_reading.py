@@ -1,4 +1,4 @@
-"""Training and evaluation read a file alike: the dataset's own objects as detections score AP 1."""
+"""Training and evaluation read a file by the same rules: a dataset's objects as detections have AP 1."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def bytes_as_text(value):
 
 @pytest.mark.parametrize("crowd_as_objects", [False, True])
 @pytest.mark.parametrize("evaluator", EVALUATORS)
-def test_the_objects_of_an_odd_file_score_ap_1(tmp_path, monkeypatch, rng_seed, evaluator, crowd_as_objects):
+def test_the_objects_of_an_odd_file_have_ap_1(tmp_path, monkeypatch, rng_seed, evaluator, crowd_as_objects):
     pytest.importorskip(evaluator)
     monkeypatch.setattr("maskrcnn_benchmark.evaluation.coco_evaluator.EVALUATORS", (evaluator,))
     reading = Reading(crowd_as_objects=crowd_as_objects)
@@ -87,7 +87,7 @@ def test_repeated_voc_objects_count_once(tmp_path):
     assert evaluate(dataset, perfect(dataset), None)["map_area"] == pytest.approx(1)
 
 
-def test_objects_that_coco_cannot_count_are_named(tmp_path, caplog):
+def test_more_objects_than_coco_evaluates_give_a_warning(tmp_path, caplog):
     folder = CocoFolder(tmp_path)
     folder.add_image(1, (300, 300))
     for number in range(110):
@@ -97,7 +97,7 @@ def test_objects_that_coco_cannot_count_are_named(tmp_path, caplog):
     assert "1 images have more than 100 objects of a class (image ids 1)" in caplog.text
 
 
-def test_what_is_not_evaluated_is_counted_in_a_warning(tmp_path, caplog):
+def test_annotations_that_are_not_evaluated_are_counted_in_a_warning(tmp_path, caplog):
     folder = CocoFolder(tmp_path)
     folder.add_image(1)
     for box in ([5, 5, 9, 9], [5, 5, 0.5, 9]):

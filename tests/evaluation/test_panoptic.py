@@ -1,4 +1,4 @@
-"""Panoptic evaluation of data sets: files, figures, and ground truth against itself."""
+"""Panoptic evaluation of datasets: files, figures, and ground truth against itself."""
 
 import json
 import logging
@@ -39,7 +39,7 @@ def truth_as_predictions(dataset):
     return [prediction(panoptic=dataset.panoptic(index)) for index in range(len(dataset))]
 
 
-def test_ground_truth_against_itself_is_perfect_and_written_as_coco_wants_it(dataset, tmp_path):
+def test_ground_truth_against_itself_is_perfect_and_written_in_coco_format(dataset, tmp_path):
     results = evaluate(dataset, truth_as_predictions(dataset), str(tmp_path))
     assert set(results.results["panoptic"].values()) == {1.0}
     written = json.loads((tmp_path / "panoptic.json").read_text())
@@ -57,7 +57,7 @@ def test_ground_truth_against_itself_is_perfect_and_written_as_coco_wants_it(dat
     assert [row["class"] for row in record["per_class"]["panoptic"]] == ["cat", "dog", "grass", "sky"]
 
 
-def test_what_was_written_reads_as_results_and_as_ground_truth(dataset, tmp_path):
+def test_written_files_are_read_as_results_and_as_ground_truth(dataset, tmp_path):
     found = {index: dataset.panoptic(index) for index in range(len(dataset))}
     write_panoptic_results(dataset, found, str(tmp_path))
     again = read_panoptic_results(dataset, str(tmp_path / "panoptic.json"), str(tmp_path / "panoptic"))
@@ -73,7 +73,7 @@ def test_what_was_written_reads_as_results_and_as_ground_truth(dataset, tmp_path
 
 def test_figures_by_hand(dataset):
     ids = dataset.panoptic(0).unpack()
-    ids[ids == 3] = 1  # the second cat is taken for grass: 100 pixels too many on 600
+    ids[ids == 3] = 1  # the second cat is predicted as grass: 100 extra pixels on 600
     segments = [
         {"label": 1, "is_thing": False},
         {"label": 1, "is_thing": True, "score": 0.9},
@@ -81,12 +81,12 @@ def test_figures_by_hand(dataset):
     ]
     results = evaluate(dataset, {0: prediction(panoptic=PanopticMap(ids, segments[:2]))}, None).results["panoptic"]
     cat, grass = 1 / 1.5, 600 / 700
-    assert results["PQ"] == pytest.approx((cat + grass + 0 + 0) / 4)  # of the other picture nothing was found
+    assert results["PQ"] == pytest.approx((cat + grass + 0 + 0) / 4)  # the other image has no prediction
     assert results["PQ_th"] == pytest.approx(cat / 2) and results["PQ_st"] == pytest.approx(grass / 2)
     assert results["SQ_th"] == pytest.approx(1 / 2) and results["RQ_th"] == pytest.approx(1 / 1.5 / 2)
 
 
-def test_semantic_maps_are_evaluated_where_predictions_have_them(dataset):
+def test_semantic_maps_are_evaluated_if_predicted(dataset):
     predictions = truth_as_predictions(dataset)
     for index, boxes in enumerate(predictions):
         found = dataset[index][1].get_field("semantic").labels.numpy().copy()
@@ -94,12 +94,12 @@ def test_semantic_maps_are_evaluated_where_predictions_have_them(dataset):
         boxes.add_field("semantic", PackedMap(found))
     assert set(evaluate(dataset, predictions, None).results["semantic"].values()) == {1.0}
     predictions[0].add_field("semantic", PackedMap(np.zeros((30, 40))))
-    # grass is gone: 600 of its pixels become things, beside the 200 + 481 that are
+    # grass is not predicted: its 600 pixels become things, besides the true 200 + 481
     iou = {"things": 681 / 1281, "grass": 0, "sky": 1}
     assert evaluate(dataset, predictions, None).results["semantic"]["mIoU"] == pytest.approx(sum(iou.values()) / 3)
 
 
-def test_instances_are_evaluated_where_there_is_an_instances_file(shared_data, caplog):
+def test_instances_are_evaluated_if_there_is_an_instances_file(shared_data, caplog):
     data = shared_data("coco_panoptic_mini")
     dataset = COCOPanopticDataset(
         str(data / "annotations" / "panoptic_train2017.json"),
@@ -133,8 +133,8 @@ REAL = pytest.mark.parametrize(
 
 
 @REAL
-def test_what_a_perfect_model_finds_is_written_read_and_perfect(shared_data, tmp_path, name, ann_file, images):
-    """Data set, targets, merge of masks and semantic map, result files, evaluation."""
+def test_predictions_of_a_perfect_model_are_written_read_and_perfect(shared_data, tmp_path, name, ann_file, images):
+    """Dataset, targets, merging of masks and semantic map, result files, evaluation."""
     folder = shared_data(name)
     dataset = COCOPanopticDataset(str(folder / ann_file), str(folder / images), False)
     found = {}
@@ -162,7 +162,7 @@ def test_real_files_against_themselves_are_perfect(shared_data, name, ann_file, 
     assert set(evaluate(dataset, predictions, None).results["panoptic"].values()) == {1.0}
 
 
-def test_predictions_survive_their_file(dataset, tmp_path):
+def test_predictions_round_trip_through_their_file(dataset, tmp_path):
     predictions = truth_as_predictions(dataset)
     predictions[0].add_field("semantic", PackedMap(np.arange(1200).reshape(30, 40)))
     save_predictions(predictions, tmp_path / "predictions.pth")
@@ -173,18 +173,18 @@ def test_predictions_survive_their_file(dataset, tmp_path):
     assert (panoptic.unpack() == dataset.panoptic(1).unpack()).all()
 
 
-def test_predictions_that_do_not_fit_are_refused(dataset):
-    with pytest.raises(ValueError, match="picture 7 has no field 'panoptic'.*PanopticFPN"):
+def test_invalid_predictions_are_refused(dataset):
+    with pytest.raises(ValueError, match="image 7 has no field 'panoptic'.*PanopticFPN"):
         evaluate(dataset, {0: prediction()}, None)
     small = PanopticMap(np.zeros((15, 20), dtype=np.uint8), [])
-    with pytest.raises(ValueError, match=r"\(20, 15\) pixels .* has 40 x 30"):
+    with pytest.raises(ValueError, match=r"\(20, 15\), the image has 40 x 30"):
         evaluate(dataset, {0: prediction(panoptic=small)}, None)
     strange = PanopticMap(np.zeros((30, 40), dtype=np.uint8), [{"label": 3, "is_thing": False}])
-    with pytest.raises(ValueError, match="stuff label 3, but data set .* has 2 of them"):
+    with pytest.raises(ValueError, match="stuff label 3, but dataset .* has 2 of them"):
         evaluate(dataset, {0: prediction(panoptic=strange)}, None)
 
 
-def test_results_whose_json_and_pictures_disagree_are_refused(dataset, tmp_path):
+def test_results_with_contradicting_json_and_maps_are_refused(dataset, tmp_path):
     found = {index: dataset.panoptic(index) for index in range(len(dataset))}
     write_panoptic_results(dataset, found, str(tmp_path))
     path = tmp_path / "panoptic.json"
@@ -196,10 +196,10 @@ def test_results_whose_json_and_pictures_disagree_are_refused(dataset, tmp_path)
         path.write_text(json.dumps(content))
         return read_panoptic_results(dataset, str(path), str(tmp_path / "panoptic"))
 
-    with pytest.raises(ValueError, match="are not the ids in 7.png"):
+    with pytest.raises(ValueError, match="must be those in 7.png"):
         read_with(lambda entry: entry["segments_info"].pop())
-    with pytest.raises(ValueError, match="are not the ids in 7.png"):
+    with pytest.raises(ValueError, match="must be those in 7.png"):
         read_with(lambda entry: entry["segments_info"].append({"id": 77, "category_id": CAT}))
-    with pytest.raises(ValueError, match="category 55 is none of the data set"):
+    with pytest.raises(ValueError, match="has no category 55"):
         read_with(lambda entry: entry["segments_info"].append({"id": 77, "category_id": 55}))
     assert list(read_with(lambda entry: entry.update(image_id=12345))) == [1]

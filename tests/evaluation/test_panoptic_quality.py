@@ -1,4 +1,4 @@
-"""Panoptic quality by hand, and against the definition restated pair by pair."""
+"""Panoptic quality computed by hand, and compared with the definition, pair by pair."""
 
 import numpy as np
 import pytest
@@ -8,9 +8,9 @@ from maskrcnn_benchmark.evaluation.panoptic_quality import PanopticQuality
 CLASSES = 4
 
 
-def quality_of(*pictures):
+def quality_of(*images):
     quality = PanopticQuality(CLASSES)
-    for truth, truth_classes, crowd, found, found_classes in pictures:
+    for truth, truth_classes, crowd, found, found_classes in images:
         quality.add(
             np.asarray(truth),
             np.array(truth_classes, dtype=np.int64),
@@ -21,10 +21,10 @@ def quality_of(*pictures):
     return quality
 
 
-def by_definition(pictures):
-    """(iou, right, wrong, missed) by class: every pair looked at, masks as sets of pixels."""
+def by_definition(images):
+    """Compute (iou, right, wrong, missed) by class from all pairs, with masks as sets of pixels."""
     iou, right, wrong, missed = np.zeros(CLASSES), *np.zeros((3, CLASSES), dtype=np.int64)
-    for truth, truth_classes, crowd, found, found_classes in pictures:
+    for truth, truth_classes, crowd, found, found_classes in images:
         void = truth == 0
         matched_truth, matched_found = set(), set()
         for g, label in enumerate(truth_classes, start=1):
@@ -52,8 +52,8 @@ def by_definition(pictures):
     return iou, right, wrong, missed
 
 
-def random_picture():
-    """Ground truth of rectangles, and a found one that is like it in some places; at most one crowd a class."""
+def random_image():
+    """Return ground truth of rectangles and a partly similar prediction, with at most one crowd per class."""
     maps, classes = [], []
     truth = np.zeros((24, 30), dtype=np.int64)
     labels = np.random.randint(0, CLASSES, 6)
@@ -73,10 +73,10 @@ def random_picture():
     return truth, labels, crowd, maps, classes
 
 
-def test_random_maps_count_as_the_definition_says(rng_seed):
-    pictures = [random_picture() for _ in range(60)]
-    quality = quality_of(*pictures)
-    iou, right, wrong, missed = by_definition(pictures)
+def test_random_maps_agree_with_the_definition(rng_seed):
+    images = [random_image() for _ in range(60)]
+    quality = quality_of(*images)
+    iou, right, wrong, missed = by_definition(images)
     np.testing.assert_allclose(quality.iou, iou, rtol=1e-12)
     assert quality.right.tolist() == right.tolist() and right.sum() > 20
     assert quality.wrong.tolist() == wrong.tolist() and wrong.sum() > 20
@@ -84,7 +84,7 @@ def test_random_maps_count_as_the_definition_says(rng_seed):
 
 
 def test_ground_truth_against_itself_is_perfect(rng_seed):
-    truth, labels, crowd, _, _ = random_picture()
+    truth, labels, crowd, _, _ = random_image()
     present = np.unique(truth)[1:]
     truth = np.searchsorted(present, truth) + (truth > 0)
     labels, crowd = labels[present - 1], crowd[present - 1]
@@ -94,12 +94,12 @@ def test_ground_truth_against_itself_is_perfect(rng_seed):
 
 
 def test_quality_by_hand():
-    # class 0: one segment of 4 pixels, found with 3 of them and 1 elsewhere: IoU 3/5; class 1: missed, and one invented
+    # class 0: a segment of 4 pixels, predicted with 3 of them and 1 other: IoU 3/5; class 1: one missed, one false
     truth = [[1, 1, 0, 0], [1, 1, 2, 2], [3, 3, 3, 3]]
     found = [[1, 1, 0, 0], [1, 3, 1, 1], [2, 2, 2, 2]]
     quality = quality_of((truth, [0, 1, 2], [False] * 3, found, [0, 2, 3]))
     np.testing.assert_allclose(quality.per_class()["PQ"][[0, 2]], [0, 1])
-    # 3 of 4 found, 2 pixels too many: 3 / 6 is not over 0.5
+    # 3 of 4 pixels predicted, 2 extra: 3 / 6 does not exceed 0.5
     assert quality.right.tolist() == [0, 0, 1, 0]
     assert quality.wrong.tolist() == [1, 0, 0, 1] and quality.missed.tolist() == [1, 1, 0, 0]
     figures = quality.figures(np.array([True, True, False, False]))
@@ -107,14 +107,14 @@ def test_quality_by_hand():
     assert figures["SQ"] == 1 / 4 and figures["RQ_st"] == 1 / 2
 
 
-def test_void_pixels_are_left_out_of_the_union():
+def test_void_pixels_are_excluded_from_the_union():
     truth = [[1, 1, 1, 0, 0, 0, 0, 0]]
     found = [[1, 1, 0, 1, 1, 1, 1, 0]]
     quality = quality_of((truth, [0], [False], found, [0]))
     assert quality.right[0] == 1 and quality.iou[0] == 2 / 3
 
 
-def test_a_segment_mostly_on_void_or_on_a_crowd_of_its_class_is_not_wrong():
+def test_a_segment_mostly_on_void_or_crowd_is_not_a_false_positive():
     truth = [[0, 0, 1, 1, 1, 1, 2, 2]]
     found = [[1, 1, 1, 2, 2, 3, 3, 4]]
     crowd = [True, False]
@@ -126,19 +126,19 @@ def test_a_segment_mostly_on_void_or_on_a_crowd_of_its_class_is_not_wrong():
     assert other_class.wrong.tolist() == [2, 0, 1, 0]
 
 
-def test_classes_that_nobody_saw_are_left_out_of_the_means():
+def test_classes_without_segments_are_excluded_from_the_means():
     quality = quality_of(([[1, 1]], [2], [False], [[1, 1]], [2]))
     assert np.isnan(quality.per_class()["PQ"]).tolist() == [True, True, False, True]
     figures = quality.figures(np.arange(CLASSES) < 2)
     assert figures["PQ"] == figures["PQ_st"] == 1.0 and figures["PQ_th"] == -1.0
 
 
-def test_pictures_without_segments_count():
+def test_images_without_segments_count():
     quality = quality_of(([[0, 0]], [], [], [[0, 0]], []), ([[1, 1]], [0], [False], [[0, 0]], []))
     assert quality.missed.tolist() == [1, 0, 0, 0]
     assert quality.figures(np.ones(CLASSES, dtype=bool))["PQ"] == 0
 
 
 def test_maps_of_different_sizes_are_refused():
-    with pytest.raises(ValueError, match=r"\(1, 2\), what was found \(2, 1\)"):
+    with pytest.raises(ValueError, match=r"\(1, 2\), the prediction \(2, 1\)"):
         quality_of(([[0, 0]], [], [], [[0], [0]], []))

@@ -34,14 +34,14 @@ def test_files_of_the_older_format_and_of_fcos_core_are_read(tmp_path, boxlist):
     prediction = boxlist((40, 30), [((1, 2, 3, 4), 2, 0.5)])
     path = tmp_path / "predictions.pth"
     torch.save([prediction], path, _use_new_zipfile_serialization=False)
-    # same pickle, but for the name of the package
+    # the same pickle with another package name
     content = path.read_bytes()
     path.write_bytes(content.replace(b"cmaskrcnn_benchmark.structures", b"cfcos_core.structures"))
     assert path.read_bytes() != content
     _assert_same(load_predictions(path)[0], prediction)
 
 
-def test_views_do_not_take_their_base_to_the_file(tmp_path):
+def test_views_are_saved_without_their_base(tmp_path):
     everything = torch.zeros(100_000, 4)
     view = BoxList(everything[:3], (10, 10))
     view.add_field("scores", everything[:3, 0])
@@ -64,7 +64,7 @@ def test_masks_and_keypoints_round_trip(tmp_path, boxlist):
     assert torch.equal(found.keypoints[..., :2], keypoints.keypoints[..., :2] * 2)
 
 
-def test_keypoints_of_the_forks_have_no_flip_indices_of_their_own(tmp_path, boxlist):
+def test_keypoints_of_the_forks_get_the_default_flip_indices(tmp_path, boxlist):
     prediction = boxlist((40, 30), [((1, 2, 3, 4), 1, 0.5)])
     keypoints = PersonKeypoints(torch.rand(1, 17, 3) + 1, (40, 30))
     del keypoints.flip_inds
@@ -88,9 +88,9 @@ def test_other_classes_are_refused_and_nothing_runs(tmp_path):
     assert not (tmp_path / "was_here").exists()
 
 
-def test_a_file_of_something_else_is_named(tmp_path):
+def test_a_file_with_other_content_is_named(tmp_path):
     torch.save({"model": torch.zeros(1)}, tmp_path / "model.pth")
-    with pytest.raises(ValueError, match=r"model\.pth holds no list of BoxList"):
+    with pytest.raises(ValueError, match=r"model\.pth does not hold a list of BoxList"):
         load_predictions(tmp_path / "model.pth")
 
 

@@ -12,7 +12,7 @@ def confusion_of(*pairs, classes=4):
 
 
 def test_figures_by_hand():
-    # class 3 is in neither; class 2 is found where it is not; pixels labelled 255 do not count
+    # class 3 occurs nowhere; class 2 is only predicted; pixels labelled 255 do not count
     confusion = confusion_of(([[0, 0, 0, 1]], [[0, 0, 2, 1]]), ([[1, 255, 255, 0]], [[0, 0, 1, 0]]))
     assert confusion.matrix[:3, :3].tolist() == [[3, 0, 1], [1, 1, 0], [0, 0, 0]]
     np.testing.assert_allclose(confusion.class_iou()[:2], [3 / 5, 1 / 2])
@@ -24,7 +24,7 @@ def test_figures_by_hand():
     assert figures["pACC"] == pytest.approx(4 / 6)
 
 
-def test_random_maps_count_as_sets_of_pixels(rng_seed):
+def test_random_maps_agree_with_sets_of_pixels(rng_seed):
     truth, found = np.random.randint(0, 5, (2, 40, 30))
     truth[np.random.rand(40, 30) < 0.1] = 255
     confusion = confusion_of((truth, found), classes=5)
@@ -42,8 +42,8 @@ def test_a_map_against_itself_is_perfect_and_nothing_is_not_computed(rng_seed):
     assert set(confusion_of((np.full((2, 2), 255), np.zeros((2, 2)))).figures().values()) == {-1.0}
 
 
-def test_the_originals_protocol_counts_absent_classes_as_zero():
-    # intersections and unions of a golden of VoVNet-DeepLabV3, and its mean in per cent
+def test_protocol_iou_counts_absent_classes_as_zero():
+    # intersections, unions and the mean in per cent of a VoVNet-DeepLabV3 golden
     inter = {0: 70, 4: 352, 15: 3654, 18: 1680}
     union = [8562, 6048, 6048, 5664, 7027, 5568, 5602, 5536, 6494, 5600, 5536, 7681, 5024, 4992, 4992, 60281, 5120]
     union += [5120, 45515, 11182, 5120]

@@ -28,7 +28,7 @@ def prediction(classes):
 
 
 def random_sample(folder, images=3, classes=4, values=None):
-    """A dataset with maps of several sizes, and predictions that are right in three of four pixels."""
+    """Return a dataset with maps of several sizes, and predictions with three of four pixels correct."""
     truths, found = [], []
     for k in range(images):
         truth = folder.rng.integers(0, classes, (20 + k, 30))
@@ -43,7 +43,7 @@ def random_sample(folder, images=3, classes=4, values=None):
 
 
 def figures_by_loops(truths, found, classes):
-    """The original's figures in the slowest way: pixel by pixel, class by class."""
+    """Compute VoVNet-DeepLabV3's figures pixel by pixel and class by class."""
     inter, pred, true = [0] * classes, [0] * classes, [0] * classes
     for truth, guess in zip(truths, found, strict=True):
         for t, g in zip(truth.reshape(-1).tolist(), guess.reshape(-1).tolist(), strict=True):
@@ -64,7 +64,7 @@ def figures_by_loops(truths, found, classes):
     }
 
 
-def test_figures_on_random_maps_are_those_of_counting_pixel_by_pixel(folder):
+def test_figures_on_random_maps_agree_with_counting_pixel_by_pixel(folder):
     dataset, truths, found = random_sample(folder, classes=3)  # no unicorn
     results = evaluate(dataset, [prediction(each) for each in found], None)
     assert results.results["semantic"] == pytest.approx(figures_by_loops(truths, found, 4))
@@ -80,7 +80,7 @@ def test_images_without_a_prediction_count_as_missed(folder, caplog):
     assert figures["pACC"] == pytest.approx(right / sum((truth != 255).sum() for truth in truths))
 
 
-def test_files_are_written_in_the_values_and_sizes_of_the_datasets_maps(folder, tmp_path):
+def test_maps_are_written_with_the_values_and_sizes_of_the_dataset(folder, tmp_path):
     dataset, truths, found = random_sample(folder, values=[7, 0, 9, 200])
     evaluate(dataset, [prediction(each) for each in found], str(tmp_path / "out"), boundary_iou=True)
     for k, classes in enumerate(found):
@@ -95,7 +95,7 @@ def test_files_are_written_in_the_values_and_sizes_of_the_datasets_maps(folder, 
     assert np.array(record["confusion"]).sum() == sum((truth != 255).sum() for truth in truths)
 
 
-def test_values_of_more_than_eight_bits_are_written_as_such(folder, tmp_path):
+def test_values_over_255_are_written_with_sixteen_bits(folder, tmp_path):
     dataset, _, found = random_sample(folder, images=1, values=[3000, 0, 9, 200])
     evaluate(dataset, [prediction(found[0])], str(tmp_path / "out"))
     with Image.open(tmp_path / "out" / "maps" / "city" / "0.png") as image:
@@ -118,7 +118,7 @@ def test_expected_results_are_compared(folder, caplog):
     assert "PASS: semantic > mIoU" in caplog.text
 
 
-def test_a_palette_starts_with_the_colours_of_voc():
+def test_the_palette_starts_with_vocs_colours():
     expected = [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128], [128, 0, 128], [0, 128, 128]]
     assert voc_palette()[:7].tolist() == expected and voc_palette()[15].tolist() == [192, 128, 128]
     assert voc_palette()[255].tolist() == [224, 224, 192]

@@ -12,7 +12,7 @@ def test_few_classes_are_one_aligned_column():
     ]
 
 
-def test_many_classes_are_folded_and_none_is_lost():
+def test_many_classes_are_folded_into_columns_without_loss():
     figures = [ClassFigures(f"c{k}", k, k, 0.5, 0.5) for k in range(1, 81)]
     table = per_class_table("bbox", figures)
     assert len(table.splitlines()) == 2 + 27
@@ -25,7 +25,7 @@ def test_no_classes_leave_the_header():
     assert per_class_table("bbox", []).splitlines()[1].split() == ["class", "boxes", "AP", "AP50"]
 
 
-def test_rows_are_written_under_their_keys():
+def test_rows_are_aligned_under_their_keys():
     rows = [{"class": "cat", "IoU": 0.5, "pixels": 7}, {"class": "sky", "IoU": 1.0, "pixels": 1200}]
     assert class_table("semantic", rows).splitlines() == [
         "semantic, per class:",

@@ -14,15 +14,15 @@ from maskrcnn_benchmark.evaluation.coco_results import check_expected_results
 from maskrcnn_benchmark.evaluation.voc import (
     _in_original_size,
     average_precision,
-    match_picture,
+    match_image,
     precision_recall,
     voc_evaluation,
 )
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 
 
-class Pictures:
-    """What VOC evaluation asks of a data set: pictures of 100 x 80 pixels."""
+class Images:
+    """Dataset with only the methods that VOC evaluation requires; images have 100 x 80 pixels."""
 
     class_names = ["ant", "bee", "cat"]
 
@@ -48,21 +48,21 @@ class Pictures:
 BOX, OTHER, FAR = (10, 10, 29, 29), (50, 10, 69, 29), (70, 60, 90, 79)
 
 
-def test_the_first_detection_on_an_object_is_right_and_the_next_wrong(boxlist):
-    truth = Pictures([[(BOX, 1, 0), (OTHER, 1, 1), (FAR, 2, 0)]]).get_groundtruth(0)
+def test_the_first_detection_on_an_object_is_true_and_the_next_false(boxlist):
+    truth = Images([[(BOX, 1, 0), (OTHER, 1, 1), (FAR, 2, 0)]]).get_groundtruth(0)
     found = boxlist(
         (100, 80),
         [(BOX, 1, 0.5), (BOX, 1, 0.9), (OTHER, 1, 0.8), (OTHER, 1, 0.7), (FAR, 1, 0.6), (FAR, 2, 0.1), (BOX, 2, 0.3)],
     )
-    outcome = {(label, round(score, 1)): result for label, score, result in match_picture(found, truth)}
+    outcome = {(label, round(score, 1)): result for label, score, result in match_image(found, truth)}
     assert outcome == {(1, 0.9): 1, (1, 0.8): -1, (1, 0.7): -1, (1, 0.6): 0, (1, 0.5): 0, (2, 0.3): 0, (2, 0.1): 1}
 
 
 def test_boxes_overlap_in_inclusive_pixels(boxlist):
-    truth = Pictures([[((0, 0, 9, 9), 1, 0)]]).get_groundtruth(0)
+    truth = Images([[((0, 0, 9, 9), 1, 0)]]).get_groundtruth(0)
     half = boxlist((100, 80), [((0, 0, 4, 9), 1, 0.9)])  # 5 of 10 columns: IoU is exactly 0.5
-    assert match_picture(half, truth)[0][2] == 1
-    assert match_picture(boxlist((100, 80), [((0, 0, 4, 8), 1, 0.9)]), truth)[0][2] == 0
+    assert match_image(half, truth)[0][2] == 1
+    assert match_image(boxlist((100, 80), [((0, 0, 4, 8), 1, 0.9)]), truth)[0][2] == 0
 
 
 def test_average_precision_by_hand():
@@ -100,7 +100,7 @@ def test_no_detections_are_zero():
 
 
 def test_figures_log_and_files(boxlist, tmp_path, caplog):
-    dataset = Pictures([[(BOX, 1, 0), (OTHER, 2, 0)], [(FAR, 2, 0)], []])
+    dataset = Images([[(BOX, 1, 0), (OTHER, 2, 0)], [(FAR, 2, 0)], []])
     predictions = [
         boxlist((200, 160), [((20, 20, 58, 58), 1, 0.9), ((100, 20, 138, 58), 2, 0.8)]),
         boxlist((200, 160), []),
@@ -121,16 +121,16 @@ def test_figures_log_and_files(boxlist, tmp_path, caplog):
     assert record["per_class"][2]["AP"] is None
     messages = [entry.getMessage() for entry in caplog.records]
     assert messages[0] == "performing voc evaluation, ignored iou_types." and text in messages
-    assert "1 of 3 pictures have no predictions" in messages[1] and messages[-1].startswith("PASS: voc > mAP")
+    assert "1 of 3 images have no predictions" in messages[1] and messages[-1].startswith("PASS: voc > mAP")
 
 
 def test_nothing_to_find_is_not_computed(boxlist):
-    results = voc_evaluation(Pictures([[]]), [boxlist((100, 80), [(BOX, 1, 0.9)])], None)
+    results = voc_evaluation(Images([[]]), [boxlist((100, 80), [(BOX, 1, 0.9)])], None)
     assert results.results == {"voc": {"mAP": -1, "mAP_area": -1}}
 
 
 def test_detections_of_another_model_are_named(boxlist):
-    dataset = Pictures([[(BOX, 1, 0)]])
+    dataset = Images([[(BOX, 1, 0)]])
     with pytest.raises(ValueError, match=r"label \[4\].*1 to 3"):
         voc_evaluation(dataset, [boxlist((100, 80), [(BOX, 4, 0.9)])], None)
     with pytest.raises(ValueError, match="labels and scores"):
@@ -150,7 +150,7 @@ def test_ground_truth_of_real_data_is_a_perfect_detector(shared_data):
     assert results["map"] == pytest.approx(1, abs=0.02)  # some boxes are annotated twice
 
 
-def test_continuous_detections_are_brought_to_inclusive_pixels(boxlist):
-    dataset = Pictures([[(BOX, 1, 0)]])
+def test_continuous_detections_are_converted_to_inclusive_boxes(boxlist):
+    dataset = Images([[(BOX, 1, 0)]])
     found = boxlist((100, 80), [(BOX, 1, 0.9)]).with_offset(0)
     assert _in_original_size(found, dataset, 0).bbox.tolist() == [list(BOX)]
