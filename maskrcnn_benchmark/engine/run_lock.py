@@ -216,5 +216,5 @@ def _start_of(process: int) -> str | None:
 
 
 def _is_running(process, started) -> bool:
-    """Return whether the process that wrote a lock of this machine is running."""
+    """Return whether the process with this number and start time is running on this machine."""
     return isinstance(process, int) and started is not None and _start_of(process) == started

@@ -63,7 +63,7 @@ class Detectron2Model:
 
     Args:
         name: golden file without its suffix.
-        cfg: config of the model; the golden's training options are set in it. They change nothing in evaluation.
+        cfg: config of the model. The golden's training options, which do not affect evaluation, are set in it.
     """
 
     def __init__(self, name: str, cfg):

@@ -24,8 +24,8 @@ class SemanticFolder:
 
         Args:
             labels: (H, W); None writes no map.
-            size: (width, height) of the image; default: that of the map.
-            orientation: EXIF's.
+            size: (width, height) of the image; the default is the size of the map.
+            orientation: EXIF orientation of the image.
         """
         width, height = size or labels.shape[::-1]
         pixels = self.rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
