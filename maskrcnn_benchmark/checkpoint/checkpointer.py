@@ -93,9 +93,9 @@ class Checkpointer:
             f: path (DetectronCheckpointer: also catalog:// and http names); None or "" loads nothing.
             use_latest: resume from save_dir if possible.
             model_only: load only the weights of `f`. Ignored when resuming from save_dir.
-            skip_mismatched_heads: keep the model's values of tensors outside "backbone." whose shape in `f` differs
-                (another number of classes), and report them. Otherwise, and always when resuming from save_dir, they
-                are an error.
+            skip_mismatched_heads: keep the model's values of tensors outside "backbone." that have another shape in
+                `f` (another number of classes), and report them. Otherwise, and always when resuming from save_dir,
+                they are an error.
 
         Returns:
             The other entries of the file ("iteration", ...); {} with model_only.
@@ -234,7 +234,7 @@ class DetectronCheckpointer(Checkpointer):
         heads = any(key.startswith("roi_heads.") for key in self.report.matched)
         if wanted and heads and has not in (None, wanted):
             self.logger.warning(
-                f"The file is from {wanted}, whose numeric conventions differ, but MODEL.CONVENTION is {has!r}. To "
+                f"The file is from {wanted}, which has other numeric conventions, but MODEL.CONVENTION is {has!r}. To "
                 f"reproduce its published results set it to {wanted!r}, and INPUT.PIXEL_MEAN and PIXEL_STD to the "
                 "file's."
             )

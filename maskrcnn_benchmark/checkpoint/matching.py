@@ -164,8 +164,8 @@ def load_state_dict(
         model: to load into.
         loaded_state_dict: the checkpoint's "model" entry.
         check: called with the LoadReport before anything is copied; may raise.
-        skip_mismatched_outside: skip tensors of another shape whose model key does not start with this, instead of
-            raising.
+        skip_mismatched_outside: skip tensors of another shape, instead of raising, if their model key does not start
+            with this.
 
     Raises:
         ValueError: a tensor has another shape than the model's, or is sparse, quantised, complex or without values. The

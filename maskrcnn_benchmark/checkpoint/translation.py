@@ -51,7 +51,7 @@ class Translation:
 def to_ours(
     file_state: Mapping[str, Tensor], model_state: Mapping[str, Tensor] | None = None, aspect_ratios: int | None = None
 ) -> Translation:
-    """Translate the names of a file to ours. A dialect whose names the model itself has is not translated.
+    """Translate the names of a file to ours, except those of a dialect that the model itself uses.
 
     Args:
         file_state: the file's tensors.

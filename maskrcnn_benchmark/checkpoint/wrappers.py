@@ -73,10 +73,9 @@ def find_prefix(
     file_state: Mapping[str, torch.Tensor],
     matched: Callable[[dict[str, torch.Tensor]], set[str]],
 ) -> str:
-    """Find the prefix of the file's names whose removal matches most tensors of the model; "" for none.
+    """Find the prefix to remove from the file's names so that most tensors of the model match; "" for none.
 
-    A prefix is searched only if less than half of the backbone (or of a model without one) matches with the file's own
-    names.
+    A prefix is searched only if less than half of the backbone (or of a model without one) matches without it.
 
     Args:
         model_state: the model's tensors.

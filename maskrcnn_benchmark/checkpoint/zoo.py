@@ -1,4 +1,4 @@
-"""Published weights by name: fetch them once, and verify a file.
+"""Fetch published weights by name, and verify files.
 
 The table is config/published_weights.json, see config.weights_table; `tools/weights.py` shows it.
 """
@@ -17,14 +17,14 @@ __all__ = ["PublishedWeights", "check_file", "fetch", "find_weights", "local_fil
 
 
 def fetch(weights: PublishedWeights | str, progress: bool = True) -> str:
-    """Return the path of published weights: in an installed package, or in the cache folder, downloaded if need be.
+    """Download published weights unless they are cached or in an installed package, and return their path.
 
     Args:
         weights: an entry or its name, see `find_weights`.
-        progress: percentages on stderr, when that is a terminal.
+        progress: print percentages to stderr if it is a terminal.
 
     Raises:
-        UnknownNameError: no such name.
+        UnknownNameError: the name is unknown.
         FileNotFoundError: no address is known, or the package is not installed.
         ConnectionError, ValueError: see `download.download`.
     """
@@ -40,7 +40,7 @@ def fetch(weights: PublishedWeights | str, progress: bool = True) -> str:
 
 
 def local_file(entry: PublishedWeights) -> str | None:
-    """Return the path that `fetch` would find without a download, or None. The file is not verified."""
+    """Return the path that `fetch` would return without a download, or None. The file is not verified."""
     if entry.package is not None:
         try:
             return packaged_weights(entry.name, entry.package, entry.sha256)
@@ -51,13 +51,13 @@ def local_file(entry: PublishedWeights) -> str | None:
 
 
 def check_file(path: str | os.PathLike, entry: PublishedWeights) -> tuple[int, str]:
-    """Compare a file's size and hash with the table's, where those are known.
+    """Compare a file's size and hash with those in the table, if known.
 
     Returns:
-        size in bytes, sha256.
+        Size in bytes, and sha256.
 
     Raises:
-        ValueError: they differ.
+        ValueError: size or hash differ.
         OSError: the file cannot be read.
     """
     digest = hashlib.sha256()
@@ -67,9 +67,9 @@ def check_file(path: str | os.PathLike, entry: PublishedWeights) -> tuple[int, s
         size = file.tell()
     sha256 = digest.hexdigest()
     if entry.size is not None and size != entry.size:
-        raise ValueError(f"{path} has {size} bytes, and {entry.name} has {entry.size}: it is damaged or another file")
+        raise ValueError(f"{path} has {size} bytes, but {entry.name} has {entry.size}: it is damaged or another file")
     if entry.sha256 and sha256 != entry.sha256:
         raise ValueError(
-            f"{path} has sha256 {sha256}, and {entry.name} has {entry.sha256}: it is damaged or another file"
+            f"{path} has sha256 {sha256}, but {entry.name} has {entry.sha256}: it is damaged or another file"
         )
     return size, sha256

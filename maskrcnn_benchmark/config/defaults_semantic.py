@@ -18,7 +18,7 @@ SEM_SEG_HEAD.LOSS_WEIGHT = 1.0
 SEM_SEG_HEAD.LOSS = "cross_entropy"
 # Weight of every class in the cross entropy; () = 1 each.
 SEM_SEG_HEAD.CLASS_WEIGHTS = ()
-# "hard_examples": the loss uses pixels whose class probability is below HARD_PROBABILITY, and at least this fraction of
+# "hard_examples": the loss uses pixels with a class probability below HARD_PROBABILITY, and at least HARD_FRACTION of
 # all pixels.
 SEM_SEG_HEAD.HARD_PROBABILITY = 0.7
 SEM_SEG_HEAD.HARD_FRACTION = 0.0625

@@ -1,6 +1,6 @@
-"""Published weights by name: where they are, what they are, and what is known of the files.
+"""Table of published weights: names, addresses, architectures, sizes and hashes.
 
-The table is `published_weights.json`, read at the first use. A field that nobody has published stays empty.
+The table is `published_weights.json`, read at the first use. Fields that were not published are empty.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ _ENDING = re.compile(r"\.(pth\.tar|pth|pkl|pt|safetensors|ya?ml)$")
 
 @dataclass(frozen=True)
 class PublishedWeights:
-    """A file of weights that somebody has published.
+    """A published file of weights.
 
     Args:
-        name: what configs call it, behind catalog://.
-        systems: whose pages or configs name it.
+        name: name in configs, after catalog://.
+        systems: projects with pages or configs that name it.
         architecture: "Faster R-CNN", ..., or BACKBONE.
-        backbone: as the page calls it.
-        config: our configuration for it, relative to the checkout; "" where there is none.
-        file: the name that it was published under; "" where no address is known.
-        addresses: as they were published. Several no longer answer.
+        backbone: name on the page.
+        config: our config for it, relative to the checkout; "" if there is none.
+        file: published file name; "" if no address is known.
+        addresses: published addresses, some of which no longer work.
         metrics: address of its training log or results.
         licence: "" if its page states none.
         size: bytes; None if unknown.
         sha256: 64 hexadecimal digits; "" if unknown.
         results: published figures in percent, such as "box AP" (COCO) and "mIoU" (VOC 2012).
-        package: Python package that has the file.
-        note: what else a user should know.
+        package: Python package with the file.
+        note: further information for users.
     """
 
     name: str
@@ -74,11 +74,11 @@ def weights_table() -> dict[str, PublishedWeights]:
 def find_weights(name: str) -> PublishedWeights:
     """Return the entry of a name, with or without catalog:// before it.
 
-    The name of the file and, for detectors, of the configuration stand for an entry, too, if they are those of one
-    entry only; with or without folders and endings.
+    A unique file name also selects an entry, as does, for detectors, the name of a config; both with or without folders
+    and endings.
 
     Raises:
-        UnknownNameError (a KeyError): there is no such entry, or several.
+        UnknownNameError (a KeyError): no entry has this name, or several have it.
     """
     name = name.removeprefix(SCHEME)
     table = weights_table()
@@ -89,26 +89,26 @@ def find_weights(name: str) -> PublishedWeights:
         return found[0]
     if found:
         names = ", ".join(entry.name for entry in found)
-        raise UnknownNameError(f"{name} may be one of several models in the catalog: {names}. Give one of these names.")
+        raise UnknownNameError(f"{name} matches several models in the catalog: {names}. Give one of these names.")
     raise UnknownNameError(
         f"model {SCHEME}{name} is not in the catalog. Nearest: {', '.join(nearest(name, table))}. "
-        "`python tools/weights.py list` shows all. MODEL.WEIGHT also takes a file or an http(s) address."
+        "`python tools/weights.py list` shows all. MODEL.WEIGHT may also be a file or an http(s) address."
     )
 
 
 def weights_at(address: str) -> PublishedWeights | None:
-    """Return the entry that was published at an address, whatever follows its path."""
+    """Return the entry published at an address, or None; query and fragment are ignored."""
     wanted = _path_of(address)
     return next((e for e in weights_table().values() if any(_path_of(a) == wanted for a in e.addresses)), None)
 
 
 def _path_of(address: str) -> str:
-    # one file has several addresses at Dropbox, which differ in the host
+    # Dropbox has several addresses per file, with different hosts
     return re.sub(r"[?#].*$", "", re.sub(r"^https?://(dl|www)\.dropbox\.com/", "dropbox:", address))
 
 
 def _other_names(entry: PublishedWeights) -> set[str]:
     names = {entry.file, entry.name.rpartition("/")[2]}
-    if entry.architecture != BACKBONE:  # many detectors start from one backbone
+    if entry.architecture != BACKBONE:  # many detectors use the same backbone
         names |= {entry.config, os.path.basename(entry.config)}
     return names | {_ENDING.sub("", name) for name in names}

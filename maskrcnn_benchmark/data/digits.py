@@ -159,13 +159,13 @@ def _write_split(folder: Path, split: str, count: int, size: int, seed: int):
 
 
 def write_scene(path: str | os.PathLike, size: int = 480, seed: int = 0, split: str = "test") -> None:
-    """Write one scene as PATH, and its objects beside it as .json, in COCO's format.
+    """Write one scene, and its objects in COCO's format to a .json beside it.
 
     Args:
         path: .jpg file.
         size: side of the scene in pixels.
-        seed: decides the scene.
-        split: "train" or "test", whose digits and photographs are used.
+        seed: of the random numbers.
+        split: "train" or "test", the source of digits and photographs.
 
     Raises:
         ImportError: scikit-learn is not installed.
@@ -173,7 +173,7 @@ def write_scene(path: str | os.PathLike, size: int = 480, seed: int = 0, split: 
     """
     path = Path(path)
     if path.suffix != ".jpg" or size < 64:
-        raise ValueError(f"write_scene: wanted a .jpg of at least 64 pixels, got {path} of {size}")
+        raise ValueError(f"write_scene: expected a .jpg and a size of at least 64 pixels, got {path} and {size}")
     pixels, masks = compose_scene(np.random.default_rng(seed), *_sources(split), size)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, quality=JPEG_QUALITY, subsampling=0)

@@ -34,7 +34,7 @@ class SemanticConfusion:
 
         Args:
             truth: (H, W) uint8, 0..K-1, or IGNORE_LABEL for pixels that do not count.
-            found: (H, W) uint8, 0..K-1; None for an image without a prediction, whose pixels all count as missed.
+            found: (H, W) uint8, 0..K-1; None for an image without a prediction: all its pixels count as missed.
 
         Raises:
             ValueError: the maps differ in size, or one has a class outside 0..K-1.

@@ -101,7 +101,7 @@ def test_a_bad_download_leaves_nothing(site, cache, name, error, words):
 
 
 @pytest.mark.parametrize("way", ["half", "silent"])
-def test_a_broken_transfer_continues_where_it_was(tmp_path, cache, monkeypatch, way):
+def test_a_broken_transfer_continues_where_it_stopped(tmp_path, cache, monkeypatch, way):
     monkeypatch.setattr(module, "TIMEOUT", 0.5)
     with serve(tmp_path / "site") as site:
         content = save(site.folder / "V39.pth")
@@ -148,7 +148,7 @@ def test_a_known_size_and_hash_are_verified(site, cache):
     assert download([f"{address}/V39.pth"], "V39.pth", len(content), digest) == str(cache / "V39.pth")
 
 
-def test_addresses_of_dropbox_pages_become_those_of_their_files():
+def test_addresses_of_dropbox_pages_are_replaced_by_direct_ones():
     assert _direct("https://www.dropbox.com/s/ab/x.pth") == "https://www.dropbox.com/s/ab/x.pth?dl=1"
     for kept in ("https://www.dropbox.com/s/ab/x.pth?dl=1", "https://dl.dropbox.com/s/ab/x.pth", "https://host/x.pth"):
         assert _direct(kept) == kept

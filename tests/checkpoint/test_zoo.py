@@ -15,7 +15,7 @@ NAME = "VoVNet-FCOS/FCOS-V-39-FPN-1x"
 
 @pytest.fixture
 def published(tmp_path, monkeypatch):
-    """A served file that stands for NAME: (site, function that changes the entry)."""
+    """Serve a file as NAME, and return (site, function that changes the entry)."""
     monkeypatch.setenv("TORCH_MODEL_ZOO", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(download, "PAUSE", 0)
@@ -31,7 +31,7 @@ def published(tmp_path, monkeypatch):
         yield site, change
 
 
-def test_a_name_is_fetched_once_into_the_cache_of_the_loader(published, tmp_path):
+def test_a_name_is_fetched_once_into_the_loaders_cache(published, tmp_path):
     site, _ = published
     assert zoo.local_file(zoo.find_weights(NAME)) is None
     path = zoo.fetch(NAME)
@@ -39,7 +39,7 @@ def test_a_name_is_fetched_once_into_the_cache_of_the_loader(published, tmp_path
     assert zoo.local_file(zoo.find_weights(NAME)) == path and len(site.requests) == 1
 
 
-def test_the_loader_takes_names_and_addresses_of_the_table(published, caplog):
+def test_the_loader_accepts_names_and_addresses_of_the_table(published, caplog):
     site, change = published
     change(addresses=(f"{site.address}/gone/FCOS-V-39-FPN-1x.pth", f"{site.address}/FCOS-V-39-FPN-1x.pth"))
     with caplog.at_level(logging.INFO):
@@ -47,12 +47,12 @@ def test_the_loader_takes_names_and_addresses_of_the_table(published, caplog):
     assert by_name["model"]["weight"].tolist() == [1, 1, 1]
     assert f"catalog://{NAME} points to {site.address}/gone/" in caplog.text
     os.remove(zoo.local_file(zoo.find_weights(NAME)))
-    # the address in a configuration has vanished, and the table has another
+    # the address in a config no longer works, and the table has another
     again = DetectronCheckpointer(cfg, None).read(f"{site.address}/gone/FCOS-V-39-FPN-1x.pth?dl=1")
     assert again["model"]["weight"].tolist() == [1, 1, 1]
 
 
-def test_a_vanished_address_says_which_file_to_look_for(published):
+def test_the_error_for_a_vanished_address_names_the_file(published):
     site, change = published
     change(addresses=(f"{site.address}/gone/FCOS-V-39-FPN-1x.pth",))
     with pytest.raises(ConnectionError) as error:
@@ -61,12 +61,12 @@ def test_a_vanished_address_says_which_file_to_look_for(published):
         assert words in str(error.value)
 
 
-def test_files_are_compared_with_what_is_known(published):
+def test_files_are_compared_with_the_known_size_and_hash(published):
     _, change = published
     path = zoo.fetch(NAME)
     size, sha256 = zoo.check_file(path, zoo.find_weights(NAME))
     assert zoo.check_file(path, change(size=size, sha256=sha256)) == (size, sha256)
-    with pytest.raises(ValueError, match=f"has {size} bytes, and {NAME} has {size + 1}"):
+    with pytest.raises(ValueError, match=f"has {size} bytes, but {NAME} has {size + 1}"):
         zoo.check_file(path, change(size=size + 1, sha256=""))
-    with pytest.raises(ValueError, match=f"sha256 {sha256}, and {NAME} has {'0' * 64}"):
+    with pytest.raises(ValueError, match=f"sha256 {sha256}, but {NAME} has {'0' * 64}"):
         zoo.check_file(path, change(size=None, sha256="0" * 64))

@@ -22,7 +22,7 @@ def test_every_address_that_the_five_systems_published_is_in_the_table():
     assert len(published) > 60 and not published - known
 
 
-def test_names_are_unique_and_lead_to_their_entries():
+def test_names_are_unique_and_select_their_entries():
     with open(TABLE, encoding="utf-8") as file:
         names = [row["name"] for row in json.load(file)["weights"]]
     assert len(names) == len(set(names)) == len(ENTRIES)
@@ -30,7 +30,7 @@ def test_names_are_unique_and_lead_to_their_entries():
         assert find_weights(f"catalog://{name}").name == name
 
 
-def test_files_are_cached_under_the_names_that_the_loader_gives_their_addresses():
+def test_file_names_equal_the_loaders_cache_names():
     for entry in ENTRIES:
         assert all(file_name(address) == entry.file for address in entry.addresses), entry.name
         assert entry.addresses or entry.package or entry.note
@@ -45,7 +45,7 @@ def test_configurations_exist_and_detectors_have_results():
             assert "box AP" in entry.results or "mIoU" in entry.results
 
 
-def test_results_are_those_of_the_published_tables():
+def test_results_equal_the_published_tables():
     rows = {row.config: row.accuracy for table in TABLES for row in table.rows if row.config}
     compared = 0
     for entry in ENTRIES:
@@ -67,16 +67,16 @@ def test_results_are_those_of_the_published_tables():
         ("V-39", "ImageNetPretrained/V-39"),
     ],
 )
-def test_names_of_files_and_configurations_work_too(given, name):
+def test_names_of_files_and_configurations_select_entries(given, name):
     assert find_weights(given).name == name
 
 
 def test_a_name_of_several_entries_lists_them():
-    with pytest.raises(UnknownNameError, match="one of several .*FCOS/X-101-64x4d.*FAIR/20171220/X-101-64x4d"):
+    with pytest.raises(UnknownNameError, match="matches several models .*FCOS/X-101-64x4d.*FAIR/20171220/X-101-64x4d"):
         find_weights("X-101-64x4d.pkl")
 
 
-def test_addresses_are_recognised_whatever_follows_their_path():
+def test_addresses_are_recognised_without_query_and_fragment():
     for address in (
         "https://dl.dropbox.com/s/s7f4vyfybyc9qpr/vovnet39_statedict_norm.pth?dl=1",
         "https://www.dropbox.com/s/s7f4vyfybyc9qpr/vovnet39_statedict_norm.pth",
@@ -85,13 +85,13 @@ def test_addresses_are_recognised_whatever_follows_their_path():
     assert weights_at("https://example.org/vovnet39_statedict_norm.pth") is None
 
 
-def test_weights_without_an_address_say_so():
+def test_weights_without_an_address_have_a_note():
     with pytest.raises(FileNotFoundError, match="no address of .*MRCN-V-57-FPN-2x is known: .*by mistake"):
         ModelCatalog.get("maskrcnn-benchmark-vovnet/MRCN-V-57-FPN-2x")
 
 
 def test_every_address_in_our_configurations_is_in_the_table():
-    """So that a vanished one has a second address, and an error with the file's name."""
+    """If an address vanishes, the table provides another one, or the file's name for the error."""
     unknown = []
     for path in (ROOT / "configs").rglob("*.yaml"):
         for line in path.read_text().splitlines():

@@ -75,7 +75,7 @@ def test_a_single_scene_lies_beside_its_objects(tmp_path):
     digits.write_scene(tmp_path / "new/scene.jpg", size=96, seed=3)
     assert (tmp_path / "new/scene.jpg").read_bytes() == before
     for name, size in (("scene.json", 96), ("small.jpg", 10)):
-        with pytest.raises(ValueError, match=f"got .*{name} of {size}"):
+        with pytest.raises(ValueError, match=f"got .*{name} and {size}"):
             digits.write_scene(tmp_path / name, size=size)
 
 

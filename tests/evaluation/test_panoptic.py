@@ -134,7 +134,7 @@ REAL = pytest.mark.parametrize(
 
 @REAL
 def test_predictions_of_a_perfect_model_are_written_read_and_perfect(shared_data, tmp_path, name, ann_file, images):
-    """Dataset, targets, merging of masks and semantic map, result files, evaluation."""
+    """Check the whole path: dataset, targets, merging of masks and semantic map, result files, evaluation."""
     folder = shared_data(name)
     dataset = COCOPanopticDataset(str(folder / ann_file), str(folder / images), False)
     found = {}

@@ -15,8 +15,8 @@ class ImageSettings:
     Args:
         exif_rotation: DATASETS.EXIF_ROTATION, one of EXIF_ROTATIONS. "stored" uses the pixels as in the file;
             "upright" rotates and mirrors by the EXIF orientation; "auto" follows the sizes in the annotations.
-        size_mismatch: DATASETS.SIZE_MISMATCH, one of SIZE_MISMATCHES, for images whose size differs from the
-            annotated one. "error" raises; "scale" scales boxes, masks and keypoints by one factor common to all
+        size_mismatch: DATASETS.SIZE_MISMATCH, one of SIZE_MISMATCHES, for images with another size than annotated.
+            "error" raises; "scale" scales boxes, masks and keypoints by one factor common to all
             images; "scale_each" by a factor per image; "keep" leaves them unchanged.
         value_range: INPUT.VALUE_RANGE, the (lowest, highest) values mapped to 0 and 255 in images of more than 8 bits.
             Empty or None: see `datasets.images`.

@@ -58,7 +58,7 @@ def fit_masks(
 
 
 def _run_lengths(table: MaskTable, sizes: np.ndarray) -> np.ndarray:
-    """Return (Q,) bool, true for polygons that are run lengths: non-negative integers whose sum is the image's area.
+    """Return (Q,) bool, true for polygons that are run lengths: non-negative integers that sum to the image's area.
 
     Args:
         table: masks.
@@ -111,7 +111,7 @@ def _areas(table: MaskTable) -> np.ndarray:
 
 
 def _apart(table: MaskTable, boxes: np.ndarray) -> np.ndarray:
-    """Return (B,) bool, true for objects whose polygons lie completely outside their box. RLE masks are not checked."""
+    """Return (B,) bool, true for objects with all polygons completely outside their box. RLE masks are not checked."""
     found = np.diff(table.offsets) > 0
     apart = np.zeros(len(table), dtype=bool)
     starts = table.point_offsets[table.offsets]

@@ -112,7 +112,7 @@ def check_map_sizes(
     setting: str,
     report: DatasetReport,
 ) -> None:
-    """Report maps whose size differs from their image's, or raise.
+    """Report maps that differ in size from their image, or raise.
 
     Args:
         files: I file names of the maps.
