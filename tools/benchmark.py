@@ -19,7 +19,6 @@ import argparse
 import contextlib
 import itertools
 import logging
-import os
 import sys
 
 import torch
@@ -29,6 +28,7 @@ from maskrcnn_benchmark.engine import launch, script
 from maskrcnn_benchmark.engine.testing import choose_weights
 from maskrcnn_benchmark.profiling.measure import measure
 from maskrcnn_benchmark.profiling.plot import save_plot
+from maskrcnn_benchmark.profiling.published import config_name
 from maskrcnn_benchmark.profiling.report import as_json, as_text
 from maskrcnn_benchmark.profiling.subjects import subject_of
 from maskrcnn_benchmark.utils.atomic_write import write_json
@@ -84,7 +84,7 @@ def main() -> None:
             if arguments.weights:
                 last = Checkpointer(torch.nn.Identity(), save_dir=cfg.OUTPUT_DIR)
                 weights = choose_weights(cfg, last, None, arguments.opts)
-            name = os.path.splitext(os.path.basename(file))[0]
+            name = config_name(file)
             print(f"preparing {name} ...", file=sys.stderr, flush=True)
             subject = subject_of(name, cfg, weights, arguments.pictures, tuple(arguments.size), arguments.data)
             subjects.append(folders.enter_context(subject))

@@ -14,7 +14,7 @@ import sys
 
 from maskrcnn_benchmark.checkpoint.caffe2 import convert_c2
 from maskrcnn_benchmark.checkpoint.checkpointer import read_checkpoint, write_checkpoint
-from maskrcnn_benchmark.checkpoint.dialects import TARGETS
+from maskrcnn_benchmark.checkpoint.conversion_targets import TARGETS
 from maskrcnn_benchmark.checkpoint.matching import tensors_of
 from maskrcnn_benchmark.checkpoint.safetensors_file import write_safetensors
 from maskrcnn_benchmark.checkpoint.translation import convert_state_dict, to_ours

@@ -1,8 +1,8 @@
 """Convert the rows of box and mask predictors between programs, which place the background differently.
 
 Here, as in the forks, the background is class 0 and has rows in every predictor: for K foreground classes there are
-K + 1 rows of class scores and of masks, and 4 (K + 1) rows of box regression, or 8 if it is class-agnostic (background,
-foreground). Of the background's rows only those of the class scores are used.
+K + 1 rows of class scores, of masks and of mask IoUs, and 4 (K + 1) rows of box regression, or 8 if it is
+class-agnostic (background, foreground). Of the background's rows only those of the class scores are used.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 CLS_SCORE = re.compile(r"roi_heads\.box\.(\d+\.)?predictor\.cls_score\.")
 BBOX_PRED = re.compile(r"roi_heads\.box\.(\d+\.)?predictor\.bbox_pred\.")
-MASK_LOGITS = re.compile(r"roi_heads\.mask\.(\d+\.)?predictor\.mask_fcn_logits\.")
+MASK_LOGITS = re.compile(r"roi_heads\.(mask\.(\d+\.)?predictor\.mask_fcn_logits|maskiou\.predictor\.maskiou)\.")
 
 
 def _add_in_front(tensor: Tensor, rows: int) -> Tensor:

@@ -23,8 +23,19 @@ def detector_kind(names: Iterable[str]) -> tuple[str, str] | None:
         if any(found.search(name) for name in names):
             if kind == "R-CNN":
                 kind = _rcnn(names)
+            if kind == "FCOS":
+                return _with_fcos(names)
             return kind, keys
     return None
+
+
+def _with_fcos(names: list[str]) -> tuple[str, str]:
+    text = "\n".join(names)
+    if re.search(r"^roi_heads\.box\.", text, re.M):
+        return f"{_rcnn(names)} on FCOS", "MODEL.FCOS_ON True and MODEL.RPN_ONLY False"
+    if re.search(r"^roi_heads\.", text, re.M):
+        return "CenterMask", "MODEL.FCOS_ON True and MODEL.FCOS_MASK True"
+    return "FCOS", "MODEL.FCOS_ON True and MODEL.RPN_ONLY True"
 
 
 def _rcnn(names: list[str]) -> str:
@@ -38,7 +49,9 @@ def _rcnn(names: list[str]) -> str:
 
 
 def _family(kind: str) -> str:
-    # an RPN has the same layers alone and in an R-CNN
+    # CenterMask and an R-CNN on FCOS have the layers of FCOS. An RPN has the same layers alone and in an R-CNN.
+    if kind == "CenterMask" or kind.endswith("on FCOS"):
+        return "FCOS"
     return "R-CNN" if kind.endswith("R-CNN") or kind == "RPN" else kind
 
 

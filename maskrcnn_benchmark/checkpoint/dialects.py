@@ -25,6 +25,8 @@ class Dialect:
             keys. "" if the table is only for reading.
         class_rows: order of the classes' rows, a key of class_rows.CLASS_ROWS.
         sizes_outside: anchors of a cell are numbered sizes outside, ratios inside, see anchor_rows.
+        beside: if not "", towards our names only a key with a neighbor is renamed: a key that is equal up to the last
+            slash and continues like this.
         convention: MODEL.CONVENTION of models in these files, if there is only one.
     """
 
@@ -34,6 +36,7 @@ class Dialect:
     ours: str = ""
     class_rows: str = "ours"
     sizes_outside: bool = False
+    beside: str = ""
     convention: str | None = None
 
 
@@ -278,6 +281,28 @@ DETECTRON2_FCOS = Dialect(
     ours=r"^rpn\.head\.centerness\.",
 )
 
+# CenterMask2's heads beside detectron2's. CenterMask's own names are ours.
+CENTERMASK2 = Dialect(
+    "CenterMask2",
+    r"^roi_heads\.(mask_head\.spatialAtt|maskiou_head)\.",
+    (
+        ("roi_heads.mask_head.spatialAtt.", "roi_heads.mask.feature_extractor.spatialAtt."),
+        ("roi_heads.maskiou_head.maskiou_f", "roi_heads.maskiou.feature_extractor.maskiou_f"),
+        ("roi_heads.maskiou_head.maskiou.", "roi_heads.maskiou.predictor.maskiou."),
+    ),
+    ours=r"^roi_heads\.(mask\.feature_extractor\.spatialAtt|maskiou)\.",
+    class_rows="background last",
+    convention="centermask2",
+)
+# Its deformable layers in a VoVNet: offsets beside the convolution, not inside.
+CENTERMASK2_DEFORMABLE = Dialect(
+    "CenterMask2's deformable VoVNet",
+    r"/conv_offset\.",
+    (("/conv_offset.", "/conv.offset."), ("/conv.", "/conv.conv.")),
+    ours=r"/conv\.offset\.",
+    beside="/conv_offset.weight",
+)
+
 # Files from before torchvision 0.3, such as those of its model zoo.
 OLD_DENSENET = Dialect(
     "DenseNet with dotted layer names",
@@ -342,55 +367,6 @@ DIALECTS = (
     DETECTRON2_C4,
     DETECTRON2_RETINANET,
     DETECTRON2_FCOS,
+    CENTERMASK2,
+    CENTERMASK2_DEFORMABLE,
 )
-
-
-@dataclass(frozen=True)
-class Target:
-    """Output format of `tools/convert_checkpoint.py --to`.
-
-    Attributes:
-        dialects: tables to apply if their `ours` matches; none for our own names.
-        body_only: write only the body, without a prefix.
-        entry: entry of the file for the tensors; "" for a bare state dict.
-        extras: regular expression of names to keep unchanged, because both programs use them or our models have no
-            such tensor.
-        alone: prefix of a body without a detector, in our names.
-        prefix: added to every name.
-    """
-
-    dialects: tuple[Dialect, ...]
-    body_only: bool = False
-    entry: str = "model"
-    extras: str = ""
-    alone: str = "backbone.body."
-    prefix: str = ""
-
-
-TARGETS = {
-    "maskrcnn_benchmark": Target(()),
-    "detectron2": Target(
-        (DETECTRON2_RESNET, DETECTRON2_DETECTOR, DETECTRON2_C4, DETECTRON2_RETINANET, DETECTRON2_FCOS),
-        extras=r"^sem_seg_head\.|^proposal_generator\.anchor_generator\.|^pixel_(mean|std)$"
-        r"|^roi_heads\.(mask_head\.spatialAtt|maskiou_head)\.",  # CenterMask2
-    ),
-    "mmdetection": Target(
-        (MMDETECTION_VOVNET, MMDETECTION_DEPTHWISE_VOVNET, MMDETECTION_DETECTOR),
-        entry="state_dict",
-        extras=r"(^|\.)model\.classifier\.",
-        alone="body.",
-    ),
-    "deeplab": Target(
-        (DEEPLAB,),
-        entry="state_dict",
-        extras=r"^aspp\.(aspp\d(_bn)?|conv[23]|bn2)\.",
-        prefix="module.",  # its evaluation removes the first seven characters
-    ),
-    "timm": Target((TIMM, TIMM_DEPTHWISE, TORCHVISION_RESNET), body_only=True, entry="", extras=r"^(head\.)?fc\."),
-    "torchvision": Target(
-        (TORCHVISION_RESNET, TORCHVISION_MOBILENET),
-        body_only=True,
-        entry="",
-        extras=r"^fc\.|^classifier\.|^features\.18\.",
-    ),
-}

@@ -101,8 +101,9 @@ def _classes(key: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, .
         if any("rpn.head.cls_tower" in name for name in shapes):
             deltas = [shape[0] for name, shape in shapes.items() if "rpn.head.bbox_pred" in name and shape]
             return "MODEL.RETINANET.NUM_CLASSES", (rows // (deltas[0] // 4) if deltas and deltas[0] >= 4 else rows) + 1
-    elif "cls_score" in key or "mask_fcn_logits" in key:
-        return "MODEL.ROI_BOX_HEAD.NUM_CLASSES", rows
+    elif "cls_score" in key or "mask_fcn_logits" in key or "predictor.maskiou" in key:
+        has_box_head = any("roi_heads.box." in name for name in shapes)
+        return f"MODEL.{'ROI_BOX_HEAD' if has_box_head else 'FCOS'}.NUM_CLASSES", rows
     elif "roi_heads" in key and "bbox_pred" in key:
         return "MODEL.ROI_BOX_HEAD.NUM_CLASSES", rows // 4
     elif "kps_score" in key:

@@ -131,7 +131,8 @@ def _match(model_state, translation: Translation, file_state) -> LoadReport:
         from_config=from_config,
         without_use=without_use,
         dialects=tuple(dialect.name for dialect in translation.dialects),
-        convention=next((dialect.convention for dialect in translation.dialects if dialect.convention), None),
+        # the last of several dialects is the most special one
+        convention=next((each.convention for each in reversed(translation.dialects) if each.convention), None),
     )
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from .anchor_rows import anchors_of, ratios_of, reorder
 from .class_rows import CLASS_ROWS
-from .dialects import DIALECTS, TARGETS, Dialect
+from .conversion_targets import TARGETS
+from .dialects import DIALECTS, Dialect
 from .key_tables import rename
 from .load_report import named
 
@@ -66,7 +67,10 @@ def to_ours(
         if not speaks or re.search(dialect.theirs, model_text, re.M):
             continue
         dialects.append(dialect)
+        before = set(names.values())
         for key, name in names.items():
+            if dialect.beside and name.rpartition("/")[0] + dialect.beside not in before:
+                continue
             names[key] = rename(name, dialect.rows)
             if names[key] != name:
                 if is_plain(tensors[key]):
@@ -95,7 +99,7 @@ def convert_state_dict(
 
     Args:
         file_state: the file's tensors.
-        to: a key of dialects.TARGETS.
+        to: a key of conversion_targets.TARGETS.
         aspect_ratios: number of aspect ratios of the anchors; default: from the file's cell anchors, else three.
 
     Returns:

@@ -11,7 +11,7 @@ from .rules import RULES
 
 CHOICES = {
     "DTYPE": ("float32", "float16", "bfloat16", "auto"),
-    "MODEL.CONVENTION": ("maskrcnn_benchmark", "detectron2", "mmdetection"),
+    "MODEL.CONVENTION": ("maskrcnn_benchmark", "detectron2", "mmdetection", "centermask2", "centermask"),
     "MODEL.BACKBONE.NORM": ("", "FrozenBN", "BN", "SyncBN", "GN"),
     "MODEL.BACKBONE.OUTPUT_STRIDE": (4, 8, 16, 32),
     "MODEL.SEM_SEG_HEAD.NORM": ("", "BN", "SyncBN", "GN"),
@@ -19,6 +19,10 @@ CHOICES = {
     "MODEL.DEEPLAB.NORM": ("FrozenBN", "BN", "SyncBN", "GN"),
     "MODEL.FCOS.IOU_LOSS_TYPE": ("iou", "linear_iou", "giou"),
     "MODEL.FCOS.LOSS_NORMALIZER": ("positives_and_images", "positives"),
+    **{
+        f"MODEL.ROI_{head}_HEAD.LEVEL_MAP_FUNCTION": ("MASKRCNNLevelMapFunc", "CenterMaskLevelMapFunc")
+        for head in ("BOX", "MASK", "KEYPOINT")
+    },
     "SOLVER.OPTIMIZER": ("SGD", "AdamW"),
     "SOLVER.LR_SCHEDULER": ("multistep", "cosine", "poly"),
     "SOLVER.WARMUP_METHOD": ("constant", "linear"),

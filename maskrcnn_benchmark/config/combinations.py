@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from maskrcnn_benchmark.utils.comm import get_world_size
 
+from .stages import has_box_head
+
 # (head, extractor, predictor) -> side of the predicted masks or heat maps per pooled bin; others are not checked.
 _SCALES_OF_MAPS = {
     ("MASK", "MaskRCNNFPNFeatureExtractor", "MaskRCNNC4Predictor"): 2,
     ("MASK", "MaskRCNNFPNFeatureExtractor", "MaskRCNNConv1x1Predictor"): 1,
+    ("MASK", "MaskRCNNFPNSpatialAttentionFeatureExtractor", "MaskRCNNC4Predictor"): 2,
+    ("MASK", "MaskRCNNFPNSpatialAttentionFeatureExtractor", "MaskRCNNConv1x1Predictor"): 1,
     ("KEYPOINT", "KeypointRCNNFeatureExtractor", "KeypointRCNNPredictor"): 4,
 }
 
@@ -16,24 +20,61 @@ def dense_heads(cfg) -> str | None:
     model = cfg.MODEL
     if model.FCOS_ON and model.RETINANET_ON:
         return "MODEL.FCOS_ON and MODEL.RETINANET_ON are both True; a model has one dense head. Set one to False."
-    if model.FCOS_ON and not model.RPN_ONLY:
-        return "MODEL.FCOS_ON is True and MODEL.RPN_ONLY False: FCOS has no second stage. Set RPN_ONLY True."
+    if model.FCOS_MASK and not model.FCOS_ON:
+        return "MODEL.FCOS_MASK is True and MODEL.FCOS_ON False: the detections are FCOS's. Set both to True."
     return None
 
 
 def heads_of_regions(cfg) -> str | None:
     model = cfg.MODEL
-    dense = [key for key in ("RETINANET_ON", "FCOS_ON") if model[key]]
     unused = [key for key in ("MASK_ON", "KEYPOINT_ON", "CASCADE_ON") if model[key]]
-    if dense and unused:
+    if model.RETINANET_ON and unused:
         return (
-            f"MODEL.{unused[0]} and MODEL.{dense[0]} are both True, but a dense detector has no second stage, so no "
+            f"MODEL.{unused[0]} and MODEL.RETINANET_ON are both True, but a dense detector has no second stage, so no "
             "such head. Set one of them to False."
         )
+    if model.FCOS_ON and model.RPN_ONLY and unused and not model.FCOS_MASK:
+        return (
+            f"MODEL.{unused[0]} is True and MODEL.FCOS_ON and RPN_ONLY too: that model has no second stage, so no such "
+            "head. Set it to False; or set FCOS_MASK True for masks of FCOS's detections (CenterMask), or RPN_ONLY "
+            "False for a box head on them."
+        )
+    if model.CASCADE_ON and model.FCOS_MASK:
+        return "MODEL.CASCADE_ON and MODEL.FCOS_MASK are True, but CenterMask has no box heads; set one to False."
     if model.CASCADE_ON and model.KEYPOINT_ON:
         return (
             "MODEL.CASCADE_ON and MODEL.KEYPOINT_ON are both True, but a cascade has no keypoint head. Set one of them "
             "to False."
+        )
+    return None
+
+
+def mask_scoring(cfg) -> str | None:
+    model, mask = cfg.MODEL, cfg.MODEL.ROI_MASK_HEAD
+    if not model.MASKIOU_ON:
+        return None
+    if not model.MASK_ON:
+        return "MODEL.MASKIOU_ON is True and MODEL.MASK_ON False: there is no mask to score. Set both to the same."
+    if model.CASCADE_ON:
+        return "MODEL.MASKIOU_ON and MODEL.CASCADE_ON are True, but a cascade's masks are not scored; set one to False."
+    shares = mask.SHARE_BOX_FEATURE_EXTRACTOR and has_box_head(model)
+    if shares or mask.FEATURE_EXTRACTOR == "ResNet50Conv5ROIFeatureExtractor":
+        return (
+            "MODEL.MASKIOU_ON is True, but the mask head has no pooled features of its own. Set "
+            "MODEL.ROI_MASK_HEAD.SHARE_BOX_FEATURE_EXTRACTOR False and FEATURE_EXTRACTOR to "
+            "MaskRCNNFPNFeatureExtractor or MaskRCNNFPNSpatialAttentionFeatureExtractor."
+        )
+    return None
+
+
+def regions_without_box_head(cfg) -> str | None:
+    """Heads that read FCOS's detections can't share the extractor of a box head that is not there."""
+    model = cfg.MODEL
+    if model.FCOS_MASK and model.MASK_ON and model.ROI_MASK_HEAD.FEATURE_EXTRACTOR.startswith("ResNet50Conv5"):
+        return (
+            "MODEL.FCOS_MASK is True and MODEL.ROI_MASK_HEAD.FEATURE_EXTRACTOR "
+            f"{model.ROI_MASK_HEAD.FEATURE_EXTRACTOR!r} is a box head's. Set it to "
+            "MaskRCNNFPNSpatialAttentionFeatureExtractor or MaskRCNNFPNFeatureExtractor."
         )
     return None
 
@@ -64,7 +105,7 @@ def _lengths(cfg, first: str, second: str, wanted: str, more: int = 0) -> str | 
 
 def thresholds(cfg) -> str | None:
     model = cfg.MODEL
-    sections = ["RETINANET"] if model.RETINANET_ON else [] if model.FCOS_ON else ["RPN", "ROI_HEADS"]
+    sections = ["RETINANET"] if model.RETINANET_ON else ["ROI_HEADS"] if model.FCOS_ON else ["RPN", "ROI_HEADS"]
     for name in sections:
         low, high = model[name].BG_IOU_THRESHOLD, model[name].FG_IOU_THRESHOLD
         if low > high:
@@ -102,7 +143,8 @@ def sizes_of_maps(cfg) -> str | None:
     for name in ("MASK", "KEYPOINT"):
         node = model[f"ROI_{name}_HEAD"]
         scale = _SCALES_OF_MAPS.get((name, node.FEATURE_EXTRACTOR, node.PREDICTOR))
-        if not model[f"{name}_ON"] or scale is None or node.SHARE_BOX_FEATURE_EXTRACTOR:
+        shares = node.SHARE_BOX_FEATURE_EXTRACTOR and not model.FCOS_MASK
+        if not model[f"{name}_ON"] or scale is None or shares:
             continue
         if node.RESOLUTION != scale * node.POOLER_RESOLUTION:
             return (
@@ -150,6 +192,8 @@ def images_per_batch_norm(cfg) -> str | None:
 COMBINATIONS = (
     dense_heads,
     heads_of_regions,
+    mask_scoring,
+    regions_without_box_head,
     anchors,
     thresholds,
     cascade,

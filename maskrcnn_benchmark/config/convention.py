@@ -6,7 +6,7 @@ that are config keys in those projects (thresholds, numbers of boxes, pixel mean
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Convention:
     Backbone:
         size_divisibility: the model pads images to a multiple of this; 0 pads them only to the largest image.
         frozen_norm_eps: eps that frozen batch norm adds to the variance.
+        vovnet_he_init: initialize a VoVNet by He's distribution; otherwise by torch's default.
 
     Anchors and proposals:
         anchor_rounding: rounding of a cell's anchors to whole pixels. "sides" rounds the sides of the anchor of the
@@ -39,6 +40,14 @@ class Convention:
             RPN.BATCH_SIZE_PER_IMAGE of every image; "sampled_or_one": number of sampled anchors, with at least one
             positive and one negative per image.
 
+    FCOS:
+        dense_score_root: the score is the square root of class probability times centerness, not the product.
+        dense_best_first: detections come best first; otherwise in the order of their candidates: level by level.
+        dense_boxes_clipped: boxes are clipped to the image before NMS and before ROI heads see them; otherwise at the
+            end, when all heads have read the whole boxes.
+        dense_regions_sampled: heads without a box head train on a sample of ROI_HEADS.BATCH_SIZE_PER_IMAGE regions;
+            otherwise on every region that matches an object.
+
     Regions:
         level_eps: added to a region's side, in units of 224 pixels, before the logarithm that selects the FPN level.
         roi_placement: coordinates of ROIAlign. "clamped": pixel centres are at integers, and sides are at least one
@@ -52,6 +61,10 @@ class Convention:
     Masks:
         mask_projection: projection of ground-truth masks onto regions, a key of mask_head.targets.PROJECTIONS.
         mask_logits_std: standard deviation of initial weights of the mask logits; 0 uses He initialisation.
+        mask_scoring_he_init: initialize attention and MaskIoU layers by He's normal distribution; otherwise by torch's
+            default (attention) and a uniform distribution (linear layers).
+        maskiou_share: measures how much of an object lies in its region, a key of
+            maskiou_head.visible_share.VISIBLE_SHARES.
         mask_padding, mask_aligned: how masks are pasted into the image, see structures.paste_masks.
 
     Data:
@@ -64,12 +77,17 @@ class Convention:
     best_matches_kept: bool
     size_divisibility: int
     frozen_norm_eps: float
+    vovnet_he_init: bool
     anchor_rounding: str
     anchor_at_cell_center: bool
     outer_anchors_match: bool
     rank_proposals_by_logit: bool
     rpn_beta: float
     rpn_loss_normalizer: str
+    dense_score_root: bool
+    dense_best_first: bool
+    dense_boxes_clipped: bool
+    dense_regions_sampled: bool
     level_eps: float
     roi_placement: str
     box_beta: float
@@ -77,6 +95,8 @@ class Convention:
     nms_in_output_size: bool
     mask_projection: str
     mask_logits_std: float
+    mask_scoring_he_init: bool
+    maskiou_share: str
     mask_padding: int
     mask_aligned: bool
     resize_to_nearest: bool
@@ -90,12 +110,17 @@ CONVENTIONS = {
         best_matches_kept=False,
         size_divisibility=0,
         frozen_norm_eps=0.0,
+        vovnet_he_init=True,
         anchor_rounding="sides",
         anchor_at_cell_center=True,
         outer_anchors_match=True,
         rank_proposals_by_logit=False,
         rpn_beta=1.0 / 9,
         rpn_loss_normalizer="sampled",
+        dense_score_root=True,
+        dense_best_first=True,
+        dense_boxes_clipped=True,
+        dense_regions_sampled=True,
         level_eps=1e-6,
         roi_placement="clamped",
         box_beta=1.0,
@@ -103,6 +128,8 @@ CONVENTIONS = {
         nms_in_output_size=False,
         mask_projection="crop",
         mask_logits_std=0.0,
+        mask_scoring_he_init=True,
+        maskiou_share="areas",
         mask_padding=1,
         mask_aligned=False,
         resize_to_nearest=False,
@@ -114,12 +141,17 @@ CONVENTIONS = {
         best_matches_kept=False,
         size_divisibility=32,
         frozen_norm_eps=1e-5,
+        vovnet_he_init=True,
         anchor_rounding="none",
         anchor_at_cell_center=False,
         outer_anchors_match=True,
         rank_proposals_by_logit=True,
         rpn_beta=0.0,
         rpn_loss_normalizer="sample_size",
+        dense_score_root=True,
+        dense_best_first=True,
+        dense_boxes_clipped=True,
+        dense_regions_sampled=True,
         level_eps=1e-8,
         roi_placement="aligned",
         box_beta=0.0,
@@ -127,6 +159,8 @@ CONVENTIONS = {
         nms_in_output_size=False,
         mask_projection="sample",
         mask_logits_std=0.001,
+        mask_scoring_he_init=True,
+        maskiou_share="areas",
         mask_padding=0,
         mask_aligned=True,
         resize_to_nearest=True,
@@ -138,12 +172,17 @@ CONVENTIONS = {
         best_matches_kept=True,
         size_divisibility=32,
         frozen_norm_eps=1e-5,
+        vovnet_he_init=True,
         anchor_rounding="corners",
         anchor_at_cell_center=True,
         outer_anchors_match=False,
         rank_proposals_by_logit=False,
         rpn_beta=1.0 / 9,
         rpn_loss_normalizer="sampled_or_one",
+        dense_score_root=True,
+        dense_best_first=True,
+        dense_boxes_clipped=True,
+        dense_regions_sampled=True,
         level_eps=1e-6 / 4,  # mmdetection adds 1e-6 to sides in units of 56 pixels
         roi_placement="inclusive",
         box_beta=1.0,
@@ -151,11 +190,28 @@ CONVENTIONS = {
         nms_in_output_size=True,
         mask_projection="resize",
         mask_logits_std=0.0,
+        mask_scoring_he_init=True,
+        maskiou_share="areas",
         mask_padding=0,
         mask_aligned=False,
         resize_to_nearest=True,
     ),
 }
+# CenterMask2, on detectron2
+CONVENTIONS["centermask2"] = replace(
+    CONVENTIONS["detectron2"],
+    vovnet_he_init=False,
+    dense_boxes_clipped=False,
+)
+# CenterMask, on maskrcnn-benchmark
+CONVENTIONS["centermask"] = replace(
+    CONVENTIONS["maskrcnn_benchmark"],
+    dense_score_root=False,
+    dense_best_first=False,
+    dense_regions_sampled=False,
+    mask_scoring_he_init=False,
+    maskiou_share="pixels of the first part",
+)
 
 
 def get_convention(name: str) -> Convention:

@@ -46,7 +46,7 @@ _C.MODEL.DEVICE = "cuda"
 # Weights to load before training or testing: a path, an http(s) address, or catalog://NAME; "" = none.
 _C.MODEL.WEIGHT = ""
 # Numeric convention: inclusive boxes, ROIAlign shift, anchor rounding, normalisers, ... (new). "maskrcnn_benchmark",
-# "detectron2" or "mmdetection"; see convention.py.
+# "detectron2", "mmdetection", "centermask2" or "centermask"; see convention.py.
 _C.MODEL.CONVENTION = "maskrcnn_benchmark"
 _C.MODEL.RPN_ONLY = False
 _C.MODEL.MASK_ON = False
@@ -54,7 +54,13 @@ _C.MODEL.KEYPOINT_ON = False
 _C.MODEL.RETINANET_ON = False
 # Cascade R-CNN: several box heads and mask heads in sequence, see CASCADE (new).
 _C.MODEL.CASCADE_ON = False
+# FCOS as the first stage: alone with RPN_ONLY True, otherwise in RPN's place.
 _C.MODEL.FCOS_ON = False
+# CenterMask: FCOS's detections go to the mask and keypoint heads, without a box head, whatever RPN_ONLY says.
+_C.MODEL.FCOS_MASK = False
+# Mask scoring: a head predicts the IoU of each mask with its object; "mask_scores" are scores times IoU.
+_C.MODEL.MASKIOU_ON = False
+_C.MODEL.MASKIOU_LOSS_WEIGHT = 1.0
 # Regress boxes once for all classes (background, foreground) instead of per class.
 _C.MODEL.CLS_AGNOSTIC_BBOX_REG = False
 # Training only: convert every BatchNorm of the model to SyncBatchNorm.
@@ -112,6 +118,10 @@ _C.MODEL.VOVNET.USE_GN = False
 _C.MODEL.VOVNET.OUT_CHANNELS = 256
 # Channels of every FPN map; FPNLite uses 128.
 _C.MODEL.VOVNET.BACKBONE_OUT_CHANNELS = 256
+# Deformable 3x3 convolutions in stage2..stage5.
+_C.MODEL.VOVNET.STAGE_WITH_DCN = (False, False, False, False)
+_C.MODEL.VOVNET.WITH_MODULATED_DCN = False
+_C.MODEL.VOVNET.DEFORMABLE_GROUPS = 1
 # Custom VoVNet (new); [] and 0 = the values of CONV_BODY. Three numbers for the stem, four for the stages: channels of
 # the 3x3 convolutions, channels after aggregation, and blocks; and the number of convolutions per block.
 _C.MODEL.VOVNET.STEM_CHANNELS = []
@@ -158,7 +168,8 @@ _C.MODEL.RPN.FPN_POST_NMS_TOP_N_TEST = 2000
 _C.MODEL.RPN.FPN_POST_NMS_PER_BATCH = True
 
 # ---------------------------------------------------------------------------------------------------------------------
-# ROI heads. POOLER_SCALES: 1 / stride of each map pooled from; POOLER_SAMPLING_RATIO 0 = adaptive.
+# ROI heads. POOLER_SCALES: 1 / stride of each map pooled from; POOLER_SAMPLING_RATIO 0 = adaptive. LEVEL_MAP_FUNCTION
+# selects a region's map: "MASKRCNNLevelMapFunc" by its size (FPN), "CenterMaskLevelMapFunc" by its share of the image.
 # ---------------------------------------------------------------------------------------------------------------------
 _C.MODEL.ROI_HEADS = CN()
 _C.MODEL.ROI_HEADS.USE_FPN = False
@@ -186,6 +197,7 @@ _C.MODEL.ROI_BOX_HEAD.PREDICTOR = "FastRCNNPredictor"
 _C.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION = 14
 _C.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO = 0
 _C.MODEL.ROI_BOX_HEAD.POOLER_SCALES = (1.0 / 16,)
+_C.MODEL.ROI_BOX_HEAD.LEVEL_MAP_FUNCTION = "MASKRCNNLevelMapFunc"
 # Including the background; -1 = take it from the training data.
 _C.MODEL.ROI_BOX_HEAD.NUM_CLASSES = 81
 _C.MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM = 1024
@@ -200,6 +212,7 @@ _C.MODEL.ROI_MASK_HEAD.PREDICTOR = "MaskRCNNC4Predictor"
 _C.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION = 14
 _C.MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO = 0
 _C.MODEL.ROI_MASK_HEAD.POOLER_SCALES = (1.0 / 16,)
+_C.MODEL.ROI_MASK_HEAD.LEVEL_MAP_FUNCTION = "MASKRCNNLevelMapFunc"
 _C.MODEL.ROI_MASK_HEAD.MLP_HEAD_DIM = 1024
 _C.MODEL.ROI_MASK_HEAD.CONV_LAYERS = (256, 256, 256, 256)
 # Side of the mask targets and of the predicted masks.
@@ -211,12 +224,18 @@ _C.MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS_THRESHOLD = 0.5
 _C.MODEL.ROI_MASK_HEAD.DILATION = 1
 _C.MODEL.ROI_MASK_HEAD.USE_GN = False
 
+_C.MODEL.ROI_MASKIOU_HEAD = CN()
+_C.MODEL.ROI_MASKIOU_HEAD.FEATURE_EXTRACTOR = "MaskIoUFeatureExtractor"
+_C.MODEL.ROI_MASKIOU_HEAD.PREDICTOR = "MaskIoUPredictor"
+_C.MODEL.ROI_MASKIOU_HEAD.CONV_LAYERS = (256, 256, 256, 256)
+
 _C.MODEL.ROI_KEYPOINT_HEAD = CN()
 _C.MODEL.ROI_KEYPOINT_HEAD.FEATURE_EXTRACTOR = "KeypointRCNNFeatureExtractor"
 _C.MODEL.ROI_KEYPOINT_HEAD.PREDICTOR = "KeypointRCNNPredictor"
 _C.MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION = 14
 _C.MODEL.ROI_KEYPOINT_HEAD.POOLER_SAMPLING_RATIO = 0
 _C.MODEL.ROI_KEYPOINT_HEAD.POOLER_SCALES = (1.0 / 16,)
+_C.MODEL.ROI_KEYPOINT_HEAD.LEVEL_MAP_FUNCTION = "MASKRCNNLevelMapFunc"
 _C.MODEL.ROI_KEYPOINT_HEAD.MLP_HEAD_DIM = 1024
 _C.MODEL.ROI_KEYPOINT_HEAD.CONV_LAYERS = (512, 512, 512, 512, 512, 512, 512, 512)
 _C.MODEL.ROI_KEYPOINT_HEAD.RESOLUTION = 14
@@ -363,7 +382,7 @@ _C.TEST.IMS_PER_BATCH = 8
 # Run backbone and heads through torch.compile: takes some ten seconds before the first image of every test, and saves a
 # fifth of the time per image on a CPU (new).
 _C.TEST.COMPILE = False
-# For dense heads (FCOS, RetinaNet); two-stage models use ROI_HEADS.DETECTIONS_PER_IMG.
+# For dense heads (FCOS, RetinaNet), also if FCOS feeds ROI heads; two-stage models use ROI_HEADS.DETECTIONS_PER_IMG.
 _C.TEST.DETECTIONS_PER_IMG = 100
 
 # Test-time augmentation: the image at the test size, flipped with H_FLIP, and at each of SCALES (shorter side; the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .accepted_keys import WITHOUT_EFFECT
 from .combinations import value_of
+from .stages import has_box_head
 
 # Keys that ordinary configs of the forks set without effect, and keys that are logged elsewhere.
 _EXPECTED = ("PATHS_CATALOG", "AMP_VERBOSE", "MODEL.ROI_HEADS.USE_FPN", "MODEL.RETINANET.STRADDLE_THRESH")
@@ -39,13 +40,15 @@ def notes(cfg, defaults) -> list[str]:
         if chosen not in values and value != value_of(defaults, key) and value not in fine:
             found.append(f"{key} {value!r} has no effect with {deciding} {chosen!r}.")
     for key in ("MASK_ON", "KEYPOINT_ON", "CASCADE_ON"):
-        if cfg.MODEL.RPN_ONLY and cfg.MODEL[key]:
+        if cfg.MODEL.RPN_ONLY and cfg.MODEL[key] and not cfg.MODEL.FCOS_MASK:
             found.append(f"MODEL.{key} True has no effect with MODEL.RPN_ONLY True.")
     dense = cfg.MODEL.FCOS_ON or cfg.MODEL.RETINANET_ON
     unread, read = "MODEL.ROI_HEADS.DETECTIONS_PER_IMG", "TEST.DETECTIONS_PER_IMG"
     if not dense:
         unread, read = read, unread
-    if value_of(cfg, unread) != value_of(defaults, unread) and value_of(cfg, read) != value_of(cfg, unread):
+    both_read = dense and has_box_head(cfg.MODEL)  # FCOS proposes, a box head detects
+    given = value_of(cfg, unread)
+    if not both_read and given != value_of(defaults, unread) and given != value_of(cfg, read):
         found.append(f"{unread} {value_of(cfg, unread)} has no effect: the model of this config uses {read}.")
     smallest_train = max(cfg.INPUT.MIN_SIZE_TRAIN)
     if tuple(cfg.INPUT.MIN_SIZE_RANGE_TRAIN) not in ((), (-1, -1)):

@@ -132,6 +132,7 @@ _SAMPLING = {"BATCH_SIZE_PER_IMAGE": COUNT, "POSITIVE_FRACTION": FRACTION}
 
 _SECTIONS = {
     "": {"SEED": whole(0, 2**63 - 1)},
+    "MODEL": {"MASKIOU_LOSS_WEIGHT": AT_LEAST_0},
     "MODEL.BACKBONE": {
         "FREEZE_CONV_BODY_AT": whole(-1),
         "NORM_EPS": number(0, or_value=-1),
@@ -160,6 +161,8 @@ _SECTIONS = {
         "STAGE_OUT_CHANNELS": PER_STAGE,
         "BLOCKS_PER_STAGE": PER_STAGE,
         "LAYERS_PER_BLOCK": COUNT_OR_0,
+        "STAGE_WITH_DCN": entries(flag, length=4),
+        "DEFORMABLE_GROUPS": COUNT,
     },
     "MODEL.FCOS": {
         "NUM_CLASSES": NUM_CLASSES,
@@ -168,6 +171,7 @@ _SECTIONS = {
         "INFERENCE_TH": FRACTION,
         "NMS_TH": NMS,
         "PRE_NMS_TOP_N": TOP_N,
+        "POST_NMS_TOP_N_TRAIN": TOP_N,
         "NUM_CONVS": COUNT_OR_0,
         "TOWER_CHANNELS": COUNT_OR_0,
         "CENTER_SAMPLING_RADIUS": AT_LEAST_0,
@@ -235,6 +239,7 @@ _SECTIONS = {
         "DILATION": COUNT,
         **_POOLER,
     },
+    "MODEL.ROI_MASKIOU_HEAD": {"CONV_LAYERS": entries(COUNT)},
     "MODEL.ROI_KEYPOINT_HEAD": {
         "MLP_HEAD_DIM": COUNT,
         "CONV_LAYERS": entries(COUNT),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
+from maskrcnn_benchmark.config.stages import has_box_head, has_roi_heads
 from maskrcnn_benchmark.structures.keypoint import keypoint_sigmas_problem
 
 # Maximum number of classes listed in a message.
@@ -29,7 +30,7 @@ def num_classes_keys(cfg) -> list[str]:
     if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
         return []  # no boxes
     if cfg.MODEL.FCOS_ON:
-        return ["FCOS.NUM_CLASSES"]
+        return ["FCOS.NUM_CLASSES"] + ["ROI_BOX_HEAD.NUM_CLASSES"] * has_box_head(cfg.MODEL)
     if cfg.MODEL.RETINANET_ON:
         return ["RETINANET.NUM_CLASSES"]
     if cfg.MODEL.RPN_ONLY:
@@ -133,7 +134,7 @@ def check_annotations(cfg, dataset) -> None:
             flipped and it is unknown which keypoints swap.
     """
     model = cfg.MODEL
-    if model.RPN_ONLY or model.RETINANET_ON or not (model.MASK_ON or model.KEYPOINT_ON):
+    if not has_roi_heads(model) or not (model.MASK_ON or model.KEYPOINT_ON):
         return
     for part in dataset.parts:
         for key, what, there in (
@@ -189,7 +190,7 @@ def check_evaluation(cfg, name: str, dataset) -> None:
         ValueError: the dataset's keypoints cannot be evaluated, or cannot be flipped by TEST.BBOX_AUG.
     """
     model, aug = cfg.MODEL, cfg.TEST.BBOX_AUG
-    if not model.KEYPOINT_ON or model.RPN_ONLY or model.RETINANET_ON or model.FCOS_ON:
+    if not model.KEYPOINT_ON or not has_roi_heads(model):
         return
     if not hasattr(dataset, "num_keypoints") or not getattr(dataset, "evaluates_keypoints", True):
         return  # Pascal VOC, or a custom dataset, which is not checked

@@ -4,7 +4,8 @@ Shapes: N images, V views per image, C candidates and D detections of an image, 
 M pixels per side of a mask or heat map, K keypoints per object.
 
 Boxes are merged as in maskrcnn-benchmark and FCOS: the candidates of all views go through one NMS together. Masks are
-merged as in detectron2: they are predicted in every view for the merged detections, and averaged as probabilities.
+merged as in detectron2: they are predicted in every view for the merged detections, and averaged as probabilities,
+as the IoUs of a MaskIoU head are.
 Keypoint heat maps are averaged as logits, as in Detectron.
 """
 
@@ -47,8 +48,8 @@ class BBoxAug(nn.Module):
     """Detector with test-time augmentation.
 
     Args:
-        model: GeneralizedRCNN whose last box stage (`roi_heads.box`, or `rpn` where there are no ROI heads) has
-            `candidates` and `select`.
+        model: GeneralizedRCNN whose last box stage (`roi_heads.box`, or `rpn` where there is none) has `candidates` and
+            `select`.
         views: at least one. Detections have the size of the first view.
         size_divisible: views are padded to a multiple of it. 0 pads to the largest view of the batch.
         keypoint_flip_inds: for each keypoint, the index of its mirror image; None uses COCO's 17 keypoints.
@@ -76,7 +77,7 @@ class BBoxAug(nn.Module):
     @torch.no_grad()
     def forward(self, images) -> list[BoxList]:
         outputs = [self._run_view(view, images) for view in self.views]
-        stage = self.model.roi_heads["box"] if self.model.roi_heads else self.model.rpn
+        stage = self.model.roi_heads["box"] if "box" in self.model.roi_heads else self.model.rpn
         detections = []
         for i, size in enumerate(outputs[0].sizes):
             merged = [_unmirrored(output.candidates[i], output).resize(size) for output in outputs]
@@ -85,7 +86,8 @@ class BBoxAug(nn.Module):
             detections = self._with_masks(detections, outputs)
         if "keypoint" in self.model.roi_heads:
             detections = self._with_keypoints(detections, outputs)
-        return detections
+        # The detections of a cascade are clipped already.
+        return self.model.roi_heads.finish(detections) if hasattr(self.model.roi_heads, "finish") else detections
 
     def _run_view(self, view: View, originals) -> ViewOutput:
         device = next(self.model.parameters()).device
@@ -93,19 +95,23 @@ class BBoxAug(nn.Module):
         sizes = [(int(width), int(height)) for height, width in images.image_sizes]
         features = self.model.backbone(images.tensors)
         heads = self.model.roi_heads
-        if not heads:
-            return ViewOutput(view.mirrored, sizes, self.model.rpn.candidates(images, features), None)
+        if "box" not in heads:
+            candidates = self.model.rpn.candidates(images, features)
+            return ViewOutput(view.mirrored, sizes, candidates, features if heads else None)
         proposals, _ = self.model.rpn(images, features)
         candidates = heads["box"].candidates(features, proposals)
         return ViewOutput(view.mirrored, sizes, candidates, features if len(heads) > 1 else None)
 
     def _with_masks(self, detections: list[BoxList], outputs: list[ViewOutput]) -> list[BoxList]:
-        head = self.model.roi_heads["mask"]
-        total = 0
+        heads = self.model.roi_heads
+        head, maskiou = heads["mask"], heads["maskiou"] if "maskiou" in heads else None
+        total, total_iou = 0, 0
         for output in outputs:
-            masks = head.probabilities(output.features, _in_view(detections, output))
+            masks, ious = head.predict(output.features, _in_view(detections, output), maskiou)
             total = total + (masks.flip(3) if output.mirrored else masks)
-        return head.attach(total / len(outputs), detections)
+            total_iou = None if ious is None else total_iou + ious
+        mean_iou = None if total_iou is None else total_iou / len(outputs)
+        return head.attach(total / len(outputs), mean_iou, detections)
 
     def _with_keypoints(self, detections: list[BoxList], outputs: list[ViewOutput]) -> list[BoxList]:
         head = self.model.roi_heads["keypoint"]

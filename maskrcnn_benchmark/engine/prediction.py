@@ -36,6 +36,7 @@ class Prediction:
         labels: (N,) int64 from 1; label k is class_names[k - 1].
         label_names: LabelNames of the model.
         masks: N COCO RLEs {"size": [H, W], "counts": text}; None if the model predicts no masks.
+        mask_scores: (N,) float32, score times predicted mask IoU, not limited to 0..1; None without a MaskIoU head.
         keypoints: (N, K, 3) float32 x, y, visibility; None if the model predicts no keypoints.
         keypoint_scores: (N, K) float32 logits; None if the model predicts no keypoints.
         track_ids: (N,) int64 object numbers in a video, 0 for untracked objects; None without a tracker.
@@ -54,6 +55,7 @@ class Prediction:
     labels: np.ndarray
     label_names: LabelNames = field(default_factory=LabelNames)
     masks: list[dict] | None = None
+    mask_scores: np.ndarray | None = None
     keypoints: np.ndarray | None = None
     keypoint_scores: np.ndarray | None = None
     track_ids: np.ndarray | None = None
@@ -189,6 +191,7 @@ class Prediction:
             scores=self.scores[chosen],
             labels=self.labels[chosen],
             masks=None if self.masks is None else [self.masks[i] for i in chosen.tolist()],
+            mask_scores=None if self.mask_scores is None else self.mask_scores[chosen],
             keypoints=None if self.keypoints is None else self.keypoints[chosen],
             keypoint_scores=None if self.keypoint_scores is None else self.keypoint_scores[chosen],
             track_ids=None if self.track_ids is None else self.track_ids[chosen],
@@ -199,8 +202,8 @@ class Prediction:
     def to_coco(self, image_id=0) -> list[dict]:
         """Return one COCO result entry per object.
 
-        Keys are image_id, category_id, score and bbox (x, y, width, height), and segmentation and keypoints if the
-        model predicts them. Numbers are not rounded.
+        Keys are image_id, category_id, score and bbox (x, y, width, height), and segmentation, mask_score and
+        keypoints if the model predicts them. Numbers are not rounded.
         """
         corners = self.boxes.astype(np.float32)
         sides = corners[:, 2:] - corners[:, :2] + np.float32(self.box_offset)
@@ -215,6 +218,7 @@ class Prediction:
         ]
         for name, values in (
             ("segmentation", self.masks),
+            ("mask_score", None if self.mask_scores is None else self.mask_scores.tolist()),
             ("keypoints", None if self.keypoints is None else self.keypoints.reshape(len(self), -1).tolist()),
         ):
             for entry, value in zip(entries, values or (), strict=False):

@@ -59,6 +59,7 @@ def from_json(line: dict, label_names: LabelNames, box_offset: float, path: str 
     corners = np.array([each["bbox"] for each in objects], dtype=np.float32).reshape(-1, 4)
     corners[:, 2:] += corners[:, :2] - np.float32(box_offset)
     keypoints = [each["keypoints"] for each in objects if "keypoints" in each]
+    mask_scores = [each["mask_score"] for each in objects if "mask_score" in each]
     return Prediction(
         size=(line["width"], line["height"]),
         boxes=corners,
@@ -66,6 +67,7 @@ def from_json(line: dict, label_names: LabelNames, box_offset: float, path: str 
         labels=np.array([label_of[each["category_id"]] for each in objects], dtype=np.int64),
         label_names=label_names,
         masks=[each["segmentation"] for each in objects] if any("segmentation" in each for each in objects) else None,
+        mask_scores=np.array(mask_scores, dtype=np.float32) if mask_scores else None,
         keypoints=np.array(keypoints, dtype=np.float32).reshape(len(objects), -1, 3) if keypoints else None,
         path=path or line["file_name"],
         box_offset=box_offset,

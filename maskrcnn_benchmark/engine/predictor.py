@@ -270,8 +270,10 @@ class Predictor:
         scores = found.bbox.new_zeros(len(found)) if scores is None else scores.float()
         labels = _field(found, "labels")
         labels = torch.ones(len(found), dtype=torch.int64) if labels is None else labels
-        keypoints = _field(found, "keypoints")
+        keypoints, mask_scores = _field(found, "keypoints"), _field(found, "mask_scores")
         usable = torch.isfinite(found.bbox).all(dim=1) & torch.isfinite(scores)
+        if mask_scores is not None:
+            usable &= torch.isfinite(mask_scores)
         if keypoints is not None:
             usable &= torch.isfinite(keypoints.keypoints).flatten(start_dim=1).all(dim=1)
         if not usable.all():
@@ -290,6 +292,7 @@ class Predictor:
             labels=labels[chosen].numpy().copy(),
             label_names=self.label_names,
             masks=masks,
+            mask_scores=None if mask_scores is None else mask_scores[chosen].float().numpy().copy(),
             keypoints=None if keypoints is None else keypoints.keypoints[chosen].numpy().copy(),
             keypoint_scores=None if keypoints is None else keypoints.get_field("logits")[chosen].numpy().copy(),
             semantic=_field(found, "semantic"),

@@ -222,7 +222,7 @@ def _joined(objects: list[Prediction], like: Prediction, size: tuple[int, int]) 
         return empty
     fields = {
         name: None if getattr(empty, name) is None else np.concatenate([getattr(each, name) for each in objects])
-        for name in ("boxes", "scores", "labels", "keypoints", "keypoint_scores")
+        for name in ("boxes", "scores", "labels", "mask_scores", "keypoints", "keypoint_scores")
     }
     masks = None if empty.masks is None else [each.masks[0] for each in objects]
     return replace(empty, masks=masks, **fields)

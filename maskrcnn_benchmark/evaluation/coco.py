@@ -133,18 +133,25 @@ def _sigmas_for(ground_truth: dict, sigmas: Sequence[float] | None, dataset) -> 
     return [*sigmas] * (count if len(sigmas) == 1 else 1) if sigmas else None
 
 
-def in_original_size(predictions: Predictions, dataset, fields) -> Iterator[tuple[int, BoxList]]:
-    """Yield (image id, detections with `fields` in pixels of the original image), in ascending order of index."""
+def in_original_size(predictions: Predictions, dataset, fields, optional=()) -> Iterator[tuple[int, BoxList]]:
+    """Yield (image id, detections with `fields` in pixels of the original image), in ascending order of index.
+
+    Args:
+        optional: fields that a prediction may lack.
+    """
     for index, prediction in numbered(predictions):
         info = dataset.get_img_info(index)
-        yield dataset.image_id(index), prediction.copy_with_fields(fields).resize((info["width"], info["height"]))
+        named = [*fields, *(name for name in optional if prediction.has_field(name))]
+        yield dataset.image_id(index), prediction.copy_with_fields(named).resize((info["width"], info["height"]))
 
 
-def _finite_detections(predictions: Predictions, dataset, fields=()) -> Iterator[tuple[BoxList, list[dict]]]:
+def _finite_detections(
+    predictions: Predictions, dataset, fields=(), optional=()
+) -> Iterator[tuple[BoxList, list[dict]]]:
     """Yield for each image its detections in original pixels, and their result entries (image, category, score).
 
-    Detections with a box, score or keypoint that is not finite are dropped and counted in a warning. Boxes without area
-    are dropped silently, as continuous boxes at the image's border may have none.
+    Detections with a box, scores or keypoints that are not finite are dropped and counted in a warning. Boxes without
+    area are dropped silently, as continuous boxes at the image's border may have none.
 
     Raises:
         ValueError: a label is not in the dataset, or a field is missing.
@@ -158,8 +165,10 @@ def _finite_detections(predictions: Predictions, dataset, fields=()) -> Iterator
                 f"detections of image {dataset.image_id(index)} have no field {', '.join(lacking)}, only "
                 f"{prediction.fields()}; the model does not predict what this evaluation requires"
             )
-    for image_id, boxlist in in_original_size(predictions, dataset, ("scores", "labels", *fields)):
+    for image_id, boxlist in in_original_size(predictions, dataset, ("scores", "labels", *fields), optional):
         finite = torch.isfinite(boxlist.bbox).all(dim=1) & torch.isfinite(boxlist.get_field("scores"))
+        if boxlist.has_field("mask_scores"):
+            finite &= torch.isfinite(boxlist.get_field("mask_scores"))
         if "keypoints" in fields:
             finite &= torch.isfinite(boxlist.get_field("keypoints").keypoints).flatten(start_dim=1).all(dim=1)
         dropped += int((~finite).sum())
@@ -205,16 +214,19 @@ def prepare_for_coco_segmentation(
 ) -> list[dict]:
     """Convert masks (field mask) to COCO results: compressed RLE in the size of the original image.
 
-    The field holds mask probabilities within the box, (N, 1, M, M), which are pasted into the image (see
+    The score is the field mask_scores (of a MaskIoU head) if a prediction has it, otherwise scores.
+
+    The field mask holds probabilities within the box, (N, 1, M, M), which are pasted into the image (see
     structures.paste_masks) and thresholded at 0.5, or masks of the original image, (N, 1, H, W).
 
     Raises:
         ValueError: a label is not in the dataset, a field is missing, or masks have another size.
     """
     results = []
-    for boxlist, entries in _finite_detections(predictions, dataset, ("mask",)):
-        for entry, rle in zip(entries, _run_lengths(boxlist, pasting), strict=True):
-            results.append(entry | {"segmentation": rle})
+    for boxlist, entries in _finite_detections(predictions, dataset, ("mask",), ("mask_scores",)):
+        scores = boxlist.get_field("mask_scores" if boxlist.has_field("mask_scores") else "scores").tolist()
+        for entry, rle, score in zip(entries, _run_lengths(boxlist, pasting), scores, strict=True):
+            results.append(entry | {"segmentation": rle, "score": score})
     return results
 
 

@@ -31,6 +31,7 @@ from maskrcnn_benchmark.modeling.roi_heads.keypoint_head.roi_keypoint_feature_ex
 )
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.roi_mask_feature_extractors import MaskRCNNFPNFeatureExtractor
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.roi_mask_predictors import MaskRCNNC4Predictor
+from maskrcnn_benchmark.modeling.roi_heads.maskiou_head.maskiou_head import MaskIoUFeatureExtractor, join_masks
 from maskrcnn_benchmark.modeling.rpn.rpn import RPNHead
 from maskrcnn_benchmark.modeling.semantic.fpn_head import ConvNormReLU
 
@@ -195,13 +196,37 @@ class FusedConvExtractor(nn.Module):
         self.names = extractor.names
         for name in self.names:
             self.add_module(name, substitute.conv(getattr(extractor, name), relu=True))
+        attention = getattr(extractor, "spatialAtt", None)
+        self.spatialAtt = None if attention is None else substitute(attention)
         self.out_channels = extractor.out_channels
 
     def forward(self, features, proposals) -> Tensor:
-        x = self.pooler(features, proposals)
+        return self.convolve(self.pooler(features, proposals))
+
+    def convolve(self, pooled: Tensor) -> Tensor:
+        x = pooled
         for name in self.names:
             x = getattr(self, name)(x)
-        return x
+        return x if self.spatialAtt is None else self.spatialAtt(x)
+
+
+class FusedMaskIoUExtractor(nn.Module):
+    """MaskIoUFeatureExtractor; convolutions and linear layers apply the ReLUs."""
+
+    def __init__(self, extractor: MaskIoUFeatureExtractor, substitute: Substitution):
+        super().__init__()
+        self.convs = extractor.convs
+        for name in self.convs:
+            self.add_module(name, substitute.conv(getattr(extractor, name), relu=True))
+        self.maskiou_fc1 = substitute.linear(extractor.maskiou_fc1, relu=True)
+        self.maskiou_fc2 = substitute.linear(extractor.maskiou_fc2, relu=True)
+        self.out_channels = extractor.out_channels
+
+    def forward(self, pooled: Tensor, masks: Tensor) -> Tensor:
+        x = join_masks(pooled, masks)
+        for name in self.convs:
+            x = getattr(self, name)(x)
+        return self.maskiou_fc2(self.maskiou_fc1(x.flatten(start_dim=1)))
 
 
 class FusedMaskPredictor(nn.Module):
@@ -238,6 +263,7 @@ SUBSTITUTES = {
     MaskRCNNFPNFeatureExtractor: FusedConvExtractor,
     KeypointRCNNFeatureExtractor: FusedConvExtractor,
     MaskRCNNC4Predictor: FusedMaskPredictor,
+    MaskIoUFeatureExtractor: FusedMaskIoUExtractor,
     ConvNormReLU: fuse_conv_norm_relu,
 }
 

@@ -1,4 +1,6 @@
-"""Pool region features from the FPN level that matches each region's size (FPN paper, section 4.2).
+"""Pool region features from the FPN level that matches each region's size.
+
+The levels are those of FPN (Lin et al., CVPR 2017, section 4.2) or of CenterMask (Lee & Park, CVPR 2020, section 3.3).
 
 Shapes: N images, L levels, C channels, R regions of all images together, P x Q bins.
 """
@@ -46,6 +48,41 @@ class LevelMapper:
         return level.nan_to_num(self.k_min).clamp(self.k_min, self.k_max).to(torch.int64) - self.k_min
 
 
+class AdaptiveLevelMapper:
+    """Assign regions to levels by their share of the image: ceil(k_max - log2(image area / region area)).
+
+    Equation 2 of CenterMask. A region of more than half of the image is on k_max, one of more than a quarter on the
+    level below, and so on.
+
+    Args:
+        k_min, k_max, box_offset: as LevelMapper.
+    """
+
+    def __init__(self, k_min, k_max, box_offset=1.0):
+        self.k_min = k_min
+        self.k_max = k_max
+        self.box_offset = box_offset
+
+    def __call__(self, boxlists: list[BoxList]) -> Tensor:
+        """Return the levels (R,) int64 of the boxes of N lists, counted from 0 = k_min.
+
+        The image area is that of `BoxList.size`: without padding.
+        """
+        ratio = torch.cat(
+            [
+                boxlist.size[0] * boxlist.size[1] / box_area(boxlist.convert("xyxy").bbox, self.box_offset)
+                for boxlist in boxlists
+            ]
+        )
+        level = torch.ceil(self.k_max - torch.log2(ratio))
+        # A box of negative area, or a diverged model's NaN, must not become an index.
+        return level.nan_to_num(self.k_min).clamp(self.k_min, self.k_max).to(torch.int64) - self.k_min
+
+
+# values of LEVEL_MAP_FUNCTION, under CenterMask's names
+LEVEL_MAPPERS = ("MASKRCNNLevelMapFunc", "CenterMaskLevelMapFunc")
+
+
 class Pooler(nn.Module):
     """ROIAlign on one map, or on the matching one of several.
 
@@ -55,6 +92,7 @@ class Pooler(nn.Module):
         sampling_ratio: samples per bin and axis; 0 is adaptive.
         placement: "clamped", "aligned" or "inclusive", see Convention.roi_placement.
         box_offset, level_eps: see Convention.
+        by_share: AdaptiveLevelMapper selects the map, instead of LevelMapper.
 
     Forward takes at least L = len(scales) maps (N, C, H_l, W_l), of which it reads the first L, and N BoxLists.
     It returns (R, C, P, Q) in the order of the boxes.
@@ -63,7 +101,16 @@ class Pooler(nn.Module):
         ValueError: there are fewer maps than scales, or the placement is unknown.
     """
 
-    def __init__(self, output_size, scales, sampling_ratio, placement="clamped", box_offset=1.0, level_eps=1e-6):
+    def __init__(
+        self,
+        output_size,
+        scales,
+        sampling_ratio,
+        placement="clamped",
+        box_offset=1.0,
+        level_eps=1e-6,
+        by_share=False,
+    ):
         super().__init__()
         if placement not in PLACEMENTS:
             known = ", ".join(map(repr, PLACEMENTS))
@@ -75,7 +122,10 @@ class Pooler(nn.Module):
         self.placement = placement
         self.aligned = placement != "clamped"
         k_min, k_max = (round(-math.log2(scale)) for scale in (scales[0], scales[-1]))
-        self.map_levels = LevelMapper(k_min, k_max, eps=level_eps, box_offset=box_offset)
+        if by_share:
+            self.map_levels = AdaptiveLevelMapper(k_min, k_max, box_offset)
+        else:
+            self.map_levels = LevelMapper(k_min, k_max, eps=level_eps, box_offset=box_offset)
 
     def forward(self, features: list[Tensor], boxlists: list[BoxList]) -> Tensor:
         if len(features) < len(self.scales):
@@ -131,4 +181,5 @@ def make_pooler(cfg, head_name: str) -> Pooler:
         placement=convention.roi_placement,
         box_offset=convention.box_offset,
         level_eps=convention.level_eps,
+        by_share=node.LEVEL_MAP_FUNCTION == LEVEL_MAPPERS[1],
     )

@@ -19,6 +19,8 @@ ROI_KEYPOINT_FEATURE_EXTRACTORS = Registry()
 ROI_KEYPOINT_PREDICTOR = Registry()
 ROI_MASK_FEATURE_EXTRACTORS = Registry()
 ROI_MASK_PREDICTOR = Registry()
+ROI_MASKIOU_FEATURE_EXTRACTORS = Registry()
+ROI_MASKIOU_PREDICTOR = Registry()
 
 
 def channels_of(module, source: str) -> int:

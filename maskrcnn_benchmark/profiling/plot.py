@@ -19,6 +19,9 @@ MARKERS = {
     "Mask R-CNN": "s",
     "FCOS": "^",
     "Panoptic FPN": "D",
+    "CenterMask": "p",
+    "CenterMask-Lite": "<",
+    "Panoptic CenterMask": "h",
     "DeepLabV3": "P",
 }
 OURS = "black"

@@ -1,4 +1,4 @@
-"""Published results of the five systems, from the tables of their READMEs.
+"""Published results of the original systems, from the tables of their READMEs.
 
 Times are those of the hardware named there. mmdetection's VoVNet has no results, only configs.
 """
@@ -6,6 +6,7 @@ Times are those of the hardware named there. mmdetection's VoVNet has no results
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Published:
         network: name in the table.
         milliseconds: time per image.
         accuracy: accuracy in percent, see Table.
-        config: name of our config file, without folder and extension; "" if there is none.
+        config: name of our config file, see `config_name`; "" if there is none.
     """
 
     network: str
@@ -139,6 +140,62 @@ TABLES = (
         ),
     ),
     Table(
+        "CenterMask2",
+        "CenterMask-Lite",
+        "TITAN Xp",
+        "box AP",
+        (
+            Published("V2-19-slim-dw", 20, 29.5, "v2/centermask_lite_V_19_slim_dw_eSE_FPN_ms_4x"),
+            Published("MobileNetV2", 21, 29.8, "v2/centermask_lite_Mv2_FPN_ms_4x"),
+            Published("V2-19-slim", 21, 32.5, "v2/centermask_lite_V_19_slim_eSE_FPN_ms_4x"),
+            Published("V2-19", 23, 35.9, "v2/centermask_lite_V_19_eSE_FPN_ms_4x"),
+            Published("V2-39", 28, 40.9, "v2/centermask_lite_V_39_eSE_FPN_ms_4x"),
+        ),
+    ),
+    Table(
+        "CenterMask2",
+        "CenterMask",
+        "V100",
+        "box AP",
+        (
+            Published("V2-39", 50, 44.2, "v2/centermask_V_39_eSE_FPN_ms_3x"),
+            Published("V2-57", 58, 45.1, "v2/centermask_V_57_eSE_FPN_ms_3x"),
+            Published("V2-39-DCN", 61, 45.1, "v2/centermask_V_39_eSE_dcn_FPN_ms_3x"),
+            Published("V2-57-DCN", 71, 45.5, "v2/centermask_V_57_eSE_dcn_FPN_ms_3x"),
+            Published("V2-99", 77, 46.0, "v2/centermask_V_99_eSE_FPN_ms_3x"),
+            Published("V2-99-DCN", 110, 46.9, "v2/centermask_V_99_eSE_dcn_FPN_ms_3x"),
+        ),
+    ),
+    Table(
+        "CenterMask2",
+        "Panoptic CenterMask",
+        "V100",
+        "box AP",
+        (
+            Published("R-50", 63, 41.4, "v2/panoptic_centermask_R_50_FPN_ms_3x"),
+            Published("V2-39", 66, 43.4, "v2/panoptic_centermask_V_39_eSE_FPN_ms_3x"),
+            Published("V2-57", 71, 43.9, "v2/panoptic_centermask_V_57_eSE_FPN_ms_3x"),
+            Published("R-101", 76, 43.5, "v2/panoptic_centermask_R_101_FPN_ms_3x"),
+            Published("V2-99", 91, 45.1, "v2/panoptic_centermask_V_99_eSE_FPN_ms_3x"),
+        ),
+    ),
+    Table(
+        "CenterMask",
+        "CenterMask",
+        "TITAN Xp",
+        "box AP",
+        (
+            Published("MobileNetV2", 56, 35.5, "v1/centermask_M_v2_FPN_ms_3x"),
+            Published("V2-19", 59, 39.7, "v1/centermask_V_19_eSE_FPN_ms_3x"),
+            Published("V2-39", 70, 43.5, "v1/centermask_V_39_eSE_FPN_ms_3x"),
+            Published("R-50", 72, 41.7, "v1/centermask_R_50_FPN_ms_3x"),
+            Published("V2-57", 76, 44.6, "v1/centermask_V_57_eSE_FPN_ms_3x"),
+            Published("R-101", 91, 43.7, "v1/centermask_R_101_FPN_ms_3x"),
+            Published("V2-99", 106, 45.6, "v1/centermask_V_99_eSE_FPN_ms_3x"),
+            Published("X-101", 157, 44.4, "v1/centermask_X_101_FPN_ms_3x"),
+        ),
+    ),
+    Table(
         "DeepLabV3 + VoVNet",
         "DeepLabV3",
         "V100",
@@ -155,8 +212,19 @@ TABLES = (
 )
 
 
+def config_name(file) -> str:
+    """Return a config file's name without folder and ending, or as v1/NAME and v2/NAME: those of CenterMask repeat.
+
+    >>> config_name("configs/vovnet/centermask/v2/centermask_V_39_eSE_FPN_ms_3x.yaml")
+    'v2/centermask_V_39_eSE_FPN_ms_3x'
+    """
+    path = Path(file)
+    version = path.parent.name
+    return f"{version}/{path.stem}" if version in ("v1", "v2") and path.parts[-3:-2] == ("centermask",) else path.stem
+
+
 def published_accuracy(config: str) -> tuple[str, float] | None:
-    """Return (metric, accuracy) published for a config file name; None if there is no published result."""
+    """Return (metric, accuracy) published for a config file name (`config_name`); None if there is none."""
     for table in TABLES:
         for row in table.rows:
             if config and row.config == config:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from maskrcnn_benchmark.checkpoint.class_rows import CLASS_ROWS
-from maskrcnn_benchmark.checkpoint.dialects import TARGETS
+from maskrcnn_benchmark.checkpoint.conversion_targets import TARGETS
 from maskrcnn_benchmark.checkpoint.translation import convert_state_dict, to_ours
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "d2"
@@ -20,7 +20,8 @@ LISTS = {
 WAY_BACK = {
     "detectron2": "detectron2",
     "vovnet-detectron2": "detectron2",
-    "centermask2": "detectron2",
+    "centermask2": "centermask2",
+    "CenterMask": "centermask",
     "mmdetection-vovnet": "mmdetection",
     "timm": "timm",
     "VoVNet-DeepLabV3": "deeplab",

@@ -205,9 +205,20 @@ KEYPOINTS = ("MODEL.KEYPOINT_ON", True, "MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES", 5
 @pytest.mark.parametrize(
     "opts, message",
     [
-        (["MODEL.FCOS_ON", True], "FCOS has no second stage. Set RPN_ONLY True"),
+        (["MODEL.FCOS_MASK", True], "MODEL.FCOS_MASK is True and MODEL.FCOS_ON False"),
+        (
+            [*FCOS, "MODEL.FCOS_MASK", True, "MODEL.MASK_ON", True],
+            "FEATURE_EXTRACTOR 'ResNet50Conv5ROIFeatureExtractor' is a",
+        ),
+        ([*FCOS, "MODEL.FCOS_MASK", True, "MODEL.CASCADE_ON", True], "MODEL.CASCADE_ON and MODEL.FCOS_MASK are True"),
+        (["MODEL.MASKIOU_ON", True], "MODEL.MASKIOU_ON is True and MODEL.MASK_ON False"),
+        (["MODEL.MASKIOU_ON", True, "MODEL.MASK_ON", True], "MASKIOU_ON is True, but the mask head has no pooled"),
+        (
+            ["MODEL.MASKIOU_ON", True, "MODEL.MASK_ON", True, "MODEL.CASCADE_ON", True],
+            "a cascade's masks are not scored",
+        ),
         ([*FCOS, "MODEL.RETINANET_ON", True], "FCOS_ON and MODEL.RETINANET_ON are both True"),
-        ([*FCOS, "MODEL.MASK_ON", True], "MODEL.MASK_ON and MODEL.FCOS_ON are both True"),
+        ([*FCOS, "MODEL.MASK_ON", True], "MODEL.MASK_ON is True and MODEL.FCOS_ON and RPN_ONLY too"),
         (["MODEL.RETINANET_ON", True, "MODEL.CASCADE_ON", True], "CASCADE_ON and MODEL.RETINANET_ON are both True"),
         (["MODEL.CASCADE_ON", True, "MODEL.KEYPOINT_ON", True], "a cascade has no keypoint head"),
         (["MODEL.CASCADE_ON", True, "MODEL.CASCADE.LOSS_WEIGHTS", [1]], "3 IOU_THRESHOLDS.*1 LOSS_WEIGHTS"),
@@ -263,6 +274,8 @@ def test_images_per_batch_norm_are_counted_per_process_but_for_synchronized_ones
     "opts",
     [
         [*FCOS, *TTA],
+        ["MODEL.FCOS_ON", True],  # in RPN's place
+        [*FCOS, "MODEL.FCOS_MASK", True, *KEYPOINTS],
         ["MODEL.RETINANET_ON", True, "MODEL.RPN_ONLY", True, *TTA],
         ["MODEL.META_ARCHITECTURE", "PanopticFPN"],
         ["MODEL.RPN_ONLY", True],

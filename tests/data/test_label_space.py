@@ -28,7 +28,8 @@ def config(*overrides):
 @pytest.mark.parametrize(
     "overrides, node",
     [
-        (["MODEL.FCOS_ON", True, "MODEL.FCOS.NUM_CLASSES", -1], "FCOS"),
+        (["MODEL.FCOS_ON", True, "MODEL.RPN_ONLY", True, "MODEL.FCOS.NUM_CLASSES", -1], "FCOS"),
+        (["MODEL.FCOS_ON", True, "MODEL.FCOS_MASK", True, "MODEL.FCOS.NUM_CLASSES", -1], "FCOS"),
         (["MODEL.RETINANET_ON", True, "MODEL.RETINANET.NUM_CLASSES", -1], "RETINANET"),
         (["MODEL.ROI_BOX_HEAD.NUM_CLASSES", -1], "ROI_BOX_HEAD"),
     ],
@@ -41,9 +42,16 @@ def test_minus_one_is_filled_from_the_data(overrides, node):
 
 
 def test_keys_of_other_models_do_not_matter():
-    cfg = config("MODEL.FCOS_ON", True, "MODEL.FCOS.NUM_CLASSES", 5)
+    cfg = config("MODEL.FCOS_ON", True, "MODEL.RPN_ONLY", True, "MODEL.FCOS.NUM_CLASSES", 5)
     resolve_num_classes(cfg, BEES)
     assert cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES == 81 and cfg.MODEL.RETINANET.NUM_CLASSES == 81
+
+
+def test_fcos_before_a_box_head_has_the_classes_of_both():
+    both = ("MODEL.FCOS.NUM_CLASSES", -1, "MODEL.ROI_BOX_HEAD.NUM_CLASSES", -1)
+    cfg = config("MODEL.FCOS_ON", True, "MODEL.RPN_ONLY", False, *both)
+    resolve_num_classes(cfg, BEES)
+    assert cfg.MODEL.FCOS.NUM_CLASSES == cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES == 5
 
 
 def test_a_wrong_number_names_the_right_one_and_the_classes():

@@ -14,6 +14,7 @@ from maskrcnn_benchmark.data.datasets import COCODataset
 from maskrcnn_benchmark.evaluation import EvaluationOptions
 from maskrcnn_benchmark.evaluation.coco import (
     coco_evaluation,
+    prepare_for_coco_detection,
     prepare_for_coco_keypoint,
     prepare_for_coco_segmentation,
 )
@@ -73,6 +74,30 @@ def test_masks_are_pasted_into_the_original_image(dataset, predictions):
         strict=True,
     ):
         assert (decoded(entry) == paste_masks(mask, box[None], (100, 80))[0].numpy()).all()
+
+
+def test_masks_rank_by_their_scores_and_boxes_by_theirs(dataset, predictions):
+    predictions[0].add_field("mask_scores", torch.tensor([0.2, -0.1]))  # the second prediction has none
+    masks = prepare_for_coco_segmentation(predictions, dataset)
+    boxes = prepare_for_coco_detection(predictions, dataset)
+    assert [round(entry["score"], 6) for entry in masks] == [0.2, -0.1, 0.7]
+    assert [round(entry["score"], 6) for entry in boxes] == [0.9, 0.3, 0.7]
+
+
+def test_the_order_of_mask_scores_decides_mask_ap(dataset, predictions, tmp_path):
+    """Of two masks of one object, the right one has the lower box score and the higher mask score."""
+    detections = predictions[0]
+    detections.bbox = detections.bbox[:1].repeat(2, 1)
+    triangle = (torch.arange(28)[:, None] + torch.arange(28) < 28).float()
+    detections.add_field("mask", torch.stack((1 - triangle, triangle))[:, None])
+
+    def mask_ap():
+        results, _ = coco_evaluation(dataset, predictions, str(tmp_path), iou_types=("segm",))
+        return results.results["segm"]["AP50"]
+
+    before = mask_ap()
+    detections.add_field("mask_scores", torch.tensor([0.1, 0.8]))
+    assert mask_ap() > before
 
 
 def test_masks_of_the_whole_image_are_used_unchanged(dataset, predictions):

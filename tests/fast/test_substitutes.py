@@ -26,6 +26,8 @@ from maskrcnn_benchmark.modeling.roi_heads.keypoint_head.roi_keypoint_feature_ex
 )
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.roi_mask_feature_extractors import MaskRCNNFPNFeatureExtractor
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.roi_mask_predictors import MaskRCNNC4Predictor
+from maskrcnn_benchmark.modeling.roi_heads.mask_head.spatial_attention import SpatialAttention
+from maskrcnn_benchmark.modeling.roi_heads.maskiou_head.maskiou_head import MaskIoUFeatureExtractor
 from maskrcnn_benchmark.modeling.rpn.rpn import RPNHead
 from maskrcnn_benchmark.modeling.semantic.fpn_head import ConvNormReLU
 
@@ -80,6 +82,14 @@ CASES = {
     "mask extractor with GroupNorm": (
         lambda: MaskRCNNFPNFeatureExtractor(FirstMap(), 16, (16, 32), use_gn=True, num_groups=4),
         lambda: [maps(16), None],
+    ),
+    "mask extractor with attention": (
+        lambda: MaskRCNNFPNFeatureExtractor(FirstMap(), 16, (16, 32), attention=SpatialAttention()),
+        lambda: [maps(16), None],
+    ),
+    "MaskIoU extractor": (
+        lambda: MaskIoUFeatureExtractor(16, 14, (16, 32), hidden=24),
+        lambda: [*maps(16, side=14), torch.rand(2, 1, 28, 28)],
     ),
     "keypoint extractor": (lambda: KeypointRCNNFeatureExtractor(FirstMap(), 16, (16, 32)), lambda: [maps(16), None]),
     "mask predictor": (lambda: MaskRCNNC4Predictor(16, 16, 5), lambda: maps(16)),

@@ -1,8 +1,12 @@
+import gzip
+import json
+
 import pytest
 import torch
+from helpers.centermask_models import GOLDEN as CENTERMASK
 
 from maskrcnn_benchmark.layers import ROIAlign
-from maskrcnn_benchmark.modeling.poolers import LevelMapper, Pooler
+from maskrcnn_benchmark.modeling.poolers import AdaptiveLevelMapper, LevelMapper, Pooler
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 
 SCALES = (1 / 4, 1 / 8, 1 / 16, 1 / 32)
@@ -17,9 +21,39 @@ def test_levels_equal_the_originals(units):
     assert LevelMapper(2, 5)([squares(case["sqrt_area"])]).tolist() == case["level_index"]
 
 
-def test_a_nan_box_has_a_level():
+@pytest.mark.parametrize("mapper", [LevelMapper(2, 5), AdaptiveLevelMapper(2, 5)])
+def test_a_nan_box_has_a_level(mapper):
     boxes = BoxList([[0.0, 0, float("nan"), 5], [0, 0, float("inf"), 5], [5, 5, 0, 0]], (10, 10))
-    assert set(LevelMapper(2, 5)([boxes]).tolist()) <= {0, 1, 2, 3}
+    assert set(mapper([boxes]).tolist()) <= {0, 1, 2, 3}
+
+
+def test_levels_by_share_equal_centermasks():
+    units = json.loads(gzip.decompress((CENTERMASK / "units.json.gz").read_bytes()))
+
+    def levels(case, key="by_ratio", k_min=3, offset=0.0, boxes=None):
+        height, width = case["image_hw"]
+        found = AdaptiveLevelMapper(k_min, 5, offset)([BoxList(boxes or case["boxes"], (width, height))]).tolist()
+        # a box of negative area has no level there, and the finest here
+        return found, [level if level < 10 else 0 for level in case[key]]
+
+    large, small, first = units["level_assignment"], units["level_assignment_256x384"], units["v1"]
+    for found, expected in (
+        levels(large),
+        levels(small),
+        levels(small, "by_ratio_p2_to_p5", k_min=2),
+        levels({**large, **first["level_assignment"]}, offset=1.0),
+        levels({**small, **first["level_assignment_256x384"]}, offset=1.0),
+    ):
+        assert found == expected
+    two = units["level_assignment_two_images"]
+    lists = [BoxList([two["box_each"]], (width, height)) for height, width in two["image_hw"]]
+    assert AdaptiveLevelMapper(3, 5, 0.0)(lists).tolist() == two["by_ratio"]
+
+
+def test_levels_by_area_clamped_to_three_maps_equal_centermasks():
+    case = json.loads(gzip.decompress((CENTERMASK / "units.json.gz").read_bytes()))["level_assignment"]
+    found = LevelMapper(3, 5, eps=1e-8, box_offset=0.0)([BoxList(case["boxes"], (1333, 800))]).tolist()
+    assert found == [level if level < 10 else 0 for level in case["by_area_224"]]
 
 
 def random_boxes(count, size=(256, 192)):

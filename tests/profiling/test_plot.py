@@ -9,7 +9,7 @@ from PIL import Image
 
 from maskrcnn_benchmark.profiling.measure import Measurement, Spread
 from maskrcnn_benchmark.profiling.plot import save_plot
-from maskrcnn_benchmark.profiling.published import TABLES, published_accuracy
+from maskrcnn_benchmark.profiling.published import TABLES, config_name, published_accuracy
 
 
 def measurement(name, milliseconds):
@@ -48,7 +48,7 @@ def test_missing_matplotlib_error_says_what_to_install(tmp_path, monkeypatch):
 
 
 def test_published_results_refer_to_existing_config_files():
-    files = {path.stem for path in (ROOT / "configs").rglob("*.yaml")}
+    files = {config_name(path) for path in (ROOT / "configs").rglob("*.yaml")}
     named = [row.config for table in TABLES for row in table.rows if row.config]
     assert set(named) <= files
     assert len(set(named)) == len(named)
@@ -56,5 +56,7 @@ def test_published_results_refer_to_existing_config_files():
 
 def test_accuracy_of_a_config():
     assert published_accuracy("e2e_faster_rcnn_V_39_FPN_2x") == ("box AP", 39.8)
+    assert published_accuracy("v1/centermask_V_39_eSE_FPN_ms_3x") == ("box AP", 43.5)
+    assert published_accuracy("v2/centermask_V_39_eSE_FPN_ms_3x") == ("box AP", 44.2)
     assert published_accuracy("fcos_digits") is None
     assert published_accuracy("") is None

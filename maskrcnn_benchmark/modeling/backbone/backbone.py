@@ -19,6 +19,7 @@ MODEL.BACKBONE.CONV_BODY names a body and a form:
 | -FPN | P2 to P6, P6 by pooling | MODEL.VOVNET.BACKBONE_OUT_CHANNELS; for R, D and MNV2 MODEL.RESNETS.BACKBONE_OUT_CHANNELS |
 | -FPNLite (not for R) | P2 to P6, P6 by pooling | 128 |
 | -FPN-RETINANET | P3 to P7, P6 and P7 by convolutions | as -FPN |
+| -FPN-P2P7 | P2 to P7, P6 and P7 by convolutions, for a semantic head beside FCOS | as -FPN |
 | -C4, -C5 (for R) | C4 or C5 alone | its own |
 
 The heads take their input channels from the backbone. With -FPNLite the RPN's convolution has 128 channels, the box

@@ -110,6 +110,11 @@ def add_fpn_p3_to_p7(cfg, body: nn.Module, out_channels: int, *, p6_from_c5: boo
     return _join(cfg, body, (0, *body.out_channels[1:]), out_channels, top_blocks)
 
 
+def add_fpn_p2_to_p7(cfg, body: nn.Module, out_channels: int) -> nn.Sequential:
+    """Add an FPN with P2 to P5 from a body's four maps, and P6 and P7 by convolutions from P5."""
+    return _join(cfg, body, body.out_channels, out_channels, LastLevelP6P7(out_channels, out_channels))
+
+
 def _join(cfg, body, in_channels_list, out_channels, top_blocks):
     if tuple(body.out_strides) != (4, 8, 16, 32):
         raise ValueError(

@@ -21,7 +21,12 @@ from maskrcnn_benchmark.modeling.backbone.body import (
     hold_frozen_statistics,
     pick_features,
 )
-from maskrcnn_benchmark.modeling.backbone.fpn import FPN_LITE_CHANNELS, add_fpn, add_fpn_p3_to_p7
+from maskrcnn_benchmark.modeling.backbone.fpn import (
+    FPN_LITE_CHANNELS,
+    add_fpn,
+    add_fpn_p2_to_p7,
+    add_fpn_p3_to_p7,
+)
 
 STEM_CHANNELS = 32
 
@@ -145,8 +150,13 @@ def build_mobilenet_v2_fpn_p3_to_p7(cfg) -> nn.Sequential:
     return add_fpn_p3_to_p7(cfg, build_mobilenet_v2(cfg), cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS, p6_from_c5=False)
 
 
+def build_mobilenet_v2_fpn_p2_to_p7(cfg) -> nn.Sequential:
+    return add_fpn_p2_to_p7(cfg, build_mobilenet_v2(cfg), cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS)
+
+
 registry.BODIES.register("MNV2", MobileNetV2)
 registry.BACKBONES.register("MNV2", build_mobilenet_v2_alone)
 registry.BACKBONES.register("MNV2-FPN", build_mobilenet_v2_fpn)
 registry.BACKBONES.register("MNV2-FPNLite", partial(build_mobilenet_v2_fpn, out_channels=FPN_LITE_CHANNELS))
 registry.BACKBONES.register("MNV2-FPN-RETINANET", build_mobilenet_v2_fpn_p3_to_p7)
+registry.BACKBONES.register("MNV2-FPN-P2P7", build_mobilenet_v2_fpn_p2_to_p7)

@@ -24,7 +24,7 @@ from maskrcnn_benchmark.modeling.backbone.body import (
     hold_frozen_statistics,
     pick_features,
 )
-from maskrcnn_benchmark.modeling.backbone.fpn import add_fpn, add_fpn_p3_to_p7
+from maskrcnn_benchmark.modeling.backbone.fpn import add_fpn, add_fpn_p2_to_p7, add_fpn_p3_to_p7
 
 # blocks of layer1 to layer4
 VARIANTS = {"R-50": (3, 4, 6, 3), "R-101": (3, 4, 23, 3), "R-152": (3, 8, 36, 3)}
@@ -323,6 +323,10 @@ def build_resnet_fpn_p3_to_p7(cfg, variant: str) -> nn.Sequential:
     )
 
 
+def build_resnet_fpn_p2_to_p7(cfg, variant: str) -> nn.Sequential:
+    return add_fpn_p2_to_p7(cfg, build_resnet(cfg, variant, (1, 2, 3, 4)), cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS)
+
+
 for _variant in VARIANTS:
     registry.BODIES.register(_variant, partial(build_resnet_alone, _variant))
     registry.BACKBONES.register(_variant, partial(build_resnet_four_maps, variant=_variant))
@@ -330,3 +334,4 @@ for _variant in VARIANTS:
         registry.BACKBONES.register(f"{_variant}-{_form}", partial(build_resnet_last_map, variant=_variant, form=_form))
     registry.BACKBONES.register(f"{_variant}-FPN", partial(build_resnet_fpn, variant=_variant))
     registry.BACKBONES.register(f"{_variant}-FPN-RETINANET", partial(build_resnet_fpn_p3_to_p7, variant=_variant))
+    registry.BACKBONES.register(f"{_variant}-FPN-P2P7", partial(build_resnet_fpn_p2_to_p7, variant=_variant))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -19,7 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.layers.conv import Conv2d
+from maskrcnn_benchmark.layers.deform_conv import DFConv2d
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
 from maskrcnn_benchmark.layers.pooling import global_average_pool
 from maskrcnn_benchmark.modeling import registry
@@ -31,16 +33,30 @@ from maskrcnn_benchmark.modeling.backbone.body import (
     hold_frozen_statistics,
     pick_features,
 )
-from maskrcnn_benchmark.modeling.backbone.fpn import FPN_LITE_CHANNELS, add_fpn, add_fpn_p3_to_p7
+from maskrcnn_benchmark.modeling.backbone.fpn import (
+    FPN_LITE_CHANNELS,
+    add_fpn,
+    add_fpn_p2_to_p7,
+    add_fpn_p3_to_p7,
+)
 from maskrcnn_benchmark.modeling.backbone.vovnet_variants import VARIANTS, OSASpec
 
 FEATURES = ("stem", "stage2", "stage3", "stage4", "stage5")
 
 
-def conv_norm_relu(name, in_channels, out_channels, norm, kernel_size=3, stride=1, dilation=1, bias=False):
-    """Return convolution, norm and ReLU by their names in the nn.Sequential."""
-    padding = dilation * (kernel_size // 2)
-    conv = Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=bias)
+def conv_norm_relu(
+    name, in_channels, out_channels, norm, kernel_size=3, stride=1, dilation=1, bias=False, deformable=None
+):
+    """Return convolution, norm and ReLU by their names in the nn.Sequential.
+
+    Args:
+        deformable: makes the 3x3 convolution, as DFConv2d does; None makes an ordinary one.
+    """
+    if deformable is not None:
+        conv = deformable(in_channels, out_channels, stride=stride, dilation=dilation, bias=bias)
+    else:
+        padding = dilation * (kernel_size // 2)
+        conv = Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=bias)
     return {f"{name}/conv": conv, f"{name}/norm": norm(out_channels), f"{name}/relu": nn.ReLU(inplace=True)}
 
 
@@ -95,6 +111,7 @@ class OSABlock(nn.Module):
         bias: bias of the 1x1 convolutions.
         ese: the last module, or None.
         identity: add the input to the result, without an activation after it; the channels must agree.
+        deformable: see conv_norm_relu.
 
     Forward: (N, in_channels, H, W) to (N, out_channels, H, W).
     """
@@ -113,6 +130,7 @@ class OSABlock(nn.Module):
         bias=False,
         ese=None,
         identity=False,
+        deformable=None,
     ):
         super().__init__()
         self.identity = identity
@@ -125,7 +143,7 @@ class OSABlock(nn.Module):
             chain[0] = conv_channels
             step = partial(depthwise_conv_norm_relu, norm=norm, dilation=dilation, bias=bias)
         else:
-            step = partial(conv_norm_relu, norm=norm, dilation=dilation)
+            step = partial(conv_norm_relu, norm=norm, dilation=dilation, deformable=deformable)
         self.layers = nn.ModuleList(
             nn.Sequential(OrderedDict(step(f"{name}_{i}", chain[i], conv_channels))) for i in range(layers)
         )
@@ -157,11 +175,16 @@ class VoVNet(nn.Module):
             less freezes nothing.
         out_features: names of the returned maps, finest first.
         output_stride: stages beyond it do not pool; their 3x3 convolutions are dilated instead.
+        deformable: makes the 3x3 convolutions of deformable_stages, as DFConv2d does.
+        deformable_stages: names of these stages.
+        he_init: initialize convolutions by He's distribution; otherwise they start with torch's own weights, and the
+            offsets of deformable ones at 0.
 
     Forward takes (N, 3, H, W) and returns the list of these maps, channels `out_channels`, strides `out_strides`.
 
     Raises:
-        ValueError: out_features is empty, out of order or has an unknown name; or output_stride is not supported.
+        ValueError: out_features is empty, out of order or has an unknown name; output_stride is not supported; or
+            convolutions are both depthwise and deformable.
     """
 
     def __init__(
@@ -171,8 +194,16 @@ class VoVNet(nn.Module):
         freeze_at: int = 0,
         out_features: Sequence[str] = FEATURES[1:],
         output_stride: int = 32,
+        deformable: Callable[..., nn.Module] = DFConv2d,
+        deformable_stages: Collection[str] = (),
+        he_init: bool = True,
     ):
         super().__init__()
+        if spec.depthwise and deformable_stages:
+            raise ValueError(
+                "this VoVNet's 3x3 convolutions are depthwise and cannot be deformable; set "
+                "MODEL.VOVNET.STAGE_WITH_DCN to False for all stages, or take a body without '-dw'"
+            )
         self.out_features = pick_features(out_features, FEATURES)
         rules = spec.rules
         step = depthwise_conv_norm_relu if spec.depthwise else conv_norm_relu
@@ -189,22 +220,31 @@ class VoVNet(nn.Module):
         # A stem of stride 4 has already reduced the map to stage 2's size.
         parts = dilated_strides((stride[0], 4 // stride[0], 2, 2, 2), output_stride)[1:]
         for i, (stage_stride, dilation) in enumerate(parts[: FEATURES.index(self.out_features[-1])]):
-            pools = stage_stride > 1
-            self.add_module(FEATURES[i + 1], self._make_stage(i, channels[i], spec, norm, pools, dilation))
+            make_conv = deformable if FEATURES[i + 1] in deformable_stages else None
+            stage = self._make_stage(i, channels[i], spec, norm, stage_stride > 1, dilation, make_conv)
+            self.add_module(FEATURES[i + 1], stage)
             channels.append(spec.out_channels[i])
             stride.append(stride[i] * stage_stride)
         returned = [FEATURES.index(name) for name in self.out_features]
         self.out_channels = tuple(channels[i] for i in returned)
         self.out_strides = tuple(stride[i] for i in returned)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode=rules.init_mode)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        self._initialize(rules.init_mode if he_init else None)
         freeze([part for _, part in self._parts()][: max(freeze_at, 0)])
 
+    def _initialize(self, mode: str | None):
+        """Fill the convolutions by He's distribution; with None leave torch's weights, and clear all offsets."""
+        offsets = {module.offset for module in self.modules() if isinstance(module, DFConv2d)}
+        for module in self.modules():
+            if module in offsets:
+                if mode is None:
+                    nn.init.zeros_(module.weight)
+            elif isinstance(module, nn.Conv2d) and mode is not None:
+                nn.init.kaiming_normal_(module.weight, mode=mode)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
     @staticmethod
-    def _make_stage(i, in_channels, spec, norm, pools, dilation):
+    def _make_stage(i, in_channels, spec, norm, pools, dilation, deformable):
         rules = spec.rules
         modules = OrderedDict()
         if pools:
@@ -225,6 +265,7 @@ class VoVNet(nn.Module):
                 bias=rules.pointwise_bias,
                 ese=ESE(out_channels, rules.hard_gate) if has_ese else None,
                 identity={"none": False, "later": block > 1, "equal": in_channels == out_channels}[rules.shortcut],
+                deformable=deformable,
             )
             in_channels = out_channels
         return nn.Sequential(modules)
@@ -253,7 +294,8 @@ def build_vovnet(cfg, variant: str) -> VoVNet:
     """Build the body that MODEL.BACKBONE.CONV_BODY names, or `variant` if that key names no VoVNet.
 
     Raises:
-        ValueError: a list in MODEL.VOVNET does not have one number for each stage (or stem convolution).
+        ValueError: a list in MODEL.VOVNET does not have one number for each stage (or stem convolution), or a depthwise
+            body is to be deformable.
     """
     node = cfg.MODEL.VOVNET
     asked = cfg.MODEL.BACKBONE.CONV_BODY.split("-FPN")[0]
@@ -285,6 +327,13 @@ def build_vovnet(cfg, variant: str) -> VoVNet:
         norm,
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT,
         output_stride=cfg.MODEL.BACKBONE.OUTPUT_STRIDE,
+        deformable=partial(
+            DFConv2d, with_modulated_dcn=node.WITH_MODULATED_DCN, deformable_groups=node.DEFORMABLE_GROUPS
+        ),
+        deformable_stages=[
+            name for name, is_deformable in zip(FEATURES[1:], node.STAGE_WITH_DCN, strict=True) if is_deformable
+        ],
+        he_init=get_convention(cfg.MODEL.CONVENTION).vovnet_he_init,
     )
 
 
@@ -305,6 +354,10 @@ def build_vovnet_fpn_p3_to_p7(cfg, variant: str) -> nn.Sequential:
     )
 
 
+def build_vovnet_fpn_p2_to_p7(cfg, variant: str) -> nn.Sequential:
+    return add_fpn_p2_to_p7(cfg, build_vovnet(cfg, variant), cfg.MODEL.VOVNET.BACKBONE_OUT_CHANNELS)
+
+
 for _name, _spec in VARIANTS.items():
     registry.BODIES.register(_name, partial(VoVNet, _spec))
     registry.BACKBONES.register(_name, partial(build_vovnet_alone, variant=_name))
@@ -313,3 +366,4 @@ for _name, _spec in VARIANTS.items():
         f"{_name}-FPNLite", partial(build_vovnet_fpn, variant=_name, out_channels=FPN_LITE_CHANNELS)
     )
     registry.BACKBONES.register(f"{_name}-FPN-RETINANET", partial(build_vovnet_fpn_p3_to_p7, variant=_name))
+    registry.BACKBONES.register(f"{_name}-FPN-P2P7", partial(build_vovnet_fpn_p2_to_p7, variant=_name))

@@ -8,6 +8,7 @@ import torch
 
 from maskrcnn_benchmark.config.checks import check_values
 from maskrcnn_benchmark.config.convention import get_convention
+from maskrcnn_benchmark.config.stages import has_roi_heads
 from maskrcnn_benchmark.layers.conv import Conv2d
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.backbone import build_backbone
@@ -15,6 +16,7 @@ from maskrcnn_benchmark.modeling.detector.generalized_rcnn import GeneralizedRCN
 from maskrcnn_benchmark.modeling.detector.panoptic_fpn import PanopticFPN
 from maskrcnn_benchmark.modeling.detector.panoptic_merge import MergeRules
 from maskrcnn_benchmark.modeling.detector.semantic_segmentor import SemanticSegmentor
+from maskrcnn_benchmark.modeling.detector.strides import first_instance_map
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
 from maskrcnn_benchmark.modeling.roi_heads.roi_heads import build_roi_heads
 from maskrcnn_benchmark.modeling.rpn.rpn import build_rpn
@@ -58,6 +60,7 @@ def _build_panoptic_fpn(cfg):
         semantic_loss_weight=cfg.MODEL.SEM_SEG_HEAD.LOSS_WEIGHT,
         instance_loss_weight=node.INSTANCE_LOSS_WEIGHT,
         size_divisible=_size_divisible(cfg),
+        first_instance_map=first_instance_map(cfg, backbone),
     )
 
 
@@ -72,20 +75,21 @@ def _size_divisible(cfg) -> int:
 
 
 def check_panoptic_fpn(cfg):
-    """Check that the config describes a Mask R-CNN with FPN, which PanopticFPN extends.
+    """Check that the config describes a Mask R-CNN with FPN, or a CenterMask, which PanopticFPN extends.
 
     Raises:
         ValueError: a key has another value.
     """
-    expected = {"MASK_ON": True, "RPN_ONLY": False, "RETINANET_ON": False, "FCOS_ON": False}
-    for key, value in expected.items():
-        if cfg.MODEL[key] != value:
-            raise ValueError(f"MODEL.META_ARCHITECTURE PanopticFPN requires MODEL.{key} {value}, but it is {not value}")
-    if not cfg.MODEL.RPN.USE_FPN or cfg.MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS:
+    model = cfg.MODEL
+    wanted = "MODEL.META_ARCHITECTURE PanopticFPN requires"
+    if not model.MASK_ON or not has_roi_heads(model):
         raise ValueError(
-            "MODEL.META_ARCHITECTURE PanopticFPN requires MODEL.RPN.USE_FPN True and "
-            "MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS False"
+            f"{wanted} MODEL.MASK_ON True and a second stage: MODEL.RPN_ONLY False and RETINANET_ON False, or FCOS_ON "
+            f"and FCOS_MASK True; but MASK_ON is {model.MASK_ON}, RPN_ONLY {model.RPN_ONLY}, RETINANET_ON "
+            f"{model.RETINANET_ON}, FCOS_ON {model.FCOS_ON} and FCOS_MASK {model.FCOS_MASK}"
         )
+    if not (model.FCOS_ON or model.RPN.USE_FPN) or model.ROI_MASK_HEAD.POSTPROCESS_MASKS:
+        raise ValueError(f"{wanted} MODEL.RPN.USE_FPN True and MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS False")
 
 
 def _build_semantic_segmentor(cfg):

@@ -1,4 +1,4 @@
-"""Panoptic FPN (Kirillov et al., CVPR 2019): Mask R-CNN and a semantic head on one feature pyramid.
+"""Panoptic FPN (Kirillov et al., CVPR 2019): Mask R-CNN, or CenterMask, and a semantic head on one feature pyramid.
 
 Shapes: N images, D detections of an image, M pixels a side of a mask, C semantic classes, H x W pixels.
 See panoptic_merge.py for how instances and stuff share the pixels.
@@ -29,6 +29,7 @@ class PanopticFPN(nn.Module):
         semantic_loss_weight: factor of the semantic loss.
         instance_loss_weight: factor of the losses of the ROI heads.
         size_divisible: images given without an ImageList are padded to a multiple of this.
+        first_instance_map: rpn and roi_heads read FPN's maps from this one on.
 
     Forward takes an ImageList, or images (3, H_i, W_i) as `to_image_list` accepts them.
 
@@ -60,6 +61,7 @@ class PanopticFPN(nn.Module):
         semantic_loss_weight: float = 1.0,
         instance_loss_weight: float = 1.0,
         size_divisible: int = 0,
+        first_instance_map: int = 0,
     ):
         super().__init__()
         self.backbone = backbone
@@ -71,6 +73,7 @@ class PanopticFPN(nn.Module):
         self.semantic_loss_weight = semantic_loss_weight
         self.instance_loss_weight = instance_loss_weight
         self.size_divisible = size_divisible
+        self.first_instance_map = first_instance_map
 
     def forward(self, images, targets: list[BoxList] | None = None, output_sizes=None):
         if self.training and (targets is None or not all(target.has_field("semantic") for target in targets)):
@@ -81,6 +84,7 @@ class PanopticFPN(nn.Module):
         images = to_image_list(images, self.size_divisible)
         features = self.backbone(images.tensors)
         logits = upsample(self.sem_seg_head(features).float(), images.tensors.shape[-2:])
+        features = features[self.first_instance_map :]
         proposals, rpn_losses = self.rpn(images, features, targets)
         _, detections, roi_losses = self.roi_heads(features, proposals, targets)
         if self.training:

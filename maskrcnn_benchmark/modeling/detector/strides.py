@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from maskrcnn_benchmark.config.stages import has_box_head, has_roi_heads
 from maskrcnn_benchmark.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
 
 # Maps that the levels above FPN add, each of twice the stride of the one before.
@@ -22,6 +23,13 @@ def strides_of_maps(backbone) -> tuple[int, ...] | None:
     return tuple(strides)
 
 
+def first_instance_map(cfg, backbone) -> int:
+    """Return the index of the map that instance heads read first: the one of the finest stride that they ask for."""
+    strides = strides_of_maps(backbone)
+    finest = cfg.MODEL.FCOS.FPN_STRIDES[0] if cfg.MODEL.FCOS_ON else cfg.MODEL.RPN.ANCHOR_STRIDE[0]
+    return strides.index(finest) if strides is not None and finest in strides else 0
+
+
 def check_strides(cfg, model) -> None:
     """Compare the strides of anchors or locations, and the scales of poolers, with the maps of the model's backbone.
 
@@ -33,6 +41,8 @@ def check_strides(cfg, model) -> None:
     node, strides = cfg.MODEL, strides_of_maps(model.backbone)
     if strides is None or not hasattr(model, "rpn"):
         return
+    if node.META_ARCHITECTURE == "PanopticFPN":
+        strides = strides[first_instance_map(cfg, model.backbone) :]
     body = f"the maps of MODEL.BACKBONE.CONV_BODY {node.BACKBONE.CONV_BODY!r} have the strides {list(strides)}"
     key, given = "MODEL.RPN.ANCHOR_STRIDE", node.RPN.ANCHOR_STRIDE
     if node.FCOS_ON:
@@ -43,11 +53,13 @@ def check_strides(cfg, model) -> None:
         several = key == "MODEL.RPN.ANCHOR_STRIDE" and len(strides) > 1
         hint = "; MODEL.RPN.USE_FPN takes one stride per map" if several else ""
         raise ValueError(f"{key} is {list(given)}, but {body}. Set it to {list(strides)}{hint}.")
-    if node.RPN_ONLY or node.FCOS_ON or node.RETINANET_ON:
+    if not has_roi_heads(node):
         return
     for name in ("BOX", "MASK", "KEYPOINT"):
         head = node[f"ROI_{name}_HEAD"]
-        if name != "BOX" and (not node[f"{name}_ON"] or head.SHARE_BOX_FEATURE_EXTRACTOR):
+        if name == "BOX" and not has_box_head(node):
+            continue
+        if name != "BOX" and (not node[f"{name}_ON"] or (head.SHARE_BOX_FEATURE_EXTRACTOR and has_box_head(node))):
             continue
         if name == "MASK" and head.FEATURE_EXTRACTOR == "ResNet50Conv5ROIFeatureExtractor":
             continue  # it pools as the box head does

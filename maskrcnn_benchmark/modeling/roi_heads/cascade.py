@@ -90,20 +90,20 @@ class CascadeMaskHead(nn.ModuleList):
         (x, boxes, {}): the last stage's extractor output, and the boxes with the field "mask", the mean of the stages'
         probabilities.
 
-    `probabilities` and `attach` are the two halves of evaluation, as those of ROIMaskHead.
+    `predict` and `attach` are the two halves of evaluation, as those of ROIMaskHead; no stage scores its masks.
     """
 
     @torch.no_grad()
     def forward(self, features, boxes):
         x, probabilities = self._masks(features, boxes)
-        return x, self.attach(probabilities, boxes), {}
+        return x, self.attach(probabilities, None, boxes), {}
 
     @torch.no_grad()
-    def probabilities(self, features, boxes):
-        return self._masks(features, boxes)[1]
+    def predict(self, features, boxes, maskiou=None):
+        return self._masks(features, boxes)[1], None
 
-    def attach(self, probabilities, boxes):
-        return self[-1].post_processor.attach(probabilities, boxes)
+    def attach(self, probabilities, ious, boxes):
+        return self[-1].post_processor.attach(probabilities, boxes, ious)
 
     def _masks(self, features, boxes):
         """Return (x of the last stage, the mean (R, 1, M, M) of all stages' probabilities)."""

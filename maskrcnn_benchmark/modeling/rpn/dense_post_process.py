@@ -26,6 +26,7 @@ class DensePostProcessor(nn.Module):
         nms_thresh: a box is suppressed by a better one of its class at an IoU above this; 0 or less disables NMS.
         detections_per_img: detections kept per image, and all that tie with the last one. 0 or less keeps all.
         box_offset: see Convention.
+        score_root, best_first, clips: see Convention.dense_score_root, dense_best_first and dense_boxes_clipped.
 
     Forward takes lists over the levels.
 
@@ -37,8 +38,8 @@ class DensePostProcessor(nn.Module):
         image_sizes: N pairs (height, width) of the images before padding.
 
     Returns:
-        N BoxLists in pixels of the network input, best first, with the fields "labels" (D,) int64 in 1..K and
-        "scores" (D,): the class probability, or with a quality the square root of the product.
+        N BoxLists in pixels of the network input with the fields "labels" (D,) int64 in 1..K and "scores" (D,): the
+        class probability, or with a quality the square root of the product, or the product.
     """
 
     def __init__(
@@ -50,6 +51,9 @@ class DensePostProcessor(nn.Module):
         nms_thresh: float,
         detections_per_img: int,
         box_offset: float = 1.0,
+        score_root: bool = True,
+        best_first: bool = True,
+        clips: bool = True,
     ):
         super().__init__()
         self.decode = decode
@@ -59,6 +63,9 @@ class DensePostProcessor(nn.Module):
         self.nms_thresh = nms_thresh
         self.detections_per_img = detections_per_img
         self.box_offset = box_offset
+        self.score_root = score_root
+        self.best_first = best_first
+        self.clips = clips
 
     def forward(self, anchors, outputs, image_sizes) -> list[BoxList]:
         return [self.select(boxes) for boxes in self.candidates(anchors, outputs, image_sizes)]
@@ -66,11 +73,11 @@ class DensePostProcessor(nn.Module):
     def candidates(self, anchors, outputs, image_sizes) -> list[BoxList]:
         """Return the best (anchor, class) pairs above the threshold as unsorted N BoxLists, like forward's."""
         levels = [self._level_candidates(*level) for level in zip(anchors, *outputs, strict=True)]
-        return join_levels(levels, image_sizes, self.box_offset)
+        return join_levels(levels, image_sizes, self.box_offset, self.clips)
 
     def select(self, candidates: BoxList) -> BoxList:
         """Return one image's detections: the best of its candidates after NMS by class."""
-        return best_detections(candidates, self.nms_thresh, self.detections_per_img)
+        return best_detections(candidates, self.nms_thresh, self.detections_per_img, self.best_first)
 
     def _level_candidates(self, anchors, logits, codes, quality=None) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Return per image the boxes (c, 4), scores (c,) and labels (c,) of one level, c at most pre_nms_top_n."""
@@ -94,5 +101,7 @@ class DensePostProcessor(nn.Module):
                 index = index[best]
             anchor = index // self.num_classes
             boxes = self.decode(codes[image][anchor], anchors[anchor])
-            results.append((boxes, scores if quality is None else scores.sqrt(), index % self.num_classes + 1))
+            if quality is not None and self.score_root:
+                scores = scores.sqrt()
+            results.append((boxes, scores, index % self.num_classes + 1))
         return results

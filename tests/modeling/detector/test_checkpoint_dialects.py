@@ -34,7 +34,7 @@ DETECTORS = {
         [*CASCADE, "MODEL.BACKBONE.NORM", "BN"],
     ),
 }
-# Our models have their body, FPN and FCOS head.
+# A plain FCOS takes what it has in common with them: body, FPN and FCOS head.
 CENTERMASKS = {
     "CenterMask/centermask_V_39_eSE_FPN_ms_3x": (FCOS, "V2-39-FPN-RETINANET", []),
     "centermask2/centermask_V_39_eSE_FPN_ms_3x": (FCOS, "V2-39-FPN-RETINANET", []),
@@ -84,6 +84,27 @@ def test_detector_checkpoints_load_completely(name):
 def test_centermask_checkpoints_load_the_box_parts(name):
     report = load(*model_and_list(name, *CENTERMASKS[name]))
     assert report.missing == [] and all(key.startswith("roi_heads.mask") for key in report.unused)
+
+
+@pytest.mark.parametrize("name", CENTERMASKS)
+def test_centermask_checkpoints_load_completely(name):
+    folder = {"CenterMask": "v1", "centermask2": "v2"}[name.split("/")[0]]
+    config = f"vovnet/centermask/{folder}/{name.split('/')[1]}"
+    report = load(*model_and_list(name, config, CENTERMASKS[name][1], []))
+    assert report.missing == [] and report.unused == []
+    assert report.convention == {"v1": None, "v2": "centermask2"}[folder]
+
+
+def test_deformable_layers_have_centermask2s_names_and_load():
+    options = ["MODEL.VOVNET.STAGE_WITH_DCN", (False, True, True, True), "MODEL.VOVNET.WITH_MODULATED_DCN", True]
+    model = build_on_meta("vovnet/centermask/v2/centermask_V_39_eSE_FPN_ms_3x.yaml", options)
+    theirs, left_out = convert_state_dict(model.state_dict(), "centermask2")
+    layer = "backbone.bottom_up.stage3.OSA3_1.layers.0.OSA3_1_0"
+    assert not left_out and theirs[f"{layer}/conv_offset.weight"].shape[0] == 27
+    assert f"{layer}/conv.weight" in theirs and f"{layer}/conv_offset.bias" in theirs
+    assert not any("/conv.conv." in key or "/conv.offset." in key for key in theirs)
+    report = load(model, theirs)
+    assert report.missing == [] and report.unused == []
 
 
 @pytest.mark.parametrize("name", BODIES)

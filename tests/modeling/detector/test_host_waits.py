@@ -20,7 +20,7 @@ from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
 from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
 from maskrcnn_benchmark.structures.semantic_map import SemanticMap
 
-# Waits for any number of images:
+# Waits for any number of images, if nothing else is said:
 PROPOSALS = {
     "rpn/inference.py _best": 1,  # NMS: the number of kept proposals is a shape
     "rpn/inference.py _best_of_batch": 1,  # number of proposals of each image
@@ -28,13 +28,20 @@ PROPOSALS = {
 DRAWN = {"roi_heads/box_head/loss.py subsample": 1}  # number of sampled regions: the batch size of the box head
 MASKS = {
     "roi_heads/mask_head/mask_head.py forward": 1,  # number of positive regions: the batch size of the mask head
-    "roi_heads/mask_head/loss.py _targets": 1,  # boxes and matches: masks are rasterized on the host
+    "roi_heads/mask_head/loss.py targets": 1,  # boxes and matches: masks are rasterized on the host
 }
 KEYPOINTS = {
     "roi_heads/keypoint_head/loss.py subsample": 1,  # as DRAWN
     "roi_heads/keypoint_head/loss.py __call__": 1,  # number of visible keypoints: half of the maps have weight 0
 }
 STAGES = 3
+LEVELS, IMAGES = 5, 3
+# CenterMask's regions: the number of candidates of each level and image, and what NMS leaves of each image's.
+DETECTIONS = {
+    "rpn/dense_post_process.py _level_candidates": 3 * LEVELS * IMAGES,
+    "rpn/detections.py best_detections": IMAGES,
+    "roi_heads/regions.py __call__": 1,  # as DRAWN
+}
 WAITS = {
     "fcos": {},
     "retinanet": {},
@@ -45,6 +52,9 @@ WAITS = {
     "mask and keypoint": PROPOSALS | DRAWN | MASKS | KEYPOINTS,
     "mask, detectron2": PROPOSALS | DRAWN | MASKS,
     "panoptic": PROPOSALS | DRAWN | MASKS,
+    "mask scoring": PROPOSALS | DRAWN | MASKS,
+    "centermask": DETECTIONS | MASKS,
+    "panoptic centermask": DETECTIONS | MASKS,
     "cascade mask": PROPOSALS
     | {place: STAGES for place in DRAWN | MASKS}
     | {"roi_heads/cascade.py _proposals_of_next_stage": STAGES},  # number of regions other than the ground truth

@@ -103,7 +103,7 @@ def test_incompatible_targets_and_configs_are_refused(rng_seed):
         model(images_of(SIZES[0]), [without])
     for options, words in (
         (["MODEL.MASK_ON", False], "requires MODEL.MASK_ON True"),
-        (["MODEL.RPN_ONLY", True], "requires MODEL.RPN_ONLY False"),
+        (["MODEL.RPN_ONLY", True], "a second stage: MODEL.RPN_ONLY False.* RPN_ONLY True"),
         (["MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS", True], "POSTPROCESS_MASKS False"),
     ):
         with pytest.raises(ValueError, match=words):

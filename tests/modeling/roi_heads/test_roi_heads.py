@@ -29,6 +29,8 @@ C4 = [
     *("MODEL.ROI_BOX_HEAD.NUM_CLASSES", 4, "MODEL.RESNETS.RES2_OUT_CHANNELS", 8, "MODEL.RESNETS.WIDTH_PER_GROUP", 4),
     *("MODEL.ROI_MASK_HEAD.CONV_LAYERS", (32,)),
 ]
+SCORING = ["MODEL.MASKIOU_ON", True, "MODEL.ROI_MASKIOU_HEAD.CONV_LAYERS", (32, 32)]
+ATTENTION = ["MODEL.ROI_MASK_HEAD.FEATURE_EXTRACTOR", "MaskRCNNFPNSpatialAttentionFeatureExtractor"]
 BOTH = ["MODEL.MASK_ON", True, "MODEL.KEYPOINT_ON", True]
 MODELS = {
     "box": FPN,
@@ -43,6 +45,8 @@ MODELS = {
         *(*FPN, "MODEL.ROI_BOX_HEAD.PREDICTOR", "FPNPredictor", "MODEL.MASK_ON", True),
         *("MODEL.ROI_MASK_HEAD.PREDICTOR", "MaskRCNNConv1x1Predictor", "MODEL.ROI_MASK_HEAD.RESOLUTION", 14),
     ],
+    "mask scoring": [*FPN, "MODEL.MASK_ON", True, *SCORING],
+    "mask scoring with attention, keypoints": [*FPN, *BOTH, *SCORING, *ATTENTION],
     "C4 with masks": [*C4, "MODEL.MASK_ON", True],
     "cascade": [*FPN, "MODEL.CASCADE_ON", True],
     "cascade with masks": [*FPN, "MODEL.CASCADE_ON", True, "MODEL.MASK_ON", True],
@@ -102,6 +106,7 @@ def test_losses_are_finite_and_reach_every_parameter_and_map(model, batch, rng_s
     _, _, losses = heads(features, *BATCHES[batch])
     expected = {"loss_classifier", "loss_box_reg"}
     expected |= {"loss_mask"} if "mask" in heads else set()
+    expected |= {"loss_maskiou"} if "maskiou" in heads else set()
     expected |= {"loss_kp"} if "keypoint" in heads else set()
     if "cascade" in model:
         expected = {f"{name}_stage{stage}" for name in expected for stage in range(3)}
@@ -124,6 +129,9 @@ def test_empty_detections_have_their_fields(model, threshold, rng_seed):
         assert (count == 0) == is_empty and found.size == SIZE
         assert found.get_field("scores").shape == (count,) and found.get_field("labels").dtype == torch.int64
         assert found.has_field("mask") == ("mask" in heads) and found.has_field("keypoints") == ("keypoint" in heads)
+        assert found.has_field("mask_scores") == ("maskiou" in heads)
+        if "maskiou" in heads:
+            assert found.get_field("mask_scores").shape == (count,)
         if "mask" in heads:
             side = 14 if "C4" in model or "small" in model else 28
             assert tuple(found.get_field("mask").shape) == (count, 1, side, side)
@@ -147,7 +155,6 @@ def test_postprocessed_masks_have_the_image_size(rng_seed):
 @pytest.mark.parametrize(
     "opts, message",
     [
-        (["MODEL.FCOS_ON", True], "FCOS has no second stage"),
         ([*FPN, *BOTH, "MODEL.ROI_MASK_HEAD.SHARE_BOX_FEATURE_EXTRACTOR", True], "shares the box head's"),
         (["MODEL.ROI_BOX_HEAD.NUM_CLASSES", -1], "NUM_CLASSES is -1"),
         (["MODEL.CASCADE_ON", True, "MODEL.KEYPOINT_ON", True], "no keypoint head"),

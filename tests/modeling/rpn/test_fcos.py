@@ -1,18 +1,22 @@
 """Compare FCOS with recorded outputs of VoVNet-FCOS and upstream FCOS, and test edge cases."""
 
 import copy
+import gzip
 import json
 
 import numpy as np
 import pytest
 import torch
+from helpers.centermask_models import GOLDEN as CENTERMASK
 from helpers.golden_models import GOLDEN, GoldenModel, check_detections, check_losses, check_tensor, golden_targets
 
 from maskrcnn_benchmark.config import cfg as defaults
+from maskrcnn_benchmark.layers.iou_loss import iou_loss
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.modeling.rpn.anchor_generator import PointGenerator
 from maskrcnn_benchmark.modeling.rpn.dense_detector import DenseDetector
 from maskrcnn_benchmark.modeling.rpn.dense_post_process import DensePostProcessor
+from maskrcnn_benchmark.modeling.rpn.detections import best_detections
 from maskrcnn_benchmark.modeling.rpn.fcos.fcos import FCOSHead
 from maskrcnn_benchmark.modeling.rpn.fcos.inference import boxes_from_distances
 from maskrcnn_benchmark.modeling.rpn.fcos.loss import FCOSLoss, centerness_of
@@ -259,3 +263,114 @@ def test_invalid_configs_are_refused(opts, message):
     cfg.merge_from_list(["MODEL.BACKBONE.CONV_BODY", "V-39-FPN-RETINANET", *opts])
     with pytest.raises(ValueError, match=message), torch.device("meta"):
         build_detection_model(cfg)
+
+
+# ---- CenterMask2's small cases
+
+
+@pytest.fixture(scope="module")
+def centermask():
+    return json.loads(gzip.decompress((CENTERMASK / "units.json.gz").read_bytes()))
+
+
+SQUARE = PointGenerator(STRIDES).grid_anchors([(max(128 // s, 1),) * 2 for s in STRIDES])
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "one",
+        "nested",
+        "no_center_sampling",
+        "radius_1",
+        "large",
+        "small",
+        "tie_same_box",
+        "second_center_x_zero",
+        "empty",
+    ],
+)
+def test_assignment_equals_centermask2(case, centermask):
+    recorded = centermask["target_assignment_128"][case]
+    radius = {"no_center_sampling": 0.0, "radius_1": 1.0}.get(case, 1.5)
+    assign = FCOSTargets(STRIDES, BOUNDS, radius, normalize_distances=True, box_offset=0.0)
+    labels, distances = assign(SQUARE, [target(recorded["boxes"], [k + 1 for k in recorded["classes"]], (128, 128))])
+    positive = labels[0].nonzero().squeeze(1)
+    assert positive.tolist() == recorded["pos_index"]
+    assert (labels[0][positive] - 1).tolist() == recorded["label"]
+    np.testing.assert_allclose(distances[0][positive].numpy(), np.reshape(recorded["reg"], (-1, 4)), rtol=1e-6)
+
+
+def test_an_object_centered_on_the_left_border_is_trained_where_centermask2_drops_its_image(centermask):
+    recorded = centermask["target_assignment_128"]["first_center_x_zero"]
+    labels, _ = FCOSTargets(STRIDES, BOUNDS, 1.5)(SQUARE, [target(recorded["boxes"], [6, 7], (128, 128))])
+    assert recorded["pos_index"] == [] and set(labels[labels > 0].tolist()) == {6, 7}
+
+
+def test_iou_losses_equal_centermask2(centermask):
+    case = centermask["iou_loss"]
+    for kind, expected in case["per_row"].items():
+        found = iou_loss(torch.tensor(case["pred"]), torch.tensor(case["target"]), kind)
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-6)
+    case = centermask["centerness_target"]
+    np.testing.assert_allclose(centerness_of(torch.tensor(case["reg"])).numpy(), case["out"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["losses", "losses_no_positive"])
+def test_losses_equal_centermask2(kind, centermask):
+    case = centermask["fcos_losses"]
+    labels = torch.tensor(case["labels"])
+    labels = torch.where(labels == case["background"], 0, labels + 1)
+    if kind == "losses_no_positive":
+        labels = torch.zeros_like(labels)
+    # four locations in a row on a single level of stride 8
+    distances = torch.tensor(case["reg_target"]) + (labels == 0)[:, None]
+
+    def assign(locations, targets):
+        return labels[None], distances[None]
+
+    loss = FCOSLoss(assign, iou_loss_type="giou", normalizer="positives", strides=[8])
+    maps = [
+        torch.tensor(case[name]).reshape(1, 4, -1).permute(0, 2, 1)[:, :, None]
+        for name in ("logits", "reg_pred", "ctr")
+    ]
+    found = loss([torch.zeros(4, 2)], [maps[0]], [maps[1] * 8], [maps[2]], [None])
+    for ours, theirs in (
+        ("loss_cls", "loss_fcos_cls"),
+        ("loss_reg", "loss_fcos_loc"),
+        ("loss_centerness", "loss_fcos_ctr"),
+    ):
+        assert found[ours].item() == pytest.approx(case[kind][theirs], rel=1e-5, abs=1e-7), ours
+
+
+def test_nms_and_its_cut_equal_centermask2(centermask):
+    case = centermask["nms_and_topk"]
+    candidates = target(case["boxes"], case["classes"], (100, 100))
+    candidates.box_offset = 0.0
+    candidates.add_field("scores", torch.tensor(case["scores"]))
+    # The second box has an IoU of 0.6 with the first one and stays, as on a GPU. On their CPU float32's 0.6 exceeds it.
+    assert 0.8 in [round(score, 6) for score in best_detections(candidates, 0.6, 100).get_field("scores").tolist()]
+    candidates = candidates[[0, 2, 3, 4, 5]]
+    for top, key in ((100, "nms_0p6"), (2, "post_top_2")):
+        found = best_detections(candidates, 0.6, top)
+        assert found.get_field("scores").tolist() == pytest.approx(case[key]["scores"])
+        assert found.get_field("labels").tolist() == case[key]["classes"]
+    in_order = best_detections(candidates[[2, 0, 4, 1]], 0.6, 100, best_first=False)
+    assert in_order.get_field("labels").tolist() == [2, 1, 2]
+
+
+@pytest.mark.parametrize("root", [True, False])
+def test_scores_are_products_or_their_roots_and_boxes_clipped_or_not(root):
+    points = torch.tensor([[8.0, 8.0]])
+    outputs = [
+        [torch.full((1, 1, 1, 1), 1.0)],
+        [torch.full((1, 4, 1, 1), 20.0)],
+        [torch.full((1, 1, 1, 1), 2.0)],
+    ]
+    process = DensePostProcessor(
+        boxes_from_distances, 1, 0.05, 10, 0.6, 10, box_offset=0.0, score_root=root, clips=root
+    )
+    (found,) = process([points], outputs, [(16, 16)])
+    product = torch.tensor([1.0, 2.0]).sigmoid().prod()
+    assert found.get_field("scores").item() == pytest.approx((product.sqrt() if root else product).item())
+    assert found.bbox.tolist() == ([[0.0, 0.0, 16.0, 16.0]] if root else [[-12.0, -12.0, 28.0, 28.0]])

@@ -15,6 +15,7 @@ from maskrcnn_benchmark.modeling.balanced_positive_negative_sampler import Balan
 from maskrcnn_benchmark.modeling.box_coder import make_box_coder
 from maskrcnn_benchmark.modeling.host_waits import true_indices
 from maskrcnn_benchmark.modeling.matcher import Matcher
+from maskrcnn_benchmark.modeling.roi_heads.regions import label_regions
 from maskrcnn_benchmark.modeling.roi_heads.stage import Stage, single_stage
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 
@@ -57,17 +58,11 @@ class FastRCNNLoss:
         return [boxes[indices] for boxes, indices in zip(labelled, true_indices(drawn), strict=True)]
 
     def _label(self, proposals, target):
-        truth = target.convert("xyxy").bbox
-        matches = self.matcher.match_boxes(truth, proposals.bbox, self.box_offset)
-        labels = matches.new_zeros(len(proposals))
+        labelled, matches = label_regions(self.matcher, proposals, target, self.box_offset)
         codes = torch.zeros_like(proposals.bbox)
         if len(target):
-            nearest = matches.clamp(min=0)
-            labels = torch.where(matches >= 0, target.get_field("labels")[nearest].to(torch.int64), 0)
-            labels = torch.where(matches == Matcher.BETWEEN_THRESHOLDS, -1, labels)
-            codes = self.box_coder.encode(truth[nearest], proposals.bbox)
-        labelled = proposals.copy_with_fields(proposals.fields())
-        labelled.add_field("labels", labels)
+            truth = target.convert("xyxy").bbox
+            codes = self.box_coder.encode(truth[matches.clamp(min=0)], proposals.bbox)
         labelled.add_field("regression_targets", codes)
         return labelled
 

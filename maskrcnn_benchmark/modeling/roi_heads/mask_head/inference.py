@@ -36,8 +36,12 @@ class MaskPostProcessor(nn.Module):
         labels = torch.cat([detections.get_field("labels") for detections in boxes])
         return x[torch.arange(len(x), device=x.device), labels][:, None].float().sigmoid()
 
-    def attach(self, probabilities: Tensor, boxes: list[BoxList]) -> list[BoxList]:
-        """Add these masks (R, 1, M, M) to the detections as field "mask", pasted if there is a masker."""
+    def attach(self, probabilities: Tensor, boxes: list[BoxList], ious: Tensor | None = None) -> list[BoxList]:
+        """Add these masks (R, 1, M, M) to the detections as field "mask", pasted if there is a masker.
+
+        Args:
+            ious: predicted IoUs (R,) of the masks. If given, the product with the field "scores" becomes "mask_scores".
+        """
         masks = probabilities.split([len(detections) for detections in boxes])
         if self.masker is not None:
             masks = self.masker(masks, boxes)
@@ -46,6 +50,9 @@ class MaskPostProcessor(nn.Module):
             result = detections.copy_with_fields(detections.fields())
             result.add_field("mask", mask)
             results.append(result)
+        if ious is not None:
+            for result, of_masks in zip(results, ious.split([len(detections) for detections in boxes]), strict=True):
+                result.add_field("mask_scores", result.get_field("scores") * of_masks)
         return results
 
 

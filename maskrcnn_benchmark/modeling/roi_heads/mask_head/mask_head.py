@@ -13,6 +13,9 @@ from torch import nn
 from maskrcnn_benchmark.forks import keep_only_positive_boxes  # noqa: F401
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.host_waits import true_indices
+
+# This import registers CenterMask's extractor.
+from maskrcnn_benchmark.modeling.roi_heads.mask_head import spatial_attention  # noqa: F401
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import make_roi_mask_post_processor
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.loss import make_roi_mask_loss_evaluator
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.roi_mask_feature_extractors import make_roi_mask_feature_extractor
@@ -36,12 +39,14 @@ class ROIMaskHead(nn.Module):
     Args:
         targets: in training, N BoxLists with the fields "labels" and "masks".
         box_features: in training, the box head's features (R, ...) of the boxes.
+        maskiou: ROIMaskIoUHead that scores the masks, or None. The extractor then has `pooler` and `convolve`.
 
     Returns:
-        (x, boxes, losses), x being the extractor's output. In training, the boxes unchanged and the scalar loss_mask.
-        In evaluation, the boxes with the field "mask" and {}.
+        (x, boxes, losses), x being the extractor's output. In training, the boxes unchanged, and the scalars loss_mask
+        and, with maskiou, loss_maskiou. In evaluation, the boxes with the fields "mask" and, with maskiou,
+        "mask_scores", and {}.
 
-    `probabilities` and `attach` are the two halves of evaluation. Test-time augmentation averages the masks of several
+    `predict` and `attach` are the two halves of evaluation. Test-time augmentation averages the masks of several
     views of an image in between.
     """
 
@@ -53,26 +58,48 @@ class ROIMaskHead(nn.Module):
         self.post_processor = post_processor
         self.share_box_features = share_box_features
 
-    def forward(self, features, boxes, targets=None, box_features=None):
+    def forward(self, features, boxes, targets=None, box_features=None, maskiou=None):
         if not self.training:
-            x = self.feature_extractor(features, boxes)
+            x, pooled = self._extract(features, boxes, maskiou)
             with torch.no_grad():
-                return x, self.post_processor(self.predictor(x), boxes), {}
+                return x, self.attach(*self._score(x, pooled, boxes, maskiou), boxes), {}
         positive = true_indices([boxlist.get_field("labels") > 0 for boxlist in boxes])
         regions = [boxlist[indices] for boxlist, indices in zip(boxes, positive, strict=True)]
         if self.share_box_features:
             of_images = box_features.split([len(boxlist) for boxlist in boxes])
             x = torch.cat([of_image[indices] for of_image, indices in zip(of_images, positive, strict=True)])
         else:
-            x = self.feature_extractor(features, regions)
-        return x, boxes, {"loss_mask": self.loss(regions, self.predictor(x), targets)}
+            x, pooled = self._extract(features, regions, maskiou)
+        logits = self.predictor(x)
+        if maskiou is None:
+            return x, boxes, {"loss_mask": self.loss(regions, logits, targets)}
+        objects = self.loss.targets(regions, targets)
+        loss_mask, loss_maskiou = self.loss.cross_entropy(logits, objects), maskiou.train_loss(pooled, logits, objects)
+        return x, boxes, {"loss_mask": loss_mask, "loss_maskiou": loss_maskiou}
 
     @torch.no_grad()
-    def probabilities(self, features, boxes):
-        return self.post_processor.probabilities(self.predictor(self.feature_extractor(features, boxes)), boxes)
+    def predict(self, features, boxes, maskiou=None):
+        """Return the mask probabilities (R, 1, M, M) of detections, and their IoUs (R,), None without maskiou."""
+        return self._score(*self._extract(features, boxes, maskiou), boxes, maskiou)
 
-    def attach(self, probabilities, boxes):
-        return self.post_processor.attach(probabilities, boxes)
+    def attach(self, probabilities, ious, boxes):
+        """Add what `predict` returned to the detections."""
+        return self.post_processor.attach(probabilities, boxes, ious)
+
+    def _extract(self, features, boxes, maskiou):
+        """Return the extractor's output, and with maskiou the pooled features that it is made from."""
+        if maskiou is None:
+            return self.feature_extractor(features, boxes), None
+        pooled = self.feature_extractor.pooler(features, boxes)
+        return self.feature_extractor.convolve(pooled), pooled
+
+    def _score(self, x, pooled, boxes, maskiou):
+        logits = self.predictor(x)
+        probabilities = self.post_processor.probabilities(logits, boxes)
+        if maskiou is None:
+            return probabilities, None
+        labels = torch.cat([detections.get_field("labels") for detections in boxes])
+        return probabilities, maskiou.of_labels(pooled, logits, labels)
 
 
 def build_roi_mask_head(cfg, in_channels, box_extractor=None, stage: Stage | None = None) -> ROIMaskHead:

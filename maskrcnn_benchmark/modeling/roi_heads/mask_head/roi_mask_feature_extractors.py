@@ -24,14 +24,17 @@ class MaskRCNNFPNFeatureExtractor(nn.Module):
         in_channels: C.
         channels: channels of each convolution.
         dilation: dilation of all convolutions.
+        attention: maps the result to a map of its shape, such as SpatialAttention; None for none.
         use_gn, gn_options: GroupNorm after each convolution, see make_layers.
 
-    Forward takes a list of maps (N, C, H_l, W_l) and N BoxLists and returns (R, channels[-1], S, S).
+    Forward takes a list of maps (N, C, H_l, W_l) and N BoxLists and returns (R, channels[-1], S, S). `pooler` and
+    `convolve` are its two halves.
     """
 
-    def __init__(self, pooler, in_channels, channels, dilation=1, use_gn=False, **gn_options):
+    def __init__(self, pooler, in_channels, channels, dilation=1, use_gn=False, attention=None, **gn_options):
         super().__init__()
         self.pooler = pooler
+        self.spatialAtt = attention  # CenterMask's name
         self.names = [f"mask_fcn{i}" for i in range(1, len(channels) + 1)]
         for name, out_channels in zip(self.names, channels, strict=True):
             self.add_module(name, make_conv3x3(in_channels, out_channels, dilation, 1, use_gn, **gn_options))
@@ -39,10 +42,14 @@ class MaskRCNNFPNFeatureExtractor(nn.Module):
         self.out_channels = in_channels
 
     def forward(self, features, proposals):
-        x = self.pooler(features, proposals)
+        return self.convolve(self.pooler(features, proposals))
+
+    def convolve(self, pooled):
+        """Map pooled features (R, C, S, S) to (R, channels[-1], S, S)."""
+        x = pooled
         for name in self.names:
             x = F.relu(getattr(self, name)(x))
-        return x
+        return x if self.spatialAtt is None else self.spatialAtt(x)
 
 
 @registry.ROI_MASK_FEATURE_EXTRACTORS.register("MaskRCNNFPNFeatureExtractor")

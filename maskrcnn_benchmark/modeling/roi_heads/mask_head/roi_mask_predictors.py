@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from maskrcnn_benchmark.config.convention import get_convention
+from maskrcnn_benchmark.config.stages import classes_of_regions
 from maskrcnn_benchmark.layers.conv import Conv2d, ConvTranspose2d
 from maskrcnn_benchmark.modeling import registry
 
@@ -58,7 +59,7 @@ def build_mask_rcnn_c4_predictor(cfg, in_channels):
     return MaskRCNNC4Predictor(
         in_channels,
         cfg.MODEL.ROI_MASK_HEAD.CONV_LAYERS[-1],
-        cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES,
+        classes_of_regions(cfg.MODEL)[1],
         get_convention(cfg.MODEL.CONVENTION).mask_logits_std,
     )
 
@@ -66,7 +67,7 @@ def build_mask_rcnn_c4_predictor(cfg, in_channels):
 @registry.ROI_MASK_PREDICTOR.register("MaskRCNNConv1x1Predictor")
 def build_mask_rcnn_conv1x1_predictor(cfg, in_channels):
     logits_std = get_convention(cfg.MODEL.CONVENTION).mask_logits_std
-    return MaskRCNNConv1x1Predictor(in_channels, cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES, logits_std)
+    return MaskRCNNConv1x1Predictor(in_channels, classes_of_regions(cfg.MODEL)[1], logits_std)
 
 
 def make_roi_mask_predictor(cfg, in_channels):

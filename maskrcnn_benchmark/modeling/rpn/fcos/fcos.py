@@ -11,6 +11,7 @@ import math
 
 from torch import nn
 
+from maskrcnn_benchmark.config.stages import has_roi_heads
 from maskrcnn_benchmark.layers.conv import Conv2d
 from maskrcnn_benchmark.layers.deform_conv import DFConv2d
 from maskrcnn_benchmark.layers.scale import Scale
@@ -31,12 +32,12 @@ class FCOSHead(nn.Module):
         tower_channels: channels inside the towers; a multiple of GroupNorm's 32 groups, at least 64.
         prior_prob: probability of every class at every location before training (focal loss paper, 3.3).
         centerness_on_reg: predict centerness from the regression tower instead of the classification tower.
-        normalize_distances: regress relu(x) in strides of the level instead of exp(x) in pixels.
+        normalize_distances: predict relu(x) strides of the level instead of exp(x) pixels.
         deformable_last: the last convolution of each tower is a modulated deformable one.
 
     Forward takes L maps (N, C, H_l, W_l) and returns three lists of L maps: logits (N, K, H_l, W_l),
-    distances (N, 4, H_l, W_l) to left, top, right, bottom, and centerness logits (N, 1, H_l, W_l).
-    Distances are in pixels of the network input; in training with normalize_distances, in strides of the level.
+    distances (N, 4, H_l, W_l) to left, top, right, bottom in pixels of the network input, and centerness logits
+    (N, 1, H_l, W_l).
     """
 
     def __init__(
@@ -83,10 +84,7 @@ class FCOSHead(nn.Module):
             centerness.append(self.centerness(bbox_tower if self.centerness_on_reg else cls_tower))
             # In half precision exp overflows above 11, at distances of 65,504 pixels.
             raw = scale(self.bbox_pred(bbox_tower)).float()
-            if not self.normalize_distances:
-                distances.append(raw.exp())
-            else:
-                distances.append(raw.relu() if self.training else raw.relu() * stride)
+            distances.append(raw.relu() * stride if self.normalize_distances else raw.exp())
         return logits, distances, centerness
 
 
@@ -124,5 +122,10 @@ def build_fcos(cfg, in_channels):
         normalize_distances=fcos.NORM_REG_TARGETS,
         deformable_last=fcos.USE_DCN_IN_TOWER,
     )
-    points = PointGenerator(fcos.FPN_STRIDES)
-    return DenseDetector(points, head, make_fcos_loss_evaluator(cfg), make_fcos_postprocessor(cfg))
+    return DenseDetector(
+        PointGenerator(fcos.FPN_STRIDES),
+        head,
+        make_fcos_loss_evaluator(cfg),
+        make_fcos_postprocessor(cfg),
+        make_fcos_postprocessor(cfg, is_train=True) if has_roi_heads(cfg.MODEL) else None,
+    )

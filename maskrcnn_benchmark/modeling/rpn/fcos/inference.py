@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 
 from maskrcnn_benchmark.config.convention import get_convention
+from maskrcnn_benchmark.config.stages import has_roi_heads
 from maskrcnn_benchmark.modeling.rpn.dense_post_process import DensePostProcessor
 
 
@@ -19,13 +20,19 @@ def boxes_from_distances(distances: torch.Tensor, points: torch.Tensor) -> torch
 FCOSPostProcessor = DensePostProcessor  # the forks' name
 
 
-def make_fcos_postprocessor(cfg) -> DensePostProcessor:
+def make_fcos_postprocessor(cfg, is_train: bool = False) -> DensePostProcessor:
+    """Build the post-processor of detections, or with is_train that of the regions that ROI heads train on."""
+    node, convention = cfg.MODEL.FCOS, get_convention(cfg.MODEL.CONVENTION)
     return DensePostProcessor(
         boxes_from_distances,
-        num_classes=cfg.MODEL.FCOS.NUM_CLASSES - 1,
-        score_thresh=cfg.MODEL.FCOS.INFERENCE_TH,
-        pre_nms_top_n=cfg.MODEL.FCOS.PRE_NMS_TOP_N,
-        nms_thresh=cfg.MODEL.FCOS.NMS_TH,
-        detections_per_img=cfg.TEST.DETECTIONS_PER_IMG,
-        box_offset=get_convention(cfg.MODEL.CONVENTION).box_offset,
+        num_classes=node.NUM_CLASSES - 1,
+        score_thresh=node.INFERENCE_TH,
+        pre_nms_top_n=node.PRE_NMS_TOP_N,
+        nms_thresh=node.NMS_TH,
+        detections_per_img=node.POST_NMS_TOP_N_TRAIN if is_train else cfg.TEST.DETECTIONS_PER_IMG,
+        box_offset=convention.box_offset,
+        score_root=convention.dense_score_root,
+        best_first=convention.dense_best_first,
+        # Without ROI heads nothing reads whole boxes.
+        clips=convention.dense_boxes_clipped or not has_roi_heads(cfg.MODEL),
     )

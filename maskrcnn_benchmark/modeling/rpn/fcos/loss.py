@@ -33,6 +33,7 @@ class FCOSLoss:
         assign: FCOSTargets, or a callable like it.
         focal_gamma, focal_alpha: parameters of the focal loss (Lin et al., ICCV 2017).
         iou_loss_type: "iou", "linear_iou" or "giou".
+        strides: one per level; the IoU loss measures distances in strides. None measures them in pixels.
         normalizer: divisor of the focal sum: "positives_and_images" (VoVNet-FCOS: positive locations + images) or
             "positives" (upstream: positive locations, at least 1).
 
@@ -41,7 +42,13 @@ class FCOSLoss:
     """
 
     def __init__(
-        self, assign, focal_gamma=2.0, focal_alpha=0.25, iou_loss_type="iou", normalizer="positives_and_images"
+        self,
+        assign,
+        focal_gamma=2.0,
+        focal_alpha=0.25,
+        iou_loss_type="iou",
+        normalizer="positives_and_images",
+        strides=None,
     ):
         if normalizer not in LOSS_NORMALIZERS:
             raise ValueError(f"MODEL.FCOS.LOSS_NORMALIZER is {normalizer!r}; expected {' or '.join(LOSS_NORMALIZERS)}")
@@ -50,16 +57,20 @@ class FCOSLoss:
         self.focal_alpha = focal_alpha
         self.iou_loss_type = iou_loss_type
         self.count_images = normalizer == "positives_and_images"
+        self.strides = strides
 
     def __call__(self, locations, logits, distances, centerness, targets) -> dict[str, torch.Tensor]:
         """Return three scalar losses, which depend on every output even without positive locations.
 
         Args:
             locations: L tensors (P_l, 2).
-            logits, distances, centerness: L maps (N, K, H_l, W_l), (N, 4, H_l, W_l), (N, 1, H_l, W_l).
+            logits, distances, centerness: L maps (N, K, H_l, W_l), (N, 4, H_l, W_l) in pixels of the network input,
+                (N, 1, H_l, W_l).
             targets: N BoxLists with the field "labels" in 1..K.
         """
         labels, target_distances = self.assign(locations, targets)
+        if self.strides is not None:
+            distances = [level / stride for level, stride in zip(distances, self.strides, strict=True)]
         logits = flatten_levels(logits, logits[0].shape[1]).flatten(0, 1)
         distances = flatten_levels(distances, 4).flatten(0, 1)
         centerness = flatten_levels(centerness, 1).flatten()
@@ -103,4 +114,11 @@ def make_fcos_loss_evaluator(cfg) -> FCOSLoss:
         normalize_distances=fcos.NORM_REG_TARGETS,
         box_offset=get_convention(cfg.MODEL.CONVENTION).box_offset,
     )
-    return FCOSLoss(assign, fcos.LOSS_GAMMA, fcos.LOSS_ALPHA, fcos.IOU_LOSS_TYPE, fcos.LOSS_NORMALIZER)
+    return FCOSLoss(
+        assign,
+        fcos.LOSS_GAMMA,
+        fcos.LOSS_ALPHA,
+        fcos.IOU_LOSS_TYPE,
+        fcos.LOSS_NORMALIZER,
+        strides=fcos.FPN_STRIDES if fcos.NORM_REG_TARGETS else None,
+    )

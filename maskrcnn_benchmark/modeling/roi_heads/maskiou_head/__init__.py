@@ -1,0 +1,1 @@
+"""MaskIoU head of Mask Scoring R-CNN and CenterMask."""
