@@ -3,7 +3,8 @@
     python benchmarks/tiles.py --weights out/model_final.pth --images ../shared/data/bccd/JPEGImages
 
 The collage has --columns rows of --columns images. An object of a single image counts as found if a detection in the
-collage has the same class and an IoU of at least 0.5 with it.
+collage has the same class and an IoU of at least 0.5 with it. Detections that the single images lack are counted, too;
+those across a seam are halves of objects from neighboring images.
 """
 
 from __future__ import annotations
@@ -30,8 +31,13 @@ def make_collage(images: list[Image.Image], columns: int) -> tuple[Image.Image, 
     return collage, corners
 
 
-def count_found(single, corners, whole) -> tuple[int, int]:
-    """Match the detections of single images and collage one to one; return the numbers of objects and of matches."""
+def count_found(single, corners, whole) -> tuple[int, int, int]:
+    """Match the detections of single images and collage one to one.
+
+    Returns:
+        The numbers of objects in the single images, of matches, and of unmatched detections of the collage that cross
+        the border of an image.
+    """
     total, used = 0, set()
     for prediction, corner in zip(single, corners, strict=True):
         for box, label in zip(prediction.boxes + np.array(corner * 2), prediction.labels, strict=True):
@@ -42,7 +48,10 @@ def count_found(single, corners, whole) -> tuple[int, int]:
             ]
             if overlap and max(overlap) >= SAME:
                 used.add(int(np.argmax(overlap)))
-    return total, len(used)
+    starts = np.unique([corner[0] for corner in corners]), np.unique([corner[1] for corner in corners])
+    others = np.delete(whole.boxes, sorted(used), axis=0)
+    across = [((others[:, k, None] < starts[k]) & (starts[k] < others[:, k + 2, None])).any(axis=1) for k in (0, 1)]
+    return total, len(used), int((across[0] | across[1]).sum())
 
 
 def _iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -57,7 +66,7 @@ def main() -> None:
     parser.add_argument("--images", required=True, metavar="FOLDER")
     parser.add_argument("--columns", type=int, default=4)
     parser.add_argument("--score", type=float, default=0.5)
-    parser.add_argument("--tiles", type=int, help="side of the windows (default: the longest side of an image)")
+    parser.add_argument("--tiles", type=int, help="side of the windows (default: the shortest side of an image)")
     parser.add_argument("--overlap", type=float, default=0.2)
     args = parser.parse_args()
     sources, _ = find_sources([args.images])
@@ -67,14 +76,18 @@ def main() -> None:
     images = [Image.open(source.path).convert("RGB") for source in chosen]
     single = predictor(images)
     collage, corners = make_collage(images, args.columns)
-    side = args.tiles or max(max(image.size) for image in images)
+    # a window's shorter side becomes INPUT.MIN_SIZE_TEST, like that of an image
+    side = args.tiles or min(min(image.size) for image in images)
     print(f"{len(images)} images, a collage of {collage.width} x {collage.height} pixels, scores from {args.score}")
     for name, tiles in (("whole", 0), (f"windows of {side}, overlap {args.overlap}", side)):
         by = Predictor(args.config_file, args.weights, tiles=tiles, overlap=args.overlap, **options)
         whole = by(collage)
-        total, found = count_found(single, corners, whole)
+        total, found, seams = count_found(single, corners, whole)
         share = found / total if total else float("nan")
-        print(f"{name}: {found} of {total} objects ({share:.1%}), and {len(whole) - found} others")
+        print(
+            f"{name}: {found} of {total} objects ({share:.1%}), and {len(whole) - found} others, {seams} of them "
+            "across a seam"
+        )
 
 
 if __name__ == "__main__":

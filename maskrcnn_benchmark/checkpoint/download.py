@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import os
 import re
+import ssl
 import sys
 import time
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ TIMEOUT = 60
 # How often a broken transfer is continued, and the seconds before the first of these attempts.
 CONTINUED = 3
 PAUSE = 1.0
+# What a broken connection raises.
+_BROKEN = (ConnectionError, TimeoutError, ssl.SSLError, http.client.HTTPException)
 
 
 def cache_folder() -> str:
@@ -111,7 +114,7 @@ def _download_first(addresses: Sequence[str], path: str, size: int | None, sha25
                 transfer.run()
                 transfer.check(os.path.basename(path), size, sha256)
             return
-        except (URLError, ConnectionError, TimeoutError, http.client.HTTPException, ValueError) as error:
+        except (URLError, *_BROKEN, ValueError) as error:
             failures.append((url, error))
     kind = ConnectionError if not any(isinstance(error, ValueError) for _, error in failures) else ValueError
     name, folder = os.path.basename(path), os.path.dirname(path)
@@ -154,7 +157,7 @@ class _Transfer:
                 with self._open() as response:
                     self._receive(response)
                 reason = "the host closed it"
-            except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
+            except _BROKEN as error:
                 reason = str(error) or type(error).__name__
             except URLError as error:  # a failure before the first byte is not retried
                 if isinstance(error, HTTPError) or not self.done:
