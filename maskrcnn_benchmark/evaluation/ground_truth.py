@@ -13,7 +13,8 @@ from collections.abc import Collection
 import numpy as np
 
 from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
-from maskrcnn_benchmark.data.datasets.coco_annotations import load_json, table_of
+from maskrcnn_benchmark.data.datasets.coco_annotations import table_of
+from maskrcnn_benchmark.data.datasets.coco_json import load_json
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.evaluation.coco_results import NOT_COMPUTED

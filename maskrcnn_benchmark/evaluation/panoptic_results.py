@@ -11,7 +11,8 @@ import os
 import numpy as np
 from PIL import Image
 
-from maskrcnn_benchmark.data.datasets.coco_annotations import load_json, rows_of
+from maskrcnn_benchmark.data.datasets.coco_annotations import rows_of
+from maskrcnn_benchmark.data.datasets.coco_json import load_json
 from maskrcnn_benchmark.structures.panoptic_map import PanopticMap, colors_from_ids, extents, read_ids, renumber
 from maskrcnn_benchmark.utils.atomic_write import atomic_write, write_json
 

@@ -12,6 +12,7 @@ import numpy as np
 from maskrcnn_benchmark.data.datasets.mask_checks import fit_masks
 from maskrcnn_benchmark.data.datasets.mask_table import MaskTable
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
+from maskrcnn_benchmark.data.datasets.value_column import ValueColumn
 
 # Clipping a box by up to this many pixels is not reported: annotation tools round.
 ROUNDING = 1.0
@@ -58,7 +59,7 @@ class AnnotationTable:
     picture: np.ndarray
     labels: np.ndarray
     crowd: np.ndarray
-    annotation_ids: list
+    annotation_ids: ValueColumn | list
     masks: MaskTable | None = None
     keypoints: np.ndarray | None = None
     keypoint_names: list[str] | None = None
@@ -68,11 +69,17 @@ class AnnotationTable:
     areas: np.ndarray | None = None
     annotated: np.ndarray | None = None
 
+    def __post_init__(self):
+        if not isinstance(self.annotation_ids, ValueColumn):
+            self.annotation_ids = ValueColumn(self.annotation_ids)
+
     def select_boxes(self, keep: np.ndarray) -> None:
         """Keep the boxes for which `keep`, (B,) bool, is true."""
+        if keep.all():
+            return
         self.boxes, self.picture = self.boxes[keep], self.picture[keep]
         self.labels, self.crowd = self.labels[keep], self.crowd[keep]
-        self.annotation_ids = [self.annotation_ids[i] for i in np.flatnonzero(keep)]
+        self.annotation_ids = self.annotation_ids.take(np.flatnonzero(keep))
         if self.masks is not None:
             self.masks = self.masks.select(keep)
         for name in ("keypoints", "difficult", "segments", "xywh", "areas"):
@@ -82,6 +89,8 @@ class AnnotationTable:
 
     def select_pictures(self, keep: np.ndarray) -> None:
         """Keep the images for which `keep`, (I,) bool, is true, and their boxes."""
+        if keep.all():
+            return
         self.select_boxes(keep[self.picture])
         self.picture = (np.cumsum(keep) - 1)[self.picture]
         kept = np.flatnonzero(keep)
@@ -176,4 +185,4 @@ class AnnotationTable:
 
     def ids_of(self, where: np.ndarray) -> list:
         """Return the annotation ids of the boxes for which `where`, (B,) bool, is true."""
-        return [self.annotation_ids[i] for i in np.flatnonzero(where)]
+        return self.annotation_ids.where(where)

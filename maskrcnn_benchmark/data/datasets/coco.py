@@ -7,7 +7,8 @@ import io
 import os
 
 from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
-from maskrcnn_benchmark.data.datasets.coco_annotations import load_json, read_coco
+from maskrcnn_benchmark.data.datasets.coco_annotations import read_coco
+from maskrcnn_benchmark.data.datasets.coco_json import load_json
 from maskrcnn_benchmark.data.datasets.coco_values import flag, real_number
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.reading import Reading

@@ -5,19 +5,18 @@ Shapes: I pictures, B boxes, K foreground classes, J keypoints of an object.
 
 from __future__ import annotations
 
-import json
-from collections import Counter
+from functools import partial
 
 import numpy as np
 
 from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
 from maskrcnn_benchmark.data.datasets.categories import drop_placeholder_categories
-from maskrcnn_benchmark.data.datasets.coco_values import areas, boxes, flags, positions, whole_number
-from maskrcnn_benchmark.data.datasets.mask_table import read_masks
+from maskrcnn_benchmark.data.datasets.coco_columns import Columns
+from maskrcnn_benchmark.data.datasets.coco_json import read_content
+from maskrcnn_benchmark.data.datasets.coco_values import areas, flags, positions, whole_number
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
-from maskrcnn_benchmark.data.datasets.segmentation_values import bounds_of
-from maskrcnn_benchmark.utils.text_file import NotAFileError, did_you_mean, read_text
+from maskrcnn_benchmark.data.datasets.value_column import ValueColumn
 
 # Pixels. Farther out than any picture reaches, and far from where float32 overflows.
 FAR = 1e9
@@ -37,7 +36,7 @@ def read_coco(
     Dropped and counted: annotations of images or categories that the file does not list; boxes that are missing,
     not finite, inverted, or at most one pixel wide or high (inclusive corners coincide: the forks dropped those too);
     repetitions of the same image or annotation. Different annotations with one id are kept, and noted. Masks and
-    keypoints that are broken do not drop their box, see `read_masks` and `_keypoints`.
+    keypoints that are broken do not drop their box, see MaskColumns and KeypointColumns.
 
     Args:
         reading: choices of the configuration; None takes its defaults.
@@ -47,13 +46,18 @@ def read_coco(
         FileNotFoundError: no such file.
         ValueError: not a COCO instances json, or one whose ids contradict each other.
     """
-    return table_of(load_json(ann_file), ann_file, report, reading, crowd_masks=crowd_masks)
+    read = partial(table_of, ann_file=ann_file, report=report, reading=reading, crowd_masks=crowd_masks)
+    return read_content(ann_file, report, read)
 
 
 def table_of(
     data: dict, ann_file: str, report: DatasetReport, reading: Reading | None = None, *, crowd_masks: bool = False
 ) -> AnnotationTable:
-    """The same for what such a file holds; `ann_file` is what errors call it."""
+    """The same for what such a file holds, or what a reader of another format returns (records.py).
+
+    Args:
+        ann_file: what errors call the source.
+    """
     reading = reading or Reading()
     category_ids, class_names = read_categories(data, ann_file, report)
     images = read_images(data, ann_file, report)
@@ -73,35 +77,6 @@ def table_of(
     if not reading.keep_placeholder_categories:
         drop_placeholder_categories(table, data["categories"], report)
     return table
-
-
-def load_json(ann_file: str) -> dict:
-    """What a COCO json holds.
-
-    Raises:
-        FileNotFoundError: no such file.
-        OSError: it is a folder, a named pipe, a socket or a device.
-        ValueError: it is not text in UTF-8, UTF-16 or UTF-32, not JSON, or no object.
-    """
-    try:
-        text = read_text(ann_file)
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"annotation file {ann_file} does not exist.{did_you_mean(ann_file)} Is the data folder right "
-            "(DATASETS.ROOT, or $MB_DATASETS)?"
-        ) from None
-    except (NotAFileError, ValueError) as error:
-        raise type(error)(f"annotation file (ANNOTATIONS) {error}") from None
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"annotation file {ann_file} is not JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise ValueError(
-            f"annotation file {ann_file} holds a {type(data).__name__}; wanted a COCO instances file: an object with "
-            f"'images', 'annotations' and 'categories'. (A list is what results look like.)"
-        )
-    return data
 
 
 def rows_of(data: dict, key: str, ann_file: str, required: tuple[str, ...]) -> list[dict]:
@@ -185,41 +160,40 @@ def _annotations(
     category_ids: list,
 ) -> tuple[dict, np.ndarray]:
     """The box, mask and keypoint arrays of AnnotationTable, by field name; and (I,) bool "annotated"."""
-    rows = [] if data.get("annotations") is None else data["annotations"]
-    table = rows_of({"annotations": rows}, "annotations", ann_file, ())
-    ids = [row.get("id") for row in table]
-    picture = positions([row.get("image_id") for row in table], image_ids, report, "image")
-    used = [row.get("category_id") for row in table]
+    table = Columns(_rows(data.get("annotations"), ann_file), ann_file)
+    ids, xywh, used = table.id, table.xywh, table.category_id
+    picture = positions(table.image_id, image_ids, report, "image")
     category = positions(used, category_ids, report, "category")
     _refuse_shifted_ids(used, category, category_ids, data, ann_file)
-    xywh = boxes([row.get("bbox") for row in table], ids, report)
-    _complete_boxes(xywh, table, ids, report)
+    report.add("repaired", "boxes written as text", [ids[i] for i in table.text_boxes])
+    completed = [ids[i] for i in table.completed]
+    report.add("repaired", "missing boxes, taken from the segmentation", completed)
 
     keep = np.ones(len(table), dtype=bool)
 
     def drop(what: str, bad: np.ndarray, hint: str = "") -> None:
         bad &= keep
-        report.add("dropped", what, [ids[i] for i in np.flatnonzero(bad)], hint=hint)
+        report.add("dropped", what, ids.where(bad), hint=hint)
         keep[bad] = False
 
     finite = np.isfinite(xywh).all(axis=1)
     sides = np.where(finite[:, None], xywh[:, 2:], 0.0)
     drop("annotations of unknown pictures", picture < 0)
     drop("annotations of unknown categories", category < 0, _compared(used, category, category_ids))
-    drop("repeated annotations", _repeated(table, ids, report))
+    drop("repeated annotations", table.repeated(report))
     drop("boxes that are missing, not four numbers, or not finite", ~finite)
     drop("inverted boxes", (sides < 0).any(axis=1))
     drop("boxes without area (at most one pixel wide or high)", (sides <= 1).any(axis=1))
 
     rows = np.flatnonzero(keep)
     rows = rows[np.argsort(picture[rows], kind="stable")]
-    xywh = xywh[rows].clip(-FAR, FAR)
+    xywh = table.xywh = xywh[rows].clip(-FAR, FAR)
     corners = xywh.astype(np.float32)
     corners[:, 2:] = corners[:, :2] + np.maximum(corners[:, 2:] - 1, 0)
-    row_ids = [ids[i] for i in rows]
-    crowd = flags([table[i].get("iscrowd") for i in rows], row_ids, "iscrowd", ann_file, report)
+    row_ids = ids.take(rows)
+    crowd = flags(table.iscrowd.take(rows), row_ids, "iscrowd", ann_file, report)
     if reading.crowd_as_objects:
-        places = [row_ids[i] for i in np.flatnonzero(crowd)]
+        places = row_ids.where(crowd)
         report.add("repaired", "crowd regions taken for objects", places, hint="DATASETS.CROWD_AS_OBJECTS")
         crowd[:] = False
     _note_same_boxes(xywh, picture[rows], category[rows], row_ids, report)
@@ -232,15 +206,24 @@ def _annotations(
         "labels": category[rows] + 1,
         "crowd": crowd,
         "annotation_ids": row_ids,
-        "masks": read_masks([table[i].get("segmentation") for i in rows], wanted, row_ids, report),
-        "keypoints": _keypoints([table[i].get("keypoints") for i in rows], row_ids, report),
+        "masks": table.masks.table(rows, wanted, row_ids, report),
+        "keypoints": table.keypoints.table(rows, row_ids, report),
         "xywh": xywh,
-        "areas": areas([table[i].get("area") for i in rows], row_ids, report),
+        "areas": areas(table.area.take(rows), row_ids, report),
     }
     return fields, annotated
 
 
-def _compared(used: list, category: np.ndarray, category_ids: list) -> str:
+def _rows(annotations, ann_file: str):
+    """The entries of "annotations", which may be missing; checked to be a list, or something a reader makes."""
+    if annotations is None:
+        return []
+    if isinstance(annotations, (dict, str, int, float)):
+        return rows_of({"annotations": annotations}, "annotations", ann_file, ())
+    return annotations
+
+
+def _compared(used: ValueColumn, category: np.ndarray, category_ids: list) -> str:
     """Which category ids are used though unknown, and which are listed."""
     unknown = list(dict.fromkeys(repr(used[i])[:SPELLED_OUT] for i in np.flatnonzero(category < 0)))
     names = [
@@ -250,19 +233,7 @@ def _compared(used: list, category: np.ndarray, category_ids: list) -> str:
     return f"of category ids {names[0]}; 'categories' lists {names[1]}"
 
 
-def _complete_boxes(xywh: np.ndarray, table: list[dict], ids: list, report: DatasetReport) -> None:
-    """Fill in boxes that are missing, or 0 pixels wide and high, from the segmentation where there is one."""
-    lacking = ~np.isfinite(xywh).all(axis=1) | (xywh[:, 2:] == 0).all(axis=1)
-    completed = []
-    for i in np.flatnonzero(lacking):
-        found = bounds_of(table[i].get("segmentation"))
-        if found is not None:
-            xywh[i] = found
-            completed.append(ids[i])
-    report.add("repaired", "missing boxes, taken from the segmentation", completed)
-
-
-def _refuse_shifted_ids(used: list, category: np.ndarray, category_ids: list, data: dict, ann_file: str) -> None:
+def _refuse_shifted_ids(used: ValueColumn, category: np.ndarray, category_ids: list, data: dict, ann_file: str) -> None:
     """Refuse category ids that count from another number than those of "categories".
 
     Raises:
@@ -283,42 +254,22 @@ def _refuse_shifted_ids(used: list, category: np.ndarray, category_ids: list, da
 
 
 def _note_same_boxes(
-    xywh: np.ndarray, picture: np.ndarray, category: np.ndarray, ids: list, report: DatasetReport
+    xywh: np.ndarray, picture: np.ndarray, category: np.ndarray, ids: ValueColumn, report: DatasetReport
 ) -> None:
     """Note annotations that have image, class and box of an earlier one."""
-    if len(xywh) < 2:
-        return
-    keys = np.ascontiguousarray(np.column_stack([picture, category, xywh]), dtype=np.float64)
+    keys = np.column_stack([picture, category, xywh]) + 0.0  # -0 becomes 0
+    hashes = np.zeros(len(keys), dtype=np.uint64)
+    for column in keys.T:
+        hashes = (hashes ^ (hashes >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15) + column.view(np.uint64)
+    # Only rows with equal hashes are compared: sorting by six keys takes seconds where there are a million.
+    order = np.argsort(hashes)
+    equal = hashes[order[1:]] == hashes[order[:-1]]
+    rows = np.union1d(order[1:][equal], order[:-1][equal])
+    keys = keys[rows]
     order = np.lexsort(keys.T[::-1])
     same = np.flatnonzero((keys[order][1:] == keys[order][:-1]).all(axis=1)) + 1
     what = "annotations with image, class and box of another, under another id"
-    report.add("noted", what, [ids[i] for i in order[same]])
-
-
-def _keypoints(keypoints: list, ids: list, report: DatasetReport) -> np.ndarray | None:
-    """(B, J, 3) float32 where most entries have J keypoints; None when there is none.
-
-    Entries that are missing or broken become zeros, which means not visible; broken ones are counted.
-    """
-    lengths = Counter(len(entry) for entry in keypoints if isinstance(entry, list) and entry)
-    if not lengths:
-        return None
-    count = max(lengths, key=lambda length: (length % 3 == 0, lengths[length])) // 3
-    table = np.zeros((len(keypoints), count, 3), dtype=np.float32)
-    broken = []
-    for row, entry, number in zip(table.reshape(len(keypoints), -1), keypoints, ids, strict=True):
-        if entry is None or entry == []:
-            continue
-        try:
-            row[:] = np.array(entry if isinstance(entry, list) else [], dtype=np.float32)
-        except (TypeError, ValueError, OverflowError):
-            row[:] = np.nan  # of another length, or not numbers
-        if not np.isfinite(row).all():
-            row[:] = 0
-            broken.append(number)
-    what = f"broken keypoints (not {count} times three finite numbers), taken for not visible"
-    report.add("repaired", what, broken)
-    return table
+    report.add("noted", what, [ids[i] for i in rows[order[same]]])
 
 
 def _keypoint_names(data: dict, keypoints: np.ndarray | None) -> list[str] | None:
@@ -330,27 +281,6 @@ def _keypoint_names(data: dict, keypoints: np.ndarray | None) -> list[str] | Non
         if isinstance(names, list) and len(names) == keypoints.shape[1]:
             return [str(name) for name in names]
     return None
-
-
-def _repeated(table: list[dict], ids: list, report: DatasetReport) -> np.ndarray:
-    """(len(table),) bool: an earlier annotation has the same id and says the same."""
-    repeated = np.zeros(len(table), dtype=bool)
-    keys = [repr(number) for number in ids]
-    if len(set(keys)) == len(keys):
-        return repeated
-    first: dict[str, dict] = {}
-    reused = []
-    for i, (key, row) in enumerate(zip(keys, table, strict=True)):
-        if ids[i] is None:
-            continue  # annotations without ids are not repetitions of each other
-        known = first.setdefault(key, row)
-        if known is not row:
-            same = all(known.get(name) == row.get(name) for name in ("image_id", "category_id", "bbox"))
-            repeated[i] = same
-            if not same:
-                reused.append(ids[i])
-    report.add("noted", "annotation ids used for different annotations", reused)
-    return repeated
 
 
 def _side(value) -> int:

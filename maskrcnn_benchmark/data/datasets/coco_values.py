@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
+from maskrcnn_benchmark.data.datasets.value_column import ValueColumn
 
 FLAGS = {"": False, "0": False, "false": False, "no": False, "none": False, "null": False} | {
     "1": True,
@@ -90,7 +91,7 @@ def positions(
     """
     places = {value: place for place, value in enumerate(known)}
     try:
-        found = np.array([places.get(value, -1) for value in values], dtype=np.int64)
+        found = np.fromiter((places.get(value, -1) for value in values), dtype=np.int64, count=len(values))
     except TypeError:  # an id that is a list or an object
         found = [places.get(value, -1) if isinstance(value, (int, float, str)) else -1 for value in values]
         found = np.array(found, dtype=np.int64)
@@ -119,40 +120,48 @@ def _type_of(value) -> str:
     return "text" if isinstance(value, str) else "numbers"
 
 
-def boxes(values: Sequence, ids: Sequence, report: DatasetReport) -> np.ndarray:
-    """(len(values), 4) float64; NaN where an entry is not four numbers. Numbers as text are counted."""
+def boxes(values: Sequence) -> tuple[np.ndarray, list[int], list[int]]:
+    """Boxes as numbers.
+
+    Returns:
+        (len(values), 4) float64, NaN where an entry is not four numbers; the indices of entries that were numbers as
+        text; the indices of all entries that were no list of four numbers, these among them.
+    """
     if not len(values):
-        return np.zeros((0, 4))
+        return np.zeros((0, 4)), [], []
     try:
         array = np.array(values)
         if array.shape == (len(values), 4) and array.dtype.kind in "iuf":
-            return array.astype(np.float64)
+            return array.astype(np.float64), [], []
     except (TypeError, ValueError, OverflowError):
         pass
     array = np.full((len(values), 4), np.nan)
-    as_text = []
-    for row, number, box in zip(array, ids, values, strict=True):
+    as_text, odd = [], []
+    for i, (row, box) in enumerate(zip(array, values, strict=True)):
         text = isinstance(box, str)
         if text:
             box = box.strip(" []()").replace(",", " ").split()
+        if text or not isinstance(box, list) or len(box) != 4 or not {int, float}.issuperset(map(type, box)):
+            odd.append(i)
         if not isinstance(box, (list, tuple)) or len(box) != 4:
             continue
         row[:] = [real_number(value) for value in box]
         if (text or str in map(type, box)) and np.isfinite(row).all():
-            as_text.append(number)
-    report.add("repaired", "boxes written as text", as_text)
-    return array
+            as_text.append(i)
+    return array, as_text, odd
 
 
-def areas(values: Sequence, ids: Sequence, report: DatasetReport) -> np.ndarray:
+def areas(values: ValueColumn, ids: Sequence, report: DatasetReport) -> np.ndarray:
     """(len(values),) float64 square pixels; NaN where the box has to serve. What is no area above 0 is counted."""
     try:
-        array = np.array(values, dtype=np.float64).reshape(len(values))  # None becomes NaN, text is parsed
+        # None becomes NaN, text is parsed
+        array = np.array(values if values.array is None else values.array, dtype=np.float64).reshape(len(values))
     except (TypeError, ValueError, OverflowError):
         array = np.array([real_number(value) for value in values])
     usable = (array > 0) & (array <= LARGEST_AREA)
     odd = [ids[i] for i in np.flatnonzero(~usable) if values[i] is not None]
     report.add("repaired", "areas that are no number above 0, replaced by that of the box", odd)
-    as_text = [ids[i] for i, value in enumerate(values) if isinstance(value, str)]
-    report.add("repaired", "areas written as text", as_text)
+    if values.array is None:
+        as_text = [ids[i] for i, value in enumerate(values) if isinstance(value, str)]
+        report.add("repaired", "areas written as text", as_text)
     return np.where(usable, array, np.nan)

@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from maskrcnn_benchmark.data.datasets.jpeg_header import plain_jpeg_size
 from maskrcnn_benchmark.utils.text_file import open_regular
 
 EXIF_ORIENTATION = 0x0112
@@ -41,6 +42,8 @@ EIGHT_BITS = (0, 255)
 
 # Reading headers mostly waits for the disk. Eight threads keep a network disk busy and do not slow a local one.
 READERS = 8
+# Headers that a reader reads at a time.
+TURN = 256
 
 # Exceptions that PIL's plugins raise on damaged files.
 _BAD_CONTENT = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, Image.DecompressionBombError)
@@ -51,7 +54,7 @@ _TOLERANCE = threading.RLock()
 _LAST_BYTES = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageHeader:
     """Header of an image file.
 
@@ -89,12 +92,22 @@ def read_header(path: str) -> ImageHeader:
 def read_headers(paths: Iterable[str]) -> list[ImageHeader | OSError]:
     """Read many headers, in order. For a file that cannot be read the element is the error."""
     paths = list(paths)
+    parts = [paths[first : first + TURN] for first in range(0, len(paths), TURN)]
     with ThreadPoolExecutor(READERS) as readers:
-        headers = list(readers.map(_error_as_value(_header), paths))
+        headers = [header for part in readers.map(_headers, parts) for header in part]
     # PIL's tolerance for truncated files is a global switch, so possibly truncated files are decoded in this thread
     for i, header in enumerate(headers):
         if isinstance(header, ImageHeader) and header.truncated:
             headers[i] = _error_as_value(read_header)(paths[i])
+    return headers
+
+
+def _headers(paths: list[str]) -> list[ImageHeader | OSError]:
+    read = _error_as_value(_header)
+    headers = []
+    for path in paths:
+        size = plain_jpeg_size(path)
+        headers.append(read(path) if size is None else ImageHeader(*size, "RGB", False, False, False))
     return headers
 
 

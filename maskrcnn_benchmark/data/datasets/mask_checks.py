@@ -16,6 +16,9 @@ from maskrcnn_benchmark.data.datasets.report import DatasetReport
 # rasterised to find out.
 THICK = 2.0
 
+# Objects that are checked at a time.
+PART = 50_000
+
 
 def fit_masks(
     table: MaskTable, boxes: np.ndarray, sizes: np.ndarray, wanted: np.ndarray, ids: Sequence, report: DatasetReport
@@ -37,7 +40,7 @@ def fit_masks(
         The repaired table.
     """
     owners = np.repeat(np.arange(len(table)), np.diff(table.offsets))
-    runs, far = _run_lengths(table, sizes[owners]), _far_outside(table, sizes[owners])
+    runs, far = _by_parts(_run_lengths, table, sizes), _by_parts(_far_outside, table, sizes)
 
     report.add("dropped", "run lengths written as a polygon", [ids[i] for i in owners[runs]])
     what = "polygons farther outside the image than it is large (run lengths, or of another image)"
@@ -46,8 +49,8 @@ def fit_masks(
     table = table.select_polygons(~(runs | far))
     lost = ~bare & (np.diff(table.offsets) == 0) & (np.diff(table.run_offsets) == 0)
     table = table.with_boxes(boxes, bare | lost)
-    empty = ~_has_pixels(table, sizes)
-    apart = ~empty & _apart(table, boxes)
+    empty = ~_by_parts(_has_pixels, table, sizes)
+    apart = ~empty & _by_parts(_apart, table, boxes)
     for what, where in (
         ("objects left without a polygon, with their box as mask", lost),
         ("masks without a pixel in the image, replaced by their box", empty),
@@ -57,13 +60,25 @@ def fit_masks(
     return table.with_boxes(boxes, empty | apart)
 
 
+def _by_parts(check, table: MaskTable, of_objects: np.ndarray) -> np.ndarray:
+    """Call a check for some objects after others and join what it returns: it makes several copies of their points."""
+    parts = range(0, len(table), PART)
+    found = [check(table.part(a, min(a + PART, len(table))), of_objects[a : a + PART]) for a in parts]
+    return np.concatenate([np.zeros(0, dtype=bool), *found])
+
+
+def _of_polygons(table: MaskTable, of_objects: np.ndarray) -> np.ndarray:
+    return np.repeat(of_objects, np.diff(table.offsets), axis=0)
+
+
 def _run_lengths(table: MaskTable, sizes: np.ndarray) -> np.ndarray:
     """Return (Q,) bool, true for polygons that are run lengths: non-negative integers that sum to the image's area.
 
     Args:
         table: masks.
-        sizes: (Q, 2) of the polygons' images.
+        sizes: (B, 2) of the objects' images.
     """
+    sizes = _of_polygons(table, sizes)
     numbers = table.points.astype(np.float64)
     sums = _reduce(np.add, numbers.sum(axis=1), table.point_offsets)
     suspicious = sums == sizes.prod(axis=1)
@@ -75,6 +90,7 @@ def _run_lengths(table: MaskTable, sizes: np.ndarray) -> np.ndarray:
 
 def _far_outside(table: MaskTable, sizes: np.ndarray) -> np.ndarray:
     """Return (Q,) bool, true for polygons with a point farther outside the image than the image's size."""
+    sizes = _of_polygons(table, sizes)
     low = _reduce(np.minimum, table.points, table.point_offsets)
     high = _reduce(np.maximum, table.points, table.point_offsets)
     return ((low < -sizes) | (high > 2 * sizes)).any(axis=1)

@@ -5,19 +5,11 @@ Shapes: B objects, Q polygons, P points and R runs of all objects together, H x 
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 
-from maskrcnn_benchmark.data.datasets.report import DatasetReport
-from maskrcnn_benchmark.data.datasets.segmentation_values import as_rle, is_flat, polygons_in, read_runs
 from maskrcnn_benchmark.structures.rle import compress_counts, decode_counts, encode_counts, resize_nearest
-from maskrcnn_benchmark.structures.segmentation_mask import MIN_POINTS, BinaryMaskList, PolygonList, SegmentationMask
-
-# Largest coordinate in pixels; above it float32 is too coarse for rasterising.
-FARTHEST = 1e6
+from maskrcnn_benchmark.structures.segmentation_mask import BinaryMaskList, PolygonList, SegmentationMask
 
 
 class MaskTable:
@@ -41,11 +33,27 @@ class MaskTable:
 
     def select(self, keep: np.ndarray) -> MaskTable:
         """Return the objects for which `keep`, (B,) bool, is true."""
+        if keep.all():
+            return self
         polygons, offsets = _parts(self.offsets, keep)
         points, point_offsets = _parts(self.point_offsets, polygons)
         runs, run_offsets = _parts(self.run_offsets, keep)
         return MaskTable(
             self.points[points], point_offsets, offsets, self.runs[runs], run_offsets, self.run_sizes[keep]
+        )
+
+    def part(self, first: int, last: int) -> MaskTable:
+        """Objects first to last - 1, as views of these arrays."""
+        polygons = slice(self.offsets[first], self.offsets[last])
+        points = slice(self.point_offsets[polygons.start], self.point_offsets[polygons.stop])
+        runs = slice(self.run_offsets[first], self.run_offsets[last])
+        return MaskTable(
+            self.points[points],
+            self.point_offsets[polygons.start : polygons.stop + 1] - points.start,
+            self.offsets[first : last + 1] - polygons.start,
+            self.runs[runs],
+            self.run_offsets[first : last + 1] - runs.start,
+            self.run_sizes[first:last],
         )
 
     def scale(self, factors: np.ndarray, sizes: np.ndarray) -> MaskTable:
@@ -66,12 +74,14 @@ class MaskTable:
                 runs = encode_counts(resize_nearest(mask, sizes[i].tolist()))
                 run_sizes[i] = sizes[i, ::-1]
             parts.append(runs)
-        offsets = _offsets([len(runs) for runs in parts])
+        offsets = offsets_of([len(runs) for runs in parts])
         runs = np.concatenate([np.zeros(0, np.uint32), *parts])
         return MaskTable(points, self.point_offsets, self.offsets, runs, offsets, run_sizes)
 
     def select_polygons(self, keep: np.ndarray) -> MaskTable:
         """Return the same objects with only the polygons for which `keep`, (Q,) bool, is true."""
+        if keep.all():
+            return self
         points, point_offsets = _parts(self.point_offsets, keep)
         offsets = np.concatenate(([0], np.cumsum(keep)))[self.offsets]
         return MaskTable(self.points[points], point_offsets, offsets, self.runs, self.run_offsets, self.run_sizes)
@@ -87,9 +97,15 @@ class MaskTable:
             return self
         polygons = np.repeat(~where, np.diff(self.offsets))
         runs, run_offsets = np.repeat(~where, np.diff(self.run_offsets)), np.diff(self.run_offsets)
-        bare = self.select_polygons(polygons)
-        bare.runs, bare.run_offsets = self.runs[runs], _offsets(np.where(where, 0, run_offsets))
-        bare.run_sizes = np.where(where[:, None], 0, self.run_sizes)
+        left = self.select_polygons(polygons)
+        bare = MaskTable(
+            left.points,
+            left.point_offsets,
+            left.offsets,
+            self.runs[runs],
+            offsets_of(np.where(where, 0, run_offsets)),
+            np.where(where[:, None], 0, self.run_sizes),
+        )
         return _with_boxes(bare, boxes, where)
 
     def segmentation(self, index: int) -> list | dict:
@@ -131,7 +147,7 @@ class MaskTable:
     def _polygons(self, first: int, last: int, size) -> PolygonList:
         offsets = self.offsets[first : last + 1]
         point_offsets = self.point_offsets[offsets[0] : offsets[-1] + 1]
-        points = self.points[point_offsets[0] : point_offsets[-1]]
+        points = self.points[point_offsets[0] : point_offsets[-1]].copy()  # tensors of a mapped file would be read-only
         return PolygonList.from_arrays(points, point_offsets - point_offsets[0], offsets - offsets[0], size)
 
 
@@ -149,113 +165,6 @@ def _parts(offsets: np.ndarray, keep: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return np.repeat(keep, lengths), np.concatenate(([0], np.cumsum(lengths[keep])))
 
 
-def read_masks(segmentations: Sequence, wanted: np.ndarray, ids: Sequence, report: DatasetReport) -> MaskTable | None:
-    """Read COCO's "segmentation" entries.
-
-    Broken polygons are dropped and counted. A flat list of coordinates is read as one polygon and counted.
-
-    Args:
-        segmentations: B entries: list of polygons, RLE object, or anything else.
-        wanted: (B,) bool; other objects (crowd) are not read.
-        ids: B annotation ids, for the report.
-        report: receives the findings.
-
-    Returns:
-        A MaskTable, or None if no wanted object has a segmentation. An object without a usable segmentation has neither
-        polygons nor runs; `mask_checks.fit_masks` later gives it the outline of its box.
-    """
-    if not any(segmentations[i] for i in np.flatnonzero(wanted)):
-        return None
-    coordinates = array("d")
-    runs: list[np.ndarray] = []
-    # points per polygon; polygons and runs per object
-    lengths, polygons, run_counts = [], np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
-    run_sizes = np.zeros((len(ids), 2), dtype=np.int64)
-    broken_polygons, broken_runs, flat, nested = [], [], [], []
-    for i in np.flatnonzero(wanted):
-        segmentation = segmentations[i]
-        rle = as_rle(segmentation)
-        if rle is not None or isinstance(segmentation, dict):
-            try:
-                counts, size = read_runs(rle or {})
-            except ValueError:
-                broken_runs.append(ids[i])
-                continue
-            runs.append(counts)
-            run_counts[i], run_sizes[i] = len(counts), size
-        elif isinstance(segmentation, list):
-            if is_flat(segmentation):
-                segmentation = [segmentation]
-                flat.append(ids[i])
-            counted, broken, regular = _append_all(coordinates, lengths, segmentation)
-            polygons[i] = counted
-            broken_polygons += [ids[i]] * broken
-            if not regular:
-                nested.append(ids[i])
-        elif segmentation is not None:
-            broken_polygons.append(ids[i])
-
-    table = MaskTable(
-        points=as_float32(np.frombuffer(coordinates, dtype=np.float64)).reshape(-1, 2),
-        point_offsets=_offsets(lengths),
-        offsets=_offsets(polygons),
-        runs=np.concatenate([np.zeros(0, np.uint32), *runs]),
-        run_offsets=_offsets(run_counts),
-        run_sizes=run_sizes,
-    )
-    empty = (polygons == 0) & (run_counts == 0)
-    what = "broken polygons (odd length, fewer than 3 points, or not finite numbers)"
-    report.add("dropped", what, broken_polygons)
-    report.add("dropped", "broken RLE masks", broken_runs)
-    report.add("repaired", "segmentations in one flat list, read as one polygon", flat)
-    report.add("repaired", "polygons of points, in further lists, or with numbers as text", nested)
-    lacking = [ids[i] for i in np.flatnonzero(empty & wanted)]
-    report.add("repaired", "objects without a usable segmentation, with their box as mask", lacking)
-    return table
-
-
-def _append_all(coordinates: array, lengths: list, segmentation: list) -> tuple[int, int, bool]:
-    """Append the polygons of an object.
-
-    Returns:
-        Number of polygons appended, number of broken ones, and whether all were flat lists of numbers. Usable polygons
-        in any other layout are flattened.
-    """
-    before, known = len(coordinates), len(lengths)
-    broken = 0
-    for polygon in segmentation:
-        if _append(coordinates, polygon):
-            lengths.append(len(polygon) // 2)
-        else:
-            broken += 1
-    if not broken:
-        return len(lengths) - known, 0, True
-    found = polygons_in(segmentation)
-    if len(found) <= len(lengths) - known:
-        return len(lengths) - known, broken, True
-    del coordinates[before:], lengths[known:]
-    usable = [polygon for polygon in found if _append(coordinates, polygon)]
-    lengths += [len(polygon) // 2 for polygon in usable]
-    of_points = not any(polygons_in(part) for part in segmentation)
-    broken = 0 if of_points else sum(not polygons_in(part) for part in segmentation)
-    return len(usable), broken + len(found) - len(usable), False
-
-
-def _append(coordinates: array, polygon) -> bool:
-    """Append a polygon's numbers and return True, or return False if it is not a valid flat polygon."""
-    if not isinstance(polygon, list) or len(polygon) < 2 * MIN_POINTS or len(polygon) % 2:
-        return False
-    try:
-        coordinates.fromlist(polygon)  # does not change the array if it fails
-    except (TypeError, OverflowError):
-        return False
-    added = np.frombuffer(coordinates[-len(polygon) :], dtype=np.float64)
-    if not (np.abs(added) < FARTHEST).all():  # `not <` also rejects NaN
-        del coordinates[-len(polygon) :]
-        return False
-    return True
-
-
 def as_float32(numbers: np.ndarray) -> np.ndarray:
     """Convert float64 coordinates to float32 numbers that rasterise to the same mask.
 
@@ -267,7 +176,8 @@ def as_float32(numbers: np.ndarray) -> np.ndarray:
     return np.where(off == 0, near, np.nextafter(near, np.where(off > 0, -np.inf, np.inf).astype(np.float32)))
 
 
-def _offsets(counts) -> np.ndarray:
+def offsets_of(counts) -> np.ndarray:
+    """Return (N + 1,) int64: where each of N owners begins among all of their parts, and the number of parts."""
     return np.concatenate(([0], np.cumsum(np.asarray(counts, dtype=np.int64))))
 
 
@@ -282,8 +192,8 @@ def _with_boxes(table: MaskTable, boxes: np.ndarray, empty: np.ndarray) -> MaskT
     counts = np.insert(np.diff(table.point_offsets), table.offsets[:-1][empty], 4)
     return MaskTable(
         np.insert(table.points, places, outlines.reshape(-1, 2), axis=0),
-        _offsets(counts),
-        _offsets(np.diff(table.offsets) + empty),
+        offsets_of(counts),
+        offsets_of(np.diff(table.offsets) + empty),
         table.runs,
         table.run_offsets,
         table.run_sizes,

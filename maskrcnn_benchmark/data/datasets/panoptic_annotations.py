@@ -12,13 +12,13 @@ import numpy as np
 
 from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
 from maskrcnn_benchmark.data.datasets.coco_annotations import (
-    load_json,
     read_categories,
     read_coco,
     read_images,
     rows_of,
     table_of,
 )
+from maskrcnn_benchmark.data.datasets.coco_json import load_json
 from maskrcnn_benchmark.data.datasets.coco_values import flag, flags, positions, whole_number
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import DatasetReport

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -70,6 +71,14 @@ class DatasetReport:
         finding = self._findings.setdefault((action, what), Finding(what, whose, hint))
         finding.count += len(places)
         finding.examples.extend(places[: EXAMPLES - len(finding.examples)])
+
+    def copy(self) -> DatasetReport:
+        """A report with the same findings, which later ones do not change."""
+        return copy.deepcopy(self)
+
+    def restore(self, earlier: DatasetReport) -> None:
+        """Take back what was added since `earlier`, a copy, was made."""
+        self.__dict__.update(copy.deepcopy(earlier.__dict__))
 
     def count(self, what: str) -> int:
         """Return the count of `what`, over all actions."""

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from maskrcnn_benchmark.data.datasets.mask_checks import fit_masks
-from maskrcnn_benchmark.data.datasets.mask_table import read_masks
+from maskrcnn_benchmark.data.datasets.mask_columns import read_masks
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.structures.rle import encode_window
 

