@@ -28,6 +28,7 @@ CHOICES = {
     "SOLVER.WARMUP_METHOD": ("constant", "linear"),
     "DATASETS.EXIF_ROTATION": ("stored", "upright", "auto"),
     "DATASETS.SIZE_MISMATCH": ("error", "scale", "scale_each", "keep"),
+    "DATASETS.TABLE": ("auto", "always", "never"),
     "TEST.SEMANTIC.MODE": ("auto", "whole", "slide"),
 }
 

@@ -317,6 +317,11 @@ _C.DATASETS.EXIF_ROTATION = "auto"
 # Images whose size differs from the annotated one (new). "error" raises; "scale" scales boxes, masks and keypoints by
 # one factor common to all images; "scale_each" by a factor per image; "keep" leaves them unchanged.
 _C.DATASETS.SIZE_MISMATCH = "error"
+# Keep what COCO files and the headers of their images are read as in a file that later starts and all processes map
+# (new; docs/data.md). "auto": for annotation files of 4 MB or more; "always"; "never".
+_C.DATASETS.TABLE = "auto"
+# Folder of these files (new); "" = .mb_tables beside the annotations, or ~/.cache/maskrcnn_benchmark/tables.
+_C.DATASETS.TABLE_DIR = ""
 
 _C.DATALOADER = CN()
 # Worker processes per training process; 0 = load in the process itself.

@@ -16,6 +16,7 @@ from maskrcnn_benchmark.data.datasets import ConcatDataset
 from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
 from maskrcnn_benchmark.data.datasets.image_settings import image_settings
 from maskrcnn_benchmark.data.datasets.reading import Reading
+from maskrcnn_benchmark.data.datasets.table_cache import TableSettings
 from maskrcnn_benchmark.data.samplers import (
     DistributedSampler,
     GroupedBatchSampler,
@@ -94,6 +95,7 @@ def reading_of(cfg) -> Reading:
         min_visible_keypoints=cfg.DATASETS.MIN_VISIBLE_KEYPOINTS,
         keypoint_flip_pairs=cfg.INPUT.KEYPOINT_FLIP_PAIRS,
         keep_keypoints=cfg.MODEL.KEYPOINT_ON,
+        tables=TableSettings(cfg.DATASETS.TABLE, cfg.DATASETS.TABLE_DIR),
     )
 
 

@@ -28,3 +28,17 @@ def keep_freed_memory() -> bool:
     except AttributeError:  # musl has no mallopt
         return False
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, NEVER))
+
+
+def return_freed_memory() -> bool:
+    """Return memory that is freed, but kept by the C library between blocks in use, to the system.
+
+    Returns:
+        Whether some was returned: only glibc on Linux can. After `keep_freed_memory` too.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    except AttributeError:  # musl has no malloc_trim
+        return False

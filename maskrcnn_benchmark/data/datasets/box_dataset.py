@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.images import read_image
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
-from maskrcnn_benchmark.data.datasets.string_table import StringTable
+from maskrcnn_benchmark.data.datasets.sample_table import SampleTable
+from maskrcnn_benchmark.data.datasets.table_cache import TableCache, rebuild_command
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.keypoint import (
     Keypoints,
@@ -36,11 +38,16 @@ logger = logging.getLogger(__name__)
 MANY_CROWD = 0.05
 
 
+class ImageChangedError(ValueError):
+    """An image has another size than when the dataset was read."""
+
+
 class BoxDataset(Dataset):
     """Images with boxes, labels and optional masks and keypoints.
 
     Args:
-        table: the annotations. The dataset owns them from here on: it clips boxes and drops entries.
+        table: the annotations, or a function that reads them. The dataset owns them from here on: it clips boxes and
+            drops entries.
         root: folder that the table's file names are relative to.
         annotations: annotation file or folder, for messages.
         source: name of the annotation format, such as "json", for messages.
@@ -49,19 +56,23 @@ class BoxDataset(Dataset):
         transforms: (image, target) -> (image, target); None returns PIL images.
         images: how image files are read; None is ImageSettings().
         reading: how annotations are read; None is Reading().
+        files: annotation files that `table` reads. If given, what comes of them is kept as a file, and later starts
+            neither call `table` nor look at images (table_cache.py).
+        rebuild: read anew although there is such a file.
 
     An item is (image, target, index), after `transforms`. The image is a PIL RGB image. The target is a BoxList of
     inclusive boxes in pixels with the field "labels" (int64, 1..K) and, if annotated, "masks", "keypoints" and
     "difficult" (uint8). Crowd regions are not part of it.
 
-    The constructor reads the header of every image file. Boxes are clipped to the size of the image file, not to the
-    size in the annotations.
+    Unless there is such a file, the constructor reads the header of every image file. Boxes are clipped to the size of
+    the image file, not to the size in the annotations. An image of another size than at that time is an error.
 
     Attributes:
         ids: I image ids of the annotations.
         class_names: K names; label k is class_names[k - 1].
         categories: name by category id of the annotations.
         id_to_img_map: image id by index.
+        table_file: path of the file that the annotations are mapped from; None if they are in memory.
         report: DatasetReport.
 
     Raises:
@@ -72,7 +83,7 @@ class BoxDataset(Dataset):
 
     def __init__(
         self,
-        table: AnnotationTable,
+        table: AnnotationTable | Callable[[], AnnotationTable],
         root: str,
         annotations: str,
         source: str,
@@ -81,6 +92,9 @@ class BoxDataset(Dataset):
         transforms=None,
         images: ImageSettings | None = None,
         reading: Reading | None = None,
+        *,
+        files: Sequence[str] | None = None,
+        rebuild: bool = False,
     ):
         self.reading = reading or Reading()
         self.root = root
@@ -91,49 +105,60 @@ class BoxDataset(Dataset):
         self._transforms = transforms
         self.image_settings = images or ImageSettings()
 
+        def read() -> SampleTable:
+            return self._check(table() if callable(table) else table, remove_images_without_annotations)
+
+        if files is None:
+            self._samples = read()
+        else:
+            key = self._table_key(remove_images_without_annotations)
+            self._samples = TableCache(files, key, self.reading.tables).get(report, read, rebuild)
+
+        self.ids = self._samples.ids
+        self.class_names = self._samples.class_names
+        self.categories = dict(zip(self._samples.category_ids, self.class_names, strict=True))
+        # shared with the loader's workers, so that each truncated image is reported once
+        self._truncated = torch.from_numpy(self._samples.truncated.astype(np.uint8)).share_memory_()
+        self._truncated_at_start = int(self._truncated.sum())
+        self._keypoint_flip_inds = self._flip_inds()
+
+        if remove_images_without_annotations:
+            empty = self.ids.where(np.diff(self._samples.offsets) == 0)
+            report.add("noted", "images without objects, trained on", empty, "image ids")
+        report.totals = self._totals()
+        logger.info("%s", report)
+        if remove_images_without_annotations and not len(self._samples.boxes):
+            raise ValueError(f"dataset {report} - nothing is left to train on")
+
+    def _check(self, table: AnnotationTable, remove_images_without_annotations: bool) -> SampleTable:
+        """Check annotations and images together."""
+        table.xywh = table.areas = None  # for evaluation, which reads the file itself
         if not self.reading.keep_keypoints:
             table.keypoints = table.keypoint_names = None
         if remove_images_without_annotations:
             self._leave_out_images(table)  # before the image check: files of dropped images may be missing
-        checked = check_images(table, root, annotations, source, report, self.image_settings)
+        checked = check_images(table, self.root, self.annotations, self.source, self.report, self.image_settings)
         table.file_names = checked.file_names
-        table.fit(checked.sizes, report, checked.factors)
+        table.fit(checked.sizes, self.report, checked.factors)
         if remove_images_without_annotations:
             checked = checked.select(self._leave_out_images(table))
-        sizes = checked.sizes
+        more = self._more_arrays(table)
         self._leave_out_crowd(table)
-        self._check_maps(table, sizes)
+        self._check_maps(table, checked.sizes)
+        return SampleTable.of(table, checked, more)
 
-        self.ids = table.image_ids
-        self.class_names = table.class_names
-        self.categories = dict(zip(table.category_ids, table.class_names, strict=True))
-        self.id_to_img_map = dict(enumerate(self.ids))
-
-        # Flat arrays instead of one object per box: worker processes share their memory with the parent.
-        self._file_names = StringTable(table.file_names)
-        self._sizes = sizes
-        self._turned = checked.turned
-        self._factors = checked.factors
-        # shared with the loader's workers, so that each truncated image is reported once
-        self._truncated = torch.from_numpy(checked.truncated.astype(np.uint8)).share_memory_()
-        self._truncated_at_start = int(checked.truncated.sum())
-        self._boxes = table.boxes
-        self._labels = table.labels
-        self._masks = table.masks
-        self._keypoints = table.keypoints
-        self._keypoint_names = table.keypoint_names
-        self._keypoint_flip_inds = self._flip_inds()
-        self._difficult = table.difficult
-        self._segments = table.segments
-        self._offsets = np.searchsorted(table.picture, np.arange(len(self.ids) + 1))
-
-        if remove_images_without_annotations:
-            empty = [self.ids[i] for i in np.flatnonzero(np.diff(self._offsets) == 0)]
-            report.add("noted", "images without objects, trained on", empty, "image ids")
-        report.totals = self._totals()
-        logger.info("%s", report)
-        if remove_images_without_annotations and not len(self._boxes):
-            raise ValueError(f"dataset {report} - nothing is left to train on")
+    def _table_key(self, remove_images_without_annotations: bool) -> dict:
+        """What a stored table depends on, besides the content of the annotation files."""
+        reading = asdict(self.reading)
+        # these are applied to the table
+        del reading["tables"], reading["keypoint_flip_pairs"]
+        return {
+            "dataset": type(self).__name__,
+            "images": os.path.abspath(self.root),
+            "training": remove_images_without_annotations,
+            "reading": reading,
+            "image_settings": asdict(self.image_settings),
+        }
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -144,19 +169,56 @@ class BoxDataset(Dataset):
         try:
             image = read_image(
                 path,
-                upright=bool(self._turned[index]),
+                upright=bool(self._samples.turned[index]),
                 value_range=self.image_settings.value_range,
                 on_truncated=lambda: self._report_truncated(index, path),
             )
+            self._refuse_other_size(index, image.size)
             target = self.get_groundtruth(index, image.size)
             if self._transforms is not None:
                 image, target = self._transforms(image, target)
         except Exception as error:
             raise RuntimeError(
                 f"dataset {self.name}: image {path} (image id {self.ids[index]}) failed: "
-                f"{type(error).__name__}: {error}"
+                f"{type(error).__name__}: {error}{self._hint(error)}"
             ) from error
         return image, target, index
+
+    def _refuse_other_size(self, index: int, size: tuple[int, int]) -> None:
+        known = tuple(self._samples.sizes[index].tolist())
+        if size != known:
+            raise ImageChangedError(
+                f"the image is {size[0]} x {size[1]} now and was {known[0]} x {known[1]} when the dataset was read"
+            )
+
+    def _hint(self, error: Exception) -> str:
+        """What to do about an image that is not as the table says."""
+        if not isinstance(error, (ImageChangedError, OSError)):
+            return ""
+        if self.table_file is None:
+            return ". Start again to check all images." if isinstance(error, ImageChangedError) else ""
+        return f". If images have changed on purpose: {rebuild_command(self.table_file)}"
+
+    @property
+    def table_file(self) -> str | None:
+        return None if self._samples.file is None else self._samples.file.path
+
+    @property
+    def id_to_img_map(self) -> dict:
+        return dict(enumerate(self.ids))
+
+    def is_turned(self, index: int) -> bool:
+        """Whether the image is rotated as its EXIF orientation says."""
+        return bool(self._samples.turned[index])
+
+    def is_truncated(self, index: int) -> bool:
+        """Whether the image file was truncated when the dataset was read."""
+        return bool(self._samples.truncated[index])
+
+    @property
+    def image_sizes(self) -> np.ndarray:
+        """(I, 2) int64 width and height of the images as items have them."""
+        return self._samples.sizes
 
     def get_groundtruth(self, index: int, size: tuple[int, int] | None = None) -> BoxList:
         """Return the target of an image before transforms.
@@ -166,10 +228,10 @@ class BoxDataset(Dataset):
             size: (width, height) of the decoded image, if known. If the file has changed since the start, boxes are
                 clipped to this size.
         """
-        rows = slice(self._offsets[index], self._offsets[index + 1])
-        known_size = tuple(self._sizes[index].tolist())
-        target = BoxList(torch.from_numpy(self._boxes[rows].copy()), size or known_size, mode="xyxy")
-        target.add_field("labels", torch.from_numpy(self._labels[rows].copy()))
+        rows = slice(self._samples.offsets[index], self._samples.offsets[index + 1])
+        known_size = tuple(self._samples.sizes[index].tolist())
+        target = BoxList(torch.from_numpy(self._samples.boxes[rows].copy()), size or known_size, mode="xyxy")
+        target.add_field("labels", torch.from_numpy(self._samples.labels[rows].copy()))
         for name, data in self._more_fields(index, rows, target.size):
             target.add_field(name, data)
         if size is not None and size != known_size:
@@ -183,12 +245,12 @@ class BoxDataset(Dataset):
 
     @property
     def has_masks(self) -> bool:
-        return self._masks is not None
+        return self._samples.masks is not None
 
     @property
     def num_keypoints(self) -> int:
         """Number of keypoints per object, 0 if there are none."""
-        return 0 if self._keypoints is None else self._keypoints.shape[1]
+        return 0 if self._samples.keypoints is None else self._samples.keypoints.shape[1]
 
     def _more_fields(self, index: int, rows: slice, size: tuple[int, int]) -> Iterator[tuple[str, Any]]:
         """Yield name and data of an image's fields besides "labels".
@@ -198,14 +260,14 @@ class BoxDataset(Dataset):
             rows: of its boxes in the flat arrays.
             size: (width, height) of the image.
         """
-        if self._masks is not None:
-            yield "masks", self._masks.masks(rows.start, rows.stop, size)
-        if self._keypoints is not None:
-            keypoints = torch.from_numpy(self._keypoints[rows].copy())
+        if self._samples.masks is not None:
+            yield "masks", self._samples.masks.masks(rows.start, rows.stop, size)
+        if self._samples.keypoints is not None:
+            keypoints = torch.from_numpy(self._samples.keypoints[rows].copy())
             kind = PersonKeypoints if self._of_a_person() else Keypoints
             yield "keypoints", kind(keypoints, size, flip_inds=self._keypoint_flip_inds)
-        if self._difficult is not None:
-            yield "difficult", torch.from_numpy(self._difficult[rows].astype(np.uint8))
+        if self._samples.difficult is not None:
+            yield "difficult", torch.from_numpy(self._samples.difficult[rows].astype(np.uint8))
 
     def _report_truncated(self, index: int, path: str) -> None:
         if not self._truncated[index]:
@@ -218,12 +280,12 @@ class BoxDataset(Dataset):
 
     def annotation_factors(self, index: int) -> tuple[float, float] | None:
         """Return the factors (x, y) by which an image's annotations were scaled, or None if they were not."""
-        factors = None if self._factors is None else tuple(self._factors[index].tolist())
+        factors = None if self._samples.factors is None else tuple(self._samples.factors[index].tolist())
         return None if factors == (1.0, 1.0) else factors
 
     def path(self, index: int) -> str:
         """Return the path of the image file."""
-        return os.path.join(self.root, self._file_names[index])
+        return os.path.join(self.root, self._samples.file_names[index])
 
     def image_id(self, index: int):
         """Return the image's id in the annotation file."""
@@ -231,12 +293,12 @@ class BoxDataset(Dataset):
 
     def get_img_info(self, index: int) -> dict:
         """Return "id", "file_name", "width" and "height"; the size is the image's, not the one in the annotations."""
-        width, height = self._sizes[index].tolist()
-        return {"id": self.ids[index], "file_name": self._file_names[index], "width": width, "height": height}
+        width, height = self._samples.sizes[index].tolist()
+        return {"id": self.ids[index], "file_name": self._samples.file_names[index], "width": width, "height": height}
 
     def _totals(self) -> dict[str, int]:
         """Return the counts at the beginning of the report."""
-        return {"images": len(self.ids), "boxes": len(self._boxes), "classes": len(self.class_names)}
+        return {"images": len(self.ids), "boxes": len(self._samples.boxes), "classes": len(self.class_names)}
 
     def _leave_out_images(self, table: AnnotationTable) -> np.ndarray:
         """Drop the images that cannot be trained on, and return (I,) bool, true for those that stay."""
@@ -270,7 +332,7 @@ class BoxDataset(Dataset):
         if crowd.any():
             single = table.crowd_like_single_objects()
             if crowd.mean() >= MANY_CROWD and 2 * single.sum() > crowd.sum():
-                logger.warning(
+                self.report.warn(
                     f"dataset {self.name}: {single.sum()} of {crowd.sum()} crowd regions (iscrowd 1) look like single "
                     "objects, as CVAT exports brush masks. Crowd regions are neither trained on nor evaluated; set "
                     "DATASETS.CROWD_AS_OBJECTS to True if they are objects."
@@ -281,22 +343,22 @@ class BoxDataset(Dataset):
 
     def _of_a_person(self) -> bool:
         """Return whether the keypoints are COCO's 17 person keypoints; 17 keypoints without names count as such."""
-        names = self._keypoint_names
+        names = self._samples.keypoint_names
         return names == PersonKeypoints.NAMES or (names is None and self.num_keypoints == len(PersonKeypoints.NAMES))
 
     def _flip_inds(self) -> tuple[int, ...] | None:
-        if self._keypoints is None:
+        if self._samples.keypoints is None:
             return None
-        if self._keypoint_names is None and self._of_a_person():
+        if self._samples.keypoint_names is None and self._of_a_person():
             self.report.add(
                 "noted", "sets of 17 keypoints without names, read as COCO's person keypoints", [self.name], ""
             )
         pairs = self.reading.keypoint_flip_pairs
         if pairs is None:
-            names = PersonKeypoints.NAMES if self._of_a_person() else self._keypoint_names
+            names = PersonKeypoints.NAMES if self._of_a_person() else self._samples.keypoint_names
             return None if names is None else flip_inds_from_names(names)
         try:
-            return flip_inds_from_pairs(pairs, self.num_keypoints, self._keypoint_names)
+            return flip_inds_from_pairs(pairs, self.num_keypoints, self._samples.keypoint_names)
         except ValueError as error:
             raise ValueError(f"INPUT.KEYPOINT_FLIP_PAIRS does not fit dataset {self.name}: {error}") from None
 
@@ -309,9 +371,9 @@ class BoxDataset(Dataset):
     def is_without_sides(self) -> bool:
         """True if the keypoints have names, none contains left or right, and no flip pairs are given."""
         return (
-            bool(self._keypoint_names)
+            bool(self._samples.keypoint_names)
             and self.keypoint_flip_inds is None
-            and not names_have_sides(self._keypoint_names)
+            and not names_have_sides(self._samples.keypoint_names)
         )
 
     def set_transforms(self, transforms) -> None:
@@ -320,7 +382,11 @@ class BoxDataset(Dataset):
 
     @property
     def keypoint_names(self) -> list[str] | None:
-        return self._keypoint_names
+        return self._samples.keypoint_names
+
+    def _more_arrays(self, table: AnnotationTable) -> dict[str, np.ndarray]:
+        """For subclasses: further arrays to keep in the table, made before crowd regions are dropped."""
+        return {}
 
     def _check_maps(self, table: AnnotationTable, sizes: np.ndarray) -> None:
         """Check further files of each image, such as index maps. Subclasses override this; here it does nothing.

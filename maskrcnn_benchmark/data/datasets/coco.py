@@ -1,4 +1,4 @@
-"""Pictures with boxes, masks and keypoints from a COCO json."""
+"""Images with boxes, masks and keypoints from a COCO json."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 
+from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
 from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
 from maskrcnn_benchmark.data.datasets.coco_annotations import read_coco
 from maskrcnn_benchmark.data.datasets.coco_json import load_json
@@ -16,29 +17,23 @@ from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.forks import has_valid_annotation  # noqa: F401
 
 
-class COCODataset(BoxDataset):
-    """The pictures of a COCO instances or keypoints json, sorted by id.
+class COCOFileDataset(BoxDataset):
+    """Images of a COCO instances or keypoints json, sorted by id; the base of the datasets that read one.
 
     Args:
-        ann_file: the json. "info", "licenses", "area", "iscrowd" and "segmentation" are not needed.
+        ann_file: the json. "info", "licenses", "area", "iscrowd" and "segmentation" may be missing.
         root: folder that the json's file names are relative to.
-        remove_images_without_annotations: leave out pictures that have no usable box (for training).
-        transforms: called (image, target) -> (image, target); None gives PIL pictures.
-        name: what messages call the data set; default: the json's file name without its ending.
+        remove_images_without_annotations: drop images without a usable box (for training).
+        transforms: (image, target) -> (image, target); None returns PIL images.
+        name: name of the dataset in messages; default: the json's file name without its extension.
         images: how image files are read; None is ImageSettings().
-        reading: choices of the configuration; None takes its defaults.
-
-    Items are as BoxDataset has them. Where the file has segmentations there is the field "masks" (SegmentationMask;
-    an object without a usable one gets its box), and where it has keypoints the field "keypoints" (PersonKeypoints;
-    Keypoints if they are others than COCO's 17). The outcome of checking the file is logged as one line (`report`).
-
-    Attributes, besides those of BoxDataset:
-        json_category_id_to_contiguous_id, contiguous_category_id_to_json_id: category id <-> label.
+        reading: how annotations are read, and whether the outcome is kept as a file; None is Reading().
+        rebuild: read anew although there is such a file.
 
     Raises:
-        FileNotFoundError: the json, the folder, or pictures are missing; the first few are named.
-        ValueError: the json is no COCO instances file, contradicts itself, or nothing is left to train on.
-        OSError: pictures cannot be decoded; the first few are named.
+        FileNotFoundError: the json, the folder or images are missing; the first few are named.
+        ValueError: the json is not a COCO instances file, contradicts itself, or no image is left to train on.
+        OSError: images cannot be decoded; the first few are named.
     """
 
     def __init__(
@@ -51,13 +46,12 @@ class COCODataset(BoxDataset):
         name: str | None = None,
         images: ImageSettings | None = None,
         reading: Reading | None = None,
+        rebuild: bool = False,
     ):
         self.ann_file = os.fspath(ann_file)
-        self._coco = None
         report = DatasetReport(name or os.path.splitext(os.path.basename(self.ann_file))[0])
-        table = read_coco(self.ann_file, report, reading)
         super().__init__(
-            table,
+            lambda: self._read(report),
             os.fspath(root),
             self.ann_file,
             "json",
@@ -66,13 +60,34 @@ class COCODataset(BoxDataset):
             transforms,
             images,
             reading,
+            files=[self.ann_file],
+            rebuild=rebuild,
         )
+
+    def _read(self, report: DatasetReport) -> AnnotationTable:
+        return read_coco(self.ann_file, report, self.reading)
+
+
+class COCODataset(COCOFileDataset):
+    """Images of a COCO json with boxes, masks and keypoints. Arguments and errors: see COCOFileDataset.
+
+    Items: see BoxDataset. If the file has segmentations, targets have the field "masks" (SegmentationMask); an object
+    without a usable segmentation gets its box as mask. If it has keypoints, targets have the field "keypoints"
+    (PersonKeypoints; Keypoints if they are not COCO's 17). Findings about the file are logged as one line (`report`).
+
+    Attributes, besides those of BoxDataset:
+        json_category_id_to_contiguous_id, contiguous_category_id_to_json_id: category id <-> label.
+    """
+
+    def __init__(self, *args, **kwargs):
+        self._coco = None
+        super().__init__(*args, **kwargs)
         self.json_category_id_to_contiguous_id = {number: k for k, number in enumerate(self.categories, start=1)}
         self.contiguous_category_id_to_json_id = dict(enumerate(self.categories, start=1))
 
     @property
     def coco(self):
-        """pycocotools' view of the annotation file, read when first asked for; "area" and "iscrowd" are filled in."""
+        """pycocotools.coco.COCO of the annotation file, read on first access; see `load_pycocotools`."""
         if self._coco is None:
             self._coco = load_pycocotools(self.ann_file)
         return self._coco
@@ -82,9 +97,9 @@ class COCODataset(BoxDataset):
 
 
 def load_pycocotools(ann_file: str):
-    """pycocotools.coco.COCO of a file, without its prints.
+    """Read a file into a pycocotools.coco.COCO, without its prints.
 
-    "area", "iscrowd" and "info" are filled in if missing, and made numbers where they are text or null.
+    Missing "area", "iscrowd" and "info" are filled in. "area" and "iscrowd" become numbers where they are text or null.
     """
     from pycocotools.coco import COCO
 

@@ -112,7 +112,7 @@ class COCOPanopticDataset(BoxDataset):
         Raises:
             OSError: the picture of segments cannot be read.
         """
-        return PanopticMap(self._numbers(index, size or self._sizes[index].tolist()), self._segments_of(index))
+        return PanopticMap(self._numbers(index, size or self._samples.sizes[index].tolist()), self._segments_of(index))
 
     def _numbers(self, index: int, size) -> np.ndarray:
         """(H, W) int32: the number of every pixel's segment in `_segments_of(index)`, counted from 1, or VOID."""
@@ -146,7 +146,7 @@ class COCOPanopticDataset(BoxDataset):
     def get_groundtruth(self, index: int, size: tuple[int, int] | None = None) -> BoxList:
         """See BoxDataset. A thing whose segment has no pixel in the map is left out."""
         target = super().get_groundtruth(index, size)
-        if self._segments is None or not len(target):
+        if self._samples.segments is None or not len(target):
             return target
         shown = target.get_field("masks").instances.masks.flatten(1).any(dim=1)
         return target if shown.all() else target[shown]
@@ -160,8 +160,8 @@ class COCOPanopticDataset(BoxDataset):
         numbers = self._numbers(index, size)
         labels = [0 if segment["is_thing"] else segment["label"] for segment in self._segments_of(index)]
         yield "semantic", SemanticMap(torch.from_numpy(np.array([IGNORE_LABEL, *labels], dtype=np.uint8)[numbers]))
-        if self._segments is not None:
-            masks = numbers[None] == self._segments[rows, None, None]
+        if self._samples.segments is not None:
+            masks = numbers[None] == self._samples.segments[rows, None, None]
             yield "masks", SegmentationMask(torch.from_numpy(masks.astype(np.uint8)), size, mode="mask")
 
     def _leave_out_crowd(self, table: AnnotationTable) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Sequence
 
+import numpy as np
 from torch.utils.data import ConcatDataset as TorchConcatDataset
 
 from maskrcnn_benchmark.data.label_space import describe_classes
@@ -66,6 +67,12 @@ class ConcatDataset(TorchConcatDataset):
     def get_img_info(self, idx: int) -> dict:
         dataset, sample = self.get_idxs(idx)
         return self.datasets[dataset].get_img_info(sample)
+
+    @property
+    def image_sizes(self) -> np.ndarray | None:
+        """(I, 2) int64 width and height of all images; None if a dataset does not have them at hand."""
+        sizes = [getattr(dataset, "image_sizes", None) for dataset in self.datasets]
+        return None if any(each is None for each in sizes) else np.concatenate(sizes)
 
     def path(self, idx: int) -> str:
         """Return the path of the image file."""

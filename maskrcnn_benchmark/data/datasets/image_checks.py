@@ -5,7 +5,6 @@ Shapes: I images, B boxes of all images together.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import Counter
 from dataclasses import dataclass
@@ -23,8 +22,6 @@ from maskrcnn_benchmark.data.datasets.images import (
 )
 from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
 from maskrcnn_benchmark.utils.text_file import did_you_mean
-
-logger = logging.getLogger(__name__)
 
 # Sizes that differ by at most this many pixels count as equal: programs round.
 ROUNDING = 1
@@ -125,7 +122,7 @@ class _Check:
             self.note_places(what, found.moved)
             if found.elsewhere:
                 i = found.elsewhere[0]
-                logger.warning(
+                self.report.warn(
                     f"dataset {self.report.name}: {len(found.elsewhere):,} images, {self.table.file_names[i]!r} among "
                     f"them, are read from {self.root} although the {self.source} names another folder. Check that "
                     f"IMAGES belongs to {self.annotations}."
@@ -205,7 +202,7 @@ class _Check:
         if where.any():
             names = ", ".join(str(self.table.image_ids[i]) for i in np.flatnonzero(where)[:EXAMPLES])
             which = "all" if setting == "upright" else "none"
-            logger.warning(
+            self.report.warn(
                 f"dataset {self.report.name}: {int(where.sum()):,} images with an EXIF rotation (image ids {names}) "
                 f"are used {how}. DATASETS.EXIF_ROTATION: {setting} rotates {which} of the dataset's images."
             )
@@ -323,7 +320,7 @@ class _Check:
             )
         else:
             return
-        logger.warning(
+        self.report.warn(
             f"dataset {self.report.name}: values of {len(extremes):,} images of more than 8 bits ({low:g}..{high:g}) "
             f"{trouble}. INPUT.VALUE_RANGE: ({low:g}, {high:g}) maps them to 0..255; use the same for every dataset "
             "of a model."

@@ -14,6 +14,7 @@ from maskrcnn_benchmark.data.datasets.mask_table import MaskTable, as_float32, o
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.data.datasets.segmentation_values import as_rle, is_flat, polygons_in, read_runs
 from maskrcnn_benchmark.structures.segmentation_mask import MIN_POINTS
+from maskrcnn_benchmark.utils.kept_memory import return_freed_memory
 
 # Largest coordinate in pixels; above it float32 is too coarse for rasterising.
 FARTHEST = 1e6
@@ -110,6 +111,7 @@ class MaskColumns:
         """
         if not np.frombuffer(self._given, dtype=np.uint8)[rows[wanted]].any():
             return None
+        return_freed_memory()  # parsing leaves gaps, and the masks of all objects are needed twice now
         polygons = np.array(self._polygons, dtype=np.int64)
         polygon_starts, point_offsets = offsets_of(polygons)[rows], offsets_of(self._lengths)
         polygons = np.where(wanted, polygons[rows], 0)

@@ -31,6 +31,15 @@ class MaskTable:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return the arguments of the constructor by name, for a file."""
+        return dict(self.__dict__)
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> MaskTable:
+        """Return what `to_arrays` was called on."""
+        return cls(**arrays)
+
     def select(self, keep: np.ndarray) -> MaskTable:
         """Return the objects for which `keep`, (B,) bool, is true."""
         if keep.all():

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from maskrcnn_benchmark.data.datasets.table_cache import TableSettings
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -21,6 +23,7 @@ class Reading:
             them from "left" and "right" in the names (INPUT.KEYPOINT_FLIP_PAIRS).
         keep_keypoints: False drops keypoints, for models without a keypoint head (MODEL.KEYPOINT_ON). Such models then
             need no flip pairs.
+        tables: whether and where the outcome of reading is kept as a file.
     """
 
     keep_empty_images: bool = False
@@ -29,3 +32,4 @@ class Reading:
     min_visible_keypoints: int = 0
     keypoint_flip_pairs: Sequence | None = None
     keep_keypoints: bool = True
+    tables: TableSettings = TableSettings()

@@ -2,7 +2,8 @@
 
 A reader of a format is a function that returns a dict of three entries, named as in a COCO file. `table_of`
 (coco_annotations.py) turns it into an `AnnotationTable`: it decides about everything questionable in it and counts it,
-so that all formats share one set of decisions.
+so that all formats share one set of decisions. `BoxDataset(lambda: table_of(read_my_format(path), path, report), ...,
+files=[path])` keeps the outcome as a file that processes map (table_cache.py).
 
     def read_my_format(path: str) -> dict:
         return {

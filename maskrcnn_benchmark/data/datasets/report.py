@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+
+logger = logging.getLogger(__name__)
 
 # Maximum number of examples named per finding.
 EXAMPLES = 5
@@ -49,6 +52,7 @@ class DatasetReport:
     def __init__(self, name: str):
         self.name = name
         self.totals: dict[str, int] = {}
+        self.warnings: list[str] = []
         self._findings: dict[tuple[str, str], Finding] = {}
 
     def add(self, action: str, what: str, places: Sequence, whose: str = "annotation ids", hint: str = "") -> None:
@@ -71,6 +75,27 @@ class DatasetReport:
         finding = self._findings.setdefault((action, what), Finding(what, whose, hint))
         finding.count += len(places)
         finding.examples.extend(places[: EXAMPLES - len(finding.examples)])
+
+    def warn(self, message: str) -> None:
+        """Log a warning, and again whenever a table with these findings is used."""
+        self.warnings.append(message)
+        logger.warning("%s", message)
+
+    def to_record(self) -> dict:
+        """Return the findings and warnings as JSON can hold them."""
+        findings = []
+        for (action, _), finding in self._findings.items():
+            examples = [each if isinstance(each, (int, float, str)) else str(each) for each in finding.examples]
+            findings.append({**asdict(finding), "action": action, "examples": examples})
+        return {"name": self.name, "findings": findings, "warnings": self.warnings}
+
+    def add_recorded(self, record: dict) -> None:
+        """Add the findings of `to_record`, and log its warnings under this dataset's name."""
+        for entry in record["findings"]:
+            finding = Finding(**{key: value for key, value in entry.items() if key != "action"})
+            self._findings[entry["action"], finding.what] = finding
+        for message in record["warnings"]:
+            self.warn(message.replace(f"dataset {record['name']}", f"dataset {self.name}"))
 
     def copy(self) -> DatasetReport:
         """A report with the same findings, which later ones do not change."""

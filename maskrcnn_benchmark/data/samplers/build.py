@@ -18,6 +18,9 @@ def aspect_groups(dataset) -> list[int]:
 
 def aspect_ratios(dataset) -> list[float]:
     """Return height / width of every image."""
+    sizes = getattr(dataset, "image_sizes", None)
+    if sizes is not None:
+        return (sizes[:, 1] / sizes[:, 0]).tolist()
     infos = (dataset.get_img_info(index) for index in range(len(dataset)))
     return [float(info["height"]) / float(info["width"]) for info in infos]
 

@@ -97,9 +97,7 @@ def test_images_with_few_visible_keypoints_are_dropped(coco_folder):
         coco_folder.add_box(image_id, [0, 0, 9, 9], keypoints=[1, 1, 2] * visible + [0, 0, 0] * (17 - visible))
     args = coco_folder.write()
     assert COCODataset(**args, remove_images_without_annotations=True).ids == [1, 2]
-    dataset = COCODataset(
-        **args, remove_images_without_annotations=True, reading=Reading(min_visible_keypoints=10)
-    )
+    dataset = COCODataset(**args, remove_images_without_annotations=True, reading=Reading(min_visible_keypoints=10))
     assert dataset.ids == [2] and "DATASETS.MIN_VISIBLE_KEYPOINTS" in str(dataset.report)
 
 
@@ -252,13 +250,13 @@ def test_failure_while_loading_names_image_and_id(coco_folder):
         dataset[0]
 
 
-def test_image_replaced_by_a_smaller_one_gets_clipped_boxes(coco_folder):
+def test_image_replaced_by_one_of_another_size_is_an_error(coco_folder):
     coco_folder.add_image(1, size=(60, 40))
     coco_folder.add_box(1, [10, 10, 45, 10])
-    coco_folder.add_box(1, [50, 30, 8, 8])
     dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
-    coco_folder.add_image(1, size=(40, 30))
-    assert boxes_of(dataset) == [[10, 10, 39, 19]]
+    path = coco_folder.add_image(1, size=(40, 30))
+    with pytest.raises(RuntimeError, match=rf"{path} \(image id 1\) failed: .* is 40 x 30 now and was 60 x 40 .*Start"):
+        dataset[0]
 
 
 def test_transforms_receive_the_image_and_its_boxes(coco_folder):

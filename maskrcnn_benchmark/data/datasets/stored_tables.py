@@ -1,0 +1,71 @@
+"""Open a dataset from its table file alone, make the table anew, and compare it with the images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
+from maskrcnn_benchmark.data.datasets.coco import COCODataset
+from maskrcnn_benchmark.data.datasets.coco_semantic import COCOSemanticDataset
+from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
+from maskrcnn_benchmark.data.datasets.images import ImageHeader, read_headers
+from maskrcnn_benchmark.data.datasets.reading import Reading
+from maskrcnn_benchmark.data.datasets.table_cache import TableSettings
+from maskrcnn_benchmark.utils.array_file import ArrayFile
+
+# Datasets that keep tables, by the name that these have of them.
+KINDS = {kind.__name__: kind for kind in (COCODataset, COCOSemanticDataset)}
+
+# Images whose headers are read at a time.
+TURN = 8192
+
+
+def open_stored(path: str, rebuild: bool = False) -> BoxDataset:
+    """Return the dataset of a table file.
+
+    Args:
+        path: the table.
+        rebuild: read annotations and images anew, and replace the file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ArrayFileError (a ValueError): it is no table, or incomplete. Delete it; the next start makes it anew.
+        OSError, ValueError: see COCOFileDataset.
+    """
+    meta = ArrayFile(path, check=False).meta
+    key = meta["key"]
+    images = {name: tuple(value) if isinstance(value, list) else value for name, value in key["image_settings"].items()}
+    return KINDS[key["dataset"]](
+        key["files"][0],
+        key["images"],
+        key["training"],
+        name=meta["report"]["name"],
+        images=ImageSettings(**images),
+        reading=Reading(**key["reading"], tables=TableSettings("always", os.path.dirname(os.path.abspath(path)))),
+        rebuild=rebuild,
+    )
+
+
+def verify_images(dataset: BoxDataset) -> Iterator[tuple[int, str]]:
+    """Read the headers of all images and yield (index, what is wrong) of those that are not as the dataset says."""
+    for first in range(0, len(dataset), TURN):
+        indices = range(first, min(first + TURN, len(dataset)))
+        for index, header in zip(indices, read_headers(map(dataset.path, indices)), strict=True):
+            trouble = _trouble(dataset, index, header)
+            if trouble:
+                yield index, trouble
+
+
+def _trouble(dataset: BoxDataset, index: int, header: ImageHeader | OSError) -> str | None:
+    if isinstance(header, OSError):
+        return f"{type(header).__name__}: {header}"
+    width, height = dataset.image_sizes[index].tolist()
+    found = header.width, header.height
+    if dataset.is_turned(index) and header.quarter_turn:
+        found = found[::-1]
+    if found != (width, height):
+        return f"{found[0]} x {found[1]}, was {width} x {height}"
+    if header.truncated and not dataset.is_truncated(index):
+        return "truncated, was complete"
+    return None

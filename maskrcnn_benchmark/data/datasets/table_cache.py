@@ -1,0 +1,281 @@
+"""Keep a dataset's SampleTable as a file: annotations are read once, and later starts map the file.
+
+The table of NAME.json is `.mb_tables/NAME.KEY.table` beside it, or in DATASETS.TABLE_DIR, or, if that folder cannot be
+written, in ~/.cache/maskrcnn_benchmark ($XDG_CACHE_HOME). KEY stands for paths and settings. The file holds them too,
+with size, modification time, inode and SHA-256 of the annotation files and the version of the code that read them. It
+is used if all of these fit (the SHA-256 is compared if the others differ) and its checksums are right. Otherwise the
+dataset is read anew and the file is replaced.
+
+One process reads while others wait for it on a lock, which the system releases when its owner ends, however it ends.
+The file appears complete or not at all. If nothing can be written or locked, every process keeps the table in memory.
+
+Measured against .npy files and Arrow IPC (benchmarks/annotation_table.py --formats): opening takes a few milliseconds
+with any of them. But twenty .npy files cannot be replaced in one step, and pyarrow takes memory and time to import in
+every process and returns the same NumPy views.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from maskrcnn_benchmark.data.datasets.report import DatasetReport
+from maskrcnn_benchmark.data.datasets.sample_table import SampleTable
+from maskrcnn_benchmark.utils.array_file import ArrayFile, ArrayFileError, write_arrays
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+logger = logging.getLogger(__name__)
+
+MODES = ("auto", "always", "never")
+
+# Smallest annotation files, in bytes, for which a table is kept. Others are read in less than half a second, and
+# checking their images at every start finds changed ones.
+LARGE = 4_000_000
+
+FOLDER = ".mb_tables"
+
+# Seconds between two looks at the lock; after so many, a process that waits reads for itself.
+LOOK, PATIENCE = 0.2, 3600.0
+
+
+@dataclass(frozen=True)
+class TableSettings:
+    """Whether and where tables are kept.
+
+    Attributes:
+        mode: DATASETS.TABLE, one of MODES. "auto": for annotation files of at least LARGE bytes together.
+        folder: DATASETS.TABLE_DIR; "" is beside the annotations.
+
+    Raises:
+        ValueError: the mode is none of MODES.
+    """
+
+    mode: str = "auto"
+    folder: str = ""
+
+    def __post_init__(self):
+        if self.mode not in MODES:
+            raise ValueError(f"DATASETS.TABLE is one of {', '.join(map(repr, MODES))}, got {self.mode!r}")
+
+
+class TableCache:
+    """The table file of one dataset.
+
+    Args:
+        files: annotation files that the table is made of.
+        key: whatever else it depends on: paths and settings, as JSON can hold them.
+        settings: None takes the defaults.
+    """
+
+    def __init__(self, files: Sequence[str], key: dict, settings: TableSettings | None = None):
+        self.files = [os.path.abspath(path) for path in files]
+        self.key = json.loads(json.dumps({**key, "files": self.files}))
+        self.settings = settings or TableSettings()
+
+    def get(self, report: DatasetReport, read: Callable[[], SampleTable], rebuild: bool = False) -> SampleTable:
+        """Map the table; make it first if there is none that fits.
+
+        Args:
+            report: is given the findings of reading, now or then.
+            read: reads annotations and images, and adds to `report`.
+            rebuild: read anew whatever is there.
+
+        Raises:
+            OSError, ValueError: of `read`.
+        """
+        identities = self._identities()
+        if identities is None or not self._is_wanted(identities):
+            return read()
+        folders = self._folders()
+        if not rebuild:
+            for folder in folders:
+                table = self._open(os.path.join(folder, self.file_name), report)
+                if table is not None:
+                    return table
+        for folder in folders:
+            path = os.path.join(folder, self.file_name)
+            with _locked(path, report.name) as is_locked:
+                if is_locked:
+                    table = None if rebuild else self._open(path, report)  # another process may have made it
+                    return table or self._make(path, report, read, identities)
+        logger.warning(
+            f"dataset {report.name}: no table of its annotations can be kept, as none of {', '.join(folders)} can be "
+            "written. Every process reads them. DATASETS.TABLE_DIR names another folder; DATASETS.TABLE: never keeps "
+            "this silent."
+        )
+        return read()
+
+    @property
+    def file_name(self) -> str:
+        digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()
+        return f"{os.path.basename(self.files[0])}.{digest[:12]}.table"
+
+    def _is_wanted(self, identities: list[dict]) -> bool:
+        if self.settings.mode == "auto":
+            return sum(identity["size"] for identity in identities) >= LARGE
+        return self.settings.mode == "always"
+
+    def _folders(self) -> list[str]:
+        if self.settings.folder:
+            return [os.path.abspath(os.path.expanduser(self.settings.folder))]
+        beside = os.path.join(os.path.dirname(self.files[0]), FOLDER)
+        caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        return [beside, os.path.join(caches, "maskrcnn_benchmark", "tables")]
+
+    def _identities(self) -> list[dict] | None:
+        """What tells whether a file is the same without reading it; None if one is missing."""
+        try:
+            found = [os.stat(path) for path in self.files]
+        except OSError:
+            return None
+        return [{"size": s.st_size, "mtime_ns": s.st_mtime_ns, "inode": s.st_ino} for s in found]
+
+    def _open(self, path: str, report: DatasetReport) -> SampleTable | None:
+        """The table of a file, or None if it does not fit."""
+        try:
+            file = ArrayFile(path)
+            trouble = self._trouble(file.meta)
+            if trouble is None:
+                table = SampleTable.from_file(file)
+                report.add_recorded(file.meta["report"])
+                logger.info(f"dataset {report.name}: annotations from {path}")
+                return table
+        except FileNotFoundError:
+            return None
+        except (OSError, ArrayFileError, KeyError, TypeError, ValueError) as error:
+            trouble = str(error)
+        logger.info(f"dataset {report.name}: table {path} is not used, as {trouble}")
+        return None
+
+    def _trouble(self, meta: dict) -> str | None:
+        """Why a table does not fit; None if it does."""
+        if meta["key"] != self.key:
+            return "it is of other files or settings"
+        if meta["version"] != reader_version():
+            return "another version of this package wrote it"
+        identities = self._identities() or []
+        for path, now, then in zip(self.files, identities, meta["identities"], strict=True):
+            if any(now[name] != then[name] for name in now):
+                if now["size"] != then["size"] or _digest(path) != then["digest"]:
+                    return f"{path} has changed since"
+        return None
+
+    def _make(self, path: str, report: DatasetReport, read: Callable, identities: list[dict]) -> SampleTable:
+        start = time.perf_counter()
+        table = read()
+        digests = [_digest(file) for file in self.files]
+        if self._identities() != identities:
+            logger.warning(f"dataset {report.name}: {', '.join(self.files)} changed while being read")
+            return table
+        about, arrays = table.to_file()
+        meta = {
+            "key": self.key,
+            "version": reader_version(),
+            "identities": [{**each, "digest": digest} for each, digest in zip(identities, digests, strict=True)],
+            "report": report.to_record(),
+            "table": about,
+        }
+        try:
+            write_arrays(path, meta, arrays)
+            mapped = SampleTable.from_file(ArrayFile(path, check=False))
+        except OSError as error:
+            logger.warning(
+                f"dataset {report.name}: the table of its annotations is not kept, {path} cannot be written: {error}"
+            )
+            return table
+        seconds, size = time.perf_counter() - start, os.path.getsize(path)
+        logger.info(f"dataset {report.name}: read in {seconds:.1f} s; {path} ({size / 1e6:,.0f} MB) keeps it")
+        return mapped
+
+
+def rebuild_command(path: str) -> str:
+    """The command that makes a table anew."""
+    return f"python tools/dataset_table.py --rebuild {shlex.quote(path)}"
+
+
+@cache
+def reader_version() -> str:
+    """A digest of the code that decides what a table holds, so that no change of it uses an old table."""
+    package = Path(__file__).resolve().parents[2]
+    code = [*package.glob("data/datasets/*.py"), *package.glob("structures/*.py"), package / "utils" / "array_file.py"]
+    digest = hashlib.sha256()
+    for path in sorted(code):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _digest(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _locked(path: str, name: str) -> Iterator[bool]:
+    """Hold the lock of a table while it is made. The folder is created.
+
+    Yields:
+        False where the folder cannot be written or locked, or another process has held the lock for PATIENCE seconds.
+    """
+    handle = None
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if os.access(os.path.dirname(path), os.W_OK):
+            handle = _take_lock(f"{path}.lock", name)
+    except OSError:  # no such place, a full quota, a file system without locks
+        pass
+    try:
+        yield handle is not None
+    finally:
+        if handle is not None:
+            with contextlib.suppress(OSError):
+                os.remove(f"{path}.lock")
+            os.close(handle)
+
+
+def _take_lock(path: str, name: str) -> int | None:
+    """Wait for the lock, and return its file descriptor; None after PATIENCE seconds.
+
+    Raises:
+        OSError: the file cannot be created or locked.
+    """
+    begun = time.monotonic()
+    is_reported = False
+    while time.monotonic() < begun + PATIENCE:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+        try:
+            if fcntl is None:
+                return handle
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # its last owner removes the file: the lock of a removed file keeps nobody out
+            with contextlib.suppress(FileNotFoundError):
+                if os.stat(path).st_ino == os.fstat(handle).st_ino:
+                    return handle
+            os.close(handle)
+            continue
+        except BlockingIOError:
+            os.close(handle)
+        except OSError:
+            os.close(handle)
+            raise
+        if not is_reported:
+            logger.info(f"dataset {name}: another process reads the annotations; waiting for its table")
+            is_reported = True
+        time.sleep(LOOK)
+    logger.warning(f"dataset {name}: {path} has been held for {PATIENCE:.0f} s; reading the annotations here too")
+    return None
