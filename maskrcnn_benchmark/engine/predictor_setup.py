@@ -100,6 +100,29 @@ def make_setup(
     Raises:
         ValueError, OSError: see Predictor.
     """
+    return setup_of(*load_model(cfg, weights, opts, device, dtype, class_names, category_ids, model, tiles, overlap))
+
+
+def load_model(
+    cfg,
+    weights,
+    opts=(),
+    device=None,
+    dtype=None,
+    class_names=None,
+    category_ids=None,
+    model=None,
+    tiles: int = 0,
+    overlap: float = 0.2,
+) -> tuple:
+    """Build and load the model; arguments are Predictor's.
+
+    Returns:
+        The configuration, the plain model on its device, and its LabelNames.
+
+    Raises:
+        ValueError, OSError: see Predictor.
+    """
     checkpoint = None
     if cfg is None:
         if weights is None or model is not None:
@@ -113,7 +136,7 @@ def make_setup(
     else:
         cfg = cfg.clone()
         cfg.defrost()
-    cfg.merge_from_list(opts)
+    cfg.merge_from_list(list(opts))
     _adapt(cfg, device, dtype)
     _use_tiles(cfg, tiles, overlap)
     if model is None:
@@ -133,7 +156,7 @@ def make_setup(
         checkpointer.load(weights, use_latest=False)
         _refuse_missing(checkpointer.report, weights)
     del checkpoint
-    return setup_of(cfg, getattr(model, "module", model).to(cfg.MODEL.DEVICE), labels)
+    return cfg, getattr(model, "module", model).to(cfg.MODEL.DEVICE), labels
 
 
 def setup_of(cfg, model: nn.Module, label_names: LabelNames) -> PredictorSetup:

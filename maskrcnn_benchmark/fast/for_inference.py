@@ -37,7 +37,7 @@ def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32, winograd
     model = copy.deepcopy(model).eval().requires_grad_(False)
     plain_layers(model)
     _warn_of_nonfinite_weights(model)
-    _fold_norms(model)
+    fold_norms(model)
     if _is_on_cpu(model) and has_fused_ops():
         model = Substitution(dtype, winograd)(model)
     if dtype != torch.float32:
@@ -57,7 +57,8 @@ def _warn_of_nonfinite_weights(model: nn.Module) -> None:
         logger.warning(f"{len(found)} weights are not finite ({some}): detections will be meaningless")
 
 
-def _fold_norms(model: nn.Module) -> None:
+def fold_norms(model: nn.Module) -> None:
+    """Fold batch norms into the convolutions before them, in place; modules with hooks stay as they are."""
     for module in model.modules():
         for conv, norm in norm_pairs(module):
             pair = getattr(module, conv), getattr(module, norm)

@@ -53,7 +53,7 @@ class BoxCoder:
         """
         boxes = boxes.to(rel_codes.dtype)
         x, y, w, h = (side[:, None] for side in self._centers_and_sides(boxes))
-        codes = rel_codes.reshape(len(rel_codes), rel_codes.shape[1] // 4, 4)
+        codes = rel_codes.reshape(rel_codes.shape[0], rel_codes.shape[1] // 4, 4)
         dx, dy, dw, dh = (code / weight for code, weight in zip(codes.unbind(dim=2), self.weights, strict=True))
         center_x, center_y = dx * w + x, dy * h + y
         half_w = 0.5 * (torch.exp(dw.clamp(self.least, self.bbox_xform_clip)) * w)

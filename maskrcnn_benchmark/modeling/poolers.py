@@ -42,7 +42,11 @@ class LevelMapper:
 
     def __call__(self, boxlists: list[BoxList]) -> Tensor:
         """Return the levels (R,) int64 of the boxes of N lists, counted from 0 = k_min."""
-        area = torch.cat([box_area(boxlist.convert("xyxy").bbox, self.box_offset) for boxlist in boxlists])
+        return self.of_boxes(torch.cat([boxlist.convert("xyxy").bbox for boxlist in boxlists]))
+
+    def of_boxes(self, boxes: Tensor) -> Tensor:
+        """Return the levels (R,) of boxes (R, 4), xyxy."""
+        area = box_area(boxes, self.box_offset)
         level = torch.floor(self.canonical_level + torch.log2(area.sqrt() / self.canonical_scale + self.eps))
         # A diverged model's NaN must not become an index.
         return level.nan_to_num(self.k_min).clamp(self.k_min, self.k_max).to(torch.int64) - self.k_min
@@ -68,12 +72,16 @@ class AdaptiveLevelMapper:
 
         The image area is that of `BoxList.size`: without padding.
         """
-        ratio = torch.cat(
-            [
-                boxlist.size[0] * boxlist.size[1] / box_area(boxlist.convert("xyxy").bbox, self.box_offset)
-                for boxlist in boxlists
-            ]
-        )
+        boxes = [boxlist.convert("xyxy").bbox for boxlist in boxlists]
+        areas = [
+            of_image.new_full((len(of_image),), boxlist.size[0] * boxlist.size[1])
+            for of_image, boxlist in zip(boxes, boxlists, strict=True)
+        ]
+        return self.of_boxes(torch.cat(boxes), torch.cat(areas))
+
+    def of_boxes(self, boxes: Tensor, image_areas: Tensor) -> Tensor:
+        """Return the levels (R,) of boxes (R, 4), xyxy, in images of these areas (R,)."""
+        ratio = image_areas / box_area(boxes, self.box_offset)
         level = torch.ceil(self.k_max - torch.log2(ratio))
         # A box of negative area, or a diverged model's NaN, must not become an index.
         return level.nan_to_num(self.k_min).clamp(self.k_min, self.k_max).to(torch.int64) - self.k_min
@@ -137,7 +145,7 @@ class Pooler(nn.Module):
         levels = self.map_levels(boxlists) if len(maps) > 1 else None
         rois = boxes_with_image_index(boxlists)
         if self.placement == "inclusive":
-            rois = _to_far_side(rois, self.map_scales if levels is None else self.map_scales[levels])
+            rois = to_far_side(rois, self.map_scales if levels is None else self.map_scales[levels])
         return multilevel_roi_align(
             maps, rois, levels, self.output_size, self.scales, self.sampling_ratio, self.aligned
         )
@@ -149,7 +157,7 @@ class Pooler(nn.Module):
         )
 
 
-def _to_far_side(rois: Tensor, scales: Tensor) -> Tensor:
+def to_far_side(rois: Tensor, scales: Tensor) -> Tensor:
     """Convert inclusive regions (R, 5) so that an aligned ROIAlign reads from x1 * scale to (x2 + 1) * scale.
 
     Args:

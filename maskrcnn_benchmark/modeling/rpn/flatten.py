@@ -10,7 +10,7 @@ import torch
 
 def flatten_level(level: torch.Tensor, numbers: int) -> torch.Tensor:
     """Reshape a map (N, A D, H, W), channels grouped by anchor, to (N, H W A, D) for D = numbers, row by row."""
-    return level.permute(0, 2, 3, 1).reshape(len(level), -1, numbers)
+    return level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, numbers)
 
 
 def flatten_levels(levels: list[torch.Tensor], numbers: int) -> torch.Tensor:

@@ -80,7 +80,7 @@ class DeepLabHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         x = maps[-1]
-        if len(x) == 1 and self.training and type(self.aspp5_bn) is nn.BatchNorm2d and self.aspp5_bn.training:
+        if self.training and len(x) == 1 and type(self.aspp5_bn) is nn.BatchNorm2d and self.aspp5_bn.training:
             raise ValueError(
                 "a batch norm of the head gets one value per channel, the mean of one image: train with two or more "
                 "images per process (SOLVER.IMS_PER_BATCH, ACCUMULATION_STEPS), or set MODEL.DEEPLAB.NORM to 'GN' or "

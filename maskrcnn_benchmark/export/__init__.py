@@ -1,0 +1,1 @@
+"""Models outside of Python: ONNX, OpenVINO, torch.export, and a runtime without PyTorch."""

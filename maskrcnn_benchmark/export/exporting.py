@@ -1,0 +1,112 @@
+"""Export a model to a file, and find real images to compare it on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+from maskrcnn_benchmark.data.build import build_dataset, reading_of
+from maskrcnn_benchmark.data.datasets.image_settings import image_settings
+from maskrcnn_benchmark.export import formats, runtime
+from maskrcnn_benchmark.export.metadata import describe
+from maskrcnn_benchmark.export.model import make_exportable
+from maskrcnn_benchmark.structures.label_names import LabelNames
+
+
+class ProgramModel(runtime.Model):
+    """A program of torch.export with the interface of `runtime.Model`."""
+
+    def __init__(self, path: str):
+        import torchvision.ops  # noqa: F401  registers the ops
+
+        files = {f"{formats.METADATA_KEY}.json": ""}
+        program = torch.export.load(path, extra_files=files).module()
+        self._take_metadata(path, files[f"{formats.METADATA_KEY}.json"])
+        self._run = lambda feeds: [
+            value.numpy() for value in program(*[torch.from_numpy(np.asarray(each)) for each in feeds.values()])
+        ]
+
+
+def export_model(
+    cfg,
+    model: nn.Module,
+    label_names: LabelNames,
+    path: str,
+    kind: str = "onnx",
+    fixed_size: tuple[int, int] | None = None,
+    batch: int = 1,
+    dense_only: bool = False,
+) -> nn.Module:
+    """Write a model in one of FORMATS, and return what was exported of it.
+
+    Args:
+        cfg, model, label_names: as `engine.predictor_setup.load_model` returns them, on the CPU.
+        path: with the format's suffix.
+        fixed_size: (height, width) of all images, with batches of `batch`; None leaves all three open.
+        dense_only: export backbone and dense head alone, see DensePart.
+
+    Raises:
+        NotExportable: a part of the model has no form outside of PyTorch.
+        ImportError: a package of the format is not installed.
+    """
+    exportable = make_exportable(cfg, model, all_places=fixed_size is not None, dense_only=dense_only)
+    metadata = describe(cfg, model, exportable, label_names, fixed_size, batch if fixed_size else 0)
+    program = formats.trace(exportable, fixed_size, batch, cfg.DATALOADER.SIZE_DIVISIBILITY)
+    if kind == "onnx":
+        formats.write_onnx(program, exportable, path, metadata)
+    elif kind == "torch_export":
+        formats.write_torch_export(program, path, metadata)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            onnx_path = os.path.join(folder, "model.onnx")
+            formats.write_onnx(program, exportable, onnx_path, metadata)
+            formats.write_openvino(onnx_path, path, metadata)
+    return exportable
+
+
+def open_exported(path: str, threads: int | None = None) -> runtime.Model:
+    """Open an exported model of any format; see `runtime.Model`."""
+    if path.endswith(formats.FORMATS["torch_export"]):
+        return ProgramModel(path)
+    return runtime.Model(path, threads=threads)
+
+
+def copy_runtime(folder: str) -> str:
+    """Copy the runtime file to a folder; return its path."""
+    return shutil.copy(runtime.__file__, os.path.join(folder, "runtime.py"))
+
+
+def images_of_dataset(cfg, count: int) -> Iterator[np.ndarray]:
+    """Yield `count` images (H, W, 3) uint8 RGB of the first set of DATASETS.TEST, of as many sizes as it has.
+
+    Where all have one size, every second one is cut.
+
+    Raises:
+        ValueError: DATASETS.TEST is empty.
+    """
+    if not cfg.DATASETS.TEST:
+        raise ValueError("DATASETS.TEST is empty: name images to compare the models on")
+    (dataset,) = build_dataset(
+        [cfg.DATASETS.TEST[0]],
+        None,
+        is_train=False,
+        root=cfg.DATASETS.ROOT,
+        images=image_settings(cfg),
+        reading=reading_of(cfg),
+    )
+    by_size: dict[tuple, list[int]] = {}
+    for index in range(len(dataset)):
+        info = dataset.get_img_info(index)
+        by_size.setdefault((info["width"], info["height"]), []).append(index)
+    turns = [indices[turn] for turn in range(count) for indices in by_size.values() if turn < len(indices)]
+    for number, index in enumerate(turns[:count]):
+        pixels = np.asarray(dataset[index][0])
+        if len(by_size) == 1 and number % 2:
+            pixels = pixels[: pixels.shape[0] * 3 // 4, : pixels.shape[1] * (2 + number % 4) // 6]
+        yield np.ascontiguousarray(pixels)

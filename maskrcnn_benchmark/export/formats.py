@@ -1,0 +1,148 @@
+"""Write an exportable model as ONNX, OpenVINO or torch.export's program."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import warnings
+
+import torch
+from torch import nn
+
+from maskrcnn_benchmark.export import keypoints, ops
+from maskrcnn_benchmark.export.errors import NotExportable
+from maskrcnn_benchmark.export.model import example_inputs
+
+FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch_export": ".pt2"}
+METADATA_KEY = "maskrcnn_benchmark"
+_TALKERS = ("torch.onnx", "torch.export", "torch.fx.experimental.symbolic_shapes", "onnxscript", "onnx_ir")
+# Sides that no stride divides: a graph traced with them resizes maps wherever another size may need it.
+ODD_SIZE = (803, 1085)
+
+
+def trace(model: nn.Module, fixed_size: tuple[int, int] | None = None, batch: int = 1, divisor: int = 0):
+    """Follow an exportable model with torch.export.
+
+    Args:
+        model: ExportableModel or DensePart.
+        fixed_size: (height, width) of all images; None leaves the batch and both sides open.
+        batch: images of a batch of fixed size.
+        divisor: images are always padded to a multiple of it; 0 if they are not.
+
+    Raises:
+        NotExportable: torch.export cannot follow a part of the model; its message is the cause.
+    """
+    dynamic = torch.export.Dim.DYNAMIC
+    shapes = None
+    if fixed_size is None:
+        size = [-(-side // divisor) * divisor if divisor else side for side in ODD_SIZE]
+        inputs = example_inputs(model, *size)
+        shapes = {name: {0: dynamic} for name in model.input_names}
+        shapes["images"] = {0: dynamic, 1: dynamic, 2: dynamic}
+    else:
+        inputs = example_inputs(model, *fixed_size, images=batch)
+    try:
+        with torch.no_grad(), _quiet():
+            return torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False)
+    except Exception as error:
+        part = _part_of(error)
+        raise NotExportable(f"torch.export cannot follow {part}: {error}") from error
+
+
+def _part_of(error: Exception) -> str:
+    """Name the deepest file of this package in the error's traceback."""
+    found, trace_ = "the model", error.__traceback__
+    while trace_ is not None:
+        code = trace_.tb_frame.f_code
+        module = trace_.tb_frame.f_globals.get("__name__", "")
+        if module.startswith("maskrcnn_benchmark.") and not module.endswith("export.formats"):
+            owner = trace_.tb_frame.f_locals.get("self")
+            found = f"{type(owner).__name__ if owner is not None else code.co_name} ({module}, line {trace_.tb_lineno})"
+        trace_ = trace_.tb_next
+    return found
+
+
+def write_onnx(program, model: nn.Module, path: str, metadata: dict) -> None:
+    """Write a traced model as one ONNX file of opset 20 with standard operators alone.
+
+    Raises:
+        ImportError: onnx or onnxscript is not installed.
+        NotExportable: an operator of the model has no form in ONNX.
+    """
+    need("onnx", "onnxscript")
+    translations = ops.onnx_translations() | keypoints.onnx_translations()
+    try:
+        with _quiet():
+            written = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                opset_version=ops.OPSET,
+                custom_translation_table=translations,
+                input_names=list(model.input_names),
+                output_names=list(model.names),
+                verbose=False,
+            )
+    except Exception as error:
+        raise NotExportable(f"an operator of the model has no form in ONNX: {error}") from error
+    foreign = sorted({node.domain for node in written.model.graph.all_nodes()} - {"", "ai.onnx"})
+    if foreign:
+        raise NotExportable(f"the graph has operators that are not standard ONNX, of {', '.join(foreign)}")
+    written.model.metadata_props[METADATA_KEY] = json.dumps(metadata)
+    written.model.producer_name = METADATA_KEY
+    written.save(path, external_data=False)
+
+
+def write_openvino(onnx_path: str, path: str, metadata: dict) -> None:
+    """Convert an ONNX file to OpenVINO's .xml and .bin, weights in float32.
+
+    Raises:
+        ImportError: openvino is not installed.
+    """
+    need("openvino")
+    import openvino
+
+    model = openvino.convert_model(onnx_path)
+    model.set_rt_info(json.dumps(metadata), [METADATA_KEY])
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def write_torch_export(program, path: str, metadata: dict) -> None:
+    """Write a program for torch.export.load; it needs torch and torchvision, not this package."""
+    program = program.run_decompositions(ops.torchvision_decompositions())
+    torch.export.save(program, path, extra_files={f"{METADATA_KEY}.json": json.dumps(metadata)})
+
+
+def need(*packages: str) -> None:
+    """Raise an ImportError with the command to install where a package is missing."""
+    for package in packages:
+        try:
+            __import__(package)
+        except ImportError as error:
+            extra = "openvino" if package in ("openvino", "nncf") else "export"
+            raise ImportError(f"this needs the package {package}: pip install 'maskrcnn-benchmark[{extra}]'") from error
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Keep the exporter's progress and its warnings about versions off the terminal."""
+    loggers = [logging.getLogger(name) for name in _TALKERS]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def path_with_suffix(path: str | os.PathLike, kind: str) -> str:
+    """Return the path with the format's suffix, replacing none but adding a missing one."""
+    path = os.fspath(path)
+    return path if path.endswith(FORMATS[kind]) else path + FORMATS[kind]

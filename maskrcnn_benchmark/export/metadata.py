@@ -1,0 +1,79 @@
+"""What an exported file says about itself, so that it runs without its configuration.
+
+The runtime reads it (`runtime.py`), which may not import this package, so these are plain JSON values.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+import maskrcnn_benchmark
+from maskrcnn_benchmark.config.convention import get_convention
+from maskrcnn_benchmark.data.datasets.image_settings import image_settings
+from maskrcnn_benchmark.export.model import DensePart
+from maskrcnn_benchmark.modeling.detector.panoptic_fpn import PanopticFPN
+from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
+from maskrcnn_benchmark.structures.label_names import LabelNames
+
+
+def describe(
+    cfg,
+    model: nn.Module,
+    exportable: nn.Module,
+    label_names: LabelNames,
+    fixed_size: tuple[int, int] | None = None,
+    batch: int = 0,
+) -> dict:
+    """Return the metadata of an exported model.
+
+    Args:
+        model: the plain model. exportable: what is exported of it.
+        fixed_size: (height, width) of all images, or None.
+        batch: images of a batch of fixed size; 0 for any number.
+    """
+    convention = get_convention(cfg.MODEL.CONVENTION)
+    settings = image_settings(cfg)
+    pasting = mask_pasting(cfg)
+    is_semantic = cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor"
+    rules = model.merge_rules if isinstance(model, PanopticFPN) else None
+    return {
+        "version": 1,
+        "form": "dense" if isinstance(exportable, DensePart) else "whole",
+        "inputs": list(exportable.input_names),
+        "outputs": list(exportable.names),
+        "class_names": list(label_names.class_names),
+        "category_ids": list(label_names.category_ids),
+        "semantic_names": list(label_names.semantic_names),
+        "semantic_ids": list(label_names.semantic_ids),
+        "min_size": None if is_semantic else cfg.INPUT.MIN_SIZE_TEST,
+        "max_size": None if is_semantic else cfg.INPUT.MAX_SIZE_TEST,
+        "resize_to_nearest": convention.resize_to_nearest,
+        "size_divisible": cfg.DATALOADER.SIZE_DIVISIBILITY,
+        "pad_to": list(cfg.TEST.SEMANTIC.PAD_TO) or None if is_semantic else None,
+        "fixed_size": None if fixed_size is None else list(fixed_size),
+        "batch": batch,
+        "upright": settings.exif_rotation != "stored",
+        "value_range": None if settings.value_range is None else list(settings.value_range),
+        "box_offset": convention.box_offset,
+        "mask_pasting": {"padding": pasting.padding, "aligned": pasting.aligned},
+        "merge": None if rules is None else vars(rules),
+        "thresholds": _thresholds(exportable),
+        "convention": cfg.MODEL.CONVENTION,
+        "body": cfg.MODEL.BACKBONE.CONV_BODY,
+        "maskrcnn_benchmark": maskrcnn_benchmark.__version__,
+        "torch": torch.__version__,
+        "config": cfg.dump(),
+    }
+
+
+def _thresholds(exportable: nn.Module) -> dict:
+    """Return the score and NMS thresholds and the number of places for detections that are in the graph."""
+    select = getattr(getattr(getattr(exportable, "detections", None), "detector", None), "select", None)
+    if select is None:
+        return {}
+    return {
+        "score": select.score_thresh,
+        "nms": getattr(select, "nms_thresh", None) if hasattr(select, "nms_thresh") else select.nms,
+        "detections": select.detections_per_img,
+    }
