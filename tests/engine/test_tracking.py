@@ -1,4 +1,3 @@
-import time
 
 import numpy as np
 import pytest
@@ -164,15 +163,13 @@ def test_iou_of_boxes():
     assert found[0] == pytest.approx([1, 1 / 3, 0, 0])
 
 
-def test_crowd_is_tracked_in_time():
+def test_a_crowd_keeps_its_ids():
     generator = np.random.default_rng(0)
     centers = np.stack(np.meshgrid(np.arange(10) * 100, np.arange(10) * 100), axis=-1).reshape(-1, 2) + 50.0
     velocities = generator.normal(0, 2, centers.shape)
     tracker, numbers = Tracker(), np.zeros((20, 100), dtype=np.int64)
-    start = time.process_time()
     for t in range(20):
         order = generator.permutation(100)
         boxes = np.array([box(*center) for center in centers + t * velocities])
         numbers[t, order] = tracker.update(boxes[order], np.full(100, 0.9))
-    assert (time.process_time() - start) / 20 < 0.05
     assert (numbers == numbers[0]).all() and sorted(numbers[0]) == list(range(1, 101))
