@@ -291,6 +291,7 @@ _C.DATASETS = CN()
 #   {FORMAT: semantic, IMAGES: folder, ANNOTATIONS: folder of index png, CLASSES: names or file, SPLIT: optional list,
 #    IGNORE: pixel values or "others", VALUES: optional pixel value per class, IMAGE_SUFFIX, MAP_SUFFIX: optional}
 #   {FORMAT: coco_semantic, IMAGES: folder, ANNOTATIONS: file}
+#   {FORMAT: yolo, DATA: data.yaml, SPLIT: train}
 #   {FORMAT: cityscapes_semantic, IMAGES: leftImg8bit, ANNOTATIONS: gtFine, SPLIT: train, LABELS: optional}
 # A single entry does not need a list. Training sets are concatenated, test sets are evaluated one by one.
 _C.DATASETS.TRAIN = ()

@@ -27,6 +27,7 @@ class Format:
         defaults: further arguments and their values, overridden by the block.
         numbers: pixel values, or one of `words`.
         names: strings, or a file with strings.
+        required: keys of `texts` that a block must have.
     """
 
     factory: str
@@ -37,6 +38,7 @@ class Format:
     numbers: dict[str, str] = field(default_factory=dict)
     words: tuple[str, ...] = ()
     names: dict[str, str] = field(default_factory=dict)
+    required: tuple[str, ...] = ()
 
 
 FORMATS = {
@@ -60,6 +62,7 @@ FORMATS = {
         "CityscapesSemanticDataset",
         {"IMAGES": "img_dir", "ANNOTATIONS": "ann_dir"},
         texts={"SPLIT": "split", "LABELS": "labels"},
+        required=("SPLIT",),
     ),
     "voc": Format(
         "PascalVOCDataset",
@@ -68,9 +71,10 @@ FORMATS = {
         {"CLASSES": "class_names"},
         {"class_names": "from the data"},
     ),
+    "yolo": Format("YOLODataset", {"DATA": "data_file"}, texts={"SPLIT": "split"}, required=("SPLIT",)),
 }
 # Formats in which `texts` are single strings, not lists.
-SINGLE_TEXTS = ("semantic", "cityscapes_semantic")
+SINGLE_TEXTS = ("semantic", "cityscapes_semantic", "yolo")
 # Endings of files that `names` may be read from.
 NAME_FILES = (".txt", ".json", ".names", ".lst")
 EXAMPLE = "{FORMAT: coco, IMAGES: folder/of/images, ANNOTATIONS: file.json}"
@@ -88,6 +92,7 @@ EXAMPLES = {
         "{FORMAT: cityscapes_semantic, IMAGES: cityscapes/leftImg8bit, ANNOTATIONS: cityscapes/gtFine, SPLIT: train}"
     ),
     "voc": "{FORMAT: voc, IMAGES: folder/of/images, ANNOTATIONS: folder/of/xml, SPLIT: file.txt}",
+    "yolo": "{FORMAT: yolo, DATA: folder/data.yaml, SPLIT: train}",
 }
 
 
@@ -119,9 +124,7 @@ def _check_block(block: dict, key: str) -> dict[str, str]:
     if block["FORMAT"] not in list(FORMATS):  # a list, because the value may not be hashable
         raise ValueError(f"{key}: FORMAT {block['FORMAT']!r} is unknown; known: {', '.join(FORMATS)}.")
     kind = FORMATS[block["FORMAT"]]
-    required = ["FORMAT", *kind.paths, *kind.names]
-    if kind.factory == "CityscapesSemanticDataset":
-        required.append("SPLIT")
+    required = ["FORMAT", *kind.paths, *kind.names, *kind.required]
     allowed = [*dict.fromkeys([*required, *kind.optional_paths, *kind.texts, *kind.numbers, "NAME"])]
     for name, value in block.items():
         if name not in allowed:

@@ -13,6 +13,7 @@ from maskrcnn_benchmark.data.datasets import (
     PascalVOCDataset,
     SemanticDataset,
 )
+from maskrcnn_benchmark.data.datasets.records_dataset import RecordsDataset
 from maskrcnn_benchmark.evaluation.coco import coco_evaluation
 from maskrcnn_benchmark.evaluation.coco_results import (
     COCOResults,
@@ -41,6 +42,7 @@ __all__ = [
 # The first entry with a matching type is used; list a subclass before its base.
 EVALUATIONS = (
     (COCODataset, coco_evaluation),
+    (RecordsDataset, coco_evaluation),
     (COCOPanopticDataset, panoptic_evaluation),
     (SemanticDataset, semantic_evaluation),
     (COCOSemanticDataset, semantic_evaluation),

@@ -34,15 +34,17 @@ def ground_truth_of(dataset, iou_types: Collection[str] = ("bbox",)) -> dict:
     `iscrowd` and `area`.
 
     Args:
-        dataset: has image_id(index) and get_img_info(index), and either `ann_file`, a COCO file, or
-            get_groundtruth(index) and class_names like an AbstractDataset. Only its images are evaluated.
+        dataset: has image_id(index) and get_img_info(index), and either `ann_file`, a COCO file, `read_records`, see
+            RecordsDataset, or get_groundtruth(index) and class_names like an AbstractDataset. Only its images are
+            evaluated.
         iou_types: "segm" adds "segmentation" (polygons, RLE of the image's size, or the outline of the box if there is
             none), "keypoints" adds "keypoints" and "num_keypoints".
 
     Raises:
         ValueError: the file is not a COCO instances file.
     """
-    content = _of_file(dataset, iou_types) if hasattr(dataset, "ann_file") else _of_items(dataset)
+    has_file = hasattr(dataset, "ann_file") or hasattr(dataset, "read_records")
+    content = _of_file(dataset, iou_types) if has_file else _of_items(dataset)
     for annotation in content["annotations"]:
         if "keypoints" in iou_types:
             annotation.setdefault("keypoints", [])
@@ -83,8 +85,19 @@ def load_ground_truth(
         ValueError: the file is not a COCO instances file, or masks are requested and image sizes are unknown.
     """
     ann_file = os.fspath(ann_file)
-    report = DatasetReport(ann_file)
-    data = load_json(ann_file)
+    return _ground_truth(load_json(ann_file), ann_file, DatasetReport(ann_file), iou_types, sizes, reading, factors)
+
+
+def _ground_truth(
+    data: dict,
+    ann_file: str,
+    report: DatasetReport,
+    iou_types: Collection[str],
+    sizes: dict | None,
+    reading: Reading | None,
+    factors: dict | None,
+) -> dict:
+    """The same for the content of a file, or what a reader of another format returns; `ann_file` names it."""
     if data.get("annotations") is None:
         logger.warning(f"{ann_file} has no 'annotations'; every figure will be {NOT_COMPUTED:g} (not computed)")
     table = table_of(data, ann_file, report, reading, crowd_masks=True)
@@ -121,7 +134,11 @@ def _of_file(dataset, iou_types: Collection[str]) -> dict:
         sizes[image_id] = int(info["width"]), int(info["height"])
         if factor is not None:
             factors[image_id] = factor
-    return load_ground_truth(dataset.ann_file, iou_types, sizes, getattr(dataset, "reading", None), factors)
+    reading = getattr(dataset, "reading", None)
+    if hasattr(dataset, "ann_file"):
+        return load_ground_truth(dataset.ann_file, iou_types, sizes, reading, factors)
+    report = DatasetReport(dataset.name)
+    return _ground_truth(dataset.read_records(report), source_of(dataset), report, iou_types, sizes, reading, factors)
 
 
 def content_of(table: AnnotationTable, sizes: np.ndarray, iou_types: Collection[str] = ("bbox",)) -> dict:

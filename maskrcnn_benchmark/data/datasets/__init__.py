@@ -10,6 +10,7 @@ from .list_dataset import ListDataset
 from .semantic import SemanticDataset
 from .semantic_benchmarks import CityscapesSemanticDataset, VOCSemanticDataset
 from .voc import PascalVOCDataset
+from .yolo import YOLODataset
 
 __all__ = [
     "AbstractDataset",
@@ -23,4 +24,5 @@ __all__ = [
     "PascalVOCDataset",
     "SemanticDataset",
     "VOCSemanticDataset",
+    "YOLODataset",
 ]
