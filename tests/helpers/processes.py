@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from helpers.warm_start import start_server
 from maskrcnn_benchmark.engine import process
 from maskrcnn_benchmark.engine.launch import leave_processes
 
@@ -19,7 +20,8 @@ def run(count: int, function, *args) -> list:
     The function must be in a module that can be imported by name (test files cannot).
     """
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_work, (count, folder, function, args), nprocs=count)
+        start_server()
+        mp.start_processes(_work, (count, folder, function, args), nprocs=count, start_method="forkserver")
         return [torch.load(os.path.join(folder, f"{rank}.pth"), weights_only=False) for rank in range(count)]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from helpers.warm_start import Script, run_ranks
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -100,24 +101,37 @@ class Project:
         self.folder = folder
         self.config = tiny_config(folder)
 
-    def command(self, tool: str, *arguments, launcher=()) -> list[str]:
-        """Return the command `python [launcher] tools/TOOL --config-file ... arguments`."""
+    def words(self, tool: str, *arguments) -> list[str]:
+        """Write config.yaml, and return `tools/TOOL --config-file ... arguments`."""
         config_file = self.folder / "config.yaml"
         config_file.write_text(yaml.safe_dump(self.config))
-        words = [sys.executable, *launcher, ROOT / "tools" / tool, "--config-file", config_file, *arguments]
-        return [str(word) for word in words]
+        return [str(word) for word in (ROOT / "tools" / tool, "--config-file", config_file, *arguments)]
 
-    def run(self, tool: str, *arguments, launcher=(), **variables) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            self.command(tool, *arguments, launcher=launcher),
+    def start(self, tool: str, *arguments) -> Script:
+        """Start a tool in a process that has imported torch already."""
+        return Script(self.words(tool, *arguments), self.folder)
+
+    def run(self, tool: str, *arguments, ranks: int = 1) -> subprocess.CompletedProcess:
+        """Run a tool in `ranks` such processes, and return the outcome of the first."""
+        if ranks > 1:
+            return run_ranks(ranks, self.words(tool, *arguments), self.folder)
+        return self.start(tool, *arguments).wait()
+
+    def popen(self, tool: str, *arguments, launcher=(), variables=None, **options) -> subprocess.Popen:
+        """Start `python [launcher] tools/TOOL ...` exactly as a user does."""
+        return subprocess.Popen(
+            [sys.executable, *launcher, *self.words(tool, *arguments)],
             cwd=self.folder,
-            env=self.environment(**variables),
-            capture_output=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **(variables or {})},
             text=True,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
         )
 
-    def environment(self, **variables) -> dict[str, str]:
-        return {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    def launch(self, launcher, tool: str, *arguments, **variables) -> subprocess.CompletedProcess:
+        """Run `python launcher tools/TOOL ...` to its end, with more environment variables."""
+        process = self.popen(tool, *arguments, launcher=launcher, variables=variables)
+        stdout, stderr = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 @pytest.fixture(scope="session")

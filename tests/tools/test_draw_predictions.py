@@ -1,17 +1,13 @@
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.warm_start import ROOT, Script
 from PIL import Image
 
 from maskrcnn_benchmark.evaluation import save_predictions
 from maskrcnn_benchmark.structures.bounding_box import BoxList
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -41,8 +37,8 @@ def run(tmp_path):
     save_predictions([found, None, found[[]]], folder / "predictions.pth")
 
     def call(*arguments):
-        command = [sys.executable, str(ROOT / "tools" / "draw_predictions.py"), "--config-file", str(config)]
-        return subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=120)
+        words = [ROOT / "tools" / "draw_predictions.py", "--config-file", config, *arguments]
+        return Script(words, ROOT).wait(120)
 
     return call
 

@@ -1,17 +1,13 @@
 """tools/plot_metrics.py: plot curves of training folders."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-
-TOOL = Path(__file__).parents[2] / "tools" / "plot_metrics.py"
+from helpers.warm_start import ROOT, Script
 
 
 def draw(*arguments):
-    return subprocess.run([sys.executable, TOOL, *map(str, arguments)], capture_output=True, text=True)
+    return Script([ROOT / "tools" / "plot_metrics.py", *arguments], ROOT).wait()
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from helpers.semantic_folder import SemanticFolder
 from PIL import Image
 
 CLASSES = ["ground", "bright", "dark"]
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 
 
 def write_scenes(root, count):
@@ -52,8 +51,8 @@ def as_segmentor(project):
     return project
 
 
-def run(project, *arguments, launcher=()):
-    outcome = project.run(*arguments, launcher=launcher)
+def run(project, *arguments, ranks=1):
+    outcome = project.run(*arguments, ranks=ranks)
     assert outcome.returncode == 0, outcome.stdout[-3000:] + outcome.stderr[-12000:]
     return outcome.stdout
 
@@ -80,7 +79,7 @@ def test_training_ends_with_a_test_that_two_processes_reproduce(trained):
     assert (folder / "confusion.png").is_file() and (folder / "predictions.pth").is_file()
     checkpoint = torch.load(project.folder / "out/model_final.pth", weights_only=True)
     assert checkpoint["semantic_names"] == CLASSES
-    run(project, "test_net.py", "--ckpt", "out/model_final.pth", "OUTPUT_DIR", "other", launcher=TORCHRUN)
+    run(project, "test_net.py", "--ckpt", "out/model_final.pth", "OUTPUT_DIR", "other", ranks=2)
     assert semantic_results(project, "other") == results
 
 
@@ -105,7 +104,7 @@ def test_resumed_training_is_bit_identical(trained):
 
 def test_two_processes_have_the_same_loss_as_one(trained):
     project, printed = trained
-    both = printed, run(project, "train_net.py", "--skip-test", "OUTPUT_DIR", "two", launcher=TORCHRUN)
+    both = printed, run(project, "train_net.py", "--skip-test", "OUTPUT_DIR", "two", ranks=2)
     losses = [float(re.findall(r"iter: 4  loss: [\d.]+ \(([\d.]+)\)", text)[0]) for text in both]
     # the crops differ in the number of labelled pixels, so the mean of the processes' means would differ
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)

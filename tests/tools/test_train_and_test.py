@@ -71,7 +71,7 @@ def test_training_ends_with_a_test_that_test_net_reproduces(project):
     assert "Using 1 CPU processes" in run.stdout
     assert (out / "log.txt").read_text().splitlines()[-1] in run.stdout
 
-    again = project.run("test_net.py", "--ckpt", "out/model_final.pth", "OUTPUT_DIR", "other")
+    again = project.launch((), "test_net.py", "--ckpt", "out/model_final.pth", "OUTPUT_DIR", "other")
     assert_succeeded(again)
     assert "Testing the weights of out/model_final.pth" in again.stdout
     assert (project.folder / "other/inference/test/coco_results.json").read_text() == results
@@ -87,20 +87,14 @@ def test_training_killed_at_any_time_resumes_bit_identical(project):
     project.config["DATALOADER"]["NUM_WORKERS"] = 1
     arguments = ("train_net.py", "--skip-test", "OUTPUT_DIR")
     for first_seen in (2, 10):
-        process = subprocess.Popen(
-            project.command(*arguments, "killed"),
-            cwd=project.folder,
-            env=project.environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        while process.poll() is None and not (project.folder / f"killed/model_{first_seen:07d}.pth").exists():
+        training = project.start(*arguments, "killed")
+        while training.running() and not (project.folder / f"killed/model_{first_seen:07d}.pth").exists():
             time.sleep(0.002)
         delay = random.random() * 0.2
         print("killed", delay, "s after checkpoint", first_seen)
         time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        training.kill()
+        assert training.wait().returncode == -signal.SIGKILL
     assert not (project.folder / "killed/model_final.pth").exists()
     assert_succeeded(project.run(*arguments, "killed"))
     assert_succeeded(project.run(*arguments, "whole"))
@@ -112,15 +106,7 @@ def test_ctrl_c_writes_a_checkpoint_and_a_second_training_is_refused(project):
     project.config["SOLVER"] |= {"MAX_ITER": 2000, "CHECKPOINT_PERIOD": 2500}
     project.config["DATALOADER"]["NUM_WORKERS"] = 1
     arguments = ("train_net.py", "OUTPUT_DIR", "out")
-    first = subprocess.Popen(
-        project.command(*arguments),
-        cwd=project.folder,
-        env=project.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    first = project.popen(*arguments, start_new_session=True)
     before_training = 0
     while "Start training" not in (line := first.stdout.readline()):
         before_training += 1
@@ -150,14 +136,7 @@ def test_ctrl_c_writes_a_checkpoint_and_a_second_training_is_refused(project):
 def test_sigterm_to_torchrun_writes_a_checkpoint_and_stops_all_processes(project):
     project.config["SOLVER"] |= {"MAX_ITER": 2000, "CHECKPOINT_PERIOD": 2500}
     project.config["DATALOADER"]["NUM_WORKERS"] = 1
-    agent = subprocess.Popen(
-        project.command("train_net.py", "OUTPUT_DIR", "out", launcher=TORCHRUN),
-        cwd=project.folder,
-        env=project.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    agent = project.popen("train_net.py", "OUTPUT_DIR", "out", launcher=TORCHRUN, stderr=subprocess.DEVNULL)
     while "iter: 1 " not in (line := agent.stdout.readline()):
         assert line
     agent.terminate()
@@ -174,14 +153,14 @@ def test_two_processes_have_the_same_losses_and_metrics_as_one(project):
     project.config["WINOGRAD"] = False  # the layers that use it depend on the batch size
     project.config["MODEL"]["FCOS"]["INFERENCE_TH"] = 0.001  # so that the untrained model has detections
     assert_succeeded(project.run("train_net.py", "OUTPUT_DIR", "one"))
-    run = project.run("train_net.py", "OUTPUT_DIR", "two", launcher=old_launcher())
+    run = project.launch(old_launcher(), "train_net.py", "OUTPUT_DIR", "two")
     assert_succeeded(run)
     (one,), (two,) = (read_metrics(project.folder / name / "metrics.json") for name in ("one", "two"))
     for name in ("loss", "loss_cls", "loss_reg", "loss_centerness"):
         assert two[name] == pytest.approx(one[name], rel=1e-4), name
     assert "torchrun's OMP_NUM_THREADS=1" in run.stdout
 
-    both = project.run("test_net.py", "--ckpt", "one/model_final.pth", "OUTPUT_DIR", "by_two", launcher=TORCHRUN)
+    both = project.run("test_net.py", "--ckpt", "one/model_final.pth", "OUTPUT_DIR", "by_two", ranks=2)
     assert_succeeded(both)
     one, two = (
         json.loads((project.folder / name / "inference/test/bbox.json").read_text()) for name in ("one", "by_two")
@@ -196,17 +175,15 @@ def test_two_processes_have_the_same_losses_and_metrics_as_one(project):
 def test_killed_worker_is_restarted_and_training_is_bit_identical(project):
     (project.folder / "killer.py").write_text(KILLER)
     project.config["SOLVER"] |= {"MAX_ITER": 12}
-    restarting = (*TORCHRUN, "--max_restarts=1")
-    killed = project.run(
-        "train_net.py",
-        *("--skip-test", "OUTPUT_DIR", "killed"),
-        launcher=restarting,
+    killed = project.launch(
+        (*TORCHRUN, "--max_restarts=1"),
+        *("train_net.py", "--skip-test", "OUTPUT_DIR", "killed"),
         TORCH_DETECTRON_ENV_MODULE=str(project.folder / "killer.py"),
         KILL_WHEN=str(project.folder / "killed/model_0000004.pth"),
     )
     assert_succeeded(killed)
     assert re.search(r"Start training at iteration \d+ of 12", killed.stdout)
-    assert_succeeded(project.run("train_net.py", "--skip-test", "OUTPUT_DIR", "whole", launcher=restarting))
+    assert_succeeded(project.run("train_net.py", "--skip-test", "OUTPUT_DIR", "whole", ranks=2))
     assert_identical(project.folder / "killed/model_final.pth", project.folder / "whole/model_final.pth")
 
 
@@ -268,14 +245,7 @@ def test_two_nodes_train_with_c10d_rendezvous(project):
         *("--rdzv_backend=c10d", f"--rdzv_endpoint=127.0.0.1:{port}", "--rdzv_id=test"),
     )
     nodes = [
-        subprocess.Popen(
-            project.command("train_net.py", "--skip-test", "OUTPUT_DIR", "out", launcher=launcher),
-            cwd=project.folder,
-            env=project.environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        project.popen("train_net.py", "--skip-test", "OUTPUT_DIR", "out", launcher=launcher, stderr=subprocess.STDOUT)
         for _ in range(2)
     ]
     outputs = [node.communicate()[0] for node in nodes]
