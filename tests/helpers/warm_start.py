@@ -26,6 +26,7 @@ _IMPORTED = [
     "maskrcnn_benchmark.profiling.plot",
     "maskrcnn_benchmark.profiling.subjects",
     "maskrcnn_benchmark.solver",
+    "torch._dynamo",  # every optimizer imports it
 ]
 
 

@@ -19,14 +19,13 @@ from torch.nn import functional as F
 from maskrcnn_benchmark.layers.conv import Conv2d
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.backbone.body import (
-    as_backbone,
     build_norm,
     dilated_strides,
     freeze,
     hold_frozen_statistics,
     pick_features,
 )
-from maskrcnn_benchmark.modeling.backbone.fpn import FPN_LITE_CHANNELS, add_fpn, add_fpn_p3_to_p7
+from maskrcnn_benchmark.modeling.backbone.fpn import register_forms
 
 FEATURES = ("res2", "res3", "res4", "res5")
 BOTTLENECK = 4  # channels of a layer's 1x1 convolution, as a multiple of the growth rate
@@ -198,28 +197,6 @@ def build_densenet(cfg, variant: str) -> DenseNet:
     )
 
 
-def build_densenet_alone(cfg, variant: str) -> nn.Sequential:
-    return as_backbone(build_densenet(cfg, variant))
-
-
-def build_densenet_fpn(cfg, variant: str, out_channels: int | None = None) -> nn.Sequential:
-    return add_fpn(cfg, build_densenet(cfg, variant), out_channels or cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS)
-
-
-def build_densenet_fpn_p3_to_p7(cfg, variant: str) -> nn.Sequential:
-    return add_fpn_p3_to_p7(
-        cfg,
-        build_densenet(cfg, variant),
-        cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS,
-        p6_from_c5=cfg.MODEL.RETINANET.USE_C5,
-    )
-
-
 for _name, _spec in VARIANTS.items():
     registry.BODIES.register(_name, partial(DenseNet, _spec))
-    registry.BACKBONES.register(_name, partial(build_densenet_alone, variant=_name))
-    registry.BACKBONES.register(f"{_name}-FPN", partial(build_densenet_fpn, variant=_name))
-    registry.BACKBONES.register(
-        f"{_name}-FPNLite", partial(build_densenet_fpn, variant=_name, out_channels=FPN_LITE_CHANNELS)
-    )
-    registry.BACKBONES.register(f"{_name}-FPN-RETINANET", partial(build_densenet_fpn_p3_to_p7, variant=_name))
+    register_forms(_name, partial(build_densenet, variant=_name), lambda cfg: cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS)

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskrcnn_benchmark.layers.conv import Conv2d
+from maskrcnn_benchmark.modeling import registry
+from maskrcnn_benchmark.modeling.backbone.body import as_backbone
 from maskrcnn_benchmark.modeling.make_layers import conv_with_kaiming_uniform, group_norm_options
 
 # Of the "FPNLite" forms. The other widths of a detector follow from the backbone's out_channels.
@@ -126,3 +128,41 @@ def _join(cfg, body, in_channels_list, out_channels, top_blocks):
     backbone = nn.Sequential(OrderedDict(body=body, fpn=fpn))
     backbone.out_channels = out_channels
     return backbone
+
+
+def register_forms(
+    name: str,
+    build_body: Callable[..., nn.Module],
+    fpn_channels: Callable[..., int],
+    *,
+    lite: bool = True,
+    p6_from_p5: bool = False,
+) -> None:
+    """Register a body in all forms of the second table in backbone.py, except -C4 and -C5.
+
+    Args:
+        build_body: cfg -> body with maps of four strides.
+        fpn_channels: cfg -> channels of every form with an FPN but -FPNLite.
+        lite: False leaves out -FPNLite.
+        p6_from_p5: P6 of -FPN-RETINANET comes from P5 whatever MODEL.RETINANET.USE_C5 says.
+    """
+
+    def alone(cfg):
+        return as_backbone(build_body(cfg))
+
+    def fpn(cfg):
+        return add_fpn(cfg, build_body(cfg), fpn_channels(cfg))
+
+    def fpn_lite(cfg):
+        return add_fpn(cfg, build_body(cfg), FPN_LITE_CHANNELS)
+
+    def fpn_p3_to_p7(cfg):
+        p6_from_c5 = cfg.MODEL.RETINANET.USE_C5 and not p6_from_p5
+        return add_fpn_p3_to_p7(cfg, build_body(cfg), fpn_channels(cfg), p6_from_c5=p6_from_c5)
+
+    def fpn_p2_to_p7(cfg):
+        return add_fpn_p2_to_p7(cfg, build_body(cfg), fpn_channels(cfg))
+
+    forms = {"": alone, "-FPN": fpn, "-FPN-RETINANET": fpn_p3_to_p7, "-FPN-P2P7": fpn_p2_to_p7}
+    for form, build in {**forms, **({"-FPNLite": fpn_lite} if lite else {})}.items():
+        registry.BACKBONES.register(f"{name}{form}", build)

@@ -7,26 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from torch import Tensor, nn
 
 from maskrcnn_benchmark.layers.conv import Conv2d
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.backbone.body import (
-    as_backbone,
     build_norm,
     dilated_strides,
     freeze,
     hold_frozen_statistics,
     pick_features,
 )
-from maskrcnn_benchmark.modeling.backbone.fpn import (
-    FPN_LITE_CHANNELS,
-    add_fpn,
-    add_fpn_p2_to_p7,
-    add_fpn_p3_to_p7,
-)
+from maskrcnn_benchmark.modeling.backbone.fpn import register_forms
 
 STEM_CHANNELS = 32
 
@@ -137,26 +130,6 @@ def build_mobilenet_v2(cfg) -> MobileNetV2:
     return MobileNetV2(norm, freeze_at=node.FREEZE_CONV_BODY_AT, output_stride=node.OUTPUT_STRIDE)
 
 
-def build_mobilenet_v2_alone(cfg) -> nn.Sequential:
-    return as_backbone(build_mobilenet_v2(cfg))
-
-
-def build_mobilenet_v2_fpn(cfg, out_channels: int | None = None) -> nn.Sequential:
-    return add_fpn(cfg, build_mobilenet_v2(cfg), out_channels or cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS)
-
-
-def build_mobilenet_v2_fpn_p3_to_p7(cfg) -> nn.Sequential:
-    # P6 from P5 whatever RETINANET.USE_C5 says, as in the FCOS forks.
-    return add_fpn_p3_to_p7(cfg, build_mobilenet_v2(cfg), cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS, p6_from_c5=False)
-
-
-def build_mobilenet_v2_fpn_p2_to_p7(cfg) -> nn.Sequential:
-    return add_fpn_p2_to_p7(cfg, build_mobilenet_v2(cfg), cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS)
-
-
 registry.BODIES.register("MNV2", MobileNetV2)
-registry.BACKBONES.register("MNV2", build_mobilenet_v2_alone)
-registry.BACKBONES.register("MNV2-FPN", build_mobilenet_v2_fpn)
-registry.BACKBONES.register("MNV2-FPNLite", partial(build_mobilenet_v2_fpn, out_channels=FPN_LITE_CHANNELS))
-registry.BACKBONES.register("MNV2-FPN-RETINANET", build_mobilenet_v2_fpn_p3_to_p7)
-registry.BACKBONES.register("MNV2-FPN-P2P7", build_mobilenet_v2_fpn_p2_to_p7)
+# P6 from P5 as in the FCOS forks.
+register_forms("MNV2", build_mobilenet_v2, lambda cfg: cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS, p6_from_p5=True)

@@ -17,14 +17,13 @@ from maskrcnn_benchmark.layers.deform_conv import DFConv2d
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.backbone.body import (
-    as_backbone,
     build_norm,
     dilated_strides,
     freeze,
     hold_frozen_statistics,
     pick_features,
 )
-from maskrcnn_benchmark.modeling.backbone.fpn import add_fpn, add_fpn_p2_to_p7, add_fpn_p3_to_p7
+from maskrcnn_benchmark.modeling.backbone.fpn import register_forms
 
 # blocks of layer1 to layer4
 VARIANTS = {"R-50": (3, 4, 6, 3), "R-101": (3, 4, 23, 3), "R-152": (3, 8, 36, 3)}
@@ -296,10 +295,6 @@ def build_resnet_alone(variant: str, out_features: Sequence[str] = FEATURES, **o
     )
 
 
-def build_resnet_four_maps(cfg, variant: str) -> nn.Sequential:
-    return as_backbone(build_resnet(cfg, variant, (1, 2, 3, 4)))
-
-
 def build_resnet_last_map(cfg, variant: str, form: str) -> nn.Sequential:
     """Build C4 or C5 alone: the one that MODEL.BACKBONE.CONV_BODY names, or `form` if it names neither."""
     asked = cfg.MODEL.BACKBONE.CONV_BODY.rpartition("-")[2]
@@ -310,28 +305,13 @@ def build_resnet_last_map(cfg, variant: str, form: str) -> nn.Sequential:
     return backbone
 
 
-def build_resnet_fpn(cfg, variant: str) -> nn.Sequential:
-    return add_fpn(cfg, build_resnet(cfg, variant, (1, 2, 3, 4)), cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS)
-
-
-def build_resnet_fpn_p3_to_p7(cfg, variant: str) -> nn.Sequential:
-    return add_fpn_p3_to_p7(
-        cfg,
-        build_resnet(cfg, variant, (1, 2, 3, 4)),
-        cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS,
-        p6_from_c5=cfg.MODEL.RETINANET.USE_C5,
-    )
-
-
-def build_resnet_fpn_p2_to_p7(cfg, variant: str) -> nn.Sequential:
-    return add_fpn_p2_to_p7(cfg, build_resnet(cfg, variant, (1, 2, 3, 4)), cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS)
-
-
 for _variant in VARIANTS:
     registry.BODIES.register(_variant, partial(build_resnet_alone, _variant))
-    registry.BACKBONES.register(_variant, partial(build_resnet_four_maps, variant=_variant))
+    register_forms(
+        _variant,
+        partial(build_resnet, variant=_variant, outputs=(1, 2, 3, 4)),
+        lambda cfg: cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS,
+        lite=False,
+    )
     for _form in ("C4", "C5"):
         registry.BACKBONES.register(f"{_variant}-{_form}", partial(build_resnet_last_map, variant=_variant, form=_form))
-    registry.BACKBONES.register(f"{_variant}-FPN", partial(build_resnet_fpn, variant=_variant))
-    registry.BACKBONES.register(f"{_variant}-FPN-RETINANET", partial(build_resnet_fpn_p3_to_p7, variant=_variant))
-    registry.BACKBONES.register(f"{_variant}-FPN-P2P7", partial(build_resnet_fpn_p2_to_p7, variant=_variant))

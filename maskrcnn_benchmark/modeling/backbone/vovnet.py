@@ -26,19 +26,13 @@ from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
 from maskrcnn_benchmark.layers.pooling import global_average_pool
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.backbone.body import (
-    as_backbone,
     build_norm,
     dilated_strides,
     freeze,
     hold_frozen_statistics,
     pick_features,
 )
-from maskrcnn_benchmark.modeling.backbone.fpn import (
-    FPN_LITE_CHANNELS,
-    add_fpn,
-    add_fpn_p2_to_p7,
-    add_fpn_p3_to_p7,
-)
+from maskrcnn_benchmark.modeling.backbone.fpn import register_forms
 from maskrcnn_benchmark.modeling.backbone.vovnet_variants import VARIANTS, OSASpec
 
 FEATURES = ("stem", "stage2", "stage3", "stage4", "stage5")
@@ -337,33 +331,6 @@ def build_vovnet(cfg, variant: str) -> VoVNet:
     )
 
 
-def build_vovnet_alone(cfg, variant: str) -> nn.Sequential:
-    return as_backbone(build_vovnet(cfg, variant))
-
-
-def build_vovnet_fpn(cfg, variant: str, out_channels: int | None = None) -> nn.Sequential:
-    return add_fpn(cfg, build_vovnet(cfg, variant), out_channels or cfg.MODEL.VOVNET.BACKBONE_OUT_CHANNELS)
-
-
-def build_vovnet_fpn_p3_to_p7(cfg, variant: str) -> nn.Sequential:
-    return add_fpn_p3_to_p7(
-        cfg,
-        build_vovnet(cfg, variant),
-        cfg.MODEL.VOVNET.BACKBONE_OUT_CHANNELS,
-        p6_from_c5=cfg.MODEL.RETINANET.USE_C5,
-    )
-
-
-def build_vovnet_fpn_p2_to_p7(cfg, variant: str) -> nn.Sequential:
-    return add_fpn_p2_to_p7(cfg, build_vovnet(cfg, variant), cfg.MODEL.VOVNET.BACKBONE_OUT_CHANNELS)
-
-
 for _name, _spec in VARIANTS.items():
     registry.BODIES.register(_name, partial(VoVNet, _spec))
-    registry.BACKBONES.register(_name, partial(build_vovnet_alone, variant=_name))
-    registry.BACKBONES.register(f"{_name}-FPN", partial(build_vovnet_fpn, variant=_name))
-    registry.BACKBONES.register(
-        f"{_name}-FPNLite", partial(build_vovnet_fpn, variant=_name, out_channels=FPN_LITE_CHANNELS)
-    )
-    registry.BACKBONES.register(f"{_name}-FPN-RETINANET", partial(build_vovnet_fpn_p3_to_p7, variant=_name))
-    registry.BACKBONES.register(f"{_name}-FPN-P2P7", partial(build_vovnet_fpn_p2_to_p7, variant=_name))
+    register_forms(_name, partial(build_vovnet, variant=_name), lambda cfg: cfg.MODEL.VOVNET.BACKBONE_OUT_CHANNELS)

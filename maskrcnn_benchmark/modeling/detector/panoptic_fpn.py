@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from maskrcnn_benchmark.modeling.detector.panoptic_merge import MergeRules, merge_segments
 from maskrcnn_benchmark.modeling.semantic.loss import semantic_loss
-from maskrcnn_benchmark.modeling.semantic.maps import classes_in_size, upsample
+from maskrcnn_benchmark.modeling.semantic.maps import classes_of_images, upsample
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import to_image_list
 from maskrcnn_benchmark.structures.packed_map import PackedMap
@@ -91,11 +91,7 @@ class PanopticFPN(nn.Module):
             loss = semantic_loss(logits, [target.get_field("semantic") for target in targets])
             roi_losses = {name: value * self.instance_loss_weight for name, value in roi_losses.items()}
             return {"loss_sem_seg": loss * self.semantic_loss_weight, **roi_losses, **rpn_losses}
-        sizes = output_sizes or [(width, height) for height, width in images.image_sizes]
-        classes = [
-            classes_in_size(maps[:, :height, :width], size)
-            for maps, (height, width), size in zip(logits, images.image_sizes, sizes, strict=True)
-        ]
+        classes = classes_of_images(logits, images.image_sizes, output_sizes)
         return [self._with_maps(*pair) for pair in zip(detections, classes, strict=True)]
 
     def _with_maps(self, detections: BoxList, classes: Tensor) -> BoxList:

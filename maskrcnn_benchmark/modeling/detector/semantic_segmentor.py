@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
-from maskrcnn_benchmark.modeling.semantic.maps import classes_in_size, upsample
+from maskrcnn_benchmark.modeling.semantic.maps import classes_of_images, upsample
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import ImageList, to_image_list
 from maskrcnn_benchmark.structures.packed_map import PackedMap
@@ -72,11 +73,8 @@ class SemanticSegmentor(nn.Module):
         if self.training:
             labels = to_label_batch(semantic_maps(targets), images.tensors.shape[-2:])
             return {"loss_semantic": self.loss(self.logits(images), labels) * self.loss_weight}
-        sizes = output_sizes or [(width, height) for height, width in images.image_sizes]
-        return [
-            as_result(logits[:, :height, :width], size)
-            for logits, (height, width), size in zip(self.logits(images), images.image_sizes, sizes, strict=True)
-        ]
+        classes = classes_of_images(self.logits(images), images.image_sizes, output_sizes)
+        return [as_result(*pair) for pair in zip(classes, images.image_sizes, strict=True)]
 
 
 def semantic_maps(targets) -> list:
@@ -90,8 +88,8 @@ def semantic_maps(targets) -> list:
     return [t.get_field("semantic") if has else t for t, has in zip(targets, with_field, strict=True)]
 
 
-def as_result(logits: Tensor, size: tuple[int, int]) -> BoxList:
-    """Return a BoxList without boxes, in pixels of the network input, with the classes in `size` (width, height)."""
-    result = BoxList(logits.new_zeros(0, 4), (logits.shape[2], logits.shape[1]))
-    result.add_field("semantic", PackedMap(classes_in_size(logits, size)))
+def as_result(classes: Tensor, image_size: tuple[int, int]) -> BoxList:
+    """Return a BoxList without boxes for an image of (height, width), with the classes as its field "semantic"."""
+    result = BoxList(torch.zeros((0, 4)), image_size[::-1])
+    result.add_field("semantic", PackedMap(classes))
     return result

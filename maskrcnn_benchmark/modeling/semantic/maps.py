@@ -5,6 +5,8 @@ Shapes: N images, K classes, H x W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,11 +26,23 @@ def upsample(maps: Tensor, size: tuple[int, int], align_corners: bool = False) -
     return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=align_corners)
 
 
-def classes_in_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the most likely class of every pixel of the image resized to `size` (width, height): (H, W) uint8, CPU.
+def classes_of_images(
+    logits: Tensor, image_sizes: Sequence[tuple[int, int]], output_sizes: Sequence[tuple[int, int]] | None = None
+) -> list[Tensor]:
+    """Return the most likely class of every pixel of every image.
 
     Args:
-        logits: (K, h, w) of the image without its padding, K at most 256.
+        logits: (N, K, H, W) of a padded batch, K at most 256.
+        image_sizes: N (height, width) of the images without the padding.
+        output_sizes: N (width, height) of the results; default: as the images.
+
+    Returns:
+        N maps (height, width), uint8, on the CPU.
     """
-    width, height = size
-    return upsample(logits[None], (height, width))[0].argmax(dim=0).to(torch.uint8).cpu()
+    if output_sizes is None:
+        output_sizes = [(width, height) for height, width in image_sizes]
+    classes = []
+    for maps, (height, width), size in zip(logits, image_sizes, output_sizes, strict=True):
+        resized = upsample(maps[None, :, :height, :width], size[::-1])
+        classes.append(resized[0].argmax(dim=0).to(torch.uint8).cpu())
+    return classes

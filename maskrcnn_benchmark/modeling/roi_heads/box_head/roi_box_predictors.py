@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import nn
 
 from maskrcnn_benchmark.modeling import registry
+from maskrcnn_benchmark.modeling.make_layers import num_classes_of
 
 
 class BoxPredictor(nn.Module):
@@ -39,12 +40,7 @@ class BoxPredictor(nn.Module):
 @registry.ROI_BOX_PREDICTOR.register("FastRCNNPredictor")
 @registry.ROI_BOX_PREDICTOR.register("FPNPredictor")
 def build_box_predictor(cfg, in_channels):
-    num_classes = cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES
-    if num_classes < 2:
-        raise ValueError(
-            f"MODEL.ROI_BOX_HEAD.NUM_CLASSES is {num_classes}; expected 2 or more (classes + background). "
-            "The tools replace -1 by the number in the training data; elsewhere set it yourself."
-        )
+    num_classes = num_classes_of(cfg, "ROI_BOX_HEAD")
     shared = cfg.MODEL.CLS_AGNOSTIC_BBOX_REG or cfg.MODEL.CASCADE_ON
     return BoxPredictor(in_channels, num_classes, 2 if shared else num_classes)
 

@@ -15,6 +15,7 @@ from maskrcnn_benchmark.config.stages import has_roi_heads
 from maskrcnn_benchmark.layers.conv import Conv2d
 from maskrcnn_benchmark.layers.deform_conv import DFConv2d
 from maskrcnn_benchmark.layers.scale import Scale
+from maskrcnn_benchmark.modeling.make_layers import num_classes_of
 from maskrcnn_benchmark.modeling.rpn.anchor_generator import PointGenerator
 from maskrcnn_benchmark.modeling.rpn.dense_detector import DenseDetector
 from maskrcnn_benchmark.modeling.rpn.fcos.inference import make_fcos_postprocessor
@@ -106,14 +107,9 @@ FCOSModule = DenseDetector  # the forks' name
 def build_fcos(cfg, in_channels):
     """Build the FCOS of a config; in_channels are the FPN's."""
     fcos = cfg.MODEL.FCOS
-    if fcos.NUM_CLASSES < 2:
-        raise ValueError(
-            f"MODEL.FCOS.NUM_CLASSES is {fcos.NUM_CLASSES}; expected 2 or more (classes + background). "
-            "The tools replace -1 by the number in the training data; elsewhere set it yourself."
-        )
     head = FCOSHead(
         in_channels,
-        num_classes=fcos.NUM_CLASSES - 1,
+        num_classes=num_classes_of(cfg, "FCOS") - 1,
         strides=fcos.FPN_STRIDES,
         num_convs=fcos.NUM_CONVS,
         tower_channels=fcos.TOWER_CHANNELS or in_channels,

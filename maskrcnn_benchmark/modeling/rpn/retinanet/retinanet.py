@@ -14,6 +14,7 @@ from torch import nn
 
 from maskrcnn_benchmark.layers.conv import Conv2d
 from maskrcnn_benchmark.modeling.box_coder import make_box_coder
+from maskrcnn_benchmark.modeling.make_layers import num_classes_of
 from maskrcnn_benchmark.modeling.rpn.anchor_generator import make_anchor_generator_retinanet
 from maskrcnn_benchmark.modeling.rpn.dense_detector import DenseDetector
 from maskrcnn_benchmark.modeling.rpn.retinanet.inference import make_retinanet_postprocessor
@@ -66,17 +67,12 @@ RetinaNetModule = DenseDetector  # the forks' name
 def build_retinanet(cfg, in_channels):
     """Build the RetinaNet of a config; in_channels are the FPN's."""
     retinanet = cfg.MODEL.RETINANET
-    if retinanet.NUM_CLASSES < 2:
-        raise ValueError(
-            f"MODEL.RETINANET.NUM_CLASSES is {retinanet.NUM_CLASSES}; expected 2 or more (classes + background). "
-            "The tools replace -1 by the number in the training data; elsewhere set it yourself."
-        )
     box_coder = make_box_coder(cfg, (10.0, 10.0, 5.0, 5.0))
     anchor_generator = make_anchor_generator_retinanet(cfg)
     head = RetinaNetHead(
         in_channels,
         anchor_generator.num_anchors_per_location()[0],
-        num_classes=retinanet.NUM_CLASSES - 1,
+        num_classes=num_classes_of(cfg, "RETINANET") - 1,
         num_convs=retinanet.NUM_CONVS,
         prior_prob=retinanet.PRIOR_PROB,
     )
