@@ -180,15 +180,6 @@ def check_sound(path: str | os.PathLike) -> None:
         raise ValueError(f"{path} can't be read: {error.strerror or error}") from error
 
 
-def is_complete(path: str | os.PathLike) -> bool:
-    """Return whether a file passes `check_sound`."""
-    try:
-        check_sound(path)
-    except (OSError, ValueError):
-        return False
-    return True
-
-
 def _check_zip(path: str, has_objects: bool = False):
     facts = check_zip(path)
     scan = scan_pickle(facts.pickled, bytes_per_operation=1 if has_objects else BYTES_PER_OPERATION)

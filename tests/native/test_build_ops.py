@@ -42,7 +42,14 @@ def run_python(code, folder, **environment):
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=120)
 
 
-def test_cuda_sources_compile_for_sm_90(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "as_one_file",
+    [
+        True,  # half the time, as each file reads torch's headers; tests/csrc compiles the files one by one, as C++
+        pytest.param(False, marks=pytest.mark.slow),
+    ],
+)
+def test_cuda_sources_compile_for_sm_90(tmp_path, monkeypatch, as_one_file):
     monkeypatch.setenv("BUILD_CUDA", "1")
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0")
     torch = build_ops.find_torch()
@@ -51,7 +58,13 @@ def test_cuda_sources_compile_for_sm_90(tmp_path, monkeypatch):
         build_ops.find_compiler()
     except build_ops.BuildError as error:
         pytest.skip(f"the CUDA sources cannot be compiled here: {error}")
-    build_ops.compile_library("cuda", build_ops.source_folder(), torch, tmp_path)
+    sources = build_ops.source_folder()
+    if as_one_file:
+        (tmp_path / "cuda").mkdir()
+        lines = (f'#include "{path}"\n' for path in sorted((sources / "cuda").glob("*.cu")))
+        (tmp_path / "cuda" / "all.cu").write_text("".join(lines))
+        sources = tmp_path
+    build_ops.compile_library("cuda", sources, torch, tmp_path)
     assert (tmp_path / "_C_cuda.so").stat().st_size > 100_000
     if library.declared():  # it registers kernels for ops that the CPU library declares; this needs no GPU
         libraries = [library.LOADED["cpu"], tmp_path / "_C_cuda.so"]
