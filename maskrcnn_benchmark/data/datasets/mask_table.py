@@ -8,8 +8,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from maskrcnn_benchmark.structures.binary_masks import BinaryMaskList
+from maskrcnn_benchmark.structures.polygons import PolygonList
 from maskrcnn_benchmark.structures.rle import compress_counts, decode_counts, encode_counts, resize_nearest
-from maskrcnn_benchmark.structures.segmentation_mask import BinaryMaskList, PolygonList, SegmentationMask
+from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
 
 
 class MaskTable:

@@ -7,8 +7,8 @@ import ast
 import numpy as np
 
 from maskrcnn_benchmark.data.datasets.coco_values import real_number
+from maskrcnn_benchmark.structures.polygons import MIN_POINTS
 from maskrcnn_benchmark.structures.rle import decode_counts, parse_counts
-from maskrcnn_benchmark.structures.segmentation_mask import MIN_POINTS
 
 # Maximum nesting of lists; deeper entries are broken.
 DEEPEST = 4

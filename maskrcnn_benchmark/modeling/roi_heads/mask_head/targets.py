@@ -12,7 +12,7 @@ import torch
 
 from maskrcnn_benchmark.layers.roi_align import roi_align
 from maskrcnn_benchmark.structures.bounding_box import BoxList
-from maskrcnn_benchmark.structures.segmentation_mask import PolygonInstance
+from maskrcnn_benchmark.structures.polygons import PolygonInstance
 
 # Narrower or lower regions are widened to this many pixels, so that polygons stay finite.
 LEAST_SIDE = 0.1
