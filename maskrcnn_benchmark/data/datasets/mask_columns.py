@@ -13,7 +13,7 @@ import numpy as np
 from maskrcnn_benchmark.data.datasets.mask_table import MaskTable, as_float32, offsets_of
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.data.datasets.segmentation_values import as_rle, is_flat, polygons_in, read_runs
-from maskrcnn_benchmark.structures.segmentation_mask import MIN_POINTS
+from maskrcnn_benchmark.structures.polygons import MIN_POINTS
 from maskrcnn_benchmark.utils.kept_memory import return_freed_memory
 
 # Largest coordinate in pixels; above it float32 is too coarse for rasterising.
