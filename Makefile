@@ -28,7 +28,7 @@ test: setup  ## run the tests and print the slowest (about five minutes on two c
 lint: setup  ## check the style
 	$(BIN)/python -m ruff check .
 
-quickstart: setup  ## compose the digits, train on them (MODEL=fcos, mask_rcnn or deeplabv3), test, draw what is found
+quickstart: setup  ## compose the digits, train on them (MODEL=fcos, mask_rcnn, centermask or deeplabv3), test, draw what is found
 	$(BIN)/python tools/make_digits.py --output datasets/digits
 	$(BIN)/python tools/train_net.py --config-file $(CONFIG) OUTPUT_DIR $(RUN)
 	$(BIN)/python tools/draw_predictions.py --config-file $(CONFIG) --output $(RUN)/predictions.png OUTPUT_DIR $(RUN)

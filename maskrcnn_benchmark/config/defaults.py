@@ -401,3 +401,8 @@ _C.TEST.BBOX_AUG.MAX_SIZE = 4000
 _C.TEST.BBOX_AUG.SCALE_H_FLIP = False
 
 _C.TEST.SEMANTIC = TEST_SEMANTIC
+
+# CenterMask's names for keys of FCOS's improvements.
+_C.register_renamed_key("MODEL.FCOS.CENTER_SAMPLE", "MODEL.FCOS.CENTER_SAMPLING_RADIUS", "A radius of 0 is False.")
+_C.register_renamed_key("MODEL.FCOS.POS_RADIUS", "MODEL.FCOS.CENTER_SAMPLING_RADIUS")
+_C.register_renamed_key("MODEL.FCOS.LOC_LOSS_TYPE", "MODEL.FCOS.IOU_LOSS_TYPE")

@@ -148,6 +148,19 @@ def test_config_means_what_the_original_meant_and_builds(path):
     assert bool(deformable) == any(cfg.MODEL.VOVNET.STAGE_WITH_DCN)
 
 
+@pytest.mark.parametrize(
+    "key, ours",
+    [
+        ("CENTER_SAMPLE", "CENTER_SAMPLING_RADIUS"),
+        ("POS_RADIUS", "CENTER_SAMPLING_RADIUS"),
+        ("LOC_LOSS_TYPE", "IOU_LOSS_TYPE"),
+    ],
+)
+def test_centermasks_names_of_our_keys_are_explained(key, ours):
+    with pytest.raises(KeyError, match=f"MODEL.FCOS.{key} was renamed to MODEL.FCOS.{ours}"):
+        copy.deepcopy(defaults).merge_from_list([f"MODEL.FCOS.{key}", 1])
+
+
 def test_files_are_a_few_lines_on_a_base():
     for path in FILES:
         assert len(path.read_text().splitlines()) <= 20 and "_BASE_" in path.read_text()

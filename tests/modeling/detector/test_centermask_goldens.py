@@ -2,11 +2,13 @@
 
 import gzip
 import json
+import re
 from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
+from helpers.centermask_models import GOLDEN as CENTERMASK
 from helpers.centermask_models import CenterMask1Model, CenterMask2Model, config
 from helpers.detectron2_models import GRADIENT, check_scored_boxes, check_tensor
 from helpers.golden_models import GOLDEN
@@ -17,6 +19,7 @@ from maskrcnn_benchmark.checkpoint.translation import convert_state_dict
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import Masker, mask_pasting
 from maskrcnn_benchmark.modeling.roi_heads.maskiou_head.loss import maskiou_targets
+from maskrcnn_benchmark.solver import make_lr_scheduler, make_optimizer
 
 slow = pytest.mark.slow
 LITE = ("centermask2_lite_V_19", "v2/centermask_lite_V_19_eSE_FPN_ms_4x.yaml")
@@ -276,3 +279,50 @@ def extra_rows(model):
     heads = model.roi_heads
     last = (heads.mask.predictor.mask_fcn_logits, heads.maskiou.predictor.maskiou)
     return sum(layer.weight[0].numel() + 1 for layer in last)
+
+
+# ---- fresh weights and solver
+
+
+@pytest.fixture(scope="module")
+def units():
+    return json.loads(gzip.decompress((CENTERMASK / "units.json.gz").read_bytes()))
+
+
+def test_fresh_weights_are_distributed_like_the_originals(units):
+    # the same layers at 128 channels would have other deviations
+    model = build_detection_model(config("v2/centermask_V_39_eSE_FPN_ms_3x.yaml"))
+    theirs, _ = convert_state_dict(model.state_dict(), "centermask2")
+    for key, recorded in units["init_statistics_V_39"].items():
+        tensor = theirs[key].double()
+        assert list(tensor.shape) == recorded["shape"], key
+        std = tensor.std(correction=0).item()
+        if tensor.numel() < 100:  # a few draws
+            assert std == 0 if recorded["std"] == 0 else 0.2 < std < 1.0, key
+            assert recorded["std"] > 0 or tensor.mean().item() == pytest.approx(recorded["mean"]), key
+        else:
+            assert std == pytest.approx(recorded["std"], rel=0.05), key
+            assert tensor.mean().item() == pytest.approx(recorded["mean"], rel=1e-5, abs=0.1 * std + 1e-9), key
+
+
+def test_parameter_groups_and_learning_rates_equal_the_originals(units):
+    cfg, recorded = config("v2/centermask_V_39_eSE_FPN_ms_3x.yaml"), units["optimizer_C2_V_39"]
+    with torch.device("meta"):
+        model = build_detection_model(cfg)
+    optimizer = make_optimizer(cfg, model)
+    groups = {group["weight_decay"]: len(group["params"]) for group in optimizer.param_groups}
+    assert groups == {1e-4: recorded["lr 0.01 wd 0.0001"]["n"], 0.0: recorded["lr 0.01 wd 0.0"]["n"]}
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    free = [group["params"] for group in optimizer.param_groups if group["weight_decay"] == 0]
+    assert all(re.search(r"tower\.\d+\.", names[id(each)]) for group in free for each in group)
+    for name, expected in (
+        ("v2/centermask_V_39_eSE_FPN_ms_3x.yaml", recorded["lr_at_iteration"]),
+        ("v1/centermask_V_39_eSE_FPN_ms_3x.yaml", units["v1"]["lr_at_iteration"]["values"]),
+    ):
+        node = config(name).SOLVER
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=node.BASE_LR)
+        scheduler = make_lr_scheduler(config(name), optimizer)
+        for iteration, rate in expected.items():
+            scheduler.last_epoch = int(iteration)
+            (found,) = scheduler.get_lr()
+            assert found == pytest.approx(rate, rel=1e-6), (name, iteration)
