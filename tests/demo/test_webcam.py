@@ -17,6 +17,8 @@ from conftest import ROOT
 from helpers.tiny_models import tiny_cfg, tiny_model
 
 from maskrcnn_benchmark.checkpoint.checkpointer import write_checkpoint
+from maskrcnn_benchmark.checkpoint.shipped import shipped_model
+from maskrcnn_benchmark.data.sample import sample_image, sample_objects
 from maskrcnn_benchmark.engine.video import Frame, VideoWriter, open_video
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.visual.palette import label_colors
@@ -176,6 +178,10 @@ def test_invalid_arguments_are_errors_before_the_model_is_loaded(webcam, tmp_pat
     for args, message in (
         (("--confidence-threshold", 7), "--confidence-threshold must be 0 to 1, got 7"),
         (("--masks-per-dim", 0), "--masks-per-dim must be at least 1, got 0"),
+        (
+            ("DTYPE", "auto", "MODEL.WEIGHT", "x.pth"),
+            "MODEL.WEIGHT has no effect without --config-file: give --weights",
+        ),
         (("--source", tmp_path / "flim.avi"), "no such video file"),
         (("--source", source, "--output", tmp_path / "found.gif"), r"\.mp4.*got '\.gif'"),
     ):
@@ -188,13 +194,54 @@ def test_invalid_arguments_are_errors_before_the_model_is_loaded(webcam, tmp_pat
             webcam("--source", source)
 
 
-def test_default_model_comes_from_the_zoo(webcam, monkeypatch):
-    predictor = webcam.module.Predictor
-    monkeypatch.delattr(predictor, "from_zoo", raising=False)
-    with pytest.raises(ValueError, match="does not include the model digits_fcos: use --weights"):
-        webcam.module.make_predictor(None, None, [])
-    monkeypatch.setattr(predictor, "from_zoo", lambda name, opts: (name, opts), raising=False)
-    assert webcam.module.make_predictor(None, None, ["DTYPE", "auto"]) == ("digits_fcos", ["DTYPE", "auto"])
+def test_without_arguments_the_packages_model_finds_digits_and_says_what_to_do(webcam, monkeypatch, capsys):
+    image = cv2.imread(sample_image())
+    frame = cv2.copyMakeBorder(image, 0, 0, 80, 80, cv2.BORDER_REPLICATE)  # 640 x 480, as cameras are
+
+    class Camera:
+        rate, dropped, name = 10.0, 0, "camera 0"
+
+        def __iter__(self):
+            yield Frame(frame, 0, 0.0)
+
+        def close(self):
+            pass
+
+    opened, found, notes = [], [], []
+    monkeypatch.setattr(webcam.module, "open_video", lambda source: opened.append(source) or Camera())
+    monkeypatch.setattr(webcam.module, "Window", lambda title: Camera())
+    monkeypatch.setattr(Camera, "show", lambda self, pixels: True, raising=False)
+    draw_note = webcam.module.draw_note
+    monkeypatch.setattr(webcam.module, "draw_note", lambda image, text: notes.append(text) or draw_note(image, text))
+    demo = webcam.module.COCODemo
+    tags = demo.overlay_class_names
+    monkeypatch.setattr(
+        demo, "overlay_class_names", lambda self, pixels, top: found.append((self, top)) or tags(self, pixels, top)
+    )
+    webcam()
+    ((shown, predictions),) = found
+    names = [shown.CATEGORIES[label] for label in predictions.get_field("labels").tolist()]
+    assert opened == ["0"] and sorted(names) == sorted(name for name, _ in sample_objects())
+    assert shown.confidence_threshold == shipped_model("digits_fcos").score_threshold
+    assert "FPS   hold a handwritten digit to the camera" in notes[0]
+    assert "Hold a handwritten digit to the camera." in capsys.readouterr().out
+
+
+def test_heat_maps_without_arguments_are_those_of_the_packages_model_with_masks(webcam, tmp_path):
+    writer = VideoWriter(tmp_path / "film.avi", 10.0)
+    writer.write(cv2.imread(sample_image()))
+    writer.close()
+    source, output = tmp_path / "film.avi", tmp_path / "found.avi"
+    webcam("--source", source, "--no-window", "--output", output, "--show-mask-heatmaps")
+    found, _ = frames_of(output)
+    assert len(found) == 1 and np.ptp(found[0]) > 100
+
+
+def test_a_file_and_a_model_of_ones_own_need_no_hint(webcam, weights, tmp_path, capsys):
+    source = film(tmp_path / "film.avi", 1)
+    webcam("--source", source, "--no-window")
+    webcam("--source", source, "--no-window", "--weights", weights)
+    assert "to the camera" not in capsys.readouterr().out
 
 
 # ---- in subprocesses

@@ -253,4 +253,7 @@ def test_wheel_contains_libraries_and_sources(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     for expected in ("csrc/ops.cpp", "csrc/common/iou.h", "csrc/cuda/nms.cu", "_build.json", "native/build_ops.py"):
         assert f"maskrcnn_benchmark/{expected}" in names
+    for folder in ("weights", "data/sample_image"):
+        files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "maskrcnn_benchmark" / folder).iterdir()}
+        assert len(files) >= 2 and files <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "csrc/"))]

