@@ -2,7 +2,7 @@
 
     python tools/convert_checkpoint.py model_final.pth for_detectron2.pth --to detectron2
 
-INPUT may be a checkpoint of maskrcnn-benchmark, FCOS, their VoVNet forks, detectron2, mmdetection 1.x,
+INPUT may be a checkpoint of maskrcnn-benchmark, FCOS, their VoVNet forks, CenterMask, detectron2, mmdetection 1.x,
 VoVNet-DeepLabV3, timm or torchvision, in a file of torch.save, .pkl or .safetensors. OUTPUT is a file of torch.save, or
 .safetensors if it has this extension. Solver states are dropped. All other dropped entries are printed.
 """

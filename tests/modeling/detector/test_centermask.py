@@ -103,6 +103,17 @@ def test_losses_are_finite_and_reach_every_parameter(variant, batch, rng_seed):
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
 
 
+@pytest.mark.parametrize("variant", ["CenterMask2", "CenterMask"])
+def test_without_detections_the_ground_truth_alone_trains_the_heads(variant, rng_seed):
+    _, model = make([*VARIANTS[variant], "MODEL.FCOS.INFERENCE_TH", 1.0])
+    losses = model.train()(images(), [truth(OBJECTS), truth([])])
+    assert losses["loss_mask"] > 0 and losses["loss_maskiou"] > 0
+    losses = model(images(), [truth([]), truth([])])
+    assert losses["loss_mask"] == losses["loss_maskiou"] == losses["loss_reg"] == losses["loss_centerness"] == 0
+    sum(losses.values()).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("threshold", [0.001, 1.0])
 def test_detections_have_all_fields_and_lie_in_their_images(variant, threshold, rng_seed):
@@ -187,6 +198,13 @@ def test_the_copy_for_inference_finds_the_same(variant, rng_seed):
         torch.testing.assert_close(fast.bbox, ours.bbox, atol=1e-2, rtol=1e-4)
         for field in ("scores", "mask", "mask_scores"):
             torch.testing.assert_close(fast.get_field(field), ours.get_field(field), atol=1e-3, rtol=1e-3)
+    if variant.startswith("CenterMask"):
+        model.rpn.post_process.score_thresh = 1.0
+        with torch.no_grad():
+            assert [len(boxes.get_field("mask_scores")) for boxes in for_inference(copy.deepcopy(model))(batch)] == [
+                0,
+                0,
+            ]
 
 
 @pytest.mark.parametrize("variant", ["CenterMask2", "keypoints"])
