@@ -292,6 +292,8 @@ _C.DATASETS = CN()
 #    IGNORE: pixel values or "others", VALUES: optional pixel value per class, IMAGE_SUFFIX, MAP_SUFFIX: optional}
 #   {FORMAT: coco_semantic, IMAGES: folder, ANNOTATIONS: file}
 #   {FORMAT: yolo, DATA: data.yaml, SPLIT: train}
+#   {FORMAT: openimages, IMAGES: folder, ANNOTATIONS: csv, CLASSES: optional csv, SPLIT: optional list}
+#   {FORMAT: labelme, ANNOTATIONS: folder of json, IMAGES: optional, CLASSES: optional names, SPLIT: optional list}
 #   {FORMAT: cityscapes_semantic, IMAGES: leftImg8bit, ANNOTATIONS: gtFine, SPLIT: train, LABELS: optional}
 # A single entry does not need a list. Training sets are concatenated, test sets are evaluated one by one.
 _C.DATASETS.TRAIN = ()

@@ -71,6 +71,17 @@ FORMATS = {
         {"CLASSES": "class_names"},
         {"class_names": "from the data"},
     ),
+    "labelme": Format(
+        "LabelMeDataset",
+        {"ANNOTATIONS": "annotation_dir"},
+        {"IMAGES": "image_dir", "SPLIT": "split_file"},
+        {"CLASSES": "class_names"},
+    ),
+    "openimages": Format(
+        "OpenImagesDataset",
+        {"IMAGES": "root", "ANNOTATIONS": "ann_file"},
+        {"CLASSES": "classes_file", "SPLIT": "split_file"},
+    ),
     "yolo": Format("YOLODataset", {"DATA": "data_file"}, texts={"SPLIT": "split"}, required=("SPLIT",)),
 }
 # Formats in which `texts` are single strings, not lists.
@@ -92,6 +103,8 @@ EXAMPLES = {
         "{FORMAT: cityscapes_semantic, IMAGES: cityscapes/leftImg8bit, ANNOTATIONS: cityscapes/gtFine, SPLIT: train}"
     ),
     "voc": "{FORMAT: voc, IMAGES: folder/of/images, ANNOTATIONS: folder/of/xml, SPLIT: file.txt}",
+    "labelme": "{FORMAT: labelme, ANNOTATIONS: folder/of/json, CLASSES: [cat, dog]}",
+    "openimages": "{FORMAT: openimages, IMAGES: folder/of/images, ANNOTATIONS: file.csv, CLASSES: descriptions.csv}",
     "yolo": "{FORMAT: yolo, DATA: folder/data.yaml, SPLIT: train}",
 }
 

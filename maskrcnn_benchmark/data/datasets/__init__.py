@@ -6,7 +6,9 @@ from .coco import COCODataset
 from .coco_panoptic import COCOPanopticDataset
 from .coco_semantic import COCOSemanticDataset
 from .concat_dataset import ConcatDataset
+from .labelme import LabelMeDataset
 from .list_dataset import ListDataset
+from .open_images import OpenImagesDataset
 from .semantic import SemanticDataset
 from .semantic_benchmarks import CityscapesSemanticDataset, VOCSemanticDataset
 from .voc import PascalVOCDataset
@@ -20,7 +22,9 @@ __all__ = [
     "COCOPanopticDataset",
     "COCOSemanticDataset",
     "ConcatDataset",
+    "LabelMeDataset",
     "ListDataset",
+    "OpenImagesDataset",
     "PascalVOCDataset",
     "SemanticDataset",
     "VOCSemanticDataset",
