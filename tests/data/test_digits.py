@@ -1,18 +1,15 @@
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.warm_start import ROOT, Script
 from PIL import Image
 
 pytest.importorskip("sklearn")
 
 from maskrcnn_benchmark.data import digits  # noqa: E402
 from maskrcnn_benchmark.data.datasets import COCODataset  # noqa: E402
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -146,10 +143,10 @@ def test_without_scikit_learn_the_error_names_the_package(tmp_path, monkeypatch)
 
 
 def test_command_line(tmp_path):
-    command = [sys.executable, str(ROOT / "tools/make_digits.py"), "--output", "d", "--train", "2", "--test", "1"]
-    first = subprocess.run([*command, "--size", "64"], cwd=tmp_path, capture_output=True, text=True)
+    words = [ROOT / "tools" / "make_digits.py", "--output", "d", "--train", "2", "--test", "1", "--size"]
+    first = Script([*words, 64], tmp_path).wait()
     assert first.returncode == 0, first.stderr
     assert first.stdout == "d: 2 training and 1 test images of 64x64\n"
     (tmp_path / "d/mine.txt").write_text("x")
-    refused = subprocess.run([*command, "--size", "96"], cwd=tmp_path, capture_output=True, text=True)
+    refused = Script([*words, 96], tmp_path).wait()
     assert refused.returncode == 1 and "mine.txt" in refused.stderr and "Traceback" not in refused.stderr
