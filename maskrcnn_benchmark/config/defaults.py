@@ -291,6 +291,7 @@ _C.DATASETS = CN()
 #   {FORMAT: semantic, IMAGES: folder, ANNOTATIONS: folder of index png, CLASSES: names or file, SPLIT: optional list,
 #    IGNORE: pixel values or "others", VALUES: optional pixel value per class, IMAGE_SUFFIX, MAP_SUFFIX: optional}
 #   {FORMAT: coco_semantic, IMAGES: folder, ANNOTATIONS: file}
+#   {FORMAT: lvis, IMAGES: COCO's folder, ANNOTATIONS: file}
 #   {FORMAT: yolo, DATA: data.yaml, SPLIT: train}
 #   {FORMAT: openimages, IMAGES: folder, ANNOTATIONS: csv, CLASSES: optional csv, SPLIT: optional list}
 #   {FORMAT: labelme, ANNOTATIONS: folder of json, IMAGES: optional, CLASSES: optional names, SPLIT: optional list}

@@ -77,6 +77,7 @@ FORMATS = {
         {"IMAGES": "image_dir", "SPLIT": "split_file"},
         {"CLASSES": "class_names"},
     ),
+    "lvis": Format("LVISDataset", {"IMAGES": "root", "ANNOTATIONS": "ann_file"}),
     "openimages": Format(
         "OpenImagesDataset",
         {"IMAGES": "root", "ANNOTATIONS": "ann_file"},
@@ -104,6 +105,7 @@ EXAMPLES = {
     ),
     "voc": "{FORMAT: voc, IMAGES: folder/of/images, ANNOTATIONS: folder/of/xml, SPLIT: file.txt}",
     "labelme": "{FORMAT: labelme, ANNOTATIONS: folder/of/json, CLASSES: [cat, dog]}",
+    "lvis": "{FORMAT: lvis, IMAGES: coco, ANNOTATIONS: lvis_v1_val.json}",
     "openimages": "{FORMAT: openimages, IMAGES: folder/of/images, ANNOTATIONS: file.csv, CLASSES: descriptions.csv}",
     "yolo": "{FORMAT: yolo, DATA: folder/data.yaml, SPLIT: train}",
 }

@@ -10,6 +10,7 @@ from maskrcnn_benchmark.data.datasets import (
     COCODataset,
     COCOPanopticDataset,
     COCOSemanticDataset,
+    LVISDataset,
     PascalVOCDataset,
     SemanticDataset,
 )
@@ -21,6 +22,7 @@ from maskrcnn_benchmark.evaluation.coco_results import (
     check_expected_results,
     compare_with_expected,
 )
+from maskrcnn_benchmark.evaluation.lvis import lvis_evaluation
 from maskrcnn_benchmark.evaluation.options import EvaluationOptions
 from maskrcnn_benchmark.evaluation.panoptic import panoptic_evaluation
 from maskrcnn_benchmark.evaluation.predictions import load_predictions, numbered, save_predictions
@@ -41,6 +43,7 @@ __all__ = [
 
 # The first entry with a matching type is used; list a subclass before its base.
 EVALUATIONS = (
+    (LVISDataset, lvis_evaluation),
     (COCODataset, coco_evaluation),
     (RecordsDataset, coco_evaluation),
     (COCOPanopticDataset, panoptic_evaluation),

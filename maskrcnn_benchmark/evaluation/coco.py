@@ -32,6 +32,20 @@ from maskrcnn_benchmark.utils.atomic_write import atomic_write, write_json
 logger = logging.getLogger("maskrcnn_benchmark.inference")
 
 
+class COCOProtocol:
+    """How `coco_evaluation` computes figures; evaluation/lvis.py has another."""
+
+    results = COCOResults
+
+    def run(self, ground_truth: dict, detections: list[dict], iou_type: str, sigmas: Sequence[float] | None = None):
+        """Return the evaluator's object, see `run_evaluator`."""
+        return run_evaluator(ground_truth, detections, iou_type, sigmas=sigmas)
+
+    def update(self, results: COCOResults, coco_eval) -> None:
+        """Copy the figures of an evaluator's object into the results."""
+        results.update(coco_eval)
+
+
 def coco_evaluation(
     dataset,
     predictions: Predictions,
@@ -42,6 +56,7 @@ def coco_evaluation(
     expected_results_sigma_tol: float = 4,
     *,
     options: EvaluationOptions | None = None,
+    protocol=None,
 ) -> COCOResults:
     """Evaluate detections against the dataset's ground truth.
 
@@ -56,6 +71,7 @@ def coco_evaluation(
         iou_types: keys of PREPARE; "segm" requires the field "mask", "keypoints" the field "keypoints".
         expected_results, expected_results_sigma_tol: for programs of the forks; `evaluate` compares for every dataset.
         options: further options; its box_only and iou_types are ignored.
+        protocol: how figures are computed; None is COCOProtocol().
 
     Returns:
         The figures. `detections` holds the result lists by iou type, or nothing with box_only.
@@ -64,7 +80,7 @@ def coco_evaluation(
         ValueError: an iou type is unknown, a prediction has a label that the dataset does not have, or the annotation
             file is not a COCO file.
     """
-    options = options or EvaluationOptions()
+    options, protocol = options or EvaluationOptions(), protocol or COCOProtocol()
     keypoint_sigmas = options.keypoint_sigmas
     unknown = [iou_type for iou_type in iou_types if iou_type not in PREPARE]
     if unknown and not box_only:
@@ -76,7 +92,7 @@ def coco_evaluation(
 
     if box_only:
         logger.info("Evaluating bbox proposals")
-        results = COCOResults("box_proposal")
+        results = protocol.results("box_proposal")
         results.results["box_proposal"].update(proposal_recall(predictions, dataset, ground_truth))
         _report(results, "", output_folder, "box_proposals", {"results": results.results})
         return results
@@ -91,14 +107,14 @@ def coco_evaluation(
             write_json(os.path.join(output_folder, f"{iou_type}.json"), detections[iou_type])
 
     logger.info("Evaluating predictions")
-    results = COCOResults(*iou_types)
+    results = protocol.results(*iou_types)
     names = {
         json_id: dataset.class_names[label - 1] for label, json_id in dataset.contiguous_category_id_to_json_id.items()
     }
     per_class = {}
     for iou_type in iou_types:
-        coco_eval = run_evaluator(ground_truth, detections[iou_type], iou_type, sigmas=keypoint_sigmas)
-        results.update(coco_eval)
+        coco_eval = protocol.run(ground_truth, detections[iou_type], iou_type, keypoint_sigmas)
+        protocol.update(results, coco_eval)
         per_class[iou_type] = per_class_figures(coco_eval, ground_truth, names)
     tables = "\n\n".join(per_class_table(iou_type, figures) for iou_type, figures in per_class.items())
     record = {

@@ -45,6 +45,7 @@ def run_evaluator(
     iou_type: str = "bbox",
     evaluator: str | None = None,
     sigmas: Sequence[float] | None = None,
+    max_detections: int | None = None,
 ):
     """Evaluate COCO results, and print COCO's summary lines to stdout.
 
@@ -55,6 +56,8 @@ def run_evaluator(
         iou_type: "bbox", "segm" or "keypoints".
         evaluator: one of EVALUATORS; None uses the first that is installed.
         sigmas: standard deviation of each keypoint relative to the object's size; None uses COCO's 17.
+        max_detections: largest number of detections of a class in an image; None is COCO's 100. With a number there is
+            no summary: nothing is printed, and there are no `stats`.
 
     Returns:
         The evaluator's object, with `params.iouType`, `params.catIds`, `stats` (12 figures, 10 for keypoints) and
@@ -65,7 +68,7 @@ def run_evaluator(
     """
     evaluator = evaluator or available_evaluator()
     with _no_garbage_collection():
-        coco_eval, summary = _run(ground_truth, detections, iou_type, evaluator, sigmas)
+        coco_eval, summary = _run(ground_truth, detections, iou_type, evaluator, sigmas, max_detections)
     print(summary, end="", flush=True)
     return coco_eval
 
@@ -82,7 +85,7 @@ def _no_garbage_collection():
             gc.enable()
 
 
-def _run(ground_truth: dict, detections: list[dict], iou_type: str, evaluator: str, sigmas):
+def _run(ground_truth: dict, detections: list[dict], iou_type: str, evaluator: str, sigmas, max_detections):
     """Return the evaluator's object and its summary lines."""
     # evaluators modify their inputs: they convert masks to RLE, and add areas and ids to detections
     ground_truth = {**ground_truth, "annotations": [dict(annotation) for annotation in ground_truth["annotations"]]}
@@ -93,7 +96,7 @@ def _run(ground_truth: dict, detections: list[dict], iou_type: str, evaluator: s
         raise ValueError(f"{len(unknown)} images with detections are not in the ground truth: {some}")
     _number_images(ground_truth, detections)
     run = _run_faster_coco_eval if evaluator == "faster_coco_eval" else _run_pycocotools
-    return run(ground_truth, detections, iou_type, sigmas)
+    return run(ground_truth, detections, iou_type, sigmas, max_detections)
 
 
 def _number_images(ground_truth: dict, detections: list[dict]) -> None:
@@ -108,7 +111,7 @@ def _number_images(ground_truth: dict, detections: list[dict]) -> None:
         entry["image_id"] = numbers.get(entry["image_id"], 0)
 
 
-def _run_pycocotools(ground_truth, detections, iou_type, sigmas):
+def _run_pycocotools(ground_truth, detections, iou_type, sigmas, max_detections):
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -120,14 +123,18 @@ def _run_pycocotools(ground_truth, detections, iou_type, sigmas):
         coco_eval = COCOeval(coco_gt, coco_dt, iou_type)
         if sigmas is not None:
             coco_eval.params.kpt_oks_sigmas = np.array(sigmas, dtype=np.float64)
+        if max_detections is not None:
+            coco_eval.params.maxDets = [1, 10, max_detections]
         coco_eval.evaluate()
         coco_eval.accumulate()
+    if max_detections is not None:
+        return coco_eval, ""
     with contextlib.redirect_stdout(io.StringIO()) as summary:
         coco_eval.summarize()
     return coco_eval, summary.getvalue()
 
 
-def _run_faster_coco_eval(ground_truth, detections, iou_type, sigmas):
+def _run_faster_coco_eval(ground_truth, detections, iou_type, sigmas, max_detections):
     from faster_coco_eval import COCO, COCOeval_faster
 
     lines: list[str] = []
@@ -142,9 +149,13 @@ def _run_faster_coco_eval(ground_truth, detections, iou_type, sigmas):
     coco_eval = COCOeval_faster(coco_gt, coco_dt, iou_type, print_function=lines.append)
     if sigmas is not None:
         coco_eval.params.kpt_oks_sigmas = np.array(sigmas, dtype=np.float64)
+    if max_detections is not None:
+        coco_eval.params.maxDets = [1, 10, max_detections]
     coco_eval.rle_iou_max_workers = 1  # passing a few masks to a thread takes longer than comparing them
     coco_eval.evaluate()
     coco_eval.accumulate()
+    if max_detections is not None:
+        return coco_eval, ""
     lines.clear()
     coco_eval.summarize()
     # it adds recall at IoU 0.5 and 0.75, which scripts for pycocotools' lines do not expect

@@ -8,6 +8,7 @@ from .coco_semantic import COCOSemanticDataset
 from .concat_dataset import ConcatDataset
 from .labelme import LabelMeDataset
 from .list_dataset import ListDataset
+from .lvis import LVISDataset
 from .open_images import OpenImagesDataset
 from .semantic import SemanticDataset
 from .semantic_benchmarks import CityscapesSemanticDataset, VOCSemanticDataset
@@ -24,6 +25,7 @@ __all__ = [
     "ConcatDataset",
     "LabelMeDataset",
     "ListDataset",
+    "LVISDataset",
     "OpenImagesDataset",
     "PascalVOCDataset",
     "SemanticDataset",

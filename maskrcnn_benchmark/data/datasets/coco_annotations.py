@@ -12,7 +12,7 @@ import numpy as np
 from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
 from maskrcnn_benchmark.data.datasets.categories import drop_placeholder_categories
 from maskrcnn_benchmark.data.datasets.coco_columns import Columns
-from maskrcnn_benchmark.data.datasets.coco_json import read_content
+from maskrcnn_benchmark.data.datasets.coco_json import name_of_address, read_content
 from maskrcnn_benchmark.data.datasets.coco_values import areas, flags, positions, whole_number
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
@@ -122,6 +122,9 @@ def read_images(data: dict, ann_file: str, report: DatasetReport) -> dict:
     """The entries of "images" by id, sorted by id."""
     if "images" not in data:
         raise ValueError(f"annotation file {ann_file} has no 'images'; wanted a COCO instances file")
+    for image in data["images"] if isinstance(data["images"], list) else ():
+        if isinstance(image, dict) and "file_name" not in image and name_of_address(image.get("coco_url")):
+            image["file_name"] = name_of_address(image["coco_url"])
     images: dict = {}
     repeated, shared = [], []
     ids_of_file: dict = {}

@@ -27,6 +27,7 @@ class _Image(msgspec.Struct, gc=False):
 
     id: Any = msgspec.UNSET
     file_name: Any = msgspec.UNSET
+    coco_url: Any = None
     width: Any = None
     height: Any = None
 
@@ -96,9 +97,17 @@ def _regular_content(text: mmap.mmap) -> dict:
 
 
 def _image_entry(image: _Image) -> dict:
+    if image.file_name is msgspec.UNSET:
+        image.file_name = name_of_address(image.coco_url) or msgspec.UNSET
     if image.id is msgspec.UNSET or image.file_name is msgspec.UNSET:
         raise _Odd
     return {"id": image.id, "file_name": image.file_name, "width": image.width, "height": image.height}
+
+
+def name_of_address(address) -> str | None:
+    """Return folder and name of an image's "coco_url", which LVIS has instead of a file name; None for no address."""
+    parts = address.split("/") if isinstance(address, str) else []
+    return "/".join(parts[-2:]) if len(parts) > 3 else None
 
 
 def _objects(entries: list[msgspec.Raw], text: mmap.mmap) -> Iterator[ObjectRecord]:

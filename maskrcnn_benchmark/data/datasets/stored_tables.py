@@ -10,12 +10,13 @@ from maskrcnn_benchmark.data.datasets.coco import COCODataset
 from maskrcnn_benchmark.data.datasets.coco_semantic import COCOSemanticDataset
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.images import ImageHeader, read_headers
+from maskrcnn_benchmark.data.datasets.lvis import LVISDataset
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.table_cache import TableSettings
 from maskrcnn_benchmark.utils.array_file import ArrayFile
 
 # Datasets that keep tables, by the name that these have of them.
-KINDS = {kind.__name__: kind for kind in (COCODataset, COCOSemanticDataset)}
+KINDS = {kind.__name__: kind for kind in (COCODataset, LVISDataset, COCOSemanticDataset)}
 
 # Images whose headers are read at a time.
 TURN = 8192
