@@ -23,7 +23,6 @@ from collections import deque
 import numpy as np
 from predictor import COCODemo
 
-from maskrcnn_benchmark.checkpoint.shipped import shipped_model
 from maskrcnn_benchmark.engine import script
 from maskrcnn_benchmark.engine.predictor import Predictor
 from maskrcnn_benchmark.engine.tracking import Tracker
@@ -34,7 +33,6 @@ from maskrcnn_benchmark.visual.drawing import draw_note
 TITLE = "COCO detections"
 ZOO_MODEL, ZOO_MODEL_WITH_MASKS = "digits_fcos", "digits_mask_rcnn"
 HINT = "hold a handwritten digit to the camera"
-CONFIDENCE = 0.7
 # Number of frames over which the displayed rate is averaged.
 AVERAGED = 20
 # Minimum score of objects that continue a track.
@@ -46,10 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config-file", metavar="FILE", help="config file (default: the config in --weights)")
     parser.add_argument("--weights", metavar="FILE", help="checkpoint (default: MODEL.WEIGHT of --config-file)")
     parser.add_argument(
-        "--confidence-threshold",
-        type=float,
-        metavar="S",
-        help=f"minimum score (default: {CONFIDENCE}; for the package's own model the one with the highest F1)",
+        "--confidence-threshold", type=float, default=0.7, metavar="S", help="minimum score (default: %(default)s)"
     )
     parser.add_argument(
         "--min-image-size",
@@ -93,7 +88,7 @@ def check_args(args) -> None:
     Raises:
         ValueError: a number is out of range, or MODEL.WEIGHT would have no effect.
     """
-    if args.confidence_threshold is not None and not 0 <= args.confidence_threshold <= 1:
+    if not 0 <= args.confidence_threshold <= 1:
         raise ValueError(f"--confidence-threshold must be 0 to 1, got {args.confidence_threshold}")
     for name in ("min_image_size", "masks_per_dim"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
@@ -149,18 +144,15 @@ def main() -> None:
         writer = closed(VideoWriter(args.output, video.rate)) if args.output else None
         predictor = make_predictor(args)
         process.prepare(logger, on_cpu=predictor.device.type == "cpu", keep_memory=True)
-        name = own_model(args)
-        hint = HINT if name and not isinstance(video, VideoFile) else ""
+        hint = HINT if own_model(args) and not isinstance(video, VideoFile) else ""
         if hint:
             print(f"{hint[0].upper()}{hint[1:]}. Escape or q quits.")
-        threshold = args.confidence_threshold
-        if threshold is None:
-            threshold = shipped_model(name).score_threshold if name else CONFIDENCE
         tracker = None
         if args.track:
-            tracker = Tracker(high=threshold, low=min(TRACKED_SCORE, threshold), patience=video.rate)
+            low = min(TRACKED_SCORE, args.confidence_threshold)
+            tracker = Tracker(high=args.confidence_threshold, low=low, patience=video.rate)
         demo = COCODemo(
-            confidence_threshold=threshold,
+            confidence_threshold=args.confidence_threshold,
             show_mask_heatmaps=args.show_mask_heatmaps,
             masks_per_dim=args.masks_per_dim,
             predictor=predictor,

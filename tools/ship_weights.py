@@ -89,11 +89,11 @@ def ship(checkpoint_file: str, name: str, folder, summary: str, command: str) ->
     cfg = config_of(checkpoint, checkpoint_file)
     # The same figures on every CPU; the model is so small that bfloat16 saves nothing.
     cfg.merge_from_list(["DTYPE", "float32", "MODEL.WEIGHT", ""])
-    path = shipped.write_weights(name, checkpoint["model"], folder)
-    with tempfile.TemporaryDirectory() as output:
+    with tempfile.TemporaryDirectory() as output:  # the files of an earlier training stay until the new one is measured
         measured = cfg.clone()
         measured.OUTPUT_DIR = output
-        figures, score = measure(measured, str(path))
+        figures, score = measure(measured, str(shipped.write_weights(name, checkpoint["model"], output)))
+    path = shipped.write_weights(name, checkpoint["model"], folder)
     (entry,) = cfg.DATASETS.TEST
     cfg.OUTPUT_DIR = default_cfg.OUTPUT_DIR
     model = shipped.ShippedModel(
