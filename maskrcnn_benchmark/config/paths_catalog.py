@@ -28,6 +28,7 @@ class Format:
         numbers: pixel values, or one of `words`.
         names: strings, or a file with strings.
         required: keys of `texts` that a block must have.
+        whole_numbers: a single number each.
     """
 
     factory: str
@@ -39,6 +40,7 @@ class Format:
     words: tuple[str, ...] = ()
     names: dict[str, str] = field(default_factory=dict)
     required: tuple[str, ...] = ()
+    whole_numbers: dict[str, str] = field(default_factory=dict)
 
 
 FORMATS = {
@@ -70,6 +72,7 @@ FORMATS = {
         {"SPLIT": "split_file"},
         {"CLASSES": "class_names"},
         {"class_names": "from the data"},
+        whole_numbers={"FIRST_PIXEL": "first_pixel"},
     ),
     "labelme": Format(
         "LabelMeDataset",
@@ -140,13 +143,17 @@ def _check_block(block: dict, key: str) -> dict[str, str]:
         raise ValueError(f"{key}: FORMAT {block['FORMAT']!r} is unknown; known: {', '.join(FORMATS)}.")
     kind = FORMATS[block["FORMAT"]]
     required = ["FORMAT", *kind.paths, *kind.names, *kind.required]
-    allowed = [*dict.fromkeys([*required, *kind.optional_paths, *kind.texts, *kind.numbers, "NAME"])]
+    optional = [*kind.optional_paths, *kind.texts, *kind.numbers, *kind.whole_numbers, "NAME"]
+    allowed = [*dict.fromkeys([*required, *optional])]
     for name, value in block.items():
         if name not in allowed:
             raise UnknownNameError(
                 f"{key}: unknown key {name!r} in a block of FORMAT {block['FORMAT']}; allowed: {', '.join(allowed)}. "
                 f"Nearest: {nearest(str(name).upper(), allowed, 1)[0]}."
             )
+        if name in kind.whole_numbers:
+            _whole_number(value, f"{key}: {name} of a block")
+            continue
         if name in kind.numbers:
             _numbers(value, kind.words, f"{key}: {name} of a block")
             continue
@@ -282,6 +289,9 @@ class DatasetCatalog:
         for key, arg in kind.numbers.items():
             if key in block:
                 args[arg] = _numbers(block[key], kind.words, key)
+        for key, arg in kind.whole_numbers.items():
+            if key in block:
+                args[arg] = _whole_number(block[key], key)
         for key, arg in kind.names.items():
             is_file = isinstance(block[key], str) and block[key].lower().endswith(NAME_FILES)
             args[arg] = _existing(block, key, root) if is_file else _texts(block[key])
@@ -312,6 +322,13 @@ def _numbers(value, words: tuple[str, ...], where: str) -> list[int] | str:
     except (TypeError, ValueError):
         also = "".join(f", or {word!r}" for word in words)
         raise ValueError(f"{where} should be whole numbers{also}, but is {value!r}.") from None
+
+
+def _whole_number(value, where: str) -> int:
+    numbers = _numbers(value, (), where)
+    if len(numbers) != 1:
+        raise ValueError(f"{where} should be one whole number, but is {value!r}.")
+    return numbers[0]
 
 
 def _texts(value) -> list[str]:

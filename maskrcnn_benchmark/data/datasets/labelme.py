@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from maskrcnn_benchmark.data.datasets.file_lists import IMAGE_ENDINGS, list_files
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.labelme_shapes import IGNORED_LABELS, LabelMeFile, objects_of, read_file
 from maskrcnn_benchmark.data.datasets.reading import Reading
-from maskrcnn_benchmark.data.datasets.records_dataset import IMAGE_ENDINGS, RecordsDataset
+from maskrcnn_benchmark.data.datasets.records_dataset import RecordsDataset
 from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
-from maskrcnn_benchmark.utils.text_file import did_you_mean, read_text
+from maskrcnn_benchmark.utils.text_file import read_text
 
 FROM_THE_DATA = "from the data"
 
@@ -125,22 +126,6 @@ class LabelMeDataset(RecordsDataset):
                 "read: copy the image files there, or write them with labelme_export_json."
             )
         return found
-
-
-def list_files(folder: str, ending: str) -> list[str]:
-    """Return the paths of all files below a folder with this ending, relative to it, in alphabetical order.
-
-    Raises:
-        FileNotFoundError: the folder does not exist.
-    """
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"annotation folder {folder} does not exist.{did_you_mean(folder)}")
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inside = os.path.relpath(place, folder)
-        found += [os.path.normpath(os.path.join(inside, name)) for name in names if name.lower().endswith(ending)]
-    return sorted(found)
 
 
 def _chosen(split_file: str, files: dict, name: str) -> list[str]:

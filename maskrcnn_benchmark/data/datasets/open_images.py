@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from maskrcnn_benchmark.data.datasets.coco_values import flag, real_number
+from maskrcnn_benchmark.data.datasets.file_lists import list_images
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.records import ObjectRecord
-from maskrcnn_benchmark.data.datasets.records_dataset import RecordsDataset, image_sizes, list_images
+from maskrcnn_benchmark.data.datasets.records_dataset import RecordsDataset, image_sizes
 from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
 from maskrcnn_benchmark.utils.text_file import did_you_mean, open_regular, read_text
 

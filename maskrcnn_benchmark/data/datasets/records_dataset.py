@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
 from collections.abc import Sequence
 
@@ -12,9 +11,6 @@ from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.images import read_headers
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
-
-# File name endings of images in folders without a list of them.
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 
 
 class RecordsDataset(BoxDataset):
@@ -104,18 +100,3 @@ def image_sizes(paths: Sequence[str], settings: ImageSettings, name: str) -> lis
         raise (FileNotFoundError if missing else OSError)(message)
     stored = settings.exif_rotation == "stored"
     return [(h.height, h.width) if h.quarter_turn and not stored else (h.width, h.height) for h in headers]
-
-
-def list_images(folder: str) -> list[str]:
-    """Return the paths of all image files below a folder, in alphabetical order; hidden ones are left out."""
-    found, folders = [], [folder]
-    while folders:
-        with os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if os.path.splitext(entry.name)[1].lower() in IMAGE_ENDINGS:
-                    found.append(entry.path)
-                elif entry.is_dir():
-                    folders.append(entry.path)
-    return sorted(found)

@@ -9,7 +9,12 @@ from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
-from maskrcnn_benchmark.data.datasets.voc_annotations import find_class_names, find_images, read_voc
+from maskrcnn_benchmark.data.datasets.voc_annotations import (
+    find_by_filename,
+    find_class_names,
+    find_images,
+    read_voc,
+)
 
 FROM_THE_DATA = "from the data"
 
@@ -27,12 +32,13 @@ class PascalVOCDataset(BoxDataset):
         remove_images_without_annotations: drop images without a usable box (for training).
         image_dir, annotation_dir, split_file: override the paths below data_dir. Without data_dir and split_file, all
             images with an xml file are used.
+        first_pixel: 1 as in VOC, or 0 for exporters whose coordinates are edges counted from 0.
         name: name of the dataset in messages; default: the names of data_dir and the split.
         images: how image files are read; None is ImageSettings().
         reading: only `keep_empty_images` is used; None is Reading().
 
     Items are those of BoxDataset with the field "difficult" (uint8). Boxes are those of the files minus 1, as VOC
-    counts pixels from 1. `ids` are the names in the split file. See `read_voc` for dropped objects.
+    counts pixels from 1, see first_pixel. `ids` are the names in the split file. See `read_voc` for dropped objects.
 
     Raises:
         FileNotFoundError: a folder, the split file, xml files or images are missing; the first few are named.
@@ -79,6 +85,7 @@ class PascalVOCDataset(BoxDataset):
         image_dir: str | None = None,
         annotation_dir: str | None = None,
         split_file: str | None = None,
+        first_pixel: int = 1,
         name: str | None = None,
         images: ImageSettings | None = None,
         reading: Reading | None = None,
@@ -95,9 +102,11 @@ class PascalVOCDataset(BoxDataset):
         self.image_set = split
         self.keep_difficult = use_difficult
         report = DatasetReport(name)
-        file_names = find_images(root, split_file, annotations)
+        if first_pixel not in (0, 1):
+            raise ValueError(f"FIRST_PIXEL of a Pascal VOC dataset is 0 or 1, got {first_pixel!r}")
+        file_names = find_by_filename(find_images(root, split_file, annotations), root, annotations, report)
         names = find_class_names(annotations) if class_names == FROM_THE_DATA else list(class_names)
-        table = read_voc(annotations, file_names, names, use_difficult, report)
+        table = read_voc(annotations, file_names, names, use_difficult, report, first_pixel)
         super().__init__(
             table, root, annotations, "xml", report, remove_images_without_annotations, transforms, images, reading
         )

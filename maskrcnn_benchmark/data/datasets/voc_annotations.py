@@ -14,10 +14,9 @@ import numpy as np
 
 from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
 from maskrcnn_benchmark.data.datasets.coco_values import flag
+from maskrcnn_benchmark.data.datasets.file_lists import IMAGE_ENDINGS, list_files, list_images
 from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
 from maskrcnn_benchmark.utils.text_file import did_you_mean, open_regular, read_text
-
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 # Class-specific split files write one of these after each name: whether the class is in the image.
 PRESENCE = ("-1", "0", "1")
@@ -26,12 +25,18 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def read_voc(
-    folder: str, file_names: dict[str, str], class_names: Sequence[str], use_difficult: bool, report: DatasetReport
+    folder: str,
+    file_names: dict[str, str],
+    class_names: Sequence[str],
+    use_difficult: bool,
+    report: DatasetReport,
+    first_pixel: int = 1,
 ) -> AnnotationTable:
     """Read `folder`/NAME.xml of the named images.
 
-    Files count pixels from 1, the table from 0: its boxes are those of the files minus 1, with inclusive corners. An
-    object without <difficult> is not difficult.
+    Files count pixels from 1, the table from 0: its boxes are those of the files minus 1, with inclusive corners. With
+    first_pixel 0 coordinates are edges, counted from 0, and xmax is xmin + width. An object without <difficult> is not
+    difficult. Parts of objects (<part>) are not read.
 
     Dropped and counted:
     - objects of other classes;
@@ -45,6 +50,7 @@ def read_voc(
         class_names: K names.
         use_difficult: keep difficult objects.
         report: receives the findings.
+        first_pixel: 1 or 0.
 
     Raises:
         FileNotFoundError: xml files are missing; the first few are named.
@@ -60,7 +66,8 @@ def read_voc(
         )
     label_of = {name: label for label, name in enumerate(class_names, start=1)}
     sizes, rows = [], []
-    unknown, broken, inverted, flat, hard, repeated = [], [], [], [], [], []
+    unknown, broken, inverted, flat, hard, repeated, from_zero = [], [], [], [], [], [], []
+    shifts = (first_pixel, first_pixel, 1, 1)
     annotated = np.zeros(len(paths), dtype=bool)
     for image, (name, path) in enumerate(paths.items()):
         root = _parse(path)
@@ -69,7 +76,10 @@ def read_voc(
         for number, element in enumerate(root.findall("object"), start=1):
             annotated[image] = True
             where = f"{name}#{number}"
-            box = [_number(element.findtext(f"bndbox/{corner}")) - 1 for corner in CORNERS]
+            corners = [_number(element.findtext(f"bndbox/{corner}")) for corner in CORNERS]
+            box = [value - shift for value, shift in zip(corners, shifts, strict=True)]
+            if first_pixel == 1 and min(corners[:2]) < 1:
+                from_zero.append(where)
             label = label_of.get((element.findtext("name") or "").strip())
             difficult = flag(element.findtext("difficult")) or False
             if label is None:
@@ -97,6 +107,8 @@ def read_voc(
         ("repeated objects", repeated),
     ):
         report.add("dropped", what, places, "objects")
+    hint = "FIRST_PIXEL: 0 in the block if this exporter counts pixels from 0"
+    report.add("noted", "boxes that begin before pixel 1", from_zero, "objects", hint)
     return AnnotationTable(
         image_ids=list(file_names),
         file_names=list(file_names.values()),
@@ -122,13 +134,10 @@ def find_class_names(folder: str) -> list[str]:
         FileNotFoundError: the folder does not exist.
         ValueError: no xml file has an object with a name, or a file is not XML.
     """
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"annotation folder {folder} does not exist")
     names = set()
-    for file_name in sorted(os.listdir(folder)):
-        if file_name.endswith(".xml"):
-            objects = _parse(os.path.join(folder, file_name)).findall("object")
-            names |= {(element.findtext("name") or "").strip() for element in objects}
+    for file_name in list_files(folder, ".xml"):
+        objects = _parse(os.path.join(folder, file_name)).findall("object")
+        names |= {(element.findtext("name") or "").strip() for element in objects}
     names.discard("")
     if not names:
         raise ValueError(f"annotation folder {folder} has no xml file with an object that has a name")
@@ -155,12 +164,11 @@ def find_images(folder: str, split_file: str | None, annotations: str) -> dict[s
         if not os.path.isdir(path):
             raise FileNotFoundError(f"folder {path} of a Pascal VOC dataset does not exist.{did_you_mean(path)}")
     there: dict[str, str] = {}
-    for file_name in sorted(os.listdir(folder)):
-        stem, ending = os.path.splitext(file_name)
-        if ending.lower() in IMAGE_ENDINGS:
-            there.setdefault(stem, file_name)
+    for path in list_images(folder):
+        file_name = os.path.relpath(path, folder)
+        there.setdefault(os.path.splitext(file_name)[0], file_name)
     if split_file is None:
-        lines = sorted(stem for stem, ending in map(os.path.splitext, os.listdir(annotations)) if ending == ".xml")
+        lines = sorted(os.path.splitext(file_name)[0] for file_name in list_files(annotations, ".xml"))
     else:
         try:
             lines = [line.strip() for line in read_text(split_file).splitlines() if line.strip()]
@@ -174,6 +182,35 @@ def find_images(folder: str, split_file: str | None, annotations: str) -> dict[s
         raise ValueError(f"{split_file or annotations} names no image")
     names = [_name(line, there) for line in lines]
     return {name: there.get(name, f"{name}.jpg") for name in names}
+
+
+def find_by_filename(
+    file_names: dict[str, str], folder: str, annotations: str, report: DatasetReport
+) -> dict[str, str]:
+    """Replace images that do not exist by those that <filename> or <path> of their xml names, if these exist.
+
+    Args:
+        file_names: see `find_images`.
+        folder: of the images.
+        annotations: folder of the xml files.
+        report: receives the findings.
+    """
+    found, replaced = dict(file_names), []
+    for name, file_name in file_names.items():
+        xml = os.path.join(annotations, f"{name}.xml")
+        if os.path.isfile(os.path.join(folder, file_name)) or not os.path.isfile(xml):
+            continue
+        root = _parse(xml)
+        for text in (root.findtext("filename"), root.findtext("path")):
+            given = os.path.basename((text or "").strip().replace("\\", "/"))
+            endings = ("", *IMAGE_ENDINGS) if given else ()
+            there = next((given + e for e in endings if os.path.isfile(os.path.join(folder, given + e))), None)
+            if there is not None:
+                found[name] = there
+                replaced.append(name)
+                break
+    report.add("repaired", "images found by the <filename> of their xml", replaced, "images")
+    return found
 
 
 def _name(line: str, there: dict[str, str]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import yaml
 
 from maskrcnn_benchmark.data.datasets.coco_values import whole_number
-from maskrcnn_benchmark.data.datasets.records_dataset import list_images
+from maskrcnn_benchmark.data.datasets.file_lists import list_images
 from maskrcnn_benchmark.data.datasets.report import EXAMPLES
 from maskrcnn_benchmark.utils.text_file import did_you_mean, read_text
 

@@ -122,6 +122,65 @@ def test_a_wrong_size_in_the_xml_is_refused_or_ignored(voc_folder):
     assert dataset[0][1].bbox.tolist() == [[10, 5, 49, 24]]
 
 
+@pytest.mark.parametrize(
+    ("first_pixel", "expected"), [(1, [[0, 0, 29, 24], [10, 5, 29, 24]]), (0, [[0, 0, 29, 24], [11, 6, 29, 24]])]
+)
+def test_pixels_may_count_from_zero(voc_folder, first_pixel, expected):
+    voc_folder.add("1", [("car", (0, 0, 30.0, 25), 0), ("car", (11, 6, 30, 25), 0)])
+    dataset = PascalVOCDataset(voc_folder.split(), "train", first_pixel=first_pixel)
+    assert dataset.get_groundtruth(0).bbox.tolist() == expected
+    assert dataset.report.count("boxes that begin before pixel 1") == first_pixel
+    assert ("FIRST_PIXEL: 0" in str(dataset.report)) == (first_pixel == 1)
+    with pytest.raises(ValueError, match="is 0 or 1, got 2"):
+        PascalVOCDataset(voc_folder.root, "train", first_pixel=2)
+
+
+FIRST = """<annotation><folder>x</folder><filename>{filename}</filename><path>{path}</path>
+<object><part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>3</xmax><ymax>3</ymax></bndbox></part>
+<part><name>foot</name></part><bndbox><ymax>25.4</ymax><xmax>30.6</xmax><ymin>6.2</ymin><xmin> 11.5 </xmin></bndbox>
+<name> sea lion </name></object></annotation>"""
+
+
+def test_float_corners_parts_spaces_and_no_size(voc_folder):
+    voc_folder.add("my seal 2")
+    (voc_folder.root / "Annotations" / "my seal 2.xml").write_text(FIRST.format(filename="", path=""))
+    dataset = PascalVOCDataset(voc_folder.split(), "train", class_names="from the data")
+    target = dataset.get_groundtruth(0)
+    assert dataset.class_names == ["sea lion"] and target.get_field("difficult").tolist() == [0]
+    assert target.bbox.tolist()[0] == pytest.approx([10.5, 5.2, 29.6, 24.4], abs=1e-5)
+    assert dataset.report.count("images without a size in the xml") == 1
+
+
+@pytest.mark.parametrize(
+    ("filename", "path"),
+    [
+        ("photo.png", ""),
+        ("C:\\pictures\\photo.png", ""),
+        ("/home/me/photo.png", ""),
+        ("photo", ""),
+        ("", "a/photo.png"),
+    ],
+)
+def test_the_filename_finds_an_image_of_another_name(voc_folder, filename, path):
+    voc_folder.add("photo", ending=".png")
+    (voc_folder.root / "Annotations" / "photo.xml").rename(voc_folder.root / "Annotations" / "17.xml")
+    (voc_folder.root / "Annotations" / "17.xml").write_text(FIRST.format(filename=filename, path=path))
+    dataset = PascalVOCDataset(voc_folder.split(lines=["17"]), "train", class_names="from the data")
+    assert dataset.ids == ["17"] and dataset.path(0).endswith("photo.png")
+    assert dataset.report.count("images found by the <filename> of their xml") == 1
+
+
+def test_files_may_lie_in_folders(voc_folder):
+    voc_folder.add("1", [("car", (11, 6, 30, 25), 0)], ending=".png")
+    for folder, ending in (("Annotations", "xml"), ("JPEGImages", "png")):
+        (voc_folder.root / folder / "day").mkdir()
+        (voc_folder.root / folder / f"1.{ending}").rename(voc_folder.root / folder / "day" / f"1.{ending}")
+    folders = {"image_dir": voc_folder.root / "JPEGImages", "annotation_dir": voc_folder.root / "Annotations"}
+    dataset = PascalVOCDataset(**folders, class_names="from the data")
+    assert dataset.ids == ["day/1"] and dataset.class_names == ["car"] and len(dataset.get_groundtruth(0)) == 1
+    assert PascalVOCDataset(voc_folder.split(lines=["day/1"]), "train").ids == ["day/1"]
+
+
 def test_missing_files_are_named(voc_folder):
     voc_folder.add("1")
     (voc_folder.root / "Annotations" / "1.xml").unlink()

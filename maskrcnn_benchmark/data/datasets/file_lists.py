@@ -1,0 +1,41 @@
+"""List the images, or the annotation files, of a folder and the folders in it."""
+
+from __future__ import annotations
+
+import os
+
+from maskrcnn_benchmark.utils.text_file import did_you_mean
+
+# File name endings of images in folders without a list of them.
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+
+
+def list_images(folder: str) -> list[str]:
+    """Return the paths of all image files below a folder, in alphabetical order; hidden ones are left out."""
+    found, folders = [], [folder]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if os.path.splitext(entry.name)[1].lower() in IMAGE_ENDINGS:
+                    found.append(entry.path)
+                elif entry.is_dir():
+                    folders.append(entry.path)
+    return sorted(found)
+
+
+def list_files(folder: str, ending: str) -> list[str]:
+    """Return the paths of all files below a folder with this ending, relative to it, in alphabetical order.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+    """
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"annotation folder {folder} does not exist.{did_you_mean(folder)}")
+    found = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = os.path.relpath(place, folder)
+        found += [os.path.normpath(os.path.join(inside, name)) for name in names if name.lower().endswith(ending)]
+    return sorted(found)
