@@ -36,6 +36,7 @@ from maskrcnn_benchmark.engine.prediction_files import (
 from maskrcnn_benchmark.engine.prediction_journal import JOINED, read_joined
 from maskrcnn_benchmark.engine.predictor import Predictor
 from maskrcnn_benchmark.engine.tracking import Tracker, VideoTracks
+from maskrcnn_benchmark.export.exported import exported_setup
 from maskrcnn_benchmark.utils.comm import get_rank, is_main_process
 from maskrcnn_benchmark.utils.logger import setup_logger
 from maskrcnn_benchmark.utils.text_file import read_text
@@ -55,6 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="image, folder, pattern, text file with one path per line, video, or - for a list from stdin",
     )
     parser.add_argument("--weights", metavar="FILE", help="checkpoint (default: MODEL.WEIGHT of --config-file)")
+    parser.add_argument("--model", metavar="FILE", help="exported model (tools/export.py) in place of --weights")
     parser.add_argument("--config-file", metavar="FILE", help="config file (default: the config in the checkpoint)")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="folder for the results")
     score = "minimum score of objects that are drawn, cropped and annotated: a number, or CLASS=NUMBER; may be repeated"
@@ -154,7 +156,9 @@ def write_files(args, predictor, sources, root: str, scores: dict[str, float]) -
 
 def main() -> int:
     args = make_parser().parse_args()
-    if not args.weights and not args.config_file:
+    if args.model and (args.weights or args.config_file or args.opts or args.dtype or args.device):
+        raise ValueError("--model FILE holds all of it: leave out --weights, --config-file, --opts, --dtype, --device")
+    if not args.weights and not args.config_file and not args.model:
         raise ValueError(
             "--weights FILE is required, a checkpoint of tools/train_net.py; other weights require --config-file, too"
         )
@@ -168,6 +172,7 @@ def main() -> int:
     predictor = Predictor(
         args.config_file,
         args.weights,
+        setup=exported_setup(args.model) if args.model else None,
         opts=args.opts,
         device=args.device,
         dtype=args.dtype,
@@ -194,7 +199,7 @@ def main() -> int:
         tracker = Tracker(high=high, low=min(TRACKED_SCORE, high))
         track = VideoTracks((source.name for source in sources if source.is_video), tracker, args.every)
     settings = {
-        "weights": str(args.weights),
+        "weights": str(args.model or args.weights),
         "config_file": args.config_file,
         "folder": os.path.abspath(root),
         **{

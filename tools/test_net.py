@@ -16,9 +16,11 @@ process.before_torch()
 import sys
 
 from maskrcnn_benchmark.checkpoint.checkpointer import DetectronCheckpointer
+from maskrcnn_benchmark.config import check_values
 from maskrcnn_benchmark.data import check_label_names, label_names, resolve_num_classes
 from maskrcnn_benchmark.engine import launch, script
 from maskrcnn_benchmark.engine.testing import choose_weights, make_test_loaders, run_test
+from maskrcnn_benchmark.export.exported import ExportedModel, config_of, open_whole, pixel_transforms
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.modeling.detector.strides import check_strides
 from maskrcnn_benchmark.utils.comm import is_main_process
@@ -27,8 +29,13 @@ from maskrcnn_benchmark.utils.comm import is_main_process
 def main():
     parser = launch.make_parser(__doc__)
     parser.add_argument("--ckpt", default=None, metavar="FILE", help="checkpoint to test (default: see above)")
+    parser.add_argument("--model", metavar="FILE", help="exported model to test instead: .onnx, .xml or .pt2")
     args = parser.parse_args()
-    cfg = launch.load_config(args.config_file, args.opts)
+    exported = None
+    if args.model:
+        exported, cfg = load_exported(args)
+    else:
+        cfg = launch.load_config(args.config_file, args.opts)
     logger = launch.start(cfg, args, log_dir="")
     if not cfg.DATASETS.TEST:
         raise ValueError("DATASETS.TEST is empty: set it to at least one dataset to test on")
@@ -39,6 +46,12 @@ def main():
         cfg, loaders[first].dataset.class_names, f"DATASETS.TEST '{first}'", names[first].get("semantic_names")
     )
     cfg.freeze()
+    if exported is not None:
+        for loader in loaders.values():
+            loader.dataset.set_transforms(pixel_transforms(cfg))
+        check_label_names({kind: exported.metadata[kind] for kind in names[first]}, names, train_source=args.model)
+        logger.info("Testing the exported model %s", args.model)
+        return finish(cfg, run_test(cfg, ExportedModel(exported), loaders))
 
     model = build_detection_model(cfg).to(cfg.MODEL.DEVICE)
     check_strides(cfg, model)
@@ -51,7 +64,23 @@ def main():
         trained_on, names, train_source=weights if trained_on.keys() & checkpoint.keys() else f"test set '{first}'"
     )
 
-    outcome = run_test(cfg, model, loaders)
+    finish(cfg, run_test(cfg, model, loaders))
+
+
+def load_exported(args):
+    """Open args.model; return it and its configuration, with the datasets of --config-file and the command line."""
+    model = open_whole(args.model)
+    cfg = config_of(model)
+    if args.config_file:
+        given = launch.load_config(args.config_file, [])
+        cfg.DATASETS, cfg.OUTPUT_DIR = given.DATASETS, given.OUTPUT_DIR
+    cfg.merge_from_list(args.opts)
+    cfg.MODEL.DEVICE, cfg.DTYPE, cfg.TEST.COMPILE = "cpu", "float32", False
+    check_values(cfg)
+    return model, cfg
+
+
+def finish(cfg, outcome):
     launch.leave_processes()
     if cfg.TEST.FAIL_ON_UNEXPECTED_RESULTS and is_main_process() and not outcome.as_expected:
         sys.exit("TEST.EXPECTED_RESULTS were not met; see the FAIL lines above")

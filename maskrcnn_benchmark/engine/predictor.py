@@ -66,6 +66,7 @@ class Predictor:
         tiles: side in pixels of the windows into which large images are cut; 0 predicts whole images.
         overlap: share of a window that overlaps with its neighbour.
         model: model in memory, instead of `weights`.
+        setup: PredictorSetup in place of cfg, weights and model, such as that of an exported model.
 
     Attributes:
         label_names: LabelNames of the model.
@@ -99,13 +100,16 @@ class Predictor:
         tiles: int = 0,
         overlap: float = 0.2,
         model: torch.nn.Module | None = None,
+        setup: PredictorSetup | None = None,
     ):
         check_tiles(tiles, overlap)
         if batch_size is not None and batch_size < 1 or decoders is not None and decoders < 1:
             raise ValueError(f"batch_size and decoders must be at least 1, got {batch_size} and {decoders}")
-        self.setup: PredictorSetup = make_setup(
-            cfg, weights, list(opts), device, dtype, class_names, category_ids, model, tiles, overlap
-        )
+        if setup is None:
+            setup = make_setup(
+                cfg, weights, list(opts), device, dtype, class_names, category_ids, model, tiles, overlap
+            )
+        self.setup = setup
         self.reader = ImageReader(self.setup.upright, self.setup.value_range, channel_order)
         self.label_names: LabelNames = self.setup.label_names
         if isinstance(score_threshold, Mapping):

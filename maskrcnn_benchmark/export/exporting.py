@@ -82,18 +82,15 @@ def copy_runtime(folder: str) -> str:
     return shutil.copy(runtime.__file__, os.path.join(folder, "runtime.py"))
 
 
-def images_of_dataset(cfg, count: int) -> Iterator[np.ndarray]:
-    """Yield `count` images (H, W, 3) uint8 RGB of the first set of DATASETS.TEST, of as many sizes as it has.
+def images_of_dataset(cfg, entry, count: int, cut: bool = False) -> Iterator[np.ndarray]:
+    """Yield `count` images (H, W, 3) uint8 RGB of a dataset, of as many sizes as it has.
 
-    Where all have one size, every second one is cut.
-
-    Raises:
-        ValueError: DATASETS.TEST is empty.
+    Args:
+        entry: of DATASETS.TRAIN or DATASETS.TEST.
+        cut: where all images have one size, cut every second one.
     """
-    if not cfg.DATASETS.TEST:
-        raise ValueError("DATASETS.TEST is empty: name images to compare the models on")
     (dataset,) = build_dataset(
-        [cfg.DATASETS.TEST[0]],
+        [entry],
         None,
         is_train=False,
         root=cfg.DATASETS.ROOT,
@@ -107,6 +104,6 @@ def images_of_dataset(cfg, count: int) -> Iterator[np.ndarray]:
     turns = [indices[turn] for turn in range(count) for indices in by_size.values() if turn < len(indices)]
     for number, index in enumerate(turns[:count]):
         pixels = np.asarray(dataset[index][0])
-        if len(by_size) == 1 and number % 2:
+        if cut and len(by_size) == 1 and number % 2:
             pixels = pixels[: pixels.shape[0] * 3 // 4, : pixels.shape[1] * (2 + number % 4) // 6]
         yield np.ascontiguousarray(pixels)

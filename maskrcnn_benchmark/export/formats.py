@@ -18,7 +18,7 @@ from maskrcnn_benchmark.export.model import example_inputs
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch_export": ".pt2"}
 METADATA_KEY = "maskrcnn_benchmark"
-_TALKERS = ("torch.onnx", "torch.export", "torch.fx.experimental.symbolic_shapes", "onnxscript", "onnx_ir")
+_TALKERS = ("", "torch.onnx", "torch.export", "torch.fx.experimental.symbolic_shapes", "onnxscript", "onnx_ir", "nncf")
 # Sides that no stride divides: a graph traced with them resizes maps wherever another size may need it.
 ODD_SIZE = (803, 1085)
 
@@ -45,7 +45,7 @@ def trace(model: nn.Module, fixed_size: tuple[int, int] | None = None, batch: in
     else:
         inputs = example_inputs(model, *fixed_size, images=batch)
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet():
             return torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False)
     except Exception as error:
         part = _part_of(error)
@@ -75,7 +75,7 @@ def write_onnx(program, model: nn.Module, path: str, metadata: dict) -> None:
     need("onnx", "onnxscript")
     translations = ops.onnx_translations() | keypoints.onnx_translations()
     try:
-        with _quiet():
+        with quiet():
             written = torch.onnx.export(
                 program,
                 (),
@@ -127,7 +127,7 @@ def need(*packages: str) -> None:
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet():
     """Keep the exporter's progress and its warnings about versions off the terminal."""
     loggers = [logging.getLogger(name) for name in _TALKERS]
     levels = [logger.level for logger in loggers]

@@ -1,21 +1,38 @@
 """Exported models give what the models do, on images and batches of sizes they were not traced with."""
 
+import functools
 import importlib.util
+import json
+import os
 import shutil
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from helpers.tiny_data import write_images
 from helpers.tiny_detector import tiny_detector
 from helpers.tiny_models import tiny_cfg, tiny_model
 from PIL import Image
 
+from maskrcnn_benchmark.engine.predictor import Predictor
 from maskrcnn_benchmark.engine.predictor_setup import setup_of
+from maskrcnn_benchmark.engine.testing import make_test_loaders, run_test
 from maskrcnn_benchmark.export import exporting, formats
+from maskrcnn_benchmark.export.errors import NotExportable
+from maskrcnn_benchmark.export.exported import (
+    AsPixels,
+    ExportedModel,
+    config_of,
+    exported_setup,
+    open_whole,
+    pixel_transforms,
+)
 from maskrcnn_benchmark.export.model import make_exportable
 from maskrcnn_benchmark.export.parity import compare
+from maskrcnn_benchmark.export.quantize import quantize
 from maskrcnn_benchmark.structures.label_names import LabelNames
 
 LABELS = LabelNames(["a", "b"])
@@ -81,6 +98,99 @@ def test_runtime_predicts_original_images(onnx_file):
     found = model(image)
     assert found.size == (200, 150) and len(found) and set(found.names) <= {"cell", "plate"}
     assert found.boxes.max() > 128  # in pixels of the original, not of the network's 96 x 128
+
+
+def test_predictor_of_exported_model_equals_that_of_the_model(onnx_file):
+    parts = tiny_detector()
+    ours, theirs = Predictor(setup=setup_of(*parts)), Predictor(setup=exported_setup(onnx_file))
+    for image in noise((150, 200), (64, 40)):
+        expected, found = (predictor(image, channel_order="rgb") for predictor in (ours, theirs))
+        assert len(found) == len(expected) > 0 and found.names == expected.names
+        np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-2)
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
+        alone = exporting.open_exported(onnx_file)(image)
+        assert abs(len(alone) - len(found)) <= 2  # the runtime resizes for itself, up to 1 of 255 apart
+
+
+def dataset_cfg(cfg, tmp_path):
+    cfg.merge_from_list(["DATASETS.TEST", [write_images(tmp_path)], "OUTPUT_DIR", ""])
+    return cfg
+
+
+def test_figures_of_exported_model_equal_the_models(onnx_file, tmp_path):
+    cfg, model, _ = tiny_detector()
+    cfg = dataset_cfg(cfg, tmp_path)
+    expected = run_test(cfg, model, make_test_loaders(cfg)).figures
+    loaders = make_test_loaders(cfg)
+    for loader in loaders.values():
+        loader.dataset.set_transforms(pixel_transforms(cfg))
+    found = run_test(cfg, ExportedModel(open_whole(onnx_file)), loaders).figures
+    assert found == pytest.approx(expected, abs=1e-6) and found["test/bbox/AP"] >= 0
+
+
+def test_config_of_exported_model_is_that_of_the_model(onnx_file):
+    cfg, *_ = tiny_detector()
+    assert config_of(open_whole(onnx_file)).dump() == cfg.dump()
+
+
+def test_int8_keeps_the_detections_and_the_last_layers(onnx_file, tmp_path):
+    import onnx
+
+    output = str(tmp_path / "model_int8.onnx")
+    images = noise((96, 96), (70, 121), (200, 90))
+    assert quantize(onnx_file, images, output) == 6  # two levels of logits, boxes and centerness
+    before, after = exporting.open_exported(onnx_file), exporting.open_exported(output)
+    assert after.metadata == before.metadata
+    inputs = {name for node in onnx.load(output).graph.node if node.op_type == "Conv" for name in node.input}
+    assert any(name.endswith("cls_logits.weight") for name in inputs)
+    assert not any(name.endswith("cls_tower.0.weight") for name in inputs)
+    for image in images:
+        expected, found = before(image), after(image)
+        assert abs(len(found) - len(expected)) <= 3
+        assert np.abs(found.scores[:3] - expected.scores[:3]).max() < 0.05
+
+
+def test_int8_of_torch_export_is_refused(tmp_path):
+    with pytest.raises(NotExportable, match="--int8 takes --format onnx or openvino"):
+        quantize(str(tmp_path / "model.pt2"), [], str(tmp_path / "out.pt2"))
+
+
+@pytest.mark.slow
+def test_tools_take_exported_models(onnx_file, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    block = write_images(tmp_path)
+    run = functools.partial(subprocess.run, env=environment, capture_output=True, text=True)
+    predict = [sys.executable, str(ROOT / "tools/predict.py"), str(tmp_path / "1.png"), "--model", onnx_file]
+    done = run([*predict, "--output", str(tmp_path / "found")])
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "found" / "results.json").read_text())
+    config = tmp_path / "data.yaml"
+    config.write_text(json.dumps({"DATASETS": {"TEST": [block | {"NAME": "other"}]}, "OUTPUT_DIR": str(tmp_path)}))
+    done = run([sys.executable, str(ROOT / "tools/test_net.py"), "--config-file", str(config), "--model", onnx_file])
+    assert "classes" in done.stderr  # those of the model are cell and plate, those of the data a and b
+    annotations = json.loads((tmp_path / "objects.json").read_text())
+    for category, name in zip(annotations["categories"], ("cell", "plate"), strict=True):
+        category["name"] = name
+    (tmp_path / "objects.json").write_text(json.dumps(annotations))
+    done = run([sys.executable, str(ROOT / "tools/test_net.py"), "--config-file", str(config), "--model", onnx_file])
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "inference" / "other").is_dir()
+
+
+def test_padding_of_marked_pixels_is_no_part_of_the_image():
+    class Recorded:
+        metadata = {"box_offset": 1.0, "mask_pasting": {"padding": 1, "aligned": False}, "merge": None}
+        metadata |= {"fixed_size": None}
+
+        def run(self, images, sizes, original_sizes):
+            self.given = images, sizes
+            return {"semantic": np.zeros((len(images), 3, *images.shape[1:3]), dtype=np.float32)}
+
+    recorded = Recorded()
+    black = AsPixels(marked=True)(torch.zeros(3, 20, 30, dtype=torch.uint8))
+    padded = torch.nn.functional.pad(black, (0, 10, 0, 5))
+    assert ExportedModel(recorded).logits([padded]).shape == (1, 3, 25, 40)
+    assert recorded.given[1] == [(20, 30)] and not recorded.given[0].any()
 
 
 def test_difference_beyond_a_limit_fails(onnx_file):
