@@ -20,7 +20,7 @@ from maskrcnn_benchmark.engine.semantic_views import make_semantic_views
 from maskrcnn_benchmark.export import runtime
 from maskrcnn_benchmark.export.exporting import open_exported
 from maskrcnn_benchmark.modeling.detector.panoptic_merge import MergeRules, merge_segments
-from maskrcnn_benchmark.modeling.semantic.maps import classes_in_size
+from maskrcnn_benchmark.modeling.semantic.maps import classes_of_images
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import to_image_list
 from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
@@ -109,7 +109,7 @@ class ExportedModel(nn.Module):
             keypoints.add_field("logits", points[:, :, 2])
             boxlist.add_field("keypoints", keypoints)
         if "semantic" in values:
-            classes = classes_in_size(values["semantic"][:, :height, :width], output_size)
+            (classes,) = classes_of_images(values["semantic"][None], [size], [output_size])
             if self.merge_rules is not None:
                 instances = boxlist.resize(output_size)
                 boxlist.add_field("panoptic", merge_segments(instances, classes, self.merge_rules, self.mask_pasting))

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import re
 import warnings
 
 import torch
@@ -101,11 +102,20 @@ def write_openvino(onnx_path: str, path: str, metadata: dict) -> None:
 
     Raises:
         ImportError: openvino is not installed.
+        NotExportable: OpenVINO has no form of an operator.
     """
     need("openvino")
     import openvino
 
-    model = openvino.convert_model(onnx_path)
+    try:
+        model = openvino.convert_model(onnx_path)
+    except Exception as error:
+        operators = re.search(r"No conversion rule found for operations: ([^\n]+)", str(error))
+        found = operators.group(1) if operators else str(error)
+        hint = " (deformable convolutions: MODEL.RESNETS.STAGE_WITH_DCN, MODEL.FCOS.USE_DCN_IN_TOWER)"
+        raise NotExportable(
+            f"OpenVINO cannot read the ONNX operators {found}{hint * ('DeformConv' in found)}; --format onnx can"
+        ) from error
     model.set_rt_info(json.dumps(metadata), [METADATA_KEY])
     openvino.save_model(model, path, compress_to_fp16=False)
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -241,6 +242,15 @@ def test_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
     with pytest.raises(ImportError, match=r"onnxscript: pip install 'maskrcnn-benchmark\[export\]'"):
         formats.need("onnxscript")
+
+
+def test_operator_that_openvino_lacks_is_named(monkeypatch, tmp_path):
+    def convert_model(path):
+        raise RuntimeError("Summary:\n-- No conversion rule found for operations: DeformConv-20\n")
+
+    monkeypatch.setitem(sys.modules, "openvino", types.SimpleNamespace(convert_model=convert_model))
+    with pytest.raises(NotExportable, match="DeformConv-20 .*USE_DCN_IN_TOWER.*; --format onnx can"):
+        formats.write_openvino("model.onnx", str(tmp_path / "model.xml"), {})
 
 
 FAMILIES = [
