@@ -114,10 +114,9 @@ def workers(folder: Path, count: int) -> None:
     with tempfile.TemporaryDirectory(prefix="tables-", dir=folder) as tables:
         places = {"json": str(folder / "instances.json"), "images": str(folder / "images"), "tables": tables}
         found = run(WORKERS.format(workers=count, **places))
-    print(
-        f"{count} workers, {found['images']:,} images in {found['seconds']:.0f} s: PSS together {found['first']:,.0f} MB"
-        f" after the first batches, {found['last'] - found['first']:+,.0f} MB after an epoch"
-    )
+    growth = found["last"] - found["first"]
+    print(f"{count} workers, {found['images']:,} images in {found['seconds']:.0f} s")
+    print(f"PSS of all together: {found['first']:,.0f} MB after the first batches, {growth:+,.0f} MB after an epoch")
 
 
 OPENED = {

@@ -286,7 +286,7 @@ _C.INPUT.SEMANTIC = INPUT_SEMANTIC
 # ---------------------------------------------------------------------------------------------------------------------
 _C.DATASETS = CN()
 # Each entry is a catalog name ("coco_2014_train") or an inline block
-#   {FORMAT: coco, IMAGES: folder, ANNOTATIONS: file, NAME: optional}
+#   {FORMAT: coco, IMAGES: folder or "shards/{000..127}.tar", ANNOTATIONS: file, NAME: optional}
 #   {FORMAT: coco_panoptic, IMAGES: folder, ANNOTATIONS: file, SEGMENTS: folder of png, INSTANCES: optional file}
 #   {FORMAT: semantic, IMAGES: folder, ANNOTATIONS: folder of index png, CLASSES: names or file, SPLIT: optional list,
 #    IGNORE: pixel values or "others", VALUES: optional pixel value per class, IMAGE_SUFFIX, MAP_SUFFIX: optional}

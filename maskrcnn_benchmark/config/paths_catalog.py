@@ -9,6 +9,7 @@ import copy
 import os
 from dataclasses import dataclass, field
 
+from maskrcnn_benchmark.utils.braces import expand_braces
 from maskrcnn_benchmark.utils.text_file import did_you_mean
 
 from .errors import UnknownNameError, nearest
@@ -340,7 +341,8 @@ def _existing(block: dict, key: str, root: str | None) -> str:
     path = os.path.expanduser(block[key])
     tried = [path] if os.path.isabs(path) else [path, os.path.join(DatasetCatalog.root(root), path)]
     for candidate in tried:
-        if os.path.exists(candidate):
+        # tar files have braces: shards/{000000..000127}.tar
+        if os.path.exists(candidate) or ("{" in candidate and all(map(os.path.exists, expand_braces(candidate)))):
             return candidate
     places = " nor ".join(os.path.abspath(candidate) for candidate in tried)
     hint = "" if os.path.isabs(path) else " Set DATASETS.ROOT or $MB_DATASETS to the folder it is in."

@@ -16,13 +16,15 @@ import torch
 from torch.utils.data import Dataset
 
 from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
+from maskrcnn_benchmark.data.datasets.image_changes import hint_for, refuse_other_size
 from maskrcnn_benchmark.data.datasets.image_checks import check_images
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.images import read_image
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.data.datasets.sample_table import SampleTable
-from maskrcnn_benchmark.data.datasets.table_cache import TableCache, rebuild_command
+from maskrcnn_benchmark.data.datasets.shards import ShardMember, are_shards, shard_paths
+from maskrcnn_benchmark.data.datasets.table_cache import TableCache
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.keypoint import (
     Keypoints,
@@ -38,17 +40,13 @@ logger = logging.getLogger(__name__)
 MANY_CROWD = 0.05
 
 
-class ImageChangedError(ValueError):
-    """An image has another size than when the dataset was read."""
-
-
 class BoxDataset(Dataset):
     """Images with boxes, labels and optional masks and keypoints.
 
     Args:
         table: the annotations, or a function that reads them. The dataset owns them from here on: it clips boxes and
             drops entries.
-        root: folder that the table's file names are relative to.
+        root: folder that the table's file names are relative to, or tar files that hold them (shards.py).
         annotations: annotation file or folder, for messages.
         source: name of the annotation format, such as "json", for messages.
         report: findings of the reader. The constructor adds those of the image checks and logs all in one line.
@@ -112,8 +110,9 @@ class BoxDataset(Dataset):
             self._samples = read()
         else:
             key = self._table_key(remove_images_without_annotations)
-            self._samples = TableCache(files, key, self.reading.tables).get(report, read, rebuild)
+            self._samples = TableCache(files, key, self._image_state(), self.reading.tables).get(report, read, rebuild)
 
+        self._shards = shard_paths(self.root) if self._samples.places is not None else []
         self.ids = self._samples.ids
         self.class_names = self._samples.class_names
         self.categories = dict(zip(self._samples.category_ids, self.class_names, strict=True))
@@ -147,6 +146,13 @@ class BoxDataset(Dataset):
         self._check_maps(table, checked.sizes)
         return SampleTable.of(table, checked, more)
 
+    def _image_state(self) -> list:
+        """What tells without reading them whether shards are the same: places in others would be of other images."""
+        if not are_shards(self.root):
+            return []
+        found = map(os.stat, shard_paths(self.root))
+        return [[status.st_size, status.st_mtime_ns] for status in found]
+
     def _table_key(self, remove_images_without_annotations: bool) -> dict:
         """What a stored table depends on, besides the content of the annotation files."""
         reading = asdict(self.reading)
@@ -168,36 +174,21 @@ class BoxDataset(Dataset):
         path = self.path(index)
         try:
             image = read_image(
-                path,
+                self.image_file(index),
                 upright=bool(self._samples.turned[index]),
                 value_range=self.image_settings.value_range,
                 on_truncated=lambda: self._report_truncated(index, path),
             )
-            self._refuse_other_size(index, image.size)
+            refuse_other_size(image.size, tuple(self._samples.sizes[index].tolist()))
             target = self.get_groundtruth(index, image.size)
             if self._transforms is not None:
                 image, target = self._transforms(image, target)
         except Exception as error:
             raise RuntimeError(
                 f"dataset {self.name}: image {path} (image id {self.ids[index]}) failed: "
-                f"{type(error).__name__}: {error}{self._hint(error)}"
+                f"{type(error).__name__}: {error}{hint_for(error, self.table_file)}"
             ) from error
         return image, target, index
-
-    def _refuse_other_size(self, index: int, size: tuple[int, int]) -> None:
-        known = tuple(self._samples.sizes[index].tolist())
-        if size != known:
-            raise ImageChangedError(
-                f"the image is {size[0]} x {size[1]} now and was {known[0]} x {known[1]} when the dataset was read"
-            )
-
-    def _hint(self, error: Exception) -> str:
-        """What to do about an image that is not as the table says."""
-        if not isinstance(error, (ImageChangedError, OSError)):
-            return ""
-        if self.table_file is None:
-            return ". Start again to check all images." if isinstance(error, ImageChangedError) else ""
-        return f". If images have changed on purpose: {rebuild_command(self.table_file)}"
 
     @property
     def table_file(self) -> str | None:
@@ -284,8 +275,17 @@ class BoxDataset(Dataset):
         return None if factors == (1.0, 1.0) else factors
 
     def path(self, index: int) -> str:
-        """Return the path of the image file."""
+        """Return the path of the image file; of one in a tar file, for messages, that path and the name in it."""
+        if self._samples.places is not None:
+            return str(self.image_file(index))
         return os.path.join(self.root, self._samples.file_names[index])
+
+    def image_file(self, index: int) -> str | ShardMember:
+        """Return what `read_image` and `read_header` read: the path of the image, or its place in a tar file."""
+        if self._samples.places is None:
+            return self.path(index)
+        number, offset, size = self._samples.places[index].tolist()
+        return ShardMember(self._shards[number], self._samples.file_names[index], offset, size)
 
     def image_id(self, index: int):
         """Return the image's id in the annotation file."""

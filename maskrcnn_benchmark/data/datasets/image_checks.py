@@ -21,7 +21,8 @@ from maskrcnn_benchmark.data.datasets.images import (
     value_extremes,
 )
 from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
-from maskrcnn_benchmark.utils.text_file import did_you_mean
+from maskrcnn_benchmark.data.datasets.shards import ShardIndex, are_shards, shard_paths
+from maskrcnn_benchmark.utils.text_file import did_you_mean, nearest_name
 
 # Sizes that differ by at most this many pixels count as equal: programs round.
 ROUNDING = 1
@@ -30,6 +31,8 @@ STICKS_OUT = 0.01
 # Number of images of more than 8 bits whose values are checked, and the share of the range that they should use.
 SAMPLES = 32
 USED_PART = 0.5
+# Files of shards, up to which an error looks for the name most like a missing one.
+MANY_NAMES = 20_000
 
 
 @dataclass
@@ -42,6 +45,7 @@ class CheckedImages:
         turned: (I,) bool, true if the EXIF rotation is applied.
         factors: (I, 2) float64, factors in x and y to scale the annotations by; None if all are 1.
         truncated: (I,) bool, true if the file ends early.
+        places: (I, 3) int64, number of the shard, offset and size of images in tar files; None in a folder.
     """
 
     file_names: list[str]
@@ -49,12 +53,13 @@ class CheckedImages:
     turned: np.ndarray
     factors: np.ndarray | None
     truncated: np.ndarray
+    places: np.ndarray | None = None
 
     def select(self, keep: np.ndarray) -> CheckedImages:
         """Return the images for which `keep`, (I,) bool, is true."""
         names = [self.file_names[i] for i in np.flatnonzero(keep)]
-        factors = None if self.factors is None else self.factors[keep]
-        return CheckedImages(names, self.sizes[keep], self.turned[keep], factors, self.truncated[keep])
+        factors, places = (None if each is None else each[keep] for each in (self.factors, self.places))
+        return CheckedImages(names, self.sizes[keep], self.turned[keep], factors, self.truncated[keep], places)
 
 
 def check_images(
@@ -64,7 +69,7 @@ def check_images(
 
     Args:
         table: its file names, given sizes and boxes are used.
-        root: image folder.
+        root: image folder, or tar files (shards.py).
         annotations: annotation file or folder, for messages.
         source: name of the annotation format, such as "json", for messages.
         report: receives the findings.
@@ -75,7 +80,7 @@ def check_images(
         OSError: images cannot be decoded; the first few are named.
         ValueError: image sizes differ from the annotated ones, and the settings do not allow it.
     """
-    if table.file_names and not os.path.isdir(root):
+    if table.file_names and not are_shards(root) and not os.path.isdir(root):
         raise FileNotFoundError(f"dataset {report.name}: image folder {root} does not exist.{did_you_mean(root)}")
     check = _Check(table, root, annotations, source, report, settings)
     file_names, headers = check.headers()
@@ -87,7 +92,7 @@ def check_images(
     factors = check.factors(sizes, rotated)
     check.kinds(headers, file_names)
     truncated = np.array([h.truncated for h in headers], dtype=bool)
-    return CheckedImages(file_names, sizes, turned, factors, truncated)
+    return CheckedImages(file_names, sizes, turned, factors, truncated, check.places)
 
 
 class _Check:
@@ -96,6 +101,8 @@ class _Check:
     def __init__(self, table, root, annotations, source, report, settings):
         self.table, self.root, self.annotations, self.source = table, root, annotations, source
         self.report, self.settings = report, settings
+        self.files: list = []  # paths or members of shards, as the image names
+        self.places: np.ndarray | None = None
 
     def note(self, action: str, what: str, where) -> None:
         ids = [self.table.image_ids[i] for i in np.flatnonzero(where)]
@@ -107,6 +114,8 @@ class _Check:
     def headers(self) -> tuple[list[str], list[ImageHeader]]:
         """Find all image files and read their headers."""
         file_names = list(self.table.file_names)
+        if are_shards(self.root):
+            return self._headers_in_shards(file_names)
         headers = read_headers(os.path.join(self.root, name) for name in file_names)
         missing = [i for i, header in enumerate(headers) if isinstance(header, (FileNotFoundError, NotADirectoryError))]
         if missing:
@@ -127,8 +136,30 @@ class _Check:
                     f"them, are read from {self.root} although the {self.source} names another folder. Check that "
                     f"IMAGES belongs to {self.annotations}."
                 )
+        self.files = [os.path.join(self.root, name) for name in file_names]
         self._refuse_broken(file_names, headers)
         return file_names, headers
+
+    def _headers_in_shards(self, file_names: list[str]) -> tuple[list[str], list[ImageHeader]]:
+        index = ShardIndex(shard_paths(self.root))
+        found = [index.find(name) for name in file_names]
+        missing = [name for name, place in zip(file_names, found, strict=True) if place is None]
+        if missing:
+            examples = ", ".join(missing[:EXAMPLES]) + (", ..." if len(missing) > EXAMPLES else "")
+            near = nearest_name(os.path.basename(missing[0]), index.names) if len(index.names) < MANY_NAMES else None
+            raise FileNotFoundError(
+                f"dataset {self.report.name}: {len(missing):,} of {len(file_names):,} images are in none of the "
+                f"{len(index.paths):,} shards of {self.root}, or their names are there twice: {examples}. The shards "
+                f"have {len(index.names):,} files{f', {near} among them' if near else ''}."
+            )
+        names = [index.names[place] for place in found]
+        moved = [i for i, (name, given) in enumerate(zip(names, file_names, strict=True)) if name != given]
+        self.note_places("image names found in another spelling, or another folder, in the shards", moved)
+        self.files = [index.member(place) for place in found]
+        self.places = index.places[found]
+        headers = read_headers(self.files)
+        self._refuse_broken(names, headers)
+        return names, headers
 
     def _refuse_missing(self, found, count: int) -> None:
         examples = ", ".join(self.table.file_names[i] for i in found.missing[:EXAMPLES])
@@ -290,16 +321,16 @@ class _Check:
             self.note("repaired", f"images of mode {mode} converted to RGB", [h.mode == mode for h in headers])
         deep = np.flatnonzero([h.deep for h in headers])
         if len(deep):
-            self._check_values(headers, [file_names[i] for i in deep], [headers[i].mode for i in deep])
+            self._check_values(headers, [self.files[i] for i in deep], [headers[i].mode for i in deep])
 
-    def _check_values(self, headers, names: list[str], modes: list[str]) -> None:
+    def _check_values(self, headers, files: list, modes: list[str]) -> None:
         """Report how images of more than 8 bits are mapped; warn if values exceed the range or use little of it."""
         value_range = self.settings.value_range
-        chosen = np.unique(np.linspace(0, len(names) - 1, min(SAMPLES, len(names))).astype(int))
+        chosen = np.unique(np.linspace(0, len(files) - 1, min(SAMPLES, len(files))).astype(int))
         extremes = []
         for i in chosen:
             try:
-                extremes.append((*value_extremes(os.path.join(self.root, names[i])), modes[i]))
+                extremes.append((*value_extremes(files[i]), modes[i]))
             except OSError:  # truncated; reported as such
                 continue
         if not extremes:

@@ -15,6 +15,7 @@ Images in memory follow the same rules: `to_rgb` for PIL images, `array_to_rgb` 
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import threading
@@ -27,6 +28,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from maskrcnn_benchmark.data.datasets.jpeg_header import plain_jpeg_size
+from maskrcnn_benchmark.data.datasets.shards import ShardMember
 from maskrcnn_benchmark.utils.text_file import open_regular
 
 EXIF_ORIENTATION = 0x0112
@@ -78,7 +80,7 @@ class ImageHeader:
     animated: bool = False
 
 
-def read_header(path: str) -> ImageHeader:
+def read_header(path: str | ShardMember) -> ImageHeader:
     """Read the header of an image file. Pixels are decoded only if the file seems to end early.
 
     Raises:
@@ -89,7 +91,7 @@ def read_header(path: str) -> ImageHeader:
     return replace(header, truncated=_is_truncated(path)) if header.truncated else header
 
 
-def read_headers(paths: Iterable[str]) -> list[ImageHeader | OSError]:
+def read_headers(paths: Iterable[str | ShardMember]) -> list[ImageHeader | OSError]:
     """Read many headers, in order. For a file that cannot be read the element is the error."""
     paths = list(paths)
     parts = [paths[first : first + TURN] for first in range(0, len(paths), TURN)]
@@ -102,7 +104,7 @@ def read_headers(paths: Iterable[str]) -> list[ImageHeader | OSError]:
     return headers
 
 
-def _headers(paths: list[str]) -> list[ImageHeader | OSError]:
+def _headers(paths: list[str | ShardMember]) -> list[ImageHeader | OSError]:
     read = _error_as_value(_header)
     headers = []
     for path in paths:
@@ -111,9 +113,9 @@ def _headers(paths: list[str]) -> list[ImageHeader | OSError]:
     return headers
 
 
-def _header(path: str) -> ImageHeader:
+def _header(path: str | ShardMember) -> ImageHeader:
     """Read the header; `truncated` is only a guess, from the last bytes of the file."""
-    with _bad_content_is_oserror(), open_regular(path) as file, Image.open(file) as image:
+    with _bad_content_is_oserror(), _open(path) as file, Image.open(file) as image:
         if image.mode not in READABLE_MODES:
             raise OSError(f"an image of mode {image.mode!r} cannot be converted to RGB")
         orientation = image.getexif().get(EXIF_ORIENTATION, 1) if "exif" in image.info else 1
@@ -130,6 +132,11 @@ def _header(path: str) -> ImageHeader:
         )
 
 
+def _open(path: str | ShardMember):
+    """Open a file, or a file in a tar file, for reading bytes."""
+    return io.BytesIO(path.read()) if isinstance(path, ShardMember) else open_regular(path)
+
+
 def _error_as_value(read):
     def read_or_error(path: str):
         try:
@@ -141,7 +148,7 @@ def _error_as_value(read):
 
 
 def read_image(
-    path: str,
+    path: str | ShardMember,
     upright: bool = False,
     value_range: tuple[float, float] | None = None,
     on_truncated: Callable[[], None] | None = None,
@@ -157,7 +164,7 @@ def read_image(
     Raises:
         OSError: the file does not exist, is not a regular file or not an image, or is too damaged to decode.
     """
-    with _bad_content_is_oserror(), open_regular(path) as file:
+    with _bad_content_is_oserror(), _open(path) as file:
         try:
             return _decode(file, upright, value_range)
         except _BAD_CONTENT:  # usually a truncated file; for other damage the second attempt raises again
@@ -172,13 +179,13 @@ def read_image(
             return image
 
 
-def value_extremes(path: str) -> tuple[float, float]:
+def value_extremes(path: str | ShardMember) -> tuple[float, float]:
     """Return the lowest and highest finite value of an image of more than 8 bits.
 
     Raises:
         OSError: see `read_image`.
     """
-    with _bad_content_is_oserror(), open_regular(path) as file, Image.open(file) as image:
+    with _bad_content_is_oserror(), _open(path) as file, Image.open(file) as image:
         values = _deep_values(image, file)
     values = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     return (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
@@ -312,7 +319,7 @@ def _looks_cut(file, image_format: str) -> bool:
     return file.read(len(ending)) != ending
 
 
-def _is_truncated(path: str) -> bool:
+def _is_truncated(path: str | ShardMember) -> bool:
     found: list[bool] = []
     read_image(path, on_truncated=lambda: found.append(True))  # raises if tolerant decoding fails too
     return bool(found)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import stat
 
+from maskrcnn_benchmark.data.datasets.shards import ShardMember
+
 # So many bytes hold the header of most photographs.
 FIRST_BYTES = 4096
 
@@ -16,31 +18,36 @@ _BASELINE, _PROGRESSIVE = 0xC0, 0xC2
 _SCAN = 0xDA
 
 
-def plain_jpeg_size(path: str) -> tuple[int, int] | None:
+def plain_jpeg_size(path: str | ShardMember) -> tuple[int, int] | None:
     """Return (width, height) of a complete JPEG with three 8-bit channels; None for all that PIL has to judge.
 
     None are files that cannot be opened, other formats, files that do not end as a JPEG does, and JPEGs with EXIF, with
     several images, with other channels, or with anything unusual before the pixels.
     """
     try:
-        handle = os.open(path, _FLAGS)
+        if isinstance(path, ShardMember):
+            data, end = path.read(0, FIRST_BYTES), path.read(path.size - 2, 2)
+        else:
+            data, end = _ends(path)
     except (OSError, ValueError):
         return None
+    return _size(data) if end == b"\xff\xd9" and data[:3] == b"\xff\xd8\xff" else None
+
+
+def _ends(path: str) -> tuple[bytes, bytes]:
+    """Read the first bytes and the last two of a regular file."""
+    handle = os.open(path, _FLAGS)
     try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
-            return None
+            return b"", b""
         data = os.read(handle, FIRST_BYTES)
-        if len(data) < status.st_size:
-            os.lseek(handle, -2, os.SEEK_END)
-            end = os.read(handle, 2)
-        else:
-            end = data[-2:]
-    except OSError:
-        return None
+        if len(data) >= status.st_size:
+            return data, data[-2:]
+        os.lseek(handle, -2, os.SEEK_END)
+        return data, os.read(handle, 2)
     finally:
         os.close(handle)
-    return _size(data) if end == b"\xff\xd9" and data[:3] == b"\xff\xd8\xff" else None
 
 
 def _size(data: bytes) -> tuple[int, int] | None:

@@ -30,6 +30,7 @@ class SampleTable:
         masks: of B objects, or None. keypoints: (B, J, 3) float32 or None. difficult: (B,) bool or None.
         segments: (B,) int64 or None, see AnnotationTable.
         category_ids, class_names: K each. keypoint_names: J, or None.
+        places: (I, 3) int64, see CheckedImages, or None.
         more: further arrays by name, which a kind of dataset adds.
         file: the file that the arrays are mapped from; None in memory.
     """
@@ -40,6 +41,7 @@ class SampleTable:
     turned: np.ndarray
     truncated: np.ndarray
     factors: np.ndarray | None
+    places: np.ndarray | None
     offsets: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
@@ -63,6 +65,7 @@ class SampleTable:
             turned=checked.turned,
             truncated=checked.truncated,
             factors=checked.factors,
+            places=checked.places,
             offsets=np.searchsorted(table.picture, np.arange(len(table.image_ids) + 1)),
             boxes=table.boxes,
             labels=table.labels,

@@ -52,7 +52,7 @@ def verify_images(dataset: BoxDataset) -> Iterator[tuple[int, str]]:
     """Read the headers of all images and yield (index, what is wrong) of those that are not as the dataset says."""
     for first in range(0, len(dataset), TURN):
         indices = range(first, min(first + TURN, len(dataset)))
-        for index, header in zip(indices, read_headers(map(dataset.path, indices)), strict=True):
+        for index, header in zip(indices, read_headers(map(dataset.image_file, indices)), strict=True):
             trouble = _trouble(dataset, index, header)
             if trouble:
                 yield index, trouble

@@ -77,11 +77,13 @@ class TableCache:
     Args:
         files: annotation files that the table is made of.
         key: whatever else it depends on: paths and settings, as JSON can hold them.
+        state: of other files, as JSON can hold it; a table of another state does not fit.
         settings: None takes the defaults.
     """
 
-    def __init__(self, files: Sequence[str], key: dict, settings: TableSettings | None = None):
+    def __init__(self, files: Sequence[str], key: dict, state: list, settings: TableSettings | None = None):
         self.files = [os.path.abspath(path) for path in files]
+        self.state = state
         self.key = json.loads(json.dumps({**key, "files": self.files}))
         self.settings = settings or TableSettings()
 
@@ -166,6 +168,8 @@ class TableCache:
             return "it is of other files or settings"
         if meta["version"] != reader_version():
             return "another version of this package wrote it"
+        if meta["state"] != self.state:
+            return "the shards of its images have changed"
         identities = self._identities() or []
         for path, now, then in zip(self.files, identities, meta["identities"], strict=True):
             if any(now[name] != then[name] for name in now):
@@ -184,6 +188,7 @@ class TableCache:
         meta = {
             "key": self.key,
             "version": reader_version(),
+            "state": self.state,
             "identities": [{**each, "digest": digest} for each, digest in zip(identities, digests, strict=True)],
             "report": report.to_record(),
             "table": about,
