@@ -56,17 +56,19 @@ def table_of(
     """The same for what such a file holds, or what a reader of another format returns (records.py).
 
     Args:
+        data: its images are removed once they are read, to save memory.
         ann_file: what errors call the source.
     """
     reading = reading or Reading()
     category_ids, class_names = read_categories(data, ann_file, report)
     images = read_images(data, ann_file, report)
-    image_ids = list(images)
-    rows, annotated = _annotations(data, ann_file, report, reading, crowd_masks, image_ids, category_ids)
+    image_ids, file_names = list(images), [image["file_name"] for image in images.values()]
     sizes = [(_side(image.get("width")), _side(image.get("height"))) for image in images.values()]
+    del images, data["images"]
+    rows, annotated = _annotations(data, ann_file, report, reading, crowd_masks, image_ids, category_ids)
     table = AnnotationTable(
         image_ids=image_ids,
-        file_names=[image["file_name"] for image in images.values()],
+        file_names=file_names,
         given_sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2),
         category_ids=category_ids,
         class_names=class_names,

@@ -8,6 +8,7 @@ import gc
 import json
 import mmap
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any, TypeVar
 
 import msgspec
@@ -92,7 +93,7 @@ def _regular_content(text: mmap.mmap) -> dict:
         data["images"] = [_image_entry(image) for image in msgspec.json.decode(content["images"], type=list[_Image])]
     if "annotations" in content:
         entries = msgspec.json.decode(content["annotations"], type=list[msgspec.Raw] | None)
-        data["annotations"] = None if entries is None else _objects(entries, text)
+        data["annotations"] = None if entries is None else chain.from_iterable(_objects(entries, text))
     return data
 
 
@@ -110,13 +111,16 @@ def name_of_address(address) -> str | None:
     return "/".join(parts[-2:]) if len(parts) > 3 else None
 
 
-def _objects(entries: list[msgspec.Raw], text: mmap.mmap) -> Iterator[ObjectRecord]:
+def _objects(entries: list[msgspec.Raw], text: mmap.mmap) -> Iterator[list[ObjectRecord]]:
+    """Yield the entries decoded, some at a time."""
     decode = msgspec.json.Decoder(ObjectRecord).decode
     entries.reverse()
     while entries:
         _release(text)
-        for _ in range(min(BATCH, len(entries))):
-            yield decode(entries.pop())
+        part = entries[-BATCH:]
+        del entries[-BATCH:]
+        part.reverse()
+        yield list(map(decode, part))
 
 
 def _release(text: mmap.mmap) -> None:

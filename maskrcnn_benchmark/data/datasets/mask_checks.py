@@ -17,7 +17,7 @@ from maskrcnn_benchmark.data.datasets.report import DatasetReport
 THICK = 2.0
 
 # Objects that are checked at a time.
-PART = 50_000
+PART = 16_384
 
 
 def fit_masks(

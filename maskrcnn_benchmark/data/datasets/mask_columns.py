@@ -112,30 +112,34 @@ class MaskColumns:
         if not np.frombuffer(self._given, dtype=np.uint8)[rows[wanted]].any():
             return None
         return_freed_memory()  # parsing leaves gaps, and the masks of all objects are needed twice now
-        polygons = np.array(self._polygons, dtype=np.int64)
-        polygon_starts, point_offsets = offsets_of(polygons)[rows], offsets_of(self._lengths)
-        polygons = np.where(wanted, polygons[rows], 0)
+        points, point_offsets, polygons = self._ordered_polygons(rows, wanted)
         run_counts, run_sizes = np.zeros(len(self), np.int64), np.zeros((len(self), 2), np.int64)
         for row, count in self._run_lengths.items():
             run_counts[row], run_sizes[row] = count, self._run_sizes[row]
         run_starts = offsets_of(run_counts)[rows]
         run_counts = np.where(wanted, run_counts[rows], 0)
-        runs = np.concatenate(self._runs)
-        chosen = ranges(polygon_starts, polygons)
-        lengths = np.diff(point_offsets)
-        new_offsets = offsets_of(lengths[chosen])
-        places = np.full(len(lengths), -1, dtype=np.int64)  # where the points of a polygon go
-        places[chosen] = new_offsets[:-1]
         table = MaskTable(
-            points=self._points.ordered(lengths, places, int(new_offsets[-1])),
-            point_offsets=new_offsets,
+            points=points,
+            point_offsets=point_offsets,
             offsets=offsets_of(polygons),
-            runs=runs[ranges(run_starts, run_counts)],
+            runs=np.concatenate(self._runs)[ranges(run_starts, run_counts)],
             run_offsets=offsets_of(run_counts),
             run_sizes=np.where(wanted[:, None], run_sizes[rows], 0),
         )
         self._report(rows, wanted, (polygons == 0) & (run_counts == 0), ids, report)
         return table
+
+    def _ordered_polygons(self, rows: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return points and point offsets as MaskTable has them, and the number of polygons of each object."""
+        counts = np.array(self._polygons, dtype=np.int64)
+        starts = offsets_of(counts)[rows]
+        counts = np.where(wanted, counts[rows], 0)
+        chosen = ranges(starts, counts)
+        lengths = np.array(self._lengths, dtype=np.int64)
+        offsets = offsets_of(lengths[chosen])
+        places = np.full(len(lengths), -1, dtype=np.int64)  # where the points of a polygon go
+        places[chosen] = offsets[:-1]
+        return self._points.ordered(lengths, places, int(offsets[-1])), offsets, counts
 
     def _report(self, rows, wanted, empty, ids, report: DatasetReport) -> None:
         def ids_of(odd) -> list:
