@@ -94,6 +94,7 @@ def run_ranks(count: int, words, cwd: str | os.PathLike) -> subprocess.Completed
 
 
 def _become_script(words: list[str], cwd: str, environment: dict[str, str], outputs: str) -> None:
+    multiprocessing.set_start_method(None, force=True)  # the script's own workers start as they always do
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
