@@ -23,7 +23,7 @@ FCOS.INFERENCE_TH = 0.05
 FCOS.NMS_TH = 0.6
 # Candidates kept per level and image before NMS.
 FCOS.PRE_NMS_TOP_N = 1000
-# Detections per picture that ROI heads train on; in tests TEST.DETECTIONS_PER_IMG.
+# Detections per image that ROI heads train on. In tests, TEST.DETECTIONS_PER_IMG applies instead.
 FCOS.POST_NMS_TOP_N_TRAIN = 100
 FCOS.LOSS_ALPHA = 0.25
 FCOS.LOSS_GAMMA = 2.0

@@ -1,4 +1,7 @@
-"""Pictures whose every pixel belongs to a thing or to stuff, from COCO's panoptic json and its pictures of segments."""
+"""Read COCO panoptic annotations: each pixel belongs to a thing, to stuff, or to nothing.
+
+Shapes: B boxes, K thing classes, T stuff classes.
+"""
 
 from __future__ import annotations
 
@@ -29,31 +32,33 @@ from maskrcnn_benchmark.utils.text_file import did_you_mean
 
 
 class COCOPanopticDataset(BoxDataset):
-    """The pictures of a COCO panoptic json, sorted by id.
+    """Images and segments of a COCO panoptic json, sorted by image id.
+
+    Items are those of BoxDataset: boxes, "labels" 1..K and "masks" of things. Their field "semantic" (SemanticMap) has
+    0 for things, 1..T for stuff, and IGNORE_LABEL for unlabelled pixels.
 
     Args:
-        panoptic_file: the json; "info", "licenses", "area", "bbox" of stuff and "iscrowd" are not needed.
-        root: folder that the json's image names are relative to.
-        remove_images_without_annotations: leave out pictures without things (for training).
-        transforms: called (image, target) -> (image, target); None gives PIL pictures.
-        segments_dir: folder of the pictures of segments; default: named as the json, without its ending.
-        instances_file: COCO instances json to take boxes and masks of things from; default: the segments.
-        name: what messages call the data set; default: the json's file name without its ending.
+        panoptic_file: the json; "info", "licenses", "area", "bbox" of stuff and "iscrowd" are optional.
+        root: image folder; the json's image names are relative to it.
+        remove_images_without_annotations: leave out images without things (for training).
+        transforms: called (image, target) -> (image, target); None returns PIL images.
+        segments_dir: folder of the segment maps; default: the json's path without its ending.
+        instances_file: COCO instances json with boxes and masks of things; default: they are made from the segments.
+        name: dataset name in messages; default: the json's file name without its ending.
         images: how image files are read; None is ImageSettings().
-        reading: choices of the configuration, of which `keep_empty_images` counts here; None takes its defaults.
+        reading: of its settings, only `keep_empty_images` is used; None takes the default.
 
-    Items are as BoxDataset has them: boxes, "labels" 1..K and "masks" of the K things. The field "semantic"
-    (SemanticMap) has 0 where a thing is, 1..T where stuff is, and IGNORE_LABEL where nothing is labelled.
-
-    Attributes, besides those of BoxDataset:
-        class_names: K thing names. semantic_names: what the numbers of the semantic map mean, "things" and T names.
-        contiguous_category_id_to_json_id: category id by label of a thing. stuff_category_ids: category id by semantic
-        class, from 1 on. ann_file: the instances json, or None.
+    Attributes (besides those of BoxDataset):
+        class_names: K thing names.
+        semantic_names: T + 1 names of semantic classes, the first of which is "things".
+        contiguous_category_id_to_json_id: category id by label of a thing.
+        stuff_category_ids: category id by semantic class, from 1 on.
+        ann_file: the instances json, or None.
 
     Raises:
-        FileNotFoundError: a json, a folder, or pictures are missing; the first few are named.
-        ValueError: the json is no COCO panoptic file, contradicts itself, or nothing is left to train on.
-        OSError: pictures cannot be decoded; the first few are named.
+        FileNotFoundError: a json, a folder, images or segment maps are missing; the first few are named.
+        ValueError: the json is no COCO panoptic file, contradicts itself, or has nothing to train on.
+        OSError: images or segment maps cannot be decoded; the first few are named.
     """
 
     def __init__(
@@ -90,7 +95,7 @@ class COCOPanopticDataset(BoxDataset):
         self.semantic_names = ["things", *segments.names[things:]]
         self.contiguous_category_id_to_json_id = dict(enumerate(segments.category_ids[:things], start=1))
         self.stuff_category_ids = dict(enumerate(segments.category_ids[things:], start=1))
-        # flat arrays in the order of the pictures, as those of BoxDataset, in place of the table
+        # flat arrays in the order of the images, as BoxDataset keeps them; the table is dropped
         self._segment_files = StringTable([segments.files[image_id] for image_id in self.ids])
         spans = [segments.rows[image_id] for image_id in self.ids]
         self._segment_spans = np.array([(span.start, span.stop) for span in spans], dtype=np.int64).reshape(-1, 2)
@@ -100,22 +105,26 @@ class COCOPanopticDataset(BoxDataset):
 
     @property
     def stuff_names(self) -> list[str]:
-        """T names; semantic class s is stuff_names[s - 1]."""
+        """Names of the T stuff classes; semantic class s is stuff_names[s - 1]."""
         return self.semantic_names[1:]
 
     def panoptic(self, index: int, size: tuple[int, int] | None = None) -> PanopticMap:
-        """The segments of a picture, in `size` (width, height), default: that of the picture.
+        """Return the segments of an image.
 
-        Segments have "label" (1..K of things, 1..T of stuff), "is_thing" and "crowd". Pixels that the json knows
-        nothing about are VOID, as are those by which the picture is larger than its map.
+        Segments have "label" (1..K for things, 1..T for stuff), "is_thing" and "crowd". Pixels of segments that the
+        json does not list are VOID, and so are pixels outside a map that is smaller than its image.
+
+        Args:
+            index: index of the image.
+            size: (width, height) of the result in pixels; None: the image's.
 
         Raises:
-            OSError: the picture of segments cannot be read.
+            OSError: the segment map cannot be read.
         """
         return PanopticMap(self._numbers(index, size or self._samples.sizes[index].tolist()), self._segments_of(index))
 
     def _numbers(self, index: int, size) -> np.ndarray:
-        """(H, W) int32: the number of every pixel's segment in `_segments_of(index)`, counted from 1, or VOID."""
+        """Return (H, W) int32: positions of segments in `_segments_of(index)`, counted from 1, or VOID."""
         span = slice(*self._segment_spans[index])
         numbers = renumber(read_ids(self.segments_path(index)), self._segment_ids[span])
         numbers[numbers > span.stop - span.start] = VOID
@@ -140,7 +149,7 @@ class COCOPanopticDataset(BoxDataset):
         ]
 
     def segments_path(self, index: int) -> str:
-        """The file of a picture's segments."""
+        """Return the path of an image's segment map."""
         return os.path.join(self.segments_dir, self._segment_files[index])
 
     def get_groundtruth(self, index: int, size: tuple[int, int] | None = None) -> BoxList:
@@ -153,7 +162,7 @@ class COCOPanopticDataset(BoxDataset):
 
     @property
     def has_masks(self) -> bool:
-        return True  # where the instances file has none, the segments are
+        return True  # from the segments, if the instances file has none
 
     def _more_fields(self, index: int, rows: slice, size: tuple[int, int]) -> Iterator[tuple[str, Any]]:
         yield from super()._more_fields(index, rows, size)
@@ -179,7 +188,7 @@ class COCOPanopticDataset(BoxDataset):
         headers = read_headers(os.path.join(self.segments_dir, file_name) for file_name in files)
         broken = [i for i, header in enumerate(headers) if isinstance(header, OSError) or header.truncated]
         if broken:
-            # a truncated photograph still shows something, half a map has wrong labels
+            # a truncated photograph is still of use, a truncated map has wrong labels
             missing = [i for i in broken if isinstance(headers[i], FileNotFoundError)]
             names = ", ".join(files[i] for i in (missing or broken)[:EXAMPLES])
             kind, what = (FileNotFoundError, "are missing") if missing else (OSError, "cannot be decoded")
