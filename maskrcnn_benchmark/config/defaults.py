@@ -23,8 +23,8 @@ _C.SEED = 0
 # "float32", or mixed precision with torch.amp in "float16" (with loss scaling) or "bfloat16"; "auto": bfloat16 if the
 # CPU or GPU supports it in hardware, else float32.
 _C.DTYPE = "float32"
-# Use the Winograd algorithm for 3x3 convolutions on a CPU where it is faster; rounding errors are about twice as large.
-# The tools set it for the whole process (new).
+# Use the Winograd algorithm for 3x3 convolutions on a CPU where it is faster; rounding errors are about twice as large
+# (new).
 _C.WINOGRAD = True
 # On a CPU, keep freed memory for the next image instead of returning it to the system: faster, but up to a third more
 # memory (new).
