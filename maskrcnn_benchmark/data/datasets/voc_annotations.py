@@ -38,6 +38,8 @@ def read_voc(
     first_pixel 0 coordinates are edges, counted from 0, and xmax is xmin + width. An object without <difficult> is not
     difficult. Parts of objects (<part>) are not read.
 
+    An image without an xml file has no objects: some exporters write none then.
+
     Dropped and counted:
     - objects of other classes;
     - boxes that are missing, not finite, inverted, or at most one pixel wide or high;
@@ -53,23 +55,27 @@ def read_voc(
         first_pixel: 1 or 0.
 
     Raises:
-        FileNotFoundError: xml files are missing; the first few are named.
+        FileNotFoundError: more than half of the xml files are missing; the first few are named.
         ValueError: a file is not XML.
     """
     paths = {name: os.path.join(folder, f"{name}.xml") for name in file_names}
     missing = [name for name, path in paths.items() if not os.path.exists(path)]
-    if missing:
+    if 2 * len(missing) > len(paths):
         names = ", ".join(f"{name}.xml" for name in missing[:EXAMPLES])
         raise FileNotFoundError(
             f"dataset {report.name}: {len(missing):,} of {len(paths):,} annotation files are missing in {folder}: "
             f"{names}{', ...' if len(missing) > EXAMPLES else ''}. Is the annotation folder the right one?"
         )
+    report.add("noted", "images without an xml file", missing, "images")
     label_of = {name: label for label, name in enumerate(class_names, start=1)}
-    sizes, rows = [], []
+    sizes, rows, without = [], [], set(missing)
     unknown, broken, inverted, flat, hard, repeated, from_zero = [], [], [], [], [], [], []
     shifts = (first_pixel, first_pixel, 1, 1)
     annotated = np.zeros(len(paths), dtype=bool)
     for image, (name, path) in enumerate(paths.items()):
+        if name in without:
+            sizes.append([0, 0])
+            continue
         root = _parse(path)
         sizes.append([_side(root.findtext(f"size/{side}")) for side in ("width", "height")])
         seen = set()

@@ -14,6 +14,9 @@ from maskrcnn_benchmark.data.datasets.file_lists import list_images
 from maskrcnn_benchmark.data.datasets.report import EXAMPLES
 from maskrcnn_benchmark.utils.text_file import did_you_mean, read_text
 
+# Files that describe a dataset, in the order in which they are looked for in a folder.
+DATA_FILES = ("data.yaml", "data.yml", "dataset.yaml", "data_config.yaml", "obj.data", "classes.txt")
+SPLITS = ("train", "val", "valid", "test")
 # Two names of one split.
 SAME = {"val": "valid", "valid": "val"}
 # A folder of images, and the folder beside it that has the labels.
@@ -55,22 +58,27 @@ def read_split(data_file: str, split: str) -> YoloSplit:
     of the folder although they should not ("../train/images", as Roboflow writes).
 
     Args:
-        data_file: data.yaml, or darknet's obj.data.
+        data_file: data.yaml, darknet's obj.data, classes.txt with a name per line, or a folder with one of these. If it
+            names no split, images are looked for in images/SPLIT, SPLIT/images and images beside it.
         split: "train", "val" (or "valid"), "test", or another key of the file.
 
     Raises:
         FileNotFoundError: the file, the split's folder or list, or images of the list are missing.
         ValueError: the file is not such a file, or has no such split.
     """
+    if os.path.isdir(data_file):
+        data_file = _in_folder(data_file)
     data = _load(data_file)
     names = _class_names(data, data_file)
+    folder = os.path.dirname(os.path.abspath(data_file))
+    if not any(data.get(key) for key in (*SPLITS, split)):
+        data[split] = _default_place(folder, split)
     keys = [key for key in (split, SAME.get(split)) if data.get(key)]
     if not keys:
-        there = [str(key) for key, value in data.items() if value and key in ("train", "val", "valid", "test")]
+        there = [str(key) for key, value in data.items() if value and key in SPLITS]
         raise ValueError(f"{data_file} has no split {split!r} (SPLIT); it has {', '.join(there) or 'none'}")
     entries = data[keys[0]]
     entries = entries if isinstance(entries, list) else [entries]
-    folder = os.path.dirname(os.path.abspath(data_file))
     roots = _roots(data.get("path"), folder)
     root, moved = roots[0], ""
     images: list[str] = []
@@ -99,11 +107,27 @@ def read_split(data_file: str, split: str) -> YoloSplit:
     return YoloSplit(root, images, labels, names, count, dims, _keypoint_names(data, count), moved, unused)
 
 
+def _in_folder(folder: str) -> str:
+    for name in DATA_FILES:
+        if os.path.isfile(os.path.join(folder, name)):
+            return os.path.join(folder, name)
+    raise FileNotFoundError(f"folder {folder} (DATA) has none of {', '.join(DATA_FILES)}")
+
+
+def _default_place(folder: str, split: str) -> str | None:
+    """Return the folder with a split's images where no file says which it is."""
+    names = filter(None, (split, SAME.get(split)))
+    places = [place for name in names for place in (f"images/{name}", f"{name}/images")]
+    return next((place for place in (*places, "images") if os.path.isdir(os.path.join(folder, place))), None)
+
+
 def _load(data_file: str) -> dict:
     try:
         text = read_text(data_file)
     except FileNotFoundError:
         raise FileNotFoundError(f"{data_file} (DATA) does not exist.{did_you_mean(data_file)}") from None
+    if data_file.endswith(".txt"):
+        return {"names": [line.strip() for line in text.splitlines() if line.strip()]}
     if data_file.endswith(".data"):
         pairs = [line.partition("=") for line in text.splitlines() if "=" in line and not line.startswith("#")]
         data = {key.strip(): value.strip() for key, _, value in pairs}

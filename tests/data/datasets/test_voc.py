@@ -135,6 +135,18 @@ def test_pixels_may_count_from_zero(voc_folder, first_pixel, expected):
         PascalVOCDataset(voc_folder.root, "train", first_pixel=2)
 
 
+@pytest.mark.parametrize("value", [0, "0", [0, 1], "x"])
+def test_first_pixel_in_a_block(voc_folder, value):
+    voc_folder.add("1", [("car", (11, 6, 30, 25), 0)])
+    folders = {"IMAGES": str(voc_folder.root / "JPEGImages"), "ANNOTATIONS": str(voc_folder.root / "Annotations")}
+    block = {"FORMAT": "voc", **folders, "FIRST_PIXEL": value}
+    if value in (0, "0"):
+        assert build_dataset([block], None)[0].get_groundtruth(0).bbox.tolist() == [[11, 6, 29, 24]]
+    else:
+        with pytest.raises(ValueError, match="FIRST_PIXEL.* should be .*whole number"):
+            build_dataset([block], None)
+
+
 FIRST = """<annotation><folder>x</folder><filename>{filename}</filename><path>{path}</path>
 <object><part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>3</xmax><ymax>3</ymax></bndbox></part>
 <part><name>foot</name></part><bndbox><ymax>25.4</ymax><xmax>30.6</xmax><ymin>6.2</ymin><xmin> 11.5 </xmin></bndbox>
