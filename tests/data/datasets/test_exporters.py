@@ -1,7 +1,7 @@
 """The same few objects, as real exporters write them.
 
-tests/golden/exports was written by datumaro 1.13.12, supervision 0.31.2 and labelme 6.3.1 from one dataset made for this
-purpose. It has annotation files only; images are drawn here.
+tests/golden/exports was written by datumaro 1.13.12, supervision 0.31.2 and labelme 6.3.1 from one dataset made for
+this purpose. It has annotation files only; images are drawn here.
 """
 
 from __future__ import annotations

@@ -1,0 +1,88 @@
+"""Write a dataset of any format as a COCO file, with everything repaired as in training and evaluation."""
+
+from __future__ import annotations
+
+from maskrcnn_benchmark.data.datasets import LVISDataset
+from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
+from maskrcnn_benchmark.evaluation.ground_truth import ground_truth_of
+
+
+def coco_content(dataset: BoxDataset) -> dict:
+    """Return a dataset in the layout of a COCO instances file.
+
+    Ids are whole numbers: image and category ids are those of the source if these are all positive numbers, else they
+    count from 1. Difficult objects of Pascal VOC become crowd regions, which are neither trained on nor evaluated. What
+    LVIS knows of each image is kept.
+
+    Args:
+        dataset: opened for testing, so that crowd regions, difficult objects and images without objects are in it.
+
+    Raises:
+        ValueError: it has no boxes, or its annotations are malformed.
+    """
+    if not dataset.class_names:
+        raise ValueError(f"dataset {dataset.name} has no boxes to convert")
+    kinds = ["bbox"] + ["segm"] * dataset.has_masks + ["keypoints"] * bool(dataset.num_keypoints)
+    content = ground_truth_of(dataset, kinds)
+    for index, image in enumerate(_by_index(content["images"], dataset)):
+        info = dataset.get_img_info(index)
+        image.update(file_name=info["file_name"].replace("\\", "/"), width=info["width"], height=info["height"])
+    _mark_difficult(content["annotations"], dataset)
+    for annotation in content["annotations"]:
+        _as_json(annotation)
+    if dataset.keypoint_names and dataset.num_keypoints:
+        for category in content["categories"]:
+            category.update(keypoints=list(dataset.keypoint_names), skeleton=[])
+    if isinstance(dataset, LVISDataset):
+        _add_federation(content, dataset)
+    _renumber(content["images"], content["annotations"], "image_id")
+    numbers = _renumber(content["categories"], content["annotations"], "category_id")
+    for image in content["images"]:
+        for key in ("neg_category_ids", "not_exhaustive_category_ids"):
+            if key in image:
+                image[key] = [numbers[number] for number in image[key] if number in numbers]
+    return {"info": {"description": dataset.name}, **{key: value for key, value in content.items() if key != "info"}}
+
+
+def _by_index(images: list[dict], dataset) -> list[dict]:
+    by_id = {image["id"]: image for image in images}
+    return [by_id[dataset.image_id(index)] for index in range(len(dataset))]
+
+
+def _mark_difficult(annotations: list[dict], dataset) -> None:
+    if not len(dataset) or not dataset.get_groundtruth(0).has_field("difficult"):
+        return
+    flags = [flag for i in range(len(dataset)) for flag in dataset.get_groundtruth(i).get_field("difficult").tolist()]
+    for annotation, is_difficult in zip(annotations, flags, strict=True):
+        if is_difficult:
+            annotation.update(iscrowd=1, difficult=1)
+
+
+def _as_json(annotation: dict) -> None:
+    """Convert what JSON cannot hold: RLE counts as bytes."""
+    segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, dict) and isinstance(segmentation["counts"], bytes):
+        annotation["segmentation"] = {**segmentation, "counts": segmentation["counts"].decode("ascii")}
+
+
+def _add_federation(content: dict, dataset: LVISDataset) -> None:
+    federation = dataset.federation()
+    for image in content["images"]:
+        image["neg_category_ids"] = sorted(federation.absent.get(image["id"], ()))
+        image["not_exhaustive_category_ids"] = sorted(federation.incomplete.get(image["id"], ()))
+    for category in content["categories"]:
+        if category["id"] in federation.frequency:
+            category["frequency"] = federation.frequency[category["id"]]
+
+
+def _renumber(entries: list[dict], annotations: list[dict], key: str) -> dict:
+    """Count ids from 1 unless all are positive whole numbers; return the new ids by the old ones."""
+    ids = [entry["id"] for entry in entries]
+    if all(type(number) is int and number > 0 for number in ids):
+        return {number: number for number in ids}
+    numbers = {number: k for k, number in enumerate(ids, start=1)}
+    for entry in entries:
+        entry["id"] = numbers[entry["id"]]
+    for annotation in annotations:
+        annotation[key] = numbers[annotation[key]]
+    return numbers
