@@ -1,6 +1,6 @@
-"""Reading a COCO instances json into flat arrays, with everything questionable decided and counted.
+"""Read a COCO instances json into flat arrays; everything questionable is decided and counted.
 
-Shapes: I pictures, B boxes, K foreground classes, J keypoints of an object.
+Shapes: I images, B boxes, K foreground classes, J keypoints of an object.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.data.datasets.value_column import ValueColumn
 
-# Pixels. Farther out than any picture reaches, and far from where float32 overflows.
+# Pixels. Beyond every image, and far below where float32 overflows.
 FAR = 1e9
 
-# Beyond, not every JSON reader and evaluator has whole numbers.
+# Above it, not every JSON reader and evaluator has exact integers.
 LARGEST_ID = 2**53
 
-# so many category ids are spelled out in an error
+# Number of category ids that an error lists.
 SPELLED_OUT = 20
 
 
@@ -53,7 +53,7 @@ def read_coco(
 def table_of(
     data: dict, ann_file: str, report: DatasetReport, reading: Reading | None = None, *, crowd_masks: bool = False
 ) -> AnnotationTable:
-    """The same for what such a file holds, or what a reader of another format returns (records.py).
+    """Make a table of the content of such a file, or of what a reader of another format returns (records.py).
 
     Args:
         data: its images are removed once they are read, to save memory.
@@ -82,7 +82,11 @@ def table_of(
 
 
 def rows_of(data: dict, key: str, ann_file: str, required: tuple[str, ...]) -> list[dict]:
-    """data[key], checked to be a list of objects which all have the required keys."""
+    """Check that data[key] is a list of objects with the required keys, and return it.
+
+    Raises:
+        ValueError: it is not; the first wrong entry is named.
+    """
     table = data[key]
     if not isinstance(table, list):
         raise ValueError(f"'{key}' of {ann_file} is a {type(table).__name__}; wanted a list of objects")
@@ -98,7 +102,7 @@ def rows_of(data: dict, key: str, ann_file: str, required: tuple[str, ...]) -> l
 
 
 def read_categories(data: dict, ann_file: str, report: DatasetReport) -> tuple[list, list[str]]:
-    """Ids and names of "categories", in the file's order."""
+    """Return the ids and the names of "categories", in the file's order."""
     if not data.get("categories"):
         raise ValueError(f"annotation file {ann_file} lists no categories: its classes are unknown")
     names: dict = {}
@@ -121,7 +125,7 @@ def read_categories(data: dict, ann_file: str, report: DatasetReport) -> tuple[l
 
 
 def read_images(data: dict, ann_file: str, report: DatasetReport) -> dict:
-    """The entries of "images" by id, sorted by id."""
+    """Return the entries of "images" by id, sorted by id."""
     if "images" not in data:
         raise ValueError(f"annotation file {ann_file} has no 'images'; wanted a COCO instances file")
     for image in data["images"] if isinstance(data["images"], list) else ():
@@ -144,7 +148,7 @@ def read_images(data: dict, ann_file: str, report: DatasetReport) -> dict:
             if known["file_name"] != image["file_name"]:
                 raise ValueError(
                     f"{ann_file}: image id {image['id']} is both {known['file_name']!r} and {image['file_name']!r}, so "
-                    f"nobody can tell whose its annotations are. Give every picture an id of its own."
+                    f"nobody can tell whose its annotations are. Give every image an id of its own."
                 )
             repeated.append(image["id"])
     report.add("dropped", "repeated image entries", repeated, "image ids")
@@ -164,7 +168,7 @@ def _annotations(
     image_ids: list,
     category_ids: list,
 ) -> tuple[dict, np.ndarray]:
-    """The box, mask and keypoint arrays of AnnotationTable, by field name; and (I,) bool "annotated"."""
+    """Return box, mask and keypoint arrays of AnnotationTable by field name, and (I,) bool "annotated"."""
     table = Columns(_rows(data.get("annotations"), ann_file), ann_file)
     ids, xywh, used = table.id, table.xywh, table.category_id
     picture = positions(table.image_id, image_ids, report, "image")
@@ -183,7 +187,7 @@ def _annotations(
 
     finite = np.isfinite(xywh).all(axis=1)
     sides = np.where(finite[:, None], xywh[:, 2:], 0.0)
-    drop("annotations of unknown pictures", picture < 0)
+    drop("annotations of unknown images", picture < 0)
     drop("annotations of unknown categories", category < 0, _compared(used, category, category_ids))
     drop("repeated annotations", table.repeated(report))
     drop("boxes that are missing, not four numbers, or not finite", ~finite)
@@ -220,7 +224,7 @@ def _annotations(
 
 
 def _rows(annotations, ann_file: str):
-    """The entries of "annotations", which may be missing; checked to be a list, or something a reader makes."""
+    """Return the entries of "annotations", which may be missing; an object or a number is refused."""
     if annotations is None:
         return []
     if isinstance(annotations, (dict, str, int, float)):
@@ -229,7 +233,7 @@ def _rows(annotations, ann_file: str):
 
 
 def _compared(used: ValueColumn, category: np.ndarray, category_ids: list) -> str:
-    """Which category ids are used though unknown, and which are listed."""
+    """List the category ids that are used but unknown, and those of "categories"."""
     unknown = list(dict.fromkeys(repr(used[i])[:SPELLED_OUT] for i in np.flatnonzero(category < 0)))
     names = [
         ", ".join(map(str, some[:SPELLED_OUT])) + (", ..." if len(some) > SPELLED_OUT else "")
@@ -278,7 +282,7 @@ def _note_same_boxes(
 
 
 def _keypoint_names(data: dict, keypoints: np.ndarray | None) -> list[str] | None:
-    """What the first category with as many names calls the keypoints."""
+    """Return the keypoint names of the first category that has as many as the annotations have keypoints."""
     if keypoints is None:
         return None
     for category in data["categories"]:
@@ -289,5 +293,5 @@ def _keypoint_names(data: dict, keypoints: np.ndarray | None) -> list[str] | Non
 
 
 def _side(value) -> int:
-    """A width or height of the json; 0 for anything that is not a positive number."""
+    """Return a width or height as an integer; 0 for anything that is not a positive number."""
     return int(value) if isinstance(value, (int, float)) and 0 < value < 2**31 else 0

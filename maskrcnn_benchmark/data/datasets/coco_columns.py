@@ -1,4 +1,4 @@
-"""The columns of all annotations of a file, filled a batch of records at a time.
+"""Collect the annotations of a file in columns, a batch of records at a time.
 
 Shapes: A annotations as the file has them, before any is dropped; J keypoints of an object.
 """
@@ -24,7 +24,7 @@ KEPT = ("id", "image_id", "category_id", "iscrowd", "area")
 
 
 class Columns:
-    """What all annotations of a file say, one list or array a key.
+    """Values of all annotations of a file, in one array or list per key.
 
     Args:
         rows: see `records.batches`.
@@ -73,7 +73,7 @@ class Columns:
         return {"xywh": xywh, **columns}
 
     def repeated(self, report: DatasetReport) -> np.ndarray:
-        """(A,) bool: an earlier annotation has the same id and says the same."""
+        """Return (A,) bool, true if an earlier annotation has the same id, image, category and box."""
         repeated = np.zeros(len(self), dtype=bool)
         if self.id.is_unique():
             return repeated
@@ -100,7 +100,7 @@ class Columns:
 
 
 class KeypointColumns:
-    """The "keypoints" entries of A annotations."""
+    """Entries "keypoints" of A annotations."""
 
     def __init__(self):
         self._numbers = array("d")
@@ -108,7 +108,7 @@ class KeypointColumns:
         self._odd: dict[int, object] = {}  # entries that are no list of numbers
 
     def extend(self, entries: Sequence) -> None:
-        """Append one entry an annotation."""
+        """Append one entry per annotation."""
         if not any(entries):
             odd = {i: entry for i, entry in enumerate(entries) if entry is not None and entry != []}
             self._odd.update((len(self._lengths) + i, entry) for i, entry in odd.items())
@@ -125,7 +125,7 @@ class KeypointColumns:
             self._lengths.append(len(self._numbers) - before)
 
     def table(self, rows: np.ndarray, ids: list, report: DatasetReport) -> np.ndarray | None:
-        """The entries of `rows` as (len(rows), J, 3) float32, where most have J keypoints; None when there is none.
+        """Return the entries of `rows` as (len(rows), J, 3) float32, where most have J keypoints; None if none has any.
 
         Entries that are missing or broken become zeros, which means not visible; broken ones are counted.
 

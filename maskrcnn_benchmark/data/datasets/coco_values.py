@@ -1,6 +1,6 @@
-"""Values of a COCO json as exporters write them: numbers as text, flags as words, ids of two types.
+"""Read values of a COCO json as exporters write them: numbers as text, flags as words, ids of two types.
 
-Every function accepts whatever JSON can hold. Training and evaluation both read through these.
+Every function accepts whatever JSON can hold. Training and evaluation both use these functions.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ FLAGS = {"": False, "0": False, "false": False, "no": False, "none": False, "nul
     "yes": True,
 }
 
-# Square pixels: COCO's area ranges end here, larger objects are never counted.
+# Square pixels. COCO's area ranges end here; larger objects are never counted.
 LARGEST_AREA = 1e10
 
 _WHOLE = re.compile(r"\s*([+-]?[0-9]{1,18})(\.0*)?\s*", re.ASCII)
 
 
 def whole_number(value) -> int | None:
-    """The whole number that an int, a float or a text stands for; None for everything else."""
+    """Convert an int, float or text to a whole number; None for everything else."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
@@ -38,7 +38,7 @@ def whole_number(value) -> int | None:
 
 
 def real_number(value) -> float:
-    """The number that an int, a float or a text stands for; NaN for everything else."""
+    """Convert an int, float or text to a number; NaN for everything else."""
     try:
         return float(value) if isinstance(value, (int, float, str)) else float("nan")
     except (ValueError, OverflowError):
@@ -46,7 +46,7 @@ def real_number(value) -> float:
 
 
 def flag(value) -> bool | None:
-    """The truth value of `value`; a missing one is False. None: it cannot be read as one."""
+    """Convert a value to True or False; a missing one is False. None if it is neither."""
     if value is None:
         return False
     if isinstance(value, str):
@@ -60,7 +60,7 @@ def flag(value) -> bool | None:
 
 
 def flags(values: Sequence, ids: Sequence, name: str, ann_file: str, report: DatasetReport) -> np.ndarray:
-    """(len(values),) bool of a column of 0 and 1. Text is repaired and counted.
+    """Convert a column of 0 and 1 to (len(values),) bool. Text is converted and counted.
 
     Raises:
         ValueError: a value cannot be read as a flag.
@@ -85,7 +85,7 @@ def flags(values: Sequence, ids: Sequence, name: str, ann_file: str, report: Dat
 def positions(
     values: Sequence, known: Sequence, report: DatasetReport | None = None, kind: str = "image"
 ) -> np.ndarray:
-    """(len(values),) int64: the place of each value in `known`, -1 for one that is not there.
+    """Return (len(values),) int64, the index of each value in `known`; -1 if it is not there.
 
     1, 1.0 and "1" are the same id where `known` has only one of them; these matches are counted.
     """
@@ -121,7 +121,7 @@ def _type_of(value) -> str:
 
 
 def boxes(values: Sequence) -> tuple[np.ndarray, list[int], list[int]]:
-    """Boxes as numbers.
+    """Convert boxes to numbers.
 
     Returns:
         (len(values), 4) float64, NaN where an entry is not four numbers; the indices of entries that were numbers as
@@ -152,7 +152,7 @@ def boxes(values: Sequence) -> tuple[np.ndarray, list[int], list[int]]:
 
 
 def areas(values: ValueColumn, ids: Sequence, report: DatasetReport) -> np.ndarray:
-    """(len(values),) float64 square pixels; NaN where the box has to serve. What is no area above 0 is counted."""
+    """Convert areas to (len(values),) float64; NaN where the box is used. Values that are not above 0 are counted."""
     try:
         # None becomes NaN, text is parsed
         array = np.array(values if values.array is None else values.array, dtype=np.float64).reshape(len(values))

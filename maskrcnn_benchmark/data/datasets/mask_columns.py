@@ -1,4 +1,4 @@
-"""The "segmentation" entries of all annotations in flat arrays, filled a batch at a time.
+"""Collect the "segmentation" entries of all annotations in flat arrays, a batch at a time.
 
 Shapes: A annotations as the file has them, of which B become objects; Q polygons, P points and R runs.
 """
@@ -24,7 +24,7 @@ BLOCK, PART = 1 << 23, 50_000
 
 
 class MaskColumns:
-    """Polygons and run lengths of A annotations, as far as they can be read, and what was odd about them."""
+    """Polygons and run lengths of A annotations, and what was repaired or dropped in them."""
 
     def __init__(self):
         self._points = _PointStore()
@@ -43,7 +43,7 @@ class MaskColumns:
         return len(self._polygons)
 
     def extend(self, segmentations: Sequence) -> None:
-        """Append entries: a list of polygons, an RLE object, or anything else, each.
+        """Append one entry per annotation: a list of polygons, an RLE object, or anything else.
 
         Polygons that are broken are left out. One flat list of coordinates is taken for one polygon.
         """
@@ -57,7 +57,7 @@ class MaskColumns:
         self._points.extend(as_float32(np.frombuffer(coordinates, dtype=np.float64)).reshape(-1, 2))
 
     def _extend_regular(self, coordinates: array, segmentations: Sequence) -> bool:
-        """Append entries of which nearly all are lists of polygons; False if one is odd, and all is to be undone."""
+        """Append entries that are lists of polygons. False: one is not, and the caller has to undo all."""
         for segmentation in segmentations:
             if not isinstance(segmentation, list):
                 self._append(coordinates, segmentation)
@@ -99,7 +99,7 @@ class MaskColumns:
         self._polygons.append(count)
 
     def table(self, rows: np.ndarray, wanted: np.ndarray, ids: Sequence, report: DatasetReport) -> MaskTable | None:
-        """The masks of some annotations, in another order; None when no wanted one has any.
+        """Return the masks of `rows`, in this order; None if no wanted annotation has one.
 
         What was odd is counted. An object without a usable segmentation has neither polygons nor runs, until
         `mask_checks.fit_masks` gives it the outline of its box. The columns are empty afterwards.
@@ -159,7 +159,7 @@ class MaskColumns:
 
 
 def read_masks(segmentations: Sequence, wanted: np.ndarray, ids: Sequence, report: DatasetReport) -> MaskTable | None:
-    """COCO's "segmentation" entries as a MaskTable; see `MaskColumns`.
+    """Read "segmentation" entries into a MaskTable; see `MaskColumns`.
 
     Args:
         segmentations: B entries: list of polygons, RLE object, or anything else.
@@ -177,7 +177,7 @@ def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 class _PointStore:
-    """Points in blocks that are so large that the memory of each goes back to the system when it is dropped."""
+    """Points in blocks, each large enough that its memory returns to the system when it is deleted."""
 
     def __init__(self):
         self._blocks: list[np.ndarray] = []

@@ -1,4 +1,4 @@
-"""Records: what a reader of annotations returns, whatever the format, and the annotation table stores.
+"""Records: the one form in which readers of all annotation formats return what they have read.
 
 A reader of a format is a function that returns a dict of three entries, named as in a COCO file. `table_of`
 (coco_annotations.py) turns it into an `AnnotationTable`: it decides about everything questionable in it and counts it,
@@ -34,7 +34,7 @@ BATCH = 4096
 
 
 class ObjectRecord(msgspec.Struct, gc=False):
-    """An annotated object, as COCO's "annotations" have it. Every value may be missing or odd.
+    """Annotated object with the keys of COCO's "annotations". Every value may be missing or of another type.
 
     Attributes:
         id: what reports call the object, a number or text such as "0001.txt#3".

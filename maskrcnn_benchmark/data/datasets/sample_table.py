@@ -1,4 +1,4 @@
-"""What a dataset of boxes needs to yield its samples, in arrays that are in memory or mapped from a file.
+"""Arrays from which a dataset makes its samples, in memory or mapped from a file.
 
 Shapes: I images, B objects of all of them together, J keypoints of an object.
 """
@@ -80,7 +80,7 @@ class SampleTable:
         )
 
     def to_file(self) -> tuple[dict, dict[str, np.ndarray]]:
-        """(what is no array, as JSON can hold it; arrays by name)."""
+        """Return the fields that are no arrays, for JSON, and the arrays by name."""
         meta, arrays = {}, {}
         for each in fields(self):
             value = getattr(self, each.name)
@@ -98,7 +98,7 @@ class SampleTable:
 
     @classmethod
     def from_file(cls, file: ArrayFile) -> SampleTable:
-        """What `to_file` was called on, with mapped arrays; `file.meta["table"]` is its first result.
+        """Make a table with mapped arrays; `file.meta["table"]` is the first result of `to_file`.
 
         Raises:
             KeyError: something is missing.
@@ -119,7 +119,7 @@ class SampleTable:
         return cls(**values, file=file)
 
     def __getstate__(self) -> dict:
-        """Processes that are sent a mapped table map the file themselves."""
+        """Pickle a mapped table as its path: the other process maps the file too."""
         return self.__dict__ if self.file is None else {"path": self.file.path, "crc": self.file.crc}
 
     def __setstate__(self, state: dict) -> None:

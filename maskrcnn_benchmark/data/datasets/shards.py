@@ -1,4 +1,4 @@
-"""Images in tar files, as WebDataset's shards: read in place, at the places that an index of the archives gives.
+"""Read images from tar files, such as WebDataset's shards, in place: an index has the place of each file.
 
 A folder of a million small files costs a shared disk a million look-ups; a shard is one file of a gigabyte. Which image
 comes when does not depend on the shards: annotations name images, and samplers order them.
@@ -29,12 +29,12 @@ OPEN = 64
 
 
 def are_shards(root: str) -> bool:
-    """Whether an image folder is given as tar files, such as "shards/{000000..000127}.tar"."""
+    """Return whether an image folder is given as tar files, such as "shards/{000000..000127}.tar"."""
     return root.endswith((".tar", ".tar}", *COMPRESSED))
 
 
 def shard_paths(root: str) -> list[str]:
-    """The tar files of an image folder for which `are_shards` is true.
+    """Return the tar files of an image folder for which `are_shards` is true.
 
     Raises:
         ValueError: they are compressed, or braces are wrong.
@@ -52,7 +52,7 @@ def shard_paths(root: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class ShardMember:
-    """A file in a tar file.
+    """File in a tar file.
 
     Attributes:
         shard: path of the tar file. name: of the file, for messages. offset, size: bytes of its content.
@@ -81,7 +81,7 @@ class ShardMember:
 
 
 class ShardIndex:
-    """Where the files in tar files are.
+    """Places of the files in tar files.
 
     Args:
         paths: the tar files.
@@ -106,7 +106,7 @@ class ShardIndex:
         self._by_base = _unique(list(map(os.path.basename, self.names)))
 
     def find(self, name: str) -> int | None:
-        """The index of the file with a name, or else of the only one with its last part; None if there is none."""
+        """Return the index of the file with this name, or else of the only one with its last part; None: no file."""
         name = name.replace("\\", "/")
         found = self._by_name.get(name, self._by_name.get(os.path.normpath(name)))
         return self._by_base.get(os.path.basename(name)) if found is None else found
@@ -117,7 +117,7 @@ class ShardIndex:
 
 
 def _unique(names: list[str]) -> dict[str, int]:
-    """The index of each name that occurs once."""
+    """Return the index of each name that occurs once."""
     counts = Counter(names)
     return {name: i for i, name in enumerate(names) if counts[name] == 1}
 

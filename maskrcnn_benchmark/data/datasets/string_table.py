@@ -27,12 +27,12 @@ class StringTable:
         return self._bytes[begin:end].tobytes().decode("utf-8", "surrogatepass")
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """The texts as arrays for a file."""
+        """Return the strings as arrays for a file."""
         return {"bytes": self._bytes, "ends": self._ends}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> StringTable:
-        """What `to_arrays` was called on."""
+        """Make a table from the result of `to_arrays`."""
         table = cls.__new__(cls)
         table._bytes, table._ends = arrays["bytes"], arrays["ends"]
         return table

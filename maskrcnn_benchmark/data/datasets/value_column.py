@@ -1,4 +1,4 @@
-"""Many values of a json in one array, as far as they are numbers of one type."""
+"""Keep many values of a json in one array if they are numbers of one type."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BATCH = 4096
 
 
 class ValueColumn(Sequence):
-    """A read-only list of values, such as ids. Elements are Python objects; equal to a list of the same values.
+    """Read-only list of values, such as ids. Elements are Python objects. It equals a list of the same values.
 
     Processes share the array, of 8 bytes a value, where all values are ints, or all floats. Otherwise it is a list, or
     a table of texts that came from a file.
@@ -33,7 +33,7 @@ class ValueColumn(Sequence):
 
     @classmethod
     def joined(cls, parts: Sequence[ValueColumn]) -> ValueColumn:
-        """The values of several columns, one after the other."""
+        """Concatenate columns."""
         arrays = [part.array for part in parts if len(part)]
         if arrays and len({None if array is None else array.dtype for array in arrays}) == 1 and arrays[0] is not None:
             return cls(np.concatenate(arrays))
@@ -66,17 +66,17 @@ class ValueColumn(Sequence):
         return f"{type(self).__name__}({len(self)} values)"
 
     def take(self, indices: np.ndarray) -> ValueColumn:
-        """The values at some indices, in their order."""
+        """Return the values at some indices, in their order."""
         if self.array is not None:
             return ValueColumn(self.array[indices])
         return ValueColumn(self._values[i] for i in indices.tolist())
 
     def where(self, chosen: np.ndarray) -> list:
-        """The values where `chosen`, bool of this length, is true."""
+        """Return the values for which `chosen`, bool of this length, is true."""
         return list(self.take(np.flatnonzero(chosen)))
 
     def is_unique(self) -> bool:
-        """Whether all values are different. False where that is unknown, as some are lists or objects."""
+        """Return whether all values differ; False if some are lists or objects."""
         if self.array is not None:
             ordered = np.sort(self.array)
             return not (ordered[1:] == ordered[:-1]).any()
@@ -86,14 +86,14 @@ class ValueColumn(Sequence):
             return False
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """The values as arrays for a file."""
+        """Return the values as arrays for a file."""
         if self.array is not None:
             return {"numbers": self.array}
         return StringTable(map(json.dumps, self._values)).to_arrays()
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> ValueColumn:
-        """What `to_arrays` was called on."""
+        """Make a column from the result of `to_arrays`."""
         return cls(arrays["numbers"] if "numbers" in arrays else _Texts(StringTable.from_arrays(arrays)))
 
 

@@ -101,7 +101,7 @@ def test_annotations_of_unknown_images_and_categories_are_dropped(coco_folder):
     coco_folder.add_box(1, [1, 2, 10, 10], category_id=None)
     dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
     assert len(dataset[0][1]) == 1
-    assert dataset.report.count("annotations of unknown pictures") == 2
+    assert dataset.report.count("annotations of unknown images") == 2
     assert dataset.report.count("annotations of unknown categories") == 2
 
 

@@ -73,7 +73,7 @@ def test_ids_of_another_type_do_not_match_where_two_would(one_box):
     one_box.annotations[0]["image_id"] = 1.0
     assert dataset_of(one_box).ids == [1]
     one_box.annotations[0]["image_id"] = "1.0"
-    with pytest.raises(ValueError, match="1 annotations of unknown pictures"):
+    with pytest.raises(ValueError, match="1 annotations of unknown images"):
         dataset_of(one_box)
 
 
