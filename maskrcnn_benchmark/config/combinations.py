@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from maskrcnn_benchmark.utils.comm import get_world_size
 
-from .stages import has_box_head
+from .stages import has_box_head, has_roi_heads
 
 # (head, extractor, predictor) -> side of the predicted masks or heat maps per pooled bin; others are not checked.
 _SCALES_OF_MAPS = {
@@ -105,7 +105,8 @@ def _lengths(cfg, first: str, second: str, wanted: str, more: int = 0) -> str | 
 
 def thresholds(cfg) -> str | None:
     model = cfg.MODEL
-    sections = ["RETINANET"] if model.RETINANET_ON else ["ROI_HEADS"] if model.FCOS_ON else ["RPN", "ROI_HEADS"]
+    sections = ["RETINANET"] if model.RETINANET_ON else [] if model.FCOS_ON else ["RPN"]
+    sections += ["ROI_HEADS"] if has_roi_heads(model) else []
     for name in sections:
         low, high = model[name].BG_IOU_THRESHOLD, model[name].FG_IOU_THRESHOLD
         if low > high:

@@ -1,4 +1,4 @@
-"""Numeric conventions of maskrcnn-benchmark, detectron2 and mmdetection, as plain numbers and flags.
+"""Numeric conventions of maskrcnn-benchmark, detectron2, mmdetection and CenterMask, as plain numbers and flags.
 
 `MODEL.CONVENTION` names one of them. Builders pass its fields to the components, which never test the name. Numbers
 that are config keys in those projects (thresholds, numbers of boxes, pixel means, ...) are config keys here too.

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from maskrcnn_benchmark.checkpoint.translation import convert_state_dict, to_ours
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.config.checks import check_values
 from maskrcnn_benchmark.config.notes import notes
@@ -144,6 +145,10 @@ def test_config_means_what_the_original_meant_and_builds(path):
     check_strides(cfg, model)
     assert ("maskiou" in model.roi_heads) == cfg.MODEL.MASKIOU_ON and "box" not in model.roi_heads
     assert model.backbone.fpn.top_blocks.use_P5
+    if version == "v2":
+        theirs, left_out = convert_state_dict(model.state_dict(), "centermask2")
+        assert not left_out and list(to_ours(theirs).tensors) == list(model.state_dict())
+        assert not any(key.startswith(("backbone.body.", "rpn.", "roi_heads.mask.")) for key in theirs)
     deformable = [name for name, module in model.named_modules() if type(module).__name__ == "DFConv2d"]
     assert bool(deformable) == any(cfg.MODEL.VOVNET.STAGE_WITH_DCN)
 
