@@ -135,6 +135,8 @@ def test_every_entry_builds_from_the_defaults_and_sets_out_channels(name):
         assert sizes == [(14, 16)] and backbone.out_channels == 1024
     elif "RETINANET" in name:
         assert sizes == [(28, 32), (14, 16), (7, 8), (4, 4), (2, 2)]
+    elif "P2P7" in name:
+        assert sizes == [(56, 64), (28, 32), (14, 16), (7, 8), (4, 4), (2, 2)]
     else:
         assert sizes == [(56, 64), (28, 32), (14, 16), (7, 8), (4, 4)]
 
