@@ -56,6 +56,7 @@ def export_model(
         ImportError: a package of the format is not installed.
     """
     exportable = make_exportable(cfg, model, all_places=fixed_size is not None, dense_only=dense_only)
+    exportable.frees_sides = kind != "torch_export" and fixed_size is None
     metadata = describe(cfg, model, exportable, label_names, fixed_size, batch if fixed_size else 0)
     program = formats.trace(exportable, fixed_size, batch, cfg.DATALOADER.SIZE_DIVISIBILITY)
     if kind == "onnx":

@@ -121,8 +121,20 @@ def write_openvino(onnx_path: str, path: str, metadata: dict) -> None:
 
 
 def write_torch_export(program, path: str, metadata: dict) -> None:
-    """Write a program for torch.export.load; it needs torch and torchvision, not this package."""
-    program = program.run_decompositions(ops.torchvision_decompositions())
+    """Write a program for torch.export.load; it needs torch and torchvision, not this package.
+
+    Raises:
+        NotExportable: an op of the model has no form in torch and torchvision.
+    """
+    with quiet():
+        program = program.run_decompositions(ops.torchvision_decompositions())
+    targets = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    own = sorted(target for target in targets if target.startswith("maskrcnn_benchmark"))
+    if own:
+        raise NotExportable(
+            f"{', '.join(own)} has no form in torch and torchvision alone, because keypoints are found on maps of each "
+            "box's own size; --format onnx has one"
+        )
     torch.export.save(program, path, extra_files={f"{METADATA_KEY}.json": json.dumps(metadata)})
 
 

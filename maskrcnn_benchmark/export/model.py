@@ -33,6 +33,8 @@ from maskrcnn_benchmark.modeling.semantic.maps import upsample
 class ExportableModel(nn.Module):
     """A model from pixels to outputs of fixed shapes.
 
+    `frees_sides`: trace the detections without formulas of the image's size, see `ops.with_free_sides`; for ONNX.
+
     Args:
         network_input: NetworkInput.
         backbone: maps (N, 3, H, W) to a list of maps.
@@ -48,6 +50,8 @@ class ExportableModel(nn.Module):
     Returns:
         A tuple of tensors, named by `names`: those of `detections`, then "semantic" (N, C, H, W) float32 logits.
     """
+
+    frees_sides = True
 
     def __init__(
         self,
@@ -73,8 +77,10 @@ class ExportableModel(nn.Module):
         maps = self.backbone(self.network_input(images, sizes))
         outputs = ()
         if self.detections is not None:
-            free = [with_free_sides(level, [2, 3]) for level in maps[self.first_instance_map :]]
-            outputs = self.detections(free, sizes, original_sizes)
+            levels = maps[self.first_instance_map :]
+            if self.frees_sides:
+                levels = [with_free_sides(level, [2, 3]) for level in levels]
+            outputs = self.detections(levels, sizes, original_sizes)
         if self.semantic_head is not None:
             logits = self.semantic_head(maps).float()
             outputs = (*outputs, upsample(logits, images.shape[1:3], self.align_corners))

@@ -17,8 +17,10 @@ from torch import Tensor
 from maskrcnn_benchmark.data.datasets.images import read_image
 from maskrcnn_benchmark.data.transforms.transforms import Resize, to_pixels
 from maskrcnn_benchmark.engine.predictor_setup import PredictorSetup
+from maskrcnn_benchmark.engine.semantic_views import SegmentByViews
 from maskrcnn_benchmark.export.runtime import Model
 from maskrcnn_benchmark.structures.bounding_box import BoxList
+from maskrcnn_benchmark.structures.image_list import ImageList
 
 BOX_LIMIT = 1e-2  # pixels of the network input
 SCORE_LIMIT = 1e-4
@@ -159,8 +161,16 @@ def _compare_image(setup: PredictorSetup, model: Model, pixels: Tensor, parity: 
         )
     # the same pixels for both: the runtime's own resizing may differ by 1 of 255
     batch[0, : size[0], : size[1]] = resized.permute(1, 2, 0).numpy()
+    normalized = setup.transform(pixels)
+    padded = ImageList(normalized.new_zeros((1, 3, *batch.shape[1:3])), [size])
+    padded.tensors[0, :, : size[0], : size[1]] = normalized
+    network = setup.model
+    if model.metadata["fixed_size"] is not None and isinstance(network, SegmentByViews):
+        network = network.model  # the views cut the padding off
+    kwargs = {"output_sizes": [(width, height)]} if getattr(network, "takes_output_sizes", False) else {}
     start = time.perf_counter()
-    (eager,) = setup.run([setup.transform(pixels)], [(width, height)])
+    with torch.inference_mode():
+        (eager,) = network(padded, **kwargs)
     middle = time.perf_counter()
     outputs = model.run(batch, np.array([size] * len(batch)), np.array([[height, width]] * len(batch)))
     parity.seconds.append(time.perf_counter() - middle)

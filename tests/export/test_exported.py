@@ -32,7 +32,7 @@ from maskrcnn_benchmark.export.exported import (
     pixel_transforms,
 )
 from maskrcnn_benchmark.export.model import make_exportable
-from maskrcnn_benchmark.export.parity import compare
+from maskrcnn_benchmark.export.parity import compare, compare_maps
 from maskrcnn_benchmark.export.quantize import quantize
 from maskrcnn_benchmark.structures.label_names import LabelNames
 
@@ -154,6 +154,35 @@ def test_int8_keeps_the_detections_and_the_last_layers(onnx_file, tmp_path):
 def test_int8_of_torch_export_is_refused(tmp_path):
     with pytest.raises(NotExportable, match="--int8 takes --format onnx or openvino"):
         quantize(str(tmp_path / "model.pt2"), [], str(tmp_path / "out.pt2"))
+
+
+@pytest.mark.slow
+def test_torch_export_equals_the_model_and_needs_torchvision_alone(tmp_path):
+    path = str(tmp_path / "model.pt2")
+    exporting.export_model(*tiny_detector(), path, "torch_export")
+    images = noise((96, 96), (70, 121), (200, 90))
+    parity = compare(setup_of(*tiny_detector()), exporting.open_exported(path), images)
+    assert parity.detections > 20 and not parity.failures(), parity.lines()
+    code = (
+        "import sys, torch, torchvision; torch.export.load(sys.argv[1]); assert 'maskrcnn_benchmark' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, path], check=True, cwd=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [{"fixed_size": (96, 160), "batch": 2}, {"dense_only": True, "fixed_size": (160, 160)}]
+)
+def test_fixed_size_equals_the_model_on_padded_images(options, tmp_path):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    path = str(tmp_path / "model.onnx")
+    part = exporting.export_model(*tiny_detector(), path, **options)
+    exported, setup = exporting.open_exported(path), setup_of(*tiny_detector())
+    images = noise((96, 96), (70, 100))
+    parity = (
+        compare_maps(setup, exported, images, part) if "dense_only" in options else compare(setup, exported, images)
+    )
+    assert parity.images == 2 and not parity.failures(), parity.lines()
 
 
 @pytest.mark.slow
