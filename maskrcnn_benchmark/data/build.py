@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -107,6 +108,7 @@ def build_dataset(
     root: str = "",
     images=None,
     reading: Reading | None = None,
+    specialize: Callable[[type[BoxDataset]], type[BoxDataset]] | None = None,
 ):
     """Build datasets from catalog names and inline blocks.
 
@@ -118,6 +120,7 @@ def build_dataset(
         root: the data folder; "" uses $MB_DATASETS, else "datasets".
         images: see `image_settings(cfg)`; None is ImageSettings().
         reading: see `reading_of(cfg)`; None is Reading().
+        specialize: class of a dataset of boxes -> the subclass to build in its place.
 
     Returns:
         In training, a list of one dataset. In testing, a list of one dataset per entry.
@@ -143,6 +146,7 @@ def build_dataset(
             args["images"] = images
             if not issubclass(kind, dataset_classes.SemanticDataset):  # index maps have no such options
                 args["reading"] = _for_entry(reading or Reading(), entry)
+            kind = specialize(kind) if specialize else kind
         if factory == "PascalVOCDataset":
             args["use_difficult"] = not is_train
         built.append(kind(transforms=transforms, **args))

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 logger = logging.getLogger(__name__)
 
-# Maximum number of examples named per finding.
+# Maximum number of examples named per finding, and whether reports keep all of them nevertheless.
 EXAMPLES = 5
+_keeps_all = contextvars.ContextVar("keeps_all", default=False)
 # Maximum length of an example, in characters.
 LONGEST = 80
 
 ACTIONS = ("dropped", "repaired", "noted")
+
+
+@contextlib.contextmanager
+def all_examples() -> Iterator[None]:
+    """Make reports keep every affected entry within the block, instead of the first few. Their text stays short."""
+    token = _keeps_all.set(True)
+    try:
+        yield
+    finally:
+        _keeps_all.reset(token)
 
 
 @dataclass
@@ -28,7 +41,8 @@ class Finding:
     examples: list = field(default_factory=list)
 
     def __str__(self) -> str:
-        names = ", ".join(map(_short, self.examples)) + (", ..." if self.count > len(self.examples) else "")
+        shown = self.examples[:EXAMPLES]
+        names = ", ".join(map(_short, shown)) + (", ..." if self.count > len(shown) else "")
         details = [f"{self.whose} {names}".strip()] if self.examples else []
         details += [self.hint] if self.hint else []
         return f"{self.count} {self.what}" + (f" ({'; '.join(details)})" if details else "")
@@ -74,7 +88,8 @@ class DatasetReport:
             return
         finding = self._findings.setdefault((action, what), Finding(what, whose, hint))
         finding.count += len(places)
-        finding.examples.extend(places[: EXAMPLES - len(finding.examples)])
+        limit = finding.count if _keeps_all.get() else EXAMPLES
+        finding.examples.extend(places[: limit - len(finding.examples)])
 
     def warn(self, message: str) -> None:
         """Log a warning, and again whenever a table with these findings is used."""

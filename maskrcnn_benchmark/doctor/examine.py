@@ -1,0 +1,109 @@
+"""Examine all datasets of a config, or a single annotation file."""
+
+from __future__ import annotations
+
+import os
+
+from maskrcnn_benchmark.config import cfg as default_cfg
+from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
+from maskrcnn_benchmark.doctor.boxes import box_findings
+from maskrcnn_benchmark.doctor.classes import class_findings
+from maskrcnn_benchmark.doctor.findings import Diagnosis, SplitSummary
+from maskrcnn_benchmark.doctor.network import build_anchors, build_levels, build_network_input, finest_stride
+from maskrcnn_benchmark.doctor.sizes import anchor_findings, input_sides, size_counts, size_findings
+from maskrcnn_benchmark.doctor.splits import Split, read_split
+from maskrcnn_benchmark.doctor.training_findings import findings_of_labels, findings_of_training
+
+# Folders beside an annotation file in which its images are looked for.
+USUAL_FOLDERS = ("", "images", "../images")
+
+
+def read_splits(cfg, is_model_known: bool = True) -> list[Split]:
+    """Read the datasets of DATASETS.TRAIN and TEST.
+
+    Args:
+        cfg: see `read_split`.
+        is_model_known: False keeps keypoints, which training drops for models without a keypoint head.
+
+    Raises:
+        ValueError: there are none.
+    """
+    entries = [(entry, True) for entry in cfg.DATASETS.TRAIN] + [(entry, False) for entry in cfg.DATASETS.TEST]
+    if not entries:
+        raise ValueError("DATASETS.TRAIN and DATASETS.TEST are both empty: name at least one dataset")
+    if not is_model_known:
+        cfg.MODEL.KEYPOINT_ON = True
+    return [read_split(cfg, entry, DatasetCatalog.name(entry), is_train) for entry, is_train in entries]
+
+
+def config_of_file(annotations: str, images: str | None):
+    """Return a config with one COCO file as training data.
+
+    Args:
+        annotations: COCO json.
+        images: its image folder; None looks for it beside the file.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+    """
+    if not os.path.isfile(annotations):
+        raise FileNotFoundError(f"annotation file {annotations} does not exist")
+    folder = images or _usual_folder(annotations)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"image folder {folder} does not exist; give it with --images FOLDER")
+    cfg = default_cfg.clone()
+    cfg.DATASETS.TEST = ()
+    block = {"FORMAT": "coco", "IMAGES": os.path.abspath(folder), "ANNOTATIONS": os.path.abspath(annotations)}
+    cfg.DATASETS.TRAIN = ({**block, "NAME": os.path.splitext(os.path.basename(annotations))[0]},)
+    return cfg
+
+
+def _usual_folder(annotations: str) -> str:
+    """Return the folder that has images: the file's own, or "images" beside it or one above."""
+    endings = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+    base = os.path.dirname(os.path.abspath(annotations))
+    for name in USUAL_FOLDERS:
+        folder = os.path.normpath(os.path.join(base, name))
+        if os.path.isdir(folder) and any(each.lower().endswith(endings) for each in os.listdir(folder)):
+            return folder
+    return os.path.join(base, "images")
+
+
+def examine(cfg, splits: list[Split], subject: str, is_model_known: bool = True) -> Diagnosis:
+    """Run all checks that need no pixels.
+
+    Args:
+        cfg: config of the detector and its input; not frozen.
+        splits: see `read_splits`.
+        subject: what is examined, for the report.
+        is_model_known: False leaves out what depends on the detector and on the resize.
+    """
+    diagnosis = Diagnosis(subject)
+    levels, anchors, stride = None, None, None
+    if is_model_known:
+        levels, anchors, stride = build_levels(cfg), build_anchors(cfg), finest_stride(cfg)
+    for split in splits:
+        diagnosis.add(findings_of_training(split))
+        if split.table is None:
+            diagnosis.splits.append(SplitSummary(split.name, split.role, _length(split), 0, {}))
+            continue
+        network_input = build_network_input(cfg, split.role == "train") if is_model_known else None
+        sides = input_sides(split, network_input)
+        counts = dict(zip(split.class_names, split.class_counts().tolist(), strict=True))
+        sizes = size_counts(sides) if split.class_names else {}
+        measured_in = "the image" if network_input is None else "the network input"
+        images = len(split.table.image_ids)
+        diagnosis.splits.append(SplitSummary(split.name, split.role, images, len(sides), counts, sizes, measured_in))
+        diagnosis.add(box_findings(split))
+        if network_input is not None:
+            diagnosis.add(size_findings(split, sides, network_input, levels, stride))
+            if anchors is not None:
+                diagnosis.add(anchor_findings(split, sides, anchors))
+    diagnosis.add(class_findings(splits))
+    if is_model_known:
+        diagnosis.add(findings_of_labels(cfg, splits))
+    return diagnosis
+
+
+def _length(split: Split) -> int:
+    return 0 if split.dataset is None else len(split.dataset)

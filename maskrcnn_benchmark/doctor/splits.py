@@ -1,0 +1,277 @@
+"""Read datasets as training and testing read them, and keep what the doctor looks at.
+
+Where training would stop, because an image is missing or cannot be decoded, the reason is kept and reading goes on
+without that image.
+
+Shapes: I images, B boxes of all images together, K classes.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import islice
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from maskrcnn_benchmark.data.build import build_dataset, reading_of
+from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
+from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
+from maskrcnn_benchmark.data.datasets.image_paths import find_images
+from maskrcnn_benchmark.data.datasets.image_settings import image_settings
+from maskrcnn_benchmark.data.datasets.images import read_headers
+from maskrcnn_benchmark.data.datasets.report import all_examples
+from maskrcnn_benchmark.data.datasets.sample_table import SampleTable
+from maskrcnn_benchmark.data.datasets.shards import are_shards
+from maskrcnn_benchmark.data.datasets.table_cache import TableSettings
+from maskrcnn_benchmark.doctor.findings import MOST, Example
+
+
+@dataclass
+class Trouble:
+    """What would have ended the training.
+
+    Attributes:
+        what: the kind of it.
+        message: training's own error.
+        places: (image id, file and reason) of each image; empty if it is not about single images.
+    """
+
+    what: str
+    message: str
+    places: list[tuple[Any, str]] = field(default_factory=list)
+
+
+@dataclass
+class Split:
+    """A dataset of DATASETS.TRAIN or TEST.
+
+    Attributes:
+        name: of the dataset. role: "train" or "test".
+        dataset: as training or testing would have it, without the images of `troubles`; None if it cannot be read.
+        given: annotations as read from the files, before they are fitted to the images.
+        table: the usable ones, boxes clipped to their images; images and boxes as in `dataset`.
+        troubles: what would have ended the training.
+    """
+
+    name: str
+    role: str
+    dataset: Any
+    given: AnnotationTable | None = None
+    table: AnnotationTable | None = None
+    troubles: list[Trouble] = field(default_factory=list)
+
+    @property
+    def sides(self) -> np.ndarray:
+        """(B, 2) float64 width and height of the boxes in pixels of their image."""
+        return (self.table.boxes[:, 2:] - self.table.boxes[:, :2] + 1).astype(np.float64)
+
+    @property
+    def class_names(self) -> list[str]:
+        return list(self.table.class_names)
+
+    def class_counts(self) -> np.ndarray:
+        """Return (K,) the boxes of each class."""
+        return np.bincount(self.table.labels - 1, minlength=len(self.table.class_names))
+
+    def examples(self, rows: Iterable[int], note: Callable[[int], str] = lambda row: "", others=None) -> list[Example]:
+        """Return examples of the first MOST boxes.
+
+        Args:
+            rows: indices of boxes.
+            note: index -> details.
+            others: further boxes to draw, by index of the box; None draws the box alone.
+        """
+        table = self.table
+        found = []
+        for row in map(int, islice(rows, MOST)):
+            image = int(table.picture[row])
+            boxes = [row, *([] if others is None else others(row))]
+            corners = tuple(tuple(table.boxes[each].tolist()) for each in boxes)
+            found.append(
+                Example(self.name, table.image_ids[image], table.annotation_ids[row], note(row), corners, image)
+            )
+        return found
+
+    @property
+    def image_places(self) -> dict:
+        """Index of each image in `dataset`, by its id."""
+        if not hasattr(self, "_image_places"):
+            ids = [] if self.table is None else self.table.image_ids
+            self._image_places = {image_id: index for index, image_id in enumerate(ids)}
+        return self._image_places
+
+    def examples_by_id(self, annotation_ids: list) -> list[Example]:
+        """Return examples of the first MOST annotations, which may not be in `table`, with image and box if known."""
+        annotation_ids = annotation_ids[:MOST]
+        known = self._places_of(annotation_ids)
+        found = []
+        for number in annotation_ids:
+            image_id, box = known.get(_key(number), (None, None))
+            index = self.image_places.get(image_id) if image_id is not None else None
+            boxes = () if box is None else (box,)
+            found.append(Example(self.name, image_id, number, "", boxes, index))
+        return found
+
+    def _places_of(self, annotation_ids: list) -> dict:
+        """Map annotation ids, as text, to (image id, corners)."""
+        wanted = {_key(number) for number in annotation_ids}
+        found = {}
+        for table in (self.table, self.given):
+            if table is not None:
+                for row, number in _rows_of(table.annotation_ids, annotation_ids, wanted):
+                    place = table.image_ids[table.picture[row]], tuple(table.boxes[row].tolist())
+                    found.setdefault(_key(number), place)
+        ann_file = getattr(self.dataset, "ann_file", None)
+        if wanted - found.keys() and ann_file and str(ann_file).lower().endswith(".json"):
+            for number, place in raw_places(ann_file).items():
+                if number in wanted:
+                    found.setdefault(number, place)
+        return found
+
+
+def _key(number) -> str:
+    return json.dumps(number, default=str)
+
+
+def _rows_of(column, numbers: list, wanted: set[str]):
+    """Yield (row, id) of the ids that are wanted."""
+    if column.array is not None and all(isinstance(number, (int, float)) for number in numbers):
+        for row in np.flatnonzero(np.isin(column.array, numbers)):
+            yield int(row), column[int(row)]
+        return
+    yield from ((row, number) for row, number in enumerate(column) if _key(number) in wanted)
+
+
+class _Row(msgspec.Struct, gc=False):
+    id: Any = None
+    image_id: Any = None
+    bbox: Any = None
+
+
+class _Rows(msgspec.Struct):
+    annotations: list[_Row] = []
+
+
+@cache
+def raw_places(ann_file: str) -> dict:
+    """Map annotation ids of a COCO file, as text, to (image id, corners or None): also of those that are dropped."""
+    try:
+        with open(ann_file, "rb") as file:
+            rows = msgspec.json.decode(file.read(), type=_Rows).annotations
+    except (OSError, msgspec.MsgspecError):
+        return {}
+    places = {}
+    for number, row in enumerate(rows, start=1):
+        box = row.bbox
+        usable = isinstance(box, list) and len(box) == 4 and all(isinstance(side, (int, float)) for side in box)
+        corners = (box[0], box[1], box[0] + box[2] - 1, box[1] + box[3] - 1) if usable else None
+        places.setdefault(_key(number if row.id is None else row.id), (row.image_id, corners))
+    return places
+
+
+class _Examined:
+    """Mixin of BoxDataset: reads on where training stops, and keeps the tables.
+
+    Class attribute:
+        started: called with each dataset before its checks, so that it is known if they fail.
+    """
+
+    started: Callable[[BoxDataset], None]
+
+    def _check(self, table: AnnotationTable, remove_images_without_annotations: bool) -> SampleTable:
+        type(self).started(self)
+        self.troubles: list[Trouble] = []
+        self.given, table = table, copy.copy(table)
+        before = self.report.copy()
+        while True:
+            # the reader's arrays are replaced and not changed, once evaluation's are left out
+            working = copy.copy(table)
+            working.xywh = working.areas = None
+            try:
+                samples = super()._check(working, remove_images_without_annotations)
+                break
+            except OSError as error:
+                keep = self._readable(table, error)
+                table.select_pictures(keep)
+            except ValueError as error:
+                if self.image_settings.size_mismatch == "keep":
+                    raise
+                self.troubles.append(Trouble("images of another size than annotated", str(error)))
+                self.image_settings = replace(self.image_settings, size_mismatch="keep")
+            self.report.restore(before)
+        self.table = working
+        return samples
+
+    def _readable(self, table: AnnotationTable, error: OSError) -> np.ndarray:
+        """Return (I,) bool, false for images that are missing or cannot be decoded, which are added to the troubles.
+
+        Raises:
+            OSError: the error is not about single images.
+        """
+        if are_shards(self.root) or not os.path.isdir(self.root):
+            raise error
+        missing_file = (FileNotFoundError, NotADirectoryError)
+        headers = read_headers(os.path.join(self.root, name) for name in table.file_names)
+        found = find_images(
+            self.root, table.file_names, [i for i, each in enumerate(headers) if isinstance(each, missing_file)]
+        )
+        paths = [os.path.join(self.root, name) for name in found.file_names]
+        missing = set(found.missing)
+        for i, each in enumerate(headers):
+            if isinstance(each, missing_file) and i not in missing:
+                headers[i] = read_headers([paths[i]])[0]
+        broken = [i for i, each in enumerate(headers) if isinstance(each, OSError) and i not in missing]
+        if not missing and not broken:
+            raise error
+        for what, places in (
+            ("missing images", [(table.image_ids[i], table.file_names[i]) for i in sorted(missing)]),
+            ("images that cannot be decoded", [(table.image_ids[i], f"{paths[i]}: {headers[i]}") for i in broken]),
+        ):
+            if places:
+                self.troubles.append(Trouble(what, str(error), places))
+        keep = np.ones(len(table.image_ids), dtype=bool)
+        keep[[*missing, *broken]] = False
+        return keep
+
+
+def read_split(cfg, entry, name: str, is_train: bool) -> Split:
+    """Read a dataset of a config.
+
+    Args:
+        cfg: see DATASETS and INPUT. Tables of earlier starts are not used.
+        entry: name or block, from DATASETS.TRAIN or TEST.
+        name: of the dataset in messages.
+        is_train: read as training does, without images that have no usable annotation.
+    """
+    role = "train" if is_train else "test"
+    # a stored table lacks the annotations that were left out
+    reading = replace(reading_of(cfg), tables=TableSettings("never"))
+    kept: list[BoxDataset] = []
+
+    def specialize(kind: type[BoxDataset]) -> type[BoxDataset]:
+        return type(kind.__name__, (_Examined, kind), {"started": kept.append})
+
+    try:
+        with all_examples():
+            (dataset,) = build_dataset(
+                [entry],
+                None,
+                is_train=is_train,
+                root=cfg.DATASETS.ROOT,
+                images=image_settings(cfg),
+                reading=reading,
+                specialize=specialize,
+            )
+    except (OSError, ValueError, KeyError) as error:
+        troubles = kept[0].troubles if kept else []
+        return Split(name, role, None, troubles=[*troubles, Trouble("the dataset cannot be used", str(error))])
+    if not kept:
+        return Split(name, role, dataset)
+    return Split(name, role, dataset, dataset.given, dataset.table, dataset.troubles)

@@ -1,0 +1,60 @@
+"""tools/check_dataset.py: exit statuses, text and JSON."""
+
+import json
+
+import pytest
+from helpers.warm_start import ROOT, Script
+
+
+@pytest.fixture
+def check(project):
+    def run(*arguments):
+        return Script([ROOT / "tools" / "check_dataset.py", *arguments], project.folder).wait()
+
+    return run
+
+
+def test_a_config_is_checked_with_all_its_datasets(project, check):
+    words = project.words("check_dataset.py")
+    done = check(words[2], "--json", "found.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "train (train): 12 images" in done.stdout and "test (test): 5 images" in done.stdout
+    found = json.loads((project.folder / "found.json").read_text())
+    assert [split["name"] for split in found["splits"]] == ["train", "test"] and found["counts"]["error"] == 0
+    assert {"check", "severity", "title", "splits", "count", "examples", "remedy"} == set(found["findings"][0])
+
+
+def test_statuses_of_errors_and_of_warnings(project, check):
+    (project.folder / "train" / "1.png").write_bytes(b"")
+    done = check("train.json", "--images", "train", "--json", "-")
+    found = json.loads(done.stdout)
+    assert done.returncode == 1 and found["counts"]["error"] == 1
+    assert found["findings"][0]["examples"][0]["image_id"] == 1
+
+    data = json.loads((project.folder / "test.json").read_text())
+    data["annotations"][0]["bbox"][2] = 0
+    (project.folder / "test.json").write_text(json.dumps(data))
+    assert check("test.json", "--images", "test").returncode == 0
+    assert check("test.json", "--images", "test", "--strict").returncode == 1
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["no.yaml"], "no.yaml"),
+        (["no.json"], "annotation file no.json does not exist"),
+        (["train.json", "--images", "nowhere"], "image folder nowhere does not exist"),
+        (["config.yaml", "--images", "train"], "--images belongs to an annotation file"),
+        (["config.yaml", "MODEL.NO_SUCH", "1"], "NO_SUCH"),
+        (["config.yaml", "DATASETS.TRAIN", "()", "DATASETS.TEST", "()"], "both empty"),
+    ],
+)
+def test_wrong_commands_have_status_2(project, check, arguments, message):
+    project.words("check_dataset.py")
+    done = check(*arguments)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_failures_of_the_doctor_have_status_3(project, check):
+    done = check("train.json", "--images", "train", "--json", "train/1.png/found.json")
+    assert done.returncode == 3 and "error: " in done.stderr

@@ -1,0 +1,79 @@
+"""Find what is wrong with a dataset, and with its fit to a config (docs/data.md).
+
+    python tools/check_dataset.py bees.yaml
+    python tools/check_dataset.py bees/train.json --images bees/images
+    python tools/check_dataset.py bees.yaml --json report.json INPUT.MIN_SIZE_TRAIN "(640,)"
+
+A config is checked with all of DATASETS.TRAIN and DATASETS.TEST, in any format. An annotation file is a COCO json. The
+exit status is 0 without findings or with warnings, 1 with errors (--strict: also with warnings), 2 for a wrong command
+or config, and 3 if the check itself failed.
+"""
+
+# First, because the import runs the user's set-up code, if there is any.
+import maskrcnn_benchmark.utils.env  # noqa: F401  # isort: skip
+from maskrcnn_benchmark.engine import process  # isort: skip
+
+process.before_torch()
+
+import argparse
+import json
+import logging
+import sys
+
+from maskrcnn_benchmark.doctor.examine import config_of_file, examine, read_splits
+from maskrcnn_benchmark.engine import launch, script
+from maskrcnn_benchmark.utils.atomic_write import write_json
+
+USAGE, FAILED = 2, 3
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = script.make_parser(__doc__)
+    parser.add_argument("subject", metavar="CONFIG|ANNOTATIONS", help="YAML config, or COCO json")
+    parser.add_argument("--images", metavar="FOLDER", help="image folder of ANNOTATIONS (default: beside the file)")
+    parser.add_argument("--json", metavar="FILE", help="write the findings as JSON; - writes them to stdout")
+    parser.add_argument("--strict", action="store_true", help="exit with status 1 for warnings too")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config overrides")
+    args = parser.parse_intermixed_args()
+    args.is_config = args.subject.lower().endswith((".yaml", ".yml"))
+    if args.images and args.is_config:
+        parser.error("--images belongs to an annotation file; a config names its image folders in DATASETS")
+    return args
+
+
+def load(args: argparse.Namespace):
+    """Return the config of the command line."""
+    if args.is_config:
+        return launch.load_config(args.subject, args.opts)
+    cfg = config_of_file(args.subject, args.images)
+    cfg.merge_from_list(args.opts)
+    return cfg
+
+
+def main() -> int:
+    args = parse_arguments()
+    logging.getLogger("maskrcnn_benchmark").setLevel(logging.ERROR)  # the report says it all
+    try:
+        cfg = load(args)
+        if not cfg.DATASETS.TRAIN and not cfg.DATASETS.TEST:
+            raise ValueError("DATASETS.TRAIN and DATASETS.TEST are both empty: name at least one dataset")
+    except (OSError, ValueError, KeyError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
+    try:
+        splits = read_splits(cfg, args.is_config)
+        diagnosis = examine(cfg, splits, args.subject, args.is_config)
+        if args.json == "-":
+            print(json.dumps(diagnosis.to_json(), indent=1))
+            return diagnosis.status(args.strict)
+        if args.json:
+            write_json(args.json, diagnosis.to_json(), indent=1)
+        print(diagnosis.to_text())
+    except Exception as error:  # noqa: BLE001  # any failure has the status 3
+        script.report(error, debug="--debug" in sys.orig_argv)
+        return FAILED
+    return diagnosis.status(args.strict)
+
+
+if __name__ == "__main__":
+    script.run(main)
