@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from maskrcnn_benchmark.config import cfg as defaults
+from maskrcnn_benchmark.layers.deform_conv import DFConv2d
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d, GroupNorm
 from maskrcnn_benchmark.modeling.backbone import build_backbone
 from maskrcnn_benchmark.modeling.backbone.vovnet import ESE, VARIANTS, CeilMaxPool, OSASpec, VoVNet
@@ -150,3 +151,31 @@ def test_frozen_stages_keep_their_batch_statistics(rng_seed):
         assert moved == {"stage3", "stage4", "stage5"}
         body.eval()
         body.train()
+
+
+# ---- deformable stages
+
+
+def deformable(**options):
+    return VoVNet(VARIANTS["V2-19-slim"], deformable_stages=("stage3", "stage5"), **options)
+
+
+def test_deformable_layers_are_in_the_chosen_stages_and_keep_their_names():
+    names = {name for name, module in deformable().named_modules() if isinstance(module, DFConv2d)}
+    assert names == {f"stage{s}.OSA{s}_1.layers.{i}.OSA{s}_1_{i}/conv" for s in (3, 5) for i in range(3)}
+
+
+def test_without_he_initialization_offsets_start_at_zero_and_a_layer_as_an_ordinary_convolution(rng_seed):
+    body = deformable(he_init=False)
+    layer = body.stage3.OSA3_1.layers[0][0]
+    assert not layer.offset.weight.any() and not layer.offset.bias.any()
+    x = torch.randn(1, layer.conv.weight.shape[1], 9, 7)
+    # the mask of a modulated layer starts at a half
+    expected = torch.nn.functional.conv2d(x, layer.conv.weight, padding=1) / 2
+    torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-4)
+    assert deformable().stage3.OSA3_1.layers[0][0].offset.weight.any()
+
+
+def test_depthwise_convolutions_cannot_be_deformable():
+    with pytest.raises(ValueError, match="depthwise and cannot be deformable.*STAGE_WITH_DCN"):
+        VoVNet(VARIANTS["V2-19-slim-dw"], deformable_stages=("stage3",))
