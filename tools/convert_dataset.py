@@ -11,7 +11,6 @@ where they are; the last line is the block that reads the outcome.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 
@@ -74,7 +73,8 @@ def main() -> int:
     print(f"{args.output}: {counts}")
     places = {"IMAGES": os.path.abspath(dataset.root), "ANNOTATIONS": os.path.abspath(args.output)}
     kind = "lvis" if block["FORMAT"] == "lvis" else "coco"
-    print(json.dumps({"FORMAT": kind, **places}, ensure_ascii=False).replace('"', ""))
+    outcome = {"FORMAT": kind, **places}
+    print(yaml.safe_dump(outcome, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6).strip())
     return 0
 
 
