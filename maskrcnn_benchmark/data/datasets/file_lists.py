@@ -12,9 +12,14 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gi
 
 def list_images(folder: str) -> list[str]:
     """Return the paths of all image files below a folder, in alphabetical order; hidden ones are left out."""
-    found, folders = [], [folder]
+    found, folders, known = [], [folder], set()
     while folders:
-        with os.scandir(folders.pop()) as entries:
+        folder = folders.pop()
+        identity = os.stat(folder).st_dev, os.stat(folder).st_ino
+        if identity in known:  # a link to a folder above
+            continue
+        known.add(identity)
+        with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue

@@ -41,7 +41,7 @@ class OpenImagesDataset(RecordsDataset):
         transforms: (image, target) -> (image, target); None returns PIL images.
         name: name of the dataset in messages; default: the csv's file name without its ending.
         images: how image files are read. The EXIF rotation is applied unless it is "stored". None is ImageSettings().
-        reading: how annotations are read, and whether the outcome is kept as a file; None is Reading().
+        reading: how annotations are read; None is Reading().
 
     Raises:
         FileNotFoundError: a file, the folder, or images of the split are missing.

@@ -21,7 +21,7 @@ class RecordsDataset(BoxDataset):
         annotations: annotation file or folder, for messages.
         source: name of the annotation format, for messages.
         remove_images_without_annotations: drop images without a usable box (for training).
-        transforms, images, reading, files, rebuild: see BoxDataset.
+        transforms, images, reading: see BoxDataset.
         name: name of the dataset in messages.
 
     Items: see BoxDataset. Targets have "masks" if any object has a segmentation, and "keypoints" if any has keypoints.
@@ -44,8 +44,6 @@ class RecordsDataset(BoxDataset):
         name: str,
         images: ImageSettings | None = None,
         reading: Reading | None = None,
-        files: Sequence[str] | None = None,
-        rebuild: bool = False,
     ):
         report = DatasetReport(name)
         self.name = name
@@ -60,8 +58,6 @@ class RecordsDataset(BoxDataset):
             transforms,
             images,
             reading,
-            files=files,
-            rebuild=rebuild,
         )
         self.json_category_id_to_contiguous_id = {number: k for k, number in enumerate(self.categories, start=1)}
         self.contiguous_category_id_to_json_id = dict(enumerate(self.categories, start=1))

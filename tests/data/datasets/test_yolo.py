@@ -242,6 +242,12 @@ def test_darknet_lists_and_labels_beside_images(tmp_path):
     assert boxes(dataset) == [[40, 15, 20, 20]]
 
 
+def test_links_to_a_folder_above_are_followed_once(folder):
+    (folder.root / "images" / "train" / "loop").symlink_to(folder.root / "images", target_is_directory=True)
+    folder.add("v.jpg", "0 0.5 0.5 0.2 0.4", split="val")
+    assert len(folder.open(reading=EMPTY)) == 2
+
+
 def test_label_files_without_an_image_are_noted(folder):
     for name in ("gone.txt", "classes.txt"):
         (folder.root / "labels" / "train" / name).write_text("0 0.5 0.5 0.2 0.4")
