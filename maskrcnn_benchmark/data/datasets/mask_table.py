@@ -47,10 +47,14 @@ class MaskTable:
         if keep.all():
             return self
         polygons, offsets = _parts(self.offsets, keep)
-        points, point_offsets = _parts(self.point_offsets, polygons)
-        runs, run_offsets = _parts(self.run_offsets, keep)
+        _, run_offsets = _parts(self.run_offsets, keep)
         return MaskTable(
-            self.points[points], point_offsets, offsets, self.runs[runs], run_offsets, self.run_sizes[keep]
+            _joined(self.points, self.point_offsets[self.offsets], keep),
+            offsets_of(np.diff(self.point_offsets)[polygons]),
+            offsets,
+            _joined(self.runs, self.run_offsets, keep),
+            run_offsets,
+            self.run_sizes[keep],
         )
 
     def part(self, first: int, last: int) -> MaskTable:
@@ -160,6 +164,16 @@ class MaskTable:
         point_offsets = self.point_offsets[offsets[0] : offsets[-1] + 1]
         points = self.points[point_offsets[0] : point_offsets[-1]].copy()  # tensors of a mapped file would be read-only
         return PolygonList.from_arrays(points, point_offsets - point_offsets[0], offsets - offsets[0], size)
+
+
+def _joined(values: np.ndarray, offsets: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """Return the values of the owners i for which `keep` is true; they are offsets[i]:offsets[i + 1].
+
+    A mask of all values would be turned into indices that take more memory than the values.
+    """
+    edges = np.flatnonzero(np.diff(keep.astype(np.int8), prepend=0, append=0))
+    bounds = offsets[edges].reshape(-1, 2).tolist()
+    return np.concatenate([values[:0], *(values[first:last] for first, last in bounds)])
 
 
 def _parts(offsets: np.ndarray, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

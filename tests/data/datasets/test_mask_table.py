@@ -139,3 +139,16 @@ def test_broken_runs_are_dropped_and_counted():
     table, report = table_of([{"counts": [1, 2], "size": [5, 5]}, {"size": [5, 5]}, {"counts": "1", "size": None}])
     assert polygons(table.masks(0, 3, SIZE)) == [[outline(0)], [outline(1)], [outline(2)]]
     assert report.count("broken RLE masks") == 3 and report.count(LACKING) == 3
+
+
+def test_any_selection_has_the_masks_of_its_objects(rng_seed):
+    rng = np.random.default_rng(rng_seed)
+    runs = {"counts": [5, 3, 17], "size": [5, 5]}
+    entries = [[[TRIANGLE], [TRIANGLE, TRIANGLE[::-1]], [], runs][kind] for kind in rng.integers(0, 4, 60)]
+    table, _ = table_of(entries)
+    for share in (0, 0.1, 0.5, 0.9, 1):
+        keep = rng.random(60) < share
+        selected = table.select(keep)
+        assert len(selected) == keep.sum()
+        found = [selected.segmentation(i) for i in range(len(selected))]
+        assert found == [table.segmentation(i) for i in np.flatnonzero(keep)]
