@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from maskrcnn_benchmark.modeling.host_waits import true_indices
 from maskrcnn_benchmark.modeling.rpn.detections import best_detections, join_levels
 from maskrcnn_benchmark.modeling.rpn.flatten import flatten_level
 from maskrcnn_benchmark.structures.bounding_box import BoxList
@@ -88,12 +89,12 @@ class DensePostProcessor(nn.Module):
         # The threshold on logits selects the few that need a sigmoid. A margin leaves the decision to the sigmoid.
         threshold = self.score_thresh
         bound = math.log(threshold / (1 - threshold)) - 1e-2 if 0 < threshold < 1 else -math.inf
+        indices = true_indices(list(logits > bound))
+        all_scores = [image[index].float().sigmoid() for image, index in zip(logits, indices, strict=True)]
+        passed = true_indices([scores > threshold for scores in all_scores])
         results = []
-        for image, image_logits in enumerate(logits):
-            index = (image_logits > bound).nonzero().squeeze(1)
-            scores = image_logits[index].float().sigmoid()
-            passed = scores > threshold
-            index, scores = index[passed], scores[passed]
+        for image, (index, scores, kept) in enumerate(zip(indices, all_scores, passed, strict=True)):
+            index, scores = index[kept], scores[kept]
             if quality is not None:
                 scores = scores * quality[image][index // self.num_classes]
             if 0 < self.pre_nms_top_n < len(scores):

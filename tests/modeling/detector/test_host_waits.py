@@ -36,9 +36,10 @@ KEYPOINTS = {
 }
 STAGES = 3
 LEVELS, IMAGES = 5, 3
-# CenterMask's regions: the number of candidates of each level and image, and what NMS leaves of each image's.
+# CenterMask's regions: the numbers of candidates of a level before and after the sigmoid, and what NMS leaves of each
+# image's.
 DETECTIONS = {
-    "rpn/dense_post_process.py _level_candidates": 3 * LEVELS * IMAGES,
+    "rpn/dense_post_process.py _level_candidates": 2 * LEVELS,
     "rpn/detections.py best_detections": IMAGES,
     "roi_heads/regions.py __call__": 1,  # as DRAWN
 }
