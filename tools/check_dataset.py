@@ -2,6 +2,7 @@
 
     python tools/check_dataset.py bees.yaml
     python tools/check_dataset.py bees/train.json --images bees/images
+    python tools/check_dataset.py bees.yaml --html report.html
     python tools/check_dataset.py bees.yaml --json report.json INPUT.MIN_SIZE_TRAIN "(640,)"
 
 A config is checked with all of DATASETS.TRAIN and DATASETS.TEST, in any format. An annotation file is a COCO json. The
@@ -20,9 +21,11 @@ import json
 import logging
 import sys
 
+from maskrcnn_benchmark.doctor.duplicates import duplicate_findings
 from maskrcnn_benchmark.doctor.examine import config_of_file, examine, read_splits
+from maskrcnn_benchmark.doctor.page import to_html
 from maskrcnn_benchmark.engine import launch, script
-from maskrcnn_benchmark.utils.atomic_write import write_json
+from maskrcnn_benchmark.utils.atomic_write import atomic_write, write_json
 
 USAGE, FAILED = 2, 3
 
@@ -32,6 +35,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("subject", metavar="CONFIG|ANNOTATIONS", help="YAML config, or COCO json")
     parser.add_argument("--images", metavar="FOLDER", help="image folder of ANNOTATIONS (default: beside the file)")
     parser.add_argument("--json", metavar="FILE", help="write the findings as JSON; - writes them to stdout")
+    parser.add_argument("--html", metavar="FILE", help="write one HTML page with thumbnails of the worst images")
+    parser.add_argument("--no-duplicates", action="store_true", help="do not decode images to find near-duplicates")
     parser.add_argument("--strict", action="store_true", help="exit with status 1 for warnings too")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config overrides")
     args = parser.parse_intermixed_args()
@@ -63,6 +68,11 @@ def main() -> int:
     try:
         splits = read_splits(cfg, args.is_config)
         diagnosis = examine(cfg, splits, args.subject, args.is_config)
+        if not args.no_duplicates:
+            diagnosis.add(duplicate_findings(splits))
+        if args.html:
+            with atomic_write(args.html) as file:
+                file.write(to_html(diagnosis, splits).encode())
         if args.json == "-":
             print(json.dumps(diagnosis.to_json(), indent=1))
             return diagnosis.status(args.strict)

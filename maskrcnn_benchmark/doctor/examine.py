@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import mmap
 import os
+import re
 
 from maskrcnn_benchmark.config import cfg as default_cfg
 from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
@@ -14,8 +17,8 @@ from maskrcnn_benchmark.doctor.sizes import anchor_findings, input_sides, size_c
 from maskrcnn_benchmark.doctor.splits import Split, read_split
 from maskrcnn_benchmark.doctor.training_findings import findings_of_labels, findings_of_training
 
-# Folders beside an annotation file in which its images are looked for.
-USUAL_FOLDERS = ("", "images", "../images")
+# Folders, seen from an annotation file, in which its images are looked for.
+USUAL_FOLDERS = ("", "images", "..", "../images")
 
 
 def read_splits(cfg, is_model_known: bool = True) -> list[Split]:
@@ -33,7 +36,12 @@ def read_splits(cfg, is_model_known: bool = True) -> list[Split]:
         raise ValueError("DATASETS.TRAIN and DATASETS.TEST are both empty: name at least one dataset")
     if not is_model_known:
         cfg.MODEL.KEYPOINT_ON = True
-    return [read_split(cfg, entry, DatasetCatalog.name(entry), is_train) for entry, is_train in entries]
+    names: list[str] = []
+    for entry, _ in entries:
+        name = DatasetCatalog.name(entry)
+        copies = sum(each == name or each.startswith(f"{name} #") for each in names)
+        names.append(f"{name} #{copies + 1}" if copies else name)  # examples name their dataset
+    return [read_split(cfg, *each, name) for each, name in zip(entries, names, strict=True)]
 
 
 def config_of_file(annotations: str, images: str | None):
@@ -59,14 +67,24 @@ def config_of_file(annotations: str, images: str | None):
 
 
 def _usual_folder(annotations: str) -> str:
-    """Return the folder that has images: the file's own, or "images" beside it or one above."""
-    endings = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-    base = os.path.dirname(os.path.abspath(annotations))
-    for name in USUAL_FOLDERS:
-        folder = os.path.normpath(os.path.join(base, name))
-        if os.path.isdir(folder) and any(each.lower().endswith(endings) for each in os.listdir(folder)):
-            return folder
-    return os.path.join(base, "images")
+    """Return the folder, near the annotation file or named like it, that has the first image that the file names."""
+    base, stem = os.path.split(os.path.abspath(annotations))
+    stem = os.path.splitext(stem)[0].rpartition("_")[2]  # instances_train2017.json: ../train2017
+    folders = [os.path.normpath(os.path.join(base, name)) for name in (*USUAL_FOLDERS, stem, f"../{stem}")]
+    name = _first_image(annotations)
+    candidates = [os.path.join(folder, name) for folder in folders]
+    found = [folder for folder, path in zip(folders, candidates, strict=True) if name and os.path.isfile(path)]
+    return found[0] if found else folders[1]
+
+
+def _first_image(annotations: str) -> str:
+    """Return the first file name in a COCO file; "" if there is none."""
+    with open(annotations, "rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return ""
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            found = re.search(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', text)
+            return json.loads(found[1]) if found else ""
 
 
 def examine(cfg, splits: list[Split], subject: str, is_model_known: bool = True) -> Diagnosis:

@@ -115,8 +115,8 @@ class Split:
         for number in annotation_ids:
             image_id, box = known.get(_key(number), (None, None))
             index = self.image_places.get(image_id) if image_id is not None else None
-            boxes = () if box is None else (box,)
-            found.append(Example(self.name, image_id, number, "", boxes, index))
+            boxes, note = ((), "") if box is None else ((box,), _described(box))
+            found.append(Example(self.name, image_id, number, note, boxes, index))
         return found
 
     def _places_of(self, annotation_ids: list) -> dict:
@@ -134,6 +134,11 @@ class Split:
                 if number in wanted:
                     found.setdefault(number, place)
         return found
+
+
+def _described(box) -> str:
+    x1, y1, x2, y2 = box
+    return f"{x2 - x1 + 1:.4g} x {y2 - y1 + 1:.4g} at x {x1:.4g}, y {y1:.4g}"
 
 
 def _key(number) -> str:
@@ -241,14 +246,14 @@ class _Examined:
         return keep
 
 
-def read_split(cfg, entry, name: str, is_train: bool) -> Split:
+def read_split(cfg, entry, is_train: bool, name: str) -> Split:
     """Read a dataset of a config.
 
     Args:
         cfg: see DATASETS and INPUT. Tables of earlier starts are not used.
         entry: name or block, from DATASETS.TRAIN or TEST.
-        name: of the dataset in messages.
         is_train: read as training does, without images that have no usable annotation.
+        name: of the dataset in messages.
     """
     role = "train" if is_train else "test"
     # a stored table lacks the annotations that were left out

@@ -4,6 +4,9 @@ import numpy as np
 from helpers.clinic import named
 from PIL import Image
 
+from maskrcnn_benchmark.doctor.examine import config_of_file
+from maskrcnn_benchmark.doctor.pairs import pairs_in_groups
+
 BIG = (200, 100)
 
 
@@ -107,8 +110,6 @@ def test_polygons_that_disagree_with_their_box_are_found(clinic):
 
 
 def test_pairs_are_found_like_by_brute_force(clinic, rng):
-    from maskrcnn_benchmark.doctor.pairs import pairs_in_groups
-
     groups = rng.integers(0, 9, 60)
     found = {
         tuple(sorted(pair)) for first, second in pairs_in_groups(groups) for pair in zip(first, second, strict=True)
@@ -123,3 +124,13 @@ def test_more_boxes_are_counted_than_named(clinic):
     clinic.add_box(1, [5, 6, 20, 20])
     (finding,) = named(clinic.diagnose(), "training-dropped", "boxes without area")
     assert finding.count == 150 and len(finding.examples) == 100
+
+
+def test_the_image_folder_is_found_by_the_first_image_of_the_file(clinic):
+    clinic.add_image(1)
+    clinic.add_box(1, [5, 6, 20, 20])
+    (clinic.root / "a").mkdir()
+    clinic.write("a/instances_val.json")
+    (clinic.root / "images").rename(clinic.root / "val")
+    cfg = config_of_file(str(clinic.root / "a" / "instances_val.json"), None)
+    assert cfg.DATASETS.TRAIN[0]["IMAGES"] == str(clinic.root / "val")

@@ -58,3 +58,11 @@ def test_wrong_commands_have_status_2(project, check, arguments, message):
 def test_failures_of_the_doctor_have_status_3(project, check):
     done = check("train.json", "--images", "train", "--json", "train/1.png/found.json")
     assert done.returncode == 3 and "error: " in done.stderr
+
+
+def test_the_page_and_the_duplicates_can_be_asked_for(project, check):
+    (project.folder / "train" / "2.png").write_bytes((project.folder / "train" / "1.png").read_bytes())
+    done = check("train.json", "--images", "train", "--html", "report.html")
+    assert done.returncode == 0 and "nearly the same as an earlier one" in done.stdout
+    assert "nearly the same as an earlier one" in (project.folder / "report.html").read_text()
+    assert "nearly the same" not in check("train.json", "--images", "train", "--no-duplicates").stdout
