@@ -300,9 +300,16 @@ class DatasetCatalog:
 
     @staticmethod
     def name(entry: str | dict) -> str:
-        """Return the dataset's name: the catalog name, a block's NAME, else its split or annotation file, no ending."""
+        """Return the dataset's name: the catalog name, a block's NAME, else its split or annotation file, no ending.
+
+        Splits of a YOLO dataset have the name of its folder before their own.
+        """
         if isinstance(entry, str):
             return entry
+        if "DATA" in entry and not entry.get("NAME"):
+            path = os.path.abspath(os.path.expanduser(entry["DATA"]))
+            folder = os.path.dirname(path) if os.path.splitext(path)[1] else path
+            return f"{os.path.basename(folder)}_{entry['SPLIT']}"
         path = entry.get("SPLIT") or entry["ANNOTATIONS"]
         return entry.get("NAME") or os.path.splitext(os.path.basename(path.rstrip("/")))[0]
 

@@ -78,7 +78,7 @@ def test_the_outcome_is_clean_and_the_output_says_what_was_repaired(tmp_path):
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        ("{FORMAT: yolo, DATA: gone.yaml, SPLIT: train}", "DATA gone.yaml of dataset train does not exist"),
+        ("{FORMAT: yolo, DATA: gone.yaml, SPLIT: train}", "DATA gone.yaml of dataset .*_train does not exist"),
         ("{FORMAT: yolo", "is not YAML"),
         ("bees", "is no block"),
         ("{FORMAT: yolo, DAT: x, SPLIT: train}", "unknown key 'DAT'"),

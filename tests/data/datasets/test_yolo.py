@@ -292,7 +292,7 @@ def test_classes_without_names_are_numbered(folder):
 def test_a_block_names_yaml_and_split(folder):
     block = {"FORMAT": "yolo", "DATA": folder.data(), "SPLIT": "train"}
     (dataset,) = build_dataset([block], None)
-    assert isinstance(dataset, YOLODataset) and dataset.name == "train" and len(dataset) == 1
+    assert isinstance(dataset, YOLODataset) and dataset.name == f"{folder.root.name}_train" and len(dataset) == 1
     with pytest.raises(ValueError, match="lacks SPLIT"):
         DatasetCatalog.from_block({"FORMAT": "yolo", "DATA": folder.data()})
 
