@@ -84,8 +84,8 @@ def read_split(data_file: str, split: str) -> YoloSplit:
     images: list[str] = []
     for entry in entries:
         path = next(filter(None, (_existing(str(entry), each) for each in roots)), None)
-        if path is None and str(entry).endswith(".txt"):
-            path = _existing_tail(str(entry).replace("\\", "/"), roots)
+        if path is None:
+            path = _of_another_machine(str(entry).replace("\\", "/"), roots)
         if path is None:
             tried = os.path.join(roots[0], str(entry))
             raise FileNotFoundError(
@@ -205,6 +205,17 @@ def _existing(entry: str, root: str) -> str | list[str] | None:
             if matches:
                 return matches
     return None
+
+
+def _of_another_machine(entry: str, roots: list[str]) -> str | None:
+    """Return the list, or the folder, that a path of another machine, or one that leads out, means here."""
+    if entry.endswith(".txt"):
+        return _existing_tail(entry, roots)
+    if not entry.startswith(("../", "/")) and entry[1:2] != ":":
+        return None
+    parts = [part for part in entry.split("/") if part not in ("", ".", "..")]
+    tails = (os.path.join(root, *parts[start:]) for start in range(len(parts) - 1) for root in roots)
+    return next(filter(os.path.isdir, tails), None)
 
 
 def _existing_tail(line: str, roots: Iterable[str]) -> str | None:
