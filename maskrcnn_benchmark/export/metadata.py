@@ -74,6 +74,6 @@ def _thresholds(exportable: nn.Module) -> dict:
         return {}
     return {
         "score": select.score_thresh,
-        "nms": getattr(select, "nms_thresh", None) if hasattr(select, "nms_thresh") else select.nms,
+        "nms": select.nms_thresh if hasattr(select, "nms_thresh") else select.nms,
         "detections": select.detections_per_img,
     }

@@ -298,6 +298,23 @@ def family(name: str, convention: str):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("decoder", [False, True])
+def test_onnx_of_semantic_model_equals_the_model(decoder, tmp_path):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    torch.manual_seed(3)
+    body = ["MODEL.META_ARCHITECTURE", "SemanticSegmentor", "MODEL.BACKBONE.CONV_BODY", "V-27"]
+    head = ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", 5, "MODEL.DEEPLAB.CHANNELS", 32, "MODEL.DEEPLAB.DECODER", decoder]
+    cfg = tiny_cfg("fcos", *body, "MODEL.BACKBONE.OUTPUT_STRIDE", 16, *head)
+    parts = cfg, tiny_model(cfg), LabelNames((), None, [f"class {k}" for k in range(5)])
+    path = str(tmp_path / "model.onnx")
+    exporting.export_model(*parts, path)
+    exported = exporting.open_exported(path)
+    parity = compare(setup_of(*parts), exported, noise((96, 96), (70, 121), (200, 90)))
+    assert parity.pixels and not parity.failures(), parity.lines()
+    assert exported(noise((70, 121))[0]).semantic_map.shape == (70, 121)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "convention"), FAMILIES)
 def test_onnx_of_every_family_equals_the_model(name, convention, tmp_path):
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
