@@ -5,6 +5,9 @@
     python tools/check_dataset.py bees.yaml --html report.html
     python tools/check_dataset.py bees.yaml --json report.json INPUT.MIN_SIZE_TRAIN "(640,)"
 
+--fix FOLDER writes each dataset as a COCO json without what training would leave out or repair, and changes.csv with
+every change. Images stay where they are.
+
 A config is checked with all of DATASETS.TRAIN and DATASETS.TEST, in any format. An annotation file is a COCO json. The
 exit status is 0 without findings or with warnings, 1 with errors (--strict: also with warnings), 2 for a wrong command
 or config, and 3 if the check itself failed.
@@ -19,10 +22,14 @@ process.before_torch()
 import argparse
 import json
 import logging
+import os
 import sys
+
+import yaml
 
 from maskrcnn_benchmark.doctor.duplicates import duplicate_findings
 from maskrcnn_benchmark.doctor.examine import config_of_file, examine, read_splits
+from maskrcnn_benchmark.doctor.fix import write_clean
 from maskrcnn_benchmark.doctor.page import to_html
 from maskrcnn_benchmark.engine import launch, script
 from maskrcnn_benchmark.utils.atomic_write import atomic_write, write_json
@@ -36,6 +43,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--images", metavar="FOLDER", help="image folder of ANNOTATIONS (default: beside the file)")
     parser.add_argument("--json", metavar="FILE", help="write the findings as JSON; - writes them to stdout")
     parser.add_argument("--html", metavar="FILE", help="write one HTML page with thumbnails of the worst images")
+    parser.add_argument("--fix", metavar="FOLDER", help="write clean COCO files, and changes.csv, to a new folder")
     parser.add_argument("--no-duplicates", action="store_true", help="do not decode images to find near-duplicates")
     parser.add_argument("--strict", action="store_true", help="exit with status 1 for warnings too")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config overrides")
@@ -43,6 +51,8 @@ def parse_arguments() -> argparse.Namespace:
     args.is_config = args.subject.lower().endswith((".yaml", ".yml"))
     if args.images and args.is_config:
         parser.error("--images belongs to an annotation file; a config names its image folders in DATASETS")
+    if args.fix and os.path.lexists(args.fix) and (not os.path.isdir(args.fix) or os.listdir(args.fix)):
+        parser.error(f"--fix {args.fix} exists; give a new folder, or an empty one")
     return args
 
 
@@ -53,6 +63,19 @@ def load(args: argparse.Namespace):
     cfg = config_of_file(args.subject, args.images)
     cfg.merge_from_list(args.opts)
     return cfg
+
+
+def describe_copies(copies, changes) -> str:
+    """Return lines about the files that --fix wrote, with the block of each."""
+    lines = ["", f"{len(changes):,} changes, listed in changes.csv"]
+    for copy in copies:
+        if copy.path is None:
+            lines.append(f"{copy.name}: not written: {copy.remark}")
+            continue
+        lines.append(f"{copy.path}: {copy.images:,} images, {copy.annotations:,} annotations")
+        lines += [f"  {copy.remark}"] * bool(copy.remark)
+        lines.append("  " + yaml.safe_dump(copy.block, default_flow_style=True, sort_keys=False, width=10**6).strip())
+    return "\n".join(lines) + "\n"
 
 
 def main() -> int:
@@ -73,12 +96,14 @@ def main() -> int:
         if args.html:
             with atomic_write(args.html) as file:
                 file.write(to_html(diagnosis, splits).encode())
+        fixed = describe_copies(*write_clean(cfg, splits, args.fix)) if args.fix else ""
         if args.json == "-":
             print(json.dumps(diagnosis.to_json(), indent=1))
             return diagnosis.status(args.strict)
         if args.json:
             write_json(args.json, diagnosis.to_json(), indent=1)
         print(diagnosis.to_text())
+        print(fixed, end="")
     except Exception as error:  # noqa: BLE001  # any failure has the status 3
         script.report(error, debug="--debug" in sys.orig_argv)
         return FAILED

@@ -53,7 +53,7 @@ class Split:
     """A dataset of DATASETS.TRAIN or TEST.
 
     Attributes:
-        name: of the dataset. role: "train" or "test".
+        name: of the dataset. role: "train" or "test". entry: of DATASETS.
         dataset: as training or testing would have it, without the images of `troubles`; None if it cannot be read.
         given: annotations as read from the files, before they are fitted to the images.
         table: the usable ones, boxes clipped to their images; images and boxes as in `dataset`.
@@ -62,6 +62,7 @@ class Split:
 
     name: str
     role: str
+    entry: Any
     dataset: Any
     given: AnnotationTable | None = None
     table: AnnotationTable | None = None
@@ -107,9 +108,9 @@ class Split:
             self._image_places = {image_id: index for index, image_id in enumerate(ids)}
         return self._image_places
 
-    def examples_by_id(self, annotation_ids: list) -> list[Example]:
-        """Return examples of the first MOST annotations, which may not be in `table`, with image and box if known."""
-        annotation_ids = annotation_ids[:MOST]
+    def examples_by_id(self, annotation_ids: list, limit: int = MOST) -> list[Example]:
+        """Return examples of the first annotations, which may not be in `table`, with image and box if known."""
+        annotation_ids = annotation_ids[:limit]
         known = self._places_of(annotation_ids)
         found = []
         for number in annotation_ids:
@@ -276,7 +277,7 @@ def read_split(cfg, entry, is_train: bool, name: str) -> Split:
             )
     except (OSError, ValueError, KeyError) as error:
         troubles = kept[0].troubles if kept else []
-        return Split(name, role, None, troubles=[*troubles, Trouble("the dataset cannot be used", str(error))])
+        return Split(name, role, entry, None, troubles=[*troubles, Trouble("the dataset cannot be used", str(error))])
     if not kept:
-        return Split(name, role, dataset)
-    return Split(name, role, dataset, dataset.given, dataset.table, dataset.troubles)
+        return Split(name, role, entry, dataset)
+    return Split(name, role, entry, dataset, dataset.given, dataset.table, dataset.troubles)

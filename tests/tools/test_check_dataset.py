@@ -66,3 +66,15 @@ def test_the_page_and_the_duplicates_can_be_asked_for(project, check):
     assert done.returncode == 0 and "nearly the same as an earlier one" in done.stdout
     assert "nearly the same as an earlier one" in (project.folder / "report.html").read_text()
     assert "nearly the same" not in check("train.json", "--images", "train", "--no-duplicates").stdout
+
+
+def test_a_clean_copy_is_written_to_a_new_folder(project, check):
+    data = json.loads((project.folder / "train.json").read_text())
+    data["annotations"][0]["bbox"][2] = 0
+    (project.folder / "train.json").write_text(json.dumps(data))
+    done = check("train.json", "--images", "train", "--fix", "clean")
+    assert "1 changes, listed in changes.csv" in done.stdout and "FORMAT: coco" in done.stdout
+    done = check("clean/train.json", "--images", "train", "--no-duplicates", "--json", "-")
+    assert not [each for each in json.loads(done.stdout)["findings"] if "without area" in each["title"]]
+    done = check("train.json", "--images", "train", "--fix", "clean")
+    assert done.returncode == 2 and "give a new folder" in done.stderr
