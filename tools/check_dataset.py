@@ -3,6 +3,7 @@
     python tools/check_dataset.py bees.yaml
     python tools/check_dataset.py bees/train.json --images bees/images
     python tools/check_dataset.py bees.yaml --html report.html
+    python tools/check_dataset.py bees.yaml --weights output/bees/model_final.pth --html report.html
     python tools/check_dataset.py bees.yaml --json report.json INPUT.MIN_SIZE_TRAIN "(640,)"
 
 --fix FOLDER writes each dataset as a COCO json without what training would leave out or repair, and changes.csv with
@@ -30,8 +31,10 @@ import yaml
 from maskrcnn_benchmark.doctor.duplicates import duplicate_findings
 from maskrcnn_benchmark.doctor.examine import config_of_file, examine, read_splits
 from maskrcnn_benchmark.doctor.fix import write_clean
+from maskrcnn_benchmark.doctor.mistakes import mistake_findings
 from maskrcnn_benchmark.doctor.page import to_html
 from maskrcnn_benchmark.engine import launch, script
+from maskrcnn_benchmark.engine.predictor import Predictor
 from maskrcnn_benchmark.utils.atomic_write import atomic_write, write_json
 
 USAGE, FAILED = 2, 3
@@ -44,10 +47,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="write the findings as JSON; - writes them to stdout")
     parser.add_argument("--html", metavar="FILE", help="write one HTML page with thumbnails of the worst images")
     parser.add_argument("--fix", metavar="FOLDER", help="write clean COCO files, and changes.csv, to a new folder")
+    parser.add_argument("--weights", metavar="FILE", help="checkpoint whose model looks for mistakes of annotations")
     parser.add_argument("--no-duplicates", action="store_true", help="do not decode images to find near-duplicates")
     parser.add_argument("--strict", action="store_true", help="exit with status 1 for warnings too")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config overrides")
     args = parser.parse_intermixed_args()
+    if args.weights and not os.path.exists(args.weights):
+        parser.error(f"--weights {args.weights} does not exist")
     args.is_config = args.subject.lower().endswith((".yaml", ".yml"))
     if args.images and args.is_config:
         parser.error("--images belongs to an annotation file; a config names its image folders in DATASETS")
@@ -93,6 +99,11 @@ def main() -> int:
         diagnosis = examine(cfg, splits, args.subject, args.is_config)
         if not args.no_duplicates:
             diagnosis.add(duplicate_findings(splits))
+        if args.weights:
+            predictor = Predictor(cfg if args.is_config else None, args.weights)
+            for split in splits:
+                if split.table is not None and split.class_names:
+                    diagnosis.add(mistake_findings(split, predictor))
         if args.html:
             with atomic_write(args.html) as file:
                 file.write(to_html(diagnosis, splits).encode())

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from maskrcnn_benchmark.data.datasets.images import read_image
 from maskrcnn_benchmark.doctor.findings import Diagnosis, Example, Finding, SplitSummary, example_texts
 from maskrcnn_benchmark.doctor.splits import Split
 from maskrcnn_benchmark.engine.progress import ProgressBar
@@ -137,13 +136,8 @@ def thumbnail(split: Split, example: Example) -> bytes | None:
 
     The first box is red, others, which it is compared with, are blue. Around tiny boxes only a part is shown.
     """
-    dataset = split.dataset
     try:
-        image = read_image(
-            dataset.image_file(example.image),
-            upright=dataset.is_turned(example.image),
-            value_range=dataset.image_settings.value_range,
-        )
+        image = split.read_image(example.image)
     except OSError:
         return None
     boxes = np.array(example.boxes, dtype=np.float64).reshape(-1, 4)

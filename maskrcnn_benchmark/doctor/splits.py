@@ -19,13 +19,14 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from PIL import Image
 
 from maskrcnn_benchmark.data.build import build_dataset, reading_of
 from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
 from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
 from maskrcnn_benchmark.data.datasets.image_paths import find_images
 from maskrcnn_benchmark.data.datasets.image_settings import image_settings
-from maskrcnn_benchmark.data.datasets.images import read_headers
+from maskrcnn_benchmark.data.datasets.images import read_headers, read_image
 from maskrcnn_benchmark.data.datasets.report import all_examples
 from maskrcnn_benchmark.data.datasets.sample_table import SampleTable
 from maskrcnn_benchmark.data.datasets.shards import are_shards
@@ -99,6 +100,19 @@ class Split:
                 Example(self.name, table.image_ids[image], table.annotation_ids[row], note(row), corners, image)
             )
         return found
+
+    def read_image(self, index: int) -> Image.Image:
+        """Return an image of `dataset` as RGB, rotated as in training.
+
+        Raises:
+            OSError: it cannot be decoded any more.
+        """
+        image = read_image(
+            self.dataset.image_file(index),
+            upright=self.dataset.is_turned(index),
+            value_range=self.dataset.image_settings.value_range,
+        )
+        return Image.fromarray(np.asarray(image))  # without EXIF, so that nobody rotates it again
 
     @property
     def image_places(self) -> dict:

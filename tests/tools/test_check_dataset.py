@@ -78,3 +78,8 @@ def test_a_clean_copy_is_written_to_a_new_folder(project, check):
     assert not [each for each in json.loads(done.stdout)["findings"] if "without area" in each["title"]]
     done = check("train.json", "--images", "train", "--fix", "clean")
     assert done.returncode == 2 and "give a new folder" in done.stderr
+
+
+def test_weights_that_do_not_exist_are_refused(project, check):
+    done = check("train.json", "--images", "train", "--weights", "none.pth")
+    assert done.returncode == 2 and "--weights none.pth does not exist" in done.stderr
