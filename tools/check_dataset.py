@@ -31,7 +31,7 @@ import yaml
 from maskrcnn_benchmark.doctor.duplicates import duplicate_findings
 from maskrcnn_benchmark.doctor.examine import config_of_file, examine, read_splits
 from maskrcnn_benchmark.doctor.fix import write_clean
-from maskrcnn_benchmark.doctor.mistakes import mistake_findings
+from maskrcnn_benchmark.doctor.mistakes import NoCommonClassError, mistake_findings
 from maskrcnn_benchmark.doctor.page import to_html
 from maskrcnn_benchmark.engine import launch, script
 from maskrcnn_benchmark.engine.predictor import Predictor
@@ -91,6 +91,7 @@ def main() -> int:
         cfg = load(args)
         if not cfg.DATASETS.TRAIN and not cfg.DATASETS.TEST:
             raise ValueError("DATASETS.TRAIN and DATASETS.TEST are both empty: name at least one dataset")
+        predictor = Predictor(cfg.clone() if args.is_config else None, args.weights) if args.weights else None
     except (OSError, ValueError, KeyError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
@@ -99,8 +100,7 @@ def main() -> int:
         diagnosis = examine(cfg, splits, args.subject, args.is_config)
         if not args.no_duplicates:
             diagnosis.add(duplicate_findings(splits))
-        if args.weights:
-            predictor = Predictor(cfg if args.is_config else None, args.weights)
+        if predictor is not None:
             for split in splits:
                 if split.table is not None and split.class_names:
                     diagnosis.add(mistake_findings(split, predictor))
@@ -115,6 +115,9 @@ def main() -> int:
             write_json(args.json, diagnosis.to_json(), indent=1)
         print(diagnosis.to_text())
         print(fixed, end="")
+    except NoCommonClassError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
     except Exception as error:  # noqa: BLE001  # any failure has the status 3
         script.report(error, debug="--debug" in sys.orig_argv)
         return FAILED

@@ -26,6 +26,10 @@ CONFIRMS = 0.5
 NEAR = 0.3
 
 
+class NoCommonClassError(ValueError):
+    """Model and dataset have no class in common."""
+
+
 @dataclass
 class Contradictions:
     """What a model says against the annotations of a dataset.
@@ -49,7 +53,7 @@ def mistake_findings(split: Split, predictor) -> Iterator[Finding]:
         predictor: a Predictor. Classes correspond by name; predictions of classes that the dataset lacks are ignored.
 
     Raises:
-        ValueError: model and dataset have no class in common.
+        NoCommonClassError: model and dataset have no class in common.
     """
     found = contradictions(split, predictor)
     names, table = split.class_names, split.table
@@ -174,7 +178,7 @@ def _labels_by_model_label(split: Split, class_names) -> Mapping[int, int]:
     of_dataset = {name: label for label, name in enumerate(split.class_names, start=1)}
     labels = {label: of_dataset[name] for label, name in enumerate(class_names, start=1) if name in of_dataset}
     if not labels:
-        raise ValueError(
+        raise NoCommonClassError(
             f"the model of --weights has none of the classes of {split.name}: its classes are "
             f"{', '.join(class_names) or 'unnamed'}, those of the dataset {', '.join(split.class_names)}"
         )

@@ -24,8 +24,8 @@ IN_WORDS = 20
 TINY = 0.15
 ROOM = 5
 LEAST = 64
-# Color of the box that a finding is about, and of the one that it is compared with (visual/palette.py has no roles).
-COLORS = ((230, 50, 40), (40, 110, 230))
+# Colors of the box that a finding is about (magenta is rare in photographs), and of the one that it is compared with.
+COLORS = ((235, 10, 170), (30, 110, 235))
 # Bars of classes that are shown at once.
 BARS = 24
 
@@ -42,7 +42,8 @@ h1 { font-size: 1.4rem; margin: 0 0 .25rem } h2 { font-size: 1.1rem; margin: 1.5
 .where, .words, figcaption, .muted { font-size: .85rem; opacity: .8 }
 .thumbnails { display: grid; gap: .6rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, clamp(8.5rem, 20vw, 15rem)), 1fr)) }
-figure { margin: 0 } figure img { width: 100%; height: auto; border-radius: .25rem; display: block }
+figure { margin: 0 } figure:only-child { grid-column: 1 / -1; max-width: 20rem }
+figure img { width: 100%; height: auto; border-radius: .25rem; display: block }
 .bars { display: grid; grid-template-columns: minmax(4rem, max-content) 1fr max-content; gap: .15rem .6rem;
   font-size: .85rem; align-items: center }
 .bars i { display: block; height: .7rem; background: var(--bar); min-width: 1px;
@@ -134,7 +135,7 @@ def _finding(finding: Finding, splits: dict) -> str:
 def thumbnail(split: Split, example: Example) -> bytes | None:
     """Return a small JPEG of an example with its boxes, or None if the image cannot be decoded.
 
-    The first box is red, others, which it is compared with, are blue. Around tiny boxes only a part is shown.
+    The first box is magenta. Others, which it is compared with, are blue. Around tiny boxes only a part is shown.
     """
     try:
         image = split.read_image(example.image)

@@ -1,9 +1,16 @@
 """tools/check_dataset.py: exit statuses, text and JSON."""
 
 import json
+from pathlib import Path
 
 import pytest
+import torch
 from helpers.warm_start import ROOT, Script
+
+from maskrcnn_benchmark.checkpoint.safetensors_file import read_safetensors
+from maskrcnn_benchmark.checkpoint.shipped import shipped_model
+from maskrcnn_benchmark.config import cfg as default_cfg
+from maskrcnn_benchmark.data.sample import sample_image
 
 
 @pytest.fixture
@@ -83,3 +90,24 @@ def test_a_clean_copy_is_written_to_a_new_folder(project, check):
 def test_weights_that_do_not_exist_are_refused(project, check):
     done = check("train.json", "--images", "train", "--weights", "none.pth")
     assert done.returncode == 2 and "--weights none.pth does not exist" in done.stderr
+
+
+def test_a_model_looks_for_mistakes(project, check):
+    """The shipped model of digits, written as tools/train_net.py writes checkpoints."""
+    model = shipped_model("digits_fcos")
+    cfg = default_cfg.clone()
+    cfg.merge_from_other_cfg(model.config)
+    weights = {"model": read_safetensors(model.path), "config": cfg.dump(), "class_names": list(model.class_names)}
+    torch.save(weights, project.folder / "model_final.pth")
+    content = json.loads(Path(sample_image()).with_suffix(".json").read_text())
+    content["annotations"].pop()
+    (project.folder / "digits.json").write_text(json.dumps(content))
+    folder = Path(sample_image()).parent
+    done = check("digits.json", "--images", folder, "--weights", "model_final.pth", "--no-duplicates")
+    assert done.returncode == 0 and "objects of which the model is sure that have no box" in done.stdout, done.stderr
+
+    done = check("train.json", "--images", "train", "--weights", "model_final.pth", "--no-duplicates")
+    assert done.returncode == 2 and "has none of the classes of train" in done.stderr
+    (project.folder / "empty.pth").write_bytes(b"")
+    done = check("digits.json", "--images", folder, "--weights", "empty.pth")
+    assert done.returncode == 2 and "error: " in done.stderr and "Traceback" not in done.stderr
