@@ -100,6 +100,7 @@ def examine(cfg, splits: list[Split], subject: str, is_model_known: bool = True)
     levels, anchors, stride = None, None, None
     if is_model_known:
         levels, anchors, stride = build_levels(cfg), build_anchors(cfg), finest_stride(cfg)
+    trains = any(split.role == "train" and split.table is not None for split in splits)
     for split in splits:
         diagnosis.add(findings_of_training(split))
         if split.table is None:
@@ -115,7 +116,7 @@ def examine(cfg, splits: list[Split], subject: str, is_model_known: bool = True)
         diagnosis.add(box_findings(split))
         if network_input is not None:
             diagnosis.add(size_findings(split, sides, network_input, levels, stride))
-            if anchors is not None:
+            if anchors is not None and (split.role == "train" or not trains):
                 diagnosis.add(anchor_findings(split, sides, anchors))
     diagnosis.add(class_findings(splits))
     if is_model_known:

@@ -9,7 +9,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from maskrcnn_benchmark.data.datasets import COCOPanopticDataset
 from maskrcnn_benchmark.doctor.splits import Split, read_split
+from maskrcnn_benchmark.doctor.training_findings import OF_ANNOTATIONS
 from maskrcnn_benchmark.evaluation.coco_export import coco_content
 from maskrcnn_benchmark.utils.atomic_write import atomic_write, write_json
 
@@ -63,8 +65,8 @@ def write_clean(cfg, splits: Sequence[Split], folder: str) -> tuple[list[CleanCo
     cfg.MODEL.KEYPOINT_ON = True
     for split in splits:
         whole = read_split(cfg, split.entry, False, split.name)
-        if whole.table is None or not whole.class_names:
-            reason = whole.troubles[-1].message if whole.troubles else "it has no boxes"
+        reason = _obstacle(whole)
+        if reason:
             copies.append(CleanCopy(split.name, None, {}, 0, 0, reason))
             continue
         content = coco_content(whole.dataset)
@@ -87,6 +89,15 @@ def write_clean(cfg, splits: Sequence[Split], folder: str) -> tuple[list[CleanCo
     return copies, changes
 
 
+def _obstacle(split: Split) -> str:
+    """Return why a dataset cannot be written as a COCO file; "" if it can."""
+    if split.table is None:
+        return split.troubles[-1].message if split.troubles else "it has no boxes"
+    if isinstance(split.dataset, COCOPanopticDataset):
+        return "a COCO instances file cannot hold its panoptic maps"
+    return "" if split.class_names else "it has no boxes"
+
+
 def _without_copies(annotations: Sequence[dict]) -> Iterator[dict]:
     seen = set()
     for annotation in annotations:
@@ -106,7 +117,7 @@ def _changes(split: Split) -> Iterator[Change]:
             if found.what.startswith(UNCHANGED) or action == "noted" and not found.what.startswith(COPIES):
                 continue
             what = f"{found.what}: {done}"
-            if found.whose == "annotation ids":
+            if found.whose in OF_ANNOTATIONS:
                 places = split.examples_by_id(found.examples, len(found.examples))
                 yield from (Change(split.name, _known(each.image_id), each.annotation_id, what) for each in places)
             else:

@@ -19,6 +19,8 @@ SEVERITY_OF_ACTION = {"dropped": "warning", "repaired": "warning", "noted": "not
 ORDINARY = ("crowd regions", "images of mode", "images without usable annotations", "image names found in another")
 # Starts of findings that cost accuracy, although nothing is changed.
 HARMFUL = ("annotations with image, class and box of another", "annotation ids used for different")
+# What readers of formats call places of annotations.
+OF_ANNOTATIONS = ("annotation ids", "objects", "shapes", "rows", "segments", "lines")
 REMEDY_OF_ACTION = {
     "dropped": "Training leaves them out. Correct or delete them.",
     "repaired": "Training uses them in changed form. Correct them.",
@@ -71,7 +73,7 @@ def _of_trouble(split: Split, trouble: Trouble) -> Finding:
 
 
 def _examples(split: Split, found) -> list[Example]:
-    if found.whose == "annotation ids":
+    if found.whose in OF_ANNOTATIONS:
         return split.examples_by_id(found.examples)
     if found.whose == "image ids":
         return [Example(split.name, each, image=split.image_places.get(each)) for each in found.examples[:MOST]]

@@ -123,7 +123,7 @@ def test_better_anchors_are_proposed_and_cover_more(two_splits):
     for folder in (train, test):
         fill(folder, side=9)
     diagnosis = run("MODEL.ROI_BOX_HEAD.NUM_CLASSES", 3, *SMALL)
-    finding = named(diagnosis, "anchors")[0]
+    (finding,) = named(diagnosis, "anchors")
     assert finding.severity == "warning" and "MODEL.RPN.ANCHOR_SIZES (" in finding.remedy
     sizes = finding.remedy.split("ANCHOR_SIZES ")[1].split(")")[0].strip("(").split(", ")
     ratios = finding.remedy.split("ASPECT_RATIOS ")[1].split(")")[0].strip("(").split(", ")
