@@ -106,7 +106,7 @@ def main() -> int:
                     diagnosis.add(mistake_findings(split, predictor))
         if args.html:
             with atomic_write(args.html) as file:
-                file.write(to_html(diagnosis, splits).encode())
+                file.write(to_html(diagnosis, splits).encode(errors="backslashreplace"))
         fixed = describe_copies(*write_clean(cfg, splits, args.fix)) if args.fix else ""
         if args.json == "-":
             print(json.dumps(diagnosis.to_json(), indent=1))
@@ -125,4 +125,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # names in annotations may have letters that a terminal lacks
     script.run(main)

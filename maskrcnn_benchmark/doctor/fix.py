@@ -93,6 +93,9 @@ def _obstacle(split: Split) -> str:
     """Return why a dataset cannot be written as a COCO file; "" if it can."""
     if split.table is None:
         return split.troubles[-1].message if split.troubles else "it has no boxes"
+    of_all = [trouble.message for trouble in split.troubles if not trouble.places]
+    if of_all:
+        return of_all[0]  # sizes that differ, for example: the boxes may be anywhere
     if isinstance(split.dataset, COCOPanopticDataset):
         return "a COCO instances file cannot hold its panoptic maps"
     return "" if split.class_names else "it has no boxes"
@@ -136,4 +139,4 @@ def _write_changes(path: str, changes: Sequence[Change]) -> None:
     writer.writerow(("dataset", "image_id", "annotation_id", "change"))
     writer.writerows((each.split, each.image_id, each.annotation_id, each.what) for each in changes)
     with atomic_write(path) as file:
-        file.write(text.getvalue().encode())
+        file.write(text.getvalue().encode(errors="backslashreplace"))

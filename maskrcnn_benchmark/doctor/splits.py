@@ -59,6 +59,7 @@ class Split:
         given: annotations as read from the files, before they are fitted to the images.
         table: the usable ones, boxes clipped to their images; images and boxes as in `dataset`.
         troubles: what would have ended the training.
+        source: the dataset, with its report, even if it cannot be used; None if its reading ended earlier.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Split:
     given: AnnotationTable | None = None
     table: AnnotationTable | None = None
     troubles: list[Trouble] = field(default_factory=list)
+    source: Any = None
 
     @property
     def sides(self) -> np.ndarray:
@@ -143,7 +145,7 @@ class Split:
                 for row, number in _rows_of(table.annotation_ids, annotation_ids, wanted):
                     place = table.image_ids[table.picture[row]], tuple(table.boxes[row].tolist())
                     found.setdefault(_key(number), place)
-        ann_file = getattr(self.dataset, "ann_file", None)
+        ann_file = getattr(self.source, "ann_file", None)
         if wanted - found.keys() and ann_file and str(ann_file).lower().endswith(".json"):
             for number, place in raw_places(ann_file).items():
                 if number in wanted:
@@ -290,8 +292,9 @@ def read_split(cfg, entry, is_train: bool, name: str) -> Split:
                 specialize=specialize,
             )
     except (OSError, ValueError, KeyError) as error:
-        troubles = kept[0].troubles if kept else []
-        return Split(name, role, entry, None, troubles=[*troubles, Trouble("the dataset cannot be used", str(error))])
+        source = kept[0] if kept else None
+        troubles = [*getattr(source, "troubles", ()), Trouble("the dataset cannot be used", str(error))]
+        return Split(name, role, entry, None, getattr(source, "given", None), None, troubles, source)
     if not kept:
-        return Split(name, role, entry, dataset)
-    return Split(name, role, entry, dataset, dataset.given, dataset.table, dataset.troubles)
+        return Split(name, role, entry, dataset, source=dataset)
+    return Split(name, role, entry, dataset, dataset.given, dataset.table, dataset.troubles, dataset)

@@ -39,7 +39,7 @@ def findings_of_training(split: Split) -> Iterator[Finding]:
     """Yield what training says about a dataset: what would end it, and the dataset's report."""
     for trouble in split.troubles:
         yield _of_trouble(split, trouble)
-    report = getattr(split.dataset, "report", None)
+    report = getattr(split.source, "report", None)
     if report is None:
         return
     for message in report.warnings:

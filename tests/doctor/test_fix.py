@@ -76,6 +76,17 @@ def test_every_change_is_listed_with_the_ids_of_the_source(ill, tmp_path):
     assert len(by_ids) == 5
 
 
+def test_boxes_that_may_be_of_another_image_size_are_not_written(clinic, tmp_path):
+    clinic.add_image(1, (60, 40), json_size=(30, 20))
+    clinic.add_box(1, [5, 6, 10, 10])
+    cfg = config_of_file(clinic.write()["ann_file"], None)
+    copy, changes = cured(cfg, tmp_path / "out")
+    assert copy.path is None and "DATASETS.SIZE_MISMATCH: scale" in copy.remark and changes == []
+    cfg.DATASETS.SIZE_MISMATCH = "scale"
+    copy, _ = cured(cfg, tmp_path / "out")
+    assert json.loads(Path(copy.path).read_text())["annotations"][0]["bbox"] == [10, 12, 20, 20]
+
+
 def test_keypoints_are_kept_whatever_the_model(clinic, tmp_path):
     clinic.add_image(1)
     clinic.add_box(1, [5, 6, 20, 20], keypoints=[7, 8, 2] * 17)

@@ -134,3 +134,12 @@ def test_the_image_folder_is_found_by_the_first_image_of_the_file(clinic):
     (clinic.root / "images").rename(clinic.root / "val")
     cfg = config_of_file(str(clinic.root / "a" / "instances_val.json"), None)
     assert cfg.DATASETS.TRAIN[0]["IMAGES"] == str(clinic.root / "val")
+
+
+def test_a_dataset_without_any_usable_box_says_why(clinic):
+    clinic.add_image(1)
+    flat = clinic.add_box(1, [5, 6, 0, 20])
+    diagnosis = clinic.diagnose()
+    (error,) = named(diagnosis, "training-error")
+    assert "nothing is left to train on" in error.title
+    assert places(named(diagnosis, "training-dropped", "boxes without area")[0]) == [(1, flat)]

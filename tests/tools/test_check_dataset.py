@@ -111,3 +111,12 @@ def test_a_model_looks_for_mistakes(project, check):
     (project.folder / "empty.pth").write_bytes(b"")
     done = check("digits.json", "--images", folder, "--weights", "empty.pth")
     assert done.returncode == 2 and "error: " in done.stderr and "Traceback" not in done.stderr
+
+
+def test_names_that_no_encoding_has_are_written_as_escapes(project, check):
+    data = json.loads((project.folder / "train.json").read_text())
+    data["categories"][0]["name"] = "\ud800"
+    (project.folder / "train.json").write_text(json.dumps(data))
+    done = check("train.json", "--images", "train", "--html", "report.html", "--fix", "clean")
+    assert done.returncode == 0 and "\\ud800" in done.stdout, done.stderr
+    assert "\\ud800" in (project.folder / "report.html").read_text()
