@@ -142,6 +142,7 @@ def duplicate_findings(splits: Sequence[Split]) -> Iterator[Finding]:
                 splits[other].table.image_ids[b - starts[other]],
                 note=f"like {_name(splits[one], a - starts[one], splits[other])}",
                 image=int(b - starts[other]),
+                beside=(splits[one].name, int(a - starts[one])),
             )
             for a, b in chosen[:MOST].tolist()
         ]

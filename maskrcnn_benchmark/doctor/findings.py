@@ -22,6 +22,7 @@ class Example:
         note: details, such as a class or a size.
         boxes: (x1, y1, x2, y2) in pixels of the image, to be drawn.
         image: index of the image in its dataset; None if it cannot be shown.
+        beside: (split, index) of another image to show with it.
     """
 
     split: str
@@ -30,6 +31,7 @@ class Example:
     note: str = ""
     boxes: tuple[tuple[float, ...], ...] = ()
     image: int | None = None
+    beside: tuple[str, int] | None = None
 
     def __str__(self) -> str:
         parts = [] if self.image_id is None else [f"image {self.image_id}"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -13,7 +13,7 @@ from PIL import Image
 from maskrcnn_benchmark.doctor.findings import Diagnosis, Example, Finding, SplitSummary, example_texts
 from maskrcnn_benchmark.doctor.splits import Split
 from maskrcnn_benchmark.engine.progress import ProgressBar
-from maskrcnn_benchmark.visual.drawing import draw_frames
+from maskrcnn_benchmark.visual.drawing import draw_frames, side_by_side
 
 # Thumbnails per finding, their largest side in pixels, and examples in words.
 THUMBNAILS = 6
@@ -106,13 +106,13 @@ def _bars(counts: Sequence[tuple[str, int]], all_counts: Sequence[tuple[str, int
     return f'<div class="bars">{"".join(rows)}</div>'
 
 
-def _finding(finding: Finding, splits: dict) -> str:
+def _finding(finding: Finding, splits: Mapping[str, Split]) -> str:
     count = "" if finding.count is None else f"{finding.count:,} "
     figures, in_words = [], []
     for example in finding.examples:
         data = None
         if len(figures) < THUMBNAILS and example.image is not None and example.split in splits:
-            data = thumbnail(splits[example.split], example)
+            data = thumbnail(splits, example)
         if data is None:
             in_words.append(example)
         else:
@@ -132,13 +132,16 @@ def _finding(finding: Finding, splits: dict) -> str:
     return f'<div class="finding {finding.severity}">{"".join(parts)}</div>\n'
 
 
-def thumbnail(split: Split, example: Example) -> bytes | None:
+def thumbnail(splits: Mapping[str, Split], example: Example) -> bytes | None:
     """Return a small JPEG of an example with its boxes, or None if the image cannot be decoded.
 
     The first box is magenta. Others, which it is compared with, are blue. Around tiny boxes only a part is shown.
     """
+    beside = None
     try:
-        image = split.read_image(example.image)
+        image = splits[example.split].read_image(example.image)
+        if example.beside is not None:
+            beside = splits[example.beside[0]].read_image(example.beside[1])
     except OSError:
         return None
     boxes = np.array(example.boxes, dtype=np.float64).reshape(-1, 4)
@@ -151,6 +154,9 @@ def thumbnail(split: Split, example: Example) -> bytes | None:
         corners = (boxes + [0, 0, 1, 1] - [left, top, left, top]) * factor
         colors = [COLORS[min(k, len(COLORS) - 1)] for k in range(len(boxes))]
         drawn = draw_frames(drawn, corners.tolist(), colors)
+    if beside is not None:
+        beside.thumbnail((SIDE, SIDE))
+        drawn = side_by_side(drawn, np.asarray(beside))
     data = io.BytesIO()
     Image.fromarray(drawn).save(data, "JPEG", quality=80)
     return data.getvalue()

@@ -74,11 +74,11 @@ def test_boxes_are_drawn_where_they_are_and_tiny_ones_enlarged(clinic):
     clinic.add_box(1, [100, 40, 120, 60])
     (split,), _, _ = page_of(clinic)
     example = Example(split.name, 1, boxes=((100, 40, 219, 99),), image=0)
-    rows, columns = np.nonzero(magenta(np.asarray(Image.open(io.BytesIO(thumbnail(split, example))))))
+    rows, columns = np.nonzero(magenta(np.asarray(Image.open(io.BytesIO(thumbnail({split.name: split}, example))))))
     assert abs(columns.min() - 100) <= 2 and abs(columns.max() - 220) <= 2
     assert abs(rows.min() - 40) <= 2 and abs(rows.max() - 100) <= 2
     tiny = Example(split.name, 1, boxes=((10, 10, 13, 13),), image=0)
-    rows, _ = np.nonzero(magenta(np.asarray(Image.open(io.BytesIO(thumbnail(split, tiny))))))
+    rows, _ = np.nonzero(magenta(np.asarray(Image.open(io.BytesIO(thumbnail({split.name: split}, tiny))))))
     assert rows.max() - rows.min() > 15
 
 
@@ -87,4 +87,14 @@ def test_an_image_that_has_become_unreadable_has_no_thumbnail(clinic):
     clinic.add_box(1, [5, 6, 20, 20])
     (split,), _, _ = page_of(clinic)
     path.write_bytes(b"")
-    assert thumbnail(split, Example(split.name, 1, image=0)) is None
+    assert thumbnail({split.name: split}, Example(split.name, 1, image=0)) is None
+
+
+def test_two_images_are_shown_side_by_side(clinic):
+    for number in (1, 2):
+        clinic.add_image(number, (SIDE, SIDE // 2))
+        clinic.add_box(number, [5, 6, 20, 20])
+    (split,), _, _ = page_of(clinic)
+    example = Example(split.name, 2, image=1, beside=(split.name, 0))
+    image = Image.open(io.BytesIO(thumbnail({split.name: split}, example)))
+    assert image.width > 2 * SIDE and image.height == SIDE // 2
