@@ -127,9 +127,17 @@ def _finding(finding: Finding, splits: Mapping[str, Split]) -> str:
         f'<p class="where">{html.escape(", ".join(finding.splits))}</p>' if finding.splits else "",
         f"<p>{html.escape(finding.remedy)}</p>" if finding.remedy else "",
         f'<div class="thumbnails">{"".join(figures)}</div>' if figures else "",
-        f'<p class="words">{"Also: " if figures else ""}{words}</p>' if words else "",
+        _words(words, folded=bool(figures)),
     ]
     return f'<div class="finding {finding.severity}">{"".join(parts)}</div>\n'
+
+
+def _words(words: str, folded: bool) -> str:
+    """Return examples without a thumbnail, folded away below those with one."""
+    if not words:
+        return ""
+    text = f'<p class="words">{words}</p>'
+    return f"<details><summary>more</summary>{text}</details>" if folded else text
 
 
 def thumbnail(splits: Mapping[str, Split], example: Example) -> bytes | None:
