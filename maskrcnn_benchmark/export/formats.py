@@ -42,7 +42,10 @@ def trace(model: nn.Module, fixed_size: tuple[int, int] | None = None, batch: in
         size = [-(-side // divisor) * divisor if divisor else side for side in ODD_SIZE]
         inputs = example_inputs(model, *size)
         shapes = {name: {0: dynamic} for name in model.input_names}
-        shapes["images"] = {0: dynamic, 1: dynamic, 2: dynamic}
+        sides = [dynamic] * 2
+        if divisor:
+            sides = [divisor * torch.export.Dim(name, min=1) for name in ("rows", "columns")]
+        shapes["images"] = {0: dynamic, 1: sides[0], 2: sides[1]}
     else:
         inputs = example_inputs(model, *fixed_size, images=batch)
     try:
