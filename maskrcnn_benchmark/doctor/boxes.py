@@ -38,7 +38,7 @@ def _pairs(split: Split) -> Iterator[Finding]:
     areas = split.sides.prod(axis=1)
     ids = table.annotation_ids.__getitem__
     same, nested = [], []
-    for a, b in pairs_in_groups(table.picture * (len(table.class_names) + 1) + table.labels):
+    for a, b in pairs_in_groups(table.image_index * (len(table.class_names) + 1) + table.labels):
         common = _common(boxes[a], boxes[b])
         iou = common / (areas[a] + areas[b] - common)
         equal = (boxes[a] == boxes[b]).all(axis=1)  # reported by training's own checks
@@ -97,7 +97,7 @@ def _polygons(split: Split) -> Iterator[Finding]:
     boxes = table.boxes[rows].astype(np.float64)
     # polygons are in continuous coordinates: a pixel reaches from x to x + 1
     around = np.concatenate([low, high - 1], axis=1).astype(np.float64)
-    sizes = split.dataset.image_sizes[table.picture[rows]]
+    sizes = split.dataset.image_sizes[table.image_index[rows]]
     around = np.clip(around, 0, np.concatenate([sizes, sizes], axis=1) - 1)
     common = _common(boxes, around)
     sides = np.clip(around[:, 2:] - around[:, :2] + 1, 0, None)

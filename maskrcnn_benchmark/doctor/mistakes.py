@@ -99,7 +99,7 @@ def contradictions(split: Split, predictor) -> Contradictions:
     labels = _labels_by_model_label(split, predictor.class_names)
     crowd = _crowd_boxes(split)
     table, found = split.table, Contradictions()
-    offsets = np.searchsorted(table.picture, np.arange(len(split.dataset) + 1))
+    offsets = np.searchsorted(table.image_index, np.arange(len(split.dataset) + 1))
     progress = ProgressBar(len(split.dataset), unit="image")
     images = (split.read_image(index) for index in range(len(split.dataset)))
     for index, prediction in enumerate(predictor.stream(images)):
@@ -167,7 +167,7 @@ def _crowd_boxes(split: Split) -> dict[int, np.ndarray]:
     regions: dict[int, list] = {}
     given = split.given
     for row in np.flatnonzero(given.crowd).tolist():
-        index = split.image_places.get(given.image_ids[given.picture[row]])
+        index = split.image_places.get(given.image_ids[given.image_index[row]])
         if index is not None:
             regions.setdefault(index, []).append(given.boxes[row])
     return {index: np.array(boxes, dtype=np.float64) for index, boxes in regions.items()}

@@ -33,7 +33,7 @@ def input_sides(split: Split, network_input: NetworkInput | None) -> np.ndarray:
     """Return (B, 2) float64 width and height of the boxes in pixels of the network input; None keeps the image's."""
     if network_input is None:
         return split.sides
-    return split.sides * network_input.factors(split.dataset.image_sizes)[split.table.picture]
+    return split.sides * network_input.factors(split.dataset.image_sizes)[split.table.image_index]
 
 
 def size_counts(sides: np.ndarray) -> dict[str, int]:

@@ -95,7 +95,7 @@ class Split:
         table = self.table
         found = []
         for row in map(int, islice(rows, MOST)):
-            image = int(table.picture[row])
+            image = int(table.image_index[row])
             boxes = [row, *([] if others is None else others(row))]
             corners = tuple(tuple(table.boxes[each].tolist()) for each in boxes)
             found.append(
@@ -143,7 +143,7 @@ class Split:
         for table in (self.table, self.given):
             if table is not None:
                 for row, number in _rows_of(table.annotation_ids, annotation_ids, wanted):
-                    place = table.image_ids[table.picture[row]], tuple(table.boxes[row].tolist())
+                    place = table.image_ids[table.image_index[row]], tuple(table.boxes[row].tolist())
                     found.setdefault(_key(number), place)
         ann_file = getattr(self.source, "ann_file", None)
         if wanted - found.keys() and ann_file and str(ann_file).lower().endswith(".json"):
@@ -221,7 +221,7 @@ class _Examined:
                 break
             except OSError as error:
                 keep = self._readable(table, error)
-                table.select_pictures(keep)
+                table.select_images(keep)
             except ValueError as error:
                 if self.image_settings.size_mismatch == "keep":
                     raise

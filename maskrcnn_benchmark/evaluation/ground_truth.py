@@ -108,7 +108,7 @@ def _ground_truth(
             raise ValueError(f"{ann_file}: {unknown.sum()} images have no width and height, which masks require")
         fitted[unknown] = NO_LIMIT
     else:
-        table.select_pictures(np.array([image_id in sizes for image_id in table.image_ids], dtype=bool))
+        table.select_images(np.array([image_id in sizes for image_id in table.image_ids], dtype=bool))
         fitted = np.array([sizes[image_id] for image_id in table.image_ids], dtype=np.int64).reshape(-1, 2)
     if "segm" not in iou_types:
         table.masks = None
@@ -150,7 +150,7 @@ def content_of(table: AnnotationTable, sizes: np.ndarray, iou_types: Collection[
         iou_types: see `ground_truth_of`.
     """
     areas = np.where(np.isnan(table.areas), table.xywh[:, 2] * table.xywh[:, 3], table.areas).tolist()
-    owners, labels, boxes, crowd = (a.tolist() for a in (table.picture, table.labels, table.xywh, table.crowd))
+    owners, labels, boxes, crowd = (a.tolist() for a in (table.image_index, table.labels, table.xywh, table.crowd))
     annotations = []
     for k in range(len(boxes)):
         annotation = {

@@ -34,7 +34,7 @@ class AnnotationTable:
         given_sizes: (I, 2) int64 width and height from the file, 0 if missing.
         category_ids, class_names: K each, in file order. Label k is the k-th category, counted from 1.
         boxes: (B, 4) float32, inclusive corners x1, y1, x2, y2 in pixels of the image. No box is empty.
-        picture: (B,) int64, index of the box's image.
+        image_index: (B,) int64, index of the box's image.
         labels: (B,) int64, 1..K.
         crowd: (B,) bool.
         annotation_ids: B ids.
@@ -56,7 +56,7 @@ class AnnotationTable:
     category_ids: list
     class_names: list[str]
     boxes: np.ndarray
-    picture: np.ndarray
+    image_index: np.ndarray
     labels: np.ndarray
     crowd: np.ndarray
     annotation_ids: ValueColumn | list
@@ -77,7 +77,7 @@ class AnnotationTable:
         """Keep the boxes for which `keep`, (B,) bool, is true."""
         if keep.all():
             return
-        self.boxes, self.picture = self.boxes[keep], self.picture[keep]
+        self.boxes, self.image_index = self.boxes[keep], self.image_index[keep]
         self.labels, self.crowd = self.labels[keep], self.crowd[keep]
         self.annotation_ids = self.annotation_ids.take(np.flatnonzero(keep))
         if self.masks is not None:
@@ -87,12 +87,12 @@ class AnnotationTable:
             if values is not None:
                 setattr(self, name, values[keep])
 
-    def select_pictures(self, keep: np.ndarray) -> None:
+    def select_images(self, keep: np.ndarray) -> None:
         """Keep the images for which `keep`, (I,) bool, is true, and their boxes."""
         if keep.all():
             return
-        self.select_boxes(keep[self.picture])
-        self.picture = (np.cumsum(keep) - 1)[self.picture]
+        self.select_boxes(keep[self.image_index])
+        self.image_index = (np.cumsum(keep) - 1)[self.image_index]
         kept = np.flatnonzero(keep)
         self.image_ids = [self.image_ids[i] for i in kept]
         self.file_names = [self.file_names[i] for i in kept]
@@ -102,12 +102,12 @@ class AnnotationTable:
 
     def has_boxes(self) -> np.ndarray:
         """Return (I,) bool, true for images with a box. Crowd regions count, as in the forks."""
-        return np.bincount(self.picture, minlength=len(self.image_ids)) > 0
+        return np.bincount(self.image_index, minlength=len(self.image_ids)) > 0
 
     def visible_keypoints(self) -> np.ndarray:
         """Return (I,) the number of visible keypoints per image, over all its objects."""
         counts = (self.keypoints[:, :, 2] > 0).sum(axis=1)
-        return np.bincount(self.picture, weights=counts, minlength=len(self.image_ids))
+        return np.bincount(self.image_index, weights=counts, minlength=len(self.image_ids))
 
     def crowd_like_single_objects(self) -> np.ndarray:
         """Return (B,) bool, true for crowd regions that are probably single objects.
@@ -115,7 +115,7 @@ class AnnotationTable:
         Annotators draw a crowd region when an image has too many objects of a class to mark each. A region is
         suspicious if its image has fewer than MANY single objects of its class, or more than two regions of it.
         """
-        groups = self.picture * (len(self.class_names) + 1) + self.labels
+        groups = self.image_index * (len(self.class_names) + 1) + self.labels
         _, places = np.unique(groups, return_inverse=True)
         regions = np.bincount(places, weights=self.crowd)[places]
         singles = np.bincount(places, weights=~self.crowd)[places]
@@ -133,7 +133,7 @@ class AnnotationTable:
             self.scale(factors, sizes, report)
         self.clip(sizes, report)
         if self.masks is not None:
-            of_objects = sizes[self.picture]
+            of_objects = sizes[self.image_index]
             ids, wanted = self.annotation_ids, ~self.crowd
             other = self.ids_of(self.masks.of_other_size(of_objects) & wanted)
             report.add("repaired", "RLE masks of another size than their image, cut or padded", other)
@@ -141,7 +141,7 @@ class AnnotationTable:
 
     def clip(self, sizes: np.ndarray, report: DatasetReport) -> None:
         """Clip boxes to their images and drop those that become empty; `sizes` is (I, 2) width, height."""
-        limits = (sizes[self.picture] - 1).astype(np.float32)
+        limits = (sizes[self.image_index] - 1).astype(np.float32)
         limits = np.concatenate([limits, limits], axis=1)
         clipped = np.clip(self.boxes, 0, limits)
         inside = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
@@ -163,7 +163,7 @@ class AnnotationTable:
             sizes: (I, 2) width and height of the images after scaling.
             report: receives the findings.
         """
-        of_box = factors[self.picture]
+        of_box = factors[self.image_index]
         changed = (of_box != 1).any(axis=1)
         corners = self.boxes.astype(np.float64)
         corners[:, 2:] += 1  # inclusive corners are pixel indices; scale the outer edges of those pixels
@@ -175,7 +175,7 @@ class AnnotationTable:
         if self.areas is not None:
             self.areas *= of_box.prod(axis=1)
         if self.masks is not None:
-            self.masks = self.masks.scale(of_box, sizes[self.picture])
+            self.masks = self.masks.scale(of_box, sizes[self.image_index])
         if self.keypoints is not None:
             self.keypoints = self.keypoints.copy()
             self.keypoints[:, :, :2] *= of_box[:, None].astype(np.float32)

@@ -320,7 +320,7 @@ class BoxDataset(Dataset):
             what = f"images with fewer than {least} visible keypoints"
             self.report.add("dropped", what, self._ids_of(table, few), "image ids", hint)
             keep &= ~few
-        table.select_pictures(keep)
+        table.select_images(keep)
         return keep
 
     @staticmethod

@@ -171,7 +171,7 @@ def _annotations(
     """Return box, mask and keypoint arrays of AnnotationTable by field name, and (I,) bool "annotated"."""
     table = Columns(_rows(data.get("annotations"), ann_file), ann_file)
     ids, xywh, used = table.id, table.xywh, table.category_id
-    picture = positions(table.image_id, image_ids, report, "image")
+    image_index = positions(table.image_id, image_ids, report, "image")
     category = positions(used, category_ids, report, "category")
     _refuse_shifted_ids(used, category, category_ids, data, ann_file)
     report.add("repaired", "boxes written as text", [ids[i] for i in table.text_boxes])
@@ -187,7 +187,7 @@ def _annotations(
 
     finite = np.isfinite(xywh).all(axis=1)
     sides = np.where(finite[:, None], xywh[:, 2:], 0.0)
-    drop("annotations of unknown images", picture < 0)
+    drop("annotations of unknown images", image_index < 0)
     drop("annotations of unknown categories", category < 0, _compared(used, category, category_ids))
     drop("repeated annotations", table.repeated(report))
     drop("boxes that are missing, not four numbers, or not finite", ~finite)
@@ -195,7 +195,7 @@ def _annotations(
     drop("boxes without area (at most one pixel wide or high)", (sides <= 1).any(axis=1))
 
     rows = np.flatnonzero(keep)
-    rows = rows[np.argsort(picture[rows], kind="stable")]
+    rows = rows[np.argsort(image_index[rows], kind="stable")]
     xywh = table.xywh = xywh[rows].clip(-FAR, FAR)
     corners = xywh.astype(np.float32)
     corners[:, 2:] = corners[:, :2] + np.maximum(corners[:, 2:] - 1, 0)
@@ -205,13 +205,13 @@ def _annotations(
         places = row_ids.where(crowd)
         report.add("repaired", "crowd regions taken for objects", places, hint="DATASETS.CROWD_AS_OBJECTS")
         crowd[:] = False
-    _note_same_boxes(xywh, picture[rows], category[rows], row_ids, report)
+    _note_same_boxes(xywh, image_index[rows], category[rows], row_ids, report)
     wanted = np.ones(len(rows), dtype=bool) if crowd_masks else ~crowd
     annotated = np.zeros(len(image_ids), dtype=bool)
-    annotated[picture[picture >= 0]] = True
+    annotated[image_index[image_index >= 0]] = True
     fields = {
         "boxes": corners,
-        "picture": picture[rows],
+        "image_index": image_index[rows],
         "labels": category[rows] + 1,
         "crowd": crowd,
         "annotation_ids": row_ids,
@@ -263,10 +263,10 @@ def _refuse_shifted_ids(used: ValueColumn, category: np.ndarray, category_ids: l
 
 
 def _note_same_boxes(
-    xywh: np.ndarray, picture: np.ndarray, category: np.ndarray, ids: ValueColumn, report: DatasetReport
+    xywh: np.ndarray, image_index: np.ndarray, category: np.ndarray, ids: ValueColumn, report: DatasetReport
 ) -> None:
     """Note annotations that have image, class and box of an earlier one."""
-    keys = np.column_stack([picture, category, xywh]) + 0.0  # -0 becomes 0
+    keys = np.column_stack([image_index, category, xywh]) + 0.0  # -0 becomes 0
     hashes = np.zeros(len(keys), dtype=np.uint64)
     for column in keys.T:
         hashes = (hashes ^ (hashes >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15) + column.view(np.uint64)

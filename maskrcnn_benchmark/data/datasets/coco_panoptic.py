@@ -202,6 +202,6 @@ class COCOPanopticDataset(BoxDataset):
         segment_ids = [segments.ids[segments.rows[image_id]] for image_id in table.image_ids]
         empty = check_segment_ids(self.segments_dir, files, headers, segment_ids, table.image_ids, self.report)
         if table.segments is not None:
-            places = zip(table.picture.tolist(), table.segments.tolist(), strict=True)
+            places = zip(table.image_index.tolist(), table.segments.tolist(), strict=True)
             gone = [image in empty and bool(empty[image][number - 1]) for image, number in places]
             table.select_boxes(~np.array(gone, dtype=bool))

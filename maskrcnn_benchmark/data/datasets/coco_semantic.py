@@ -60,7 +60,7 @@ class COCOSemanticDataset(COCOFileDataset):
 
     def _more_arrays(self, table: AnnotationTable) -> dict[str, np.ndarray]:
         masks = table.masks.select(table.crowd)
-        offsets = np.searchsorted(table.picture[table.crowd], np.arange(len(table.image_ids) + 1))
+        offsets = np.searchsorted(table.image_index[table.crowd], np.arange(len(table.image_ids) + 1))
         return {OFFSETS: offsets, **{f"{CROWD}{name}": array for name, array in masks.to_arrays().items()}}
 
     def _totals(self) -> dict[str, int]:

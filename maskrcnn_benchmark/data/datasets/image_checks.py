@@ -241,8 +241,8 @@ class _Check:
     def _stick_out(self, sizes: np.ndarray) -> np.ndarray:
         """Return (I,) bool, true if a box sticks out of an image of that size at the right or at the bottom."""
         outside = np.zeros(len(sizes), dtype=bool)
-        limits = (sizes * (1 + STICKS_OUT) + ROUNDING)[self.table.picture]
-        outside[self.table.picture[(self.table.boxes[:, 2:] + 1 > limits).any(axis=1)]] = True
+        limits = (sizes * (1 + STICKS_OUT) + ROUNDING)[self.table.image_index]
+        outside[self.table.image_index[(self.table.boxes[:, 2:] + 1 > limits).any(axis=1)]] = True
         return outside
 
     def factors(self, sizes: np.ndarray, rotated: np.ndarray) -> np.ndarray | None:
@@ -264,7 +264,7 @@ class _Check:
         self.note("noted", f"images whose width and height are swapped in the {source}; their boxes fit", swapped)
         differs &= ~swapped
         annotated = np.zeros(len(sizes), dtype=bool)
-        annotated[self.table.picture] = True
+        annotated[self.table.image_index] = True
         self.note("noted", f"images without boxes of another size than the {source} says", differs & ~annotated)
         wrong = differs & annotated
         if not wrong.any():

@@ -94,7 +94,7 @@ def read_panoptic(
             f"{instances_file} lacks {len(lacking):,} of the images that {ann_file} annotates, image id {lacking[0]} "
             "among them. Give the instances file of the same images, or none."
         )
-    table.select_pictures(np.array([image_id in segments.files for image_id in table.image_ids], dtype=bool))
+    table.select_images(np.array([image_id in segments.files for image_id in table.image_ids], dtype=bool))
     return table, segments
 
 

@@ -66,7 +66,7 @@ class SampleTable:
             truncated=checked.truncated,
             factors=checked.factors,
             places=checked.places,
-            offsets=np.searchsorted(table.picture, np.arange(len(table.image_ids) + 1)),
+            offsets=np.searchsorted(table.image_index, np.arange(len(table.image_ids) + 1)),
             boxes=table.boxes,
             labels=table.labels,
             masks=table.masks,

@@ -275,7 +275,7 @@ def _without_boxes(pairs, summaries: list[MapSummary]) -> AnnotationTable:
         category_ids=[],
         class_names=[],
         boxes=np.zeros((0, 4), dtype=np.float32),
-        picture=none,
+        image_index=none,
         labels=none,
         crowd=np.zeros(0, dtype=bool),
         annotation_ids=[],

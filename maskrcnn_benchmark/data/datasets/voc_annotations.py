@@ -122,7 +122,7 @@ def read_voc(
         category_ids=list(range(1, len(class_names) + 1)),
         class_names=list(class_names),
         boxes=np.array([row[3] for row in rows], dtype=np.float32).reshape(-1, 4),
-        picture=np.array([row[0] for row in rows], dtype=np.int64),
+        image_index=np.array([row[0] for row in rows], dtype=np.int64),
         labels=np.array([row[1] for row in rows], dtype=np.int64),
         crowd=np.zeros(len(rows), dtype=bool),
         annotation_ids=[row[4] for row in rows],

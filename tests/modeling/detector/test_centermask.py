@@ -218,8 +218,8 @@ def test_test_time_augmentation_scores_masks_where_the_original_fails(variant, r
             *("INPUT.MIN_SIZE_TEST", 64, "INPUT.MAX_SIZE_TEST", 96),
         ]
     )
-    picture = Image.fromarray(torch.randint(0, 255, (SIZE[1], SIZE[0], 3), dtype=torch.uint8).numpy())
-    (found,) = make_bbox_aug(cfg, model.eval())([picture])
+    image = Image.fromarray(torch.randint(0, 255, (SIZE[1], SIZE[0], 3), dtype=torch.uint8).numpy())
+    (found,) = make_bbox_aug(cfg, model.eval())([image])
     assert 0 < len(found) and found.size == SIZE
     assert (found.bbox >= 0).all() and (found.bbox <= torch.tensor([*SIZE, *SIZE])).all()
     assert found.get_field("mask").shape == (len(found), 1, 28, 28)
