@@ -10,10 +10,18 @@ from collections.abc import Iterator
 import torch
 
 from maskrcnn_benchmark.structures.binary_masks import BinaryMaskList
-from maskrcnn_benchmark.structures.bounding_box import TO_REMOVE
+from maskrcnn_benchmark.structures.bounding_box import FLIP_LEFT_RIGHT, FLIP_TOP_BOTTOM, TO_REMOVE
 from maskrcnn_benchmark.structures.polygons import PolygonInstance, PolygonList
 
-__all__ = ["BinaryMaskList", "PolygonInstance", "PolygonList", "SegmentationMask"]
+# The forks' programs import the directions of `transpose` from here.
+__all__ = [
+    "FLIP_LEFT_RIGHT",
+    "FLIP_TOP_BOTTOM",
+    "BinaryMaskList",
+    "PolygonInstance",
+    "PolygonList",
+    "SegmentationMask",
+]
 
 
 class SegmentationMask:

@@ -199,4 +199,5 @@ def test_run_test_uses_augmentation_if_enabled(name, tmp_path, rng_seed):
     assert [found.size for found in predictions] == [(90, 64), (64, 96), (90, 64)]
     with Image.open(tmp_path / "2.png") as second:
         (wanted,) = make_bbox_aug(cfg, model)([second])
-    assert_alike(predictions[1], wanted)
+    # run_test's copy folds norms and uses the Winograd algorithm; exp() of the box regression enlarges its rounding
+    assert_alike(predictions[1], wanted, pixels=1e-2)
