@@ -12,8 +12,8 @@ import torch
 
 def start_worker(worker_id: int) -> None:
     """Set up a worker; DataLoader's worker_init_fn."""
+    leave_signals_to_the_training()  # first: threads inherit the mask of signals
     use_one_thread()
-    leave_signals_to_the_training()
 
 
 def use_one_thread() -> None:
@@ -33,6 +33,9 @@ def leave_signals_to_the_training() -> None:
     if not hasattr(signal, "sigwaitinfo"):  # Windows, macOS
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    # Blocked in this thread, SIGTERM still reaches sigwaitinfo. A thread of a library that does not block it would
+    # otherwise run torch's handler, which ends the worker.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_exit_on_sigterm_from_training, daemon=True).start()
 
 
