@@ -22,7 +22,7 @@ $(VENV)/.installed: pyproject.toml setup.py
 setup: $(VENV)/.installed  ## make .venv, install the package and its tools, build the ops
 	@$(BIN)/python -m maskrcnn_benchmark.utils.build_ops --if-changed || echo "Going on without them."
 
-test: setup  ## run the tests and print the slowest (about five minutes on two cores)
+test: setup  ## run the tests and print the slowest (about six minutes on two cores)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20
 
 lint: setup  ## check the style
