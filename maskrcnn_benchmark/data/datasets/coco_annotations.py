@@ -148,7 +148,7 @@ def read_images(data: dict, ann_file: str, report: DatasetReport) -> dict:
             if known["file_name"] != image["file_name"]:
                 raise ValueError(
                     f"{ann_file}: image id {image['id']} is both {known['file_name']!r} and {image['file_name']!r}, so "
-                    f"nobody can tell whose its annotations are. Give every image an id of its own."
+                    f"the image of an annotation is ambiguous. Give every image an id of its own."
                 )
             repeated.append(image["id"])
     report.add("dropped", "repeated image entries", repeated, "image ids")
