@@ -1,4 +1,4 @@
-"""Builds the ops while the package is installed; metadata is in pyproject.toml.
+"""Build the ops while the package is installed; metadata is in pyproject.toml.
 
 torch is not imported and not a build requirement (see maskrcnn_benchmark/native/build_ops.py): pip would download a
 second one into its sandbox. An op library that cannot be built does not fail the installation.
@@ -18,7 +18,7 @@ NAME = "maskrcnn_benchmark"
 
 
 def load_build_ops():
-    """The module by its path: importing the package would need packages that pip's sandbox lacks."""
+    """Load the module by its path: importing the package would need packages that pip's sandbox lacks."""
     spec = importlib.util.spec_from_file_location("build_ops", ROOT / NAME / "native" / "build_ops.py")
     module = sys.modules["build_ops"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

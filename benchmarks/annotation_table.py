@@ -1,4 +1,4 @@
-"""Times the first reading and later starts of a COCO dataset beside pycocotools, and measures the memory of both.
+"""Time the first reading and later starts of a COCO dataset beside pycocotools, and measure the memory of both.
 
     python benchmarks/make_coco_like.py /tmp/coco_like
     python benchmarks/annotation_table.py /tmp/coco_like                 # three turns of each side

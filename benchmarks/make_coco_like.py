@@ -1,4 +1,4 @@
-"""Writes an instances json of the size of COCO train2017, with an image for every name.
+"""Write an instances json of the size of COCO train2017, with an image for every name.
 
     python benchmarks/make_coco_like.py /tmp/coco_like                 # 118,287 images, 860,000 polygons, about 440 MB
     python benchmarks/make_coco_like.py /tmp/coco_like_01 --factor 0.1

@@ -1,4 +1,4 @@
-"""Check an installation: predict the image that comes with the package by the models that come with it.
+"""Check an installation: run the models of the package on its image.
 
     python -m maskrcnn_benchmark.check
 

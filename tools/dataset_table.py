@@ -1,11 +1,11 @@
-"""Show, check or make anew the file that keeps a dataset's annotations between starts (docs/data.md).
+"""Show, check or rebuild the file that keeps a dataset's annotations between runs (docs/data.md).
 
     python tools/dataset_table.py coco/annotations/.mb_tables/*.table
     python tools/dataset_table.py --verify coco/annotations/.mb_tables/instances_train2017.json.*.table
     python tools/dataset_table.py --rebuild coco/annotations/.mb_tables/instances_train2017.json.*.table
 
 --verify compares the size of every image with the table and lists those that differ, are missing, or are truncated now.
---rebuild reads annotations and images anew. The exit status is 1 if --verify finds something.
+--rebuild reads annotations and images again. The exit status is 1 if --verify finds something.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("tables", nargs="+", metavar="TABLE", help="file in a folder .mb_tables")
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--verify", action="store_true", help="compare the table with the header of every image")
-    action.add_argument("--rebuild", action="store_true", help="read annotations and images anew")
+    action.add_argument("--rebuild", action="store_true", help="read annotations and images again")
     args = parser.parse_args()
     status = 0
     for path in args.tables:

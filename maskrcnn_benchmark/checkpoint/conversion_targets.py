@@ -1,4 +1,4 @@
-"""What `tools/convert_checkpoint.py --to` writes: tables of dialects.py and what surrounds the names."""
+"""Formats that `tools/convert_checkpoint.py --to` writes: the tables of names, and the layout of the file."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from .dialects import (
 
 @dataclass(frozen=True)
 class Target:
-    """What `tools/convert_checkpoint.py --to` writes.
+    """Format that `tools/convert_checkpoint.py --to` writes.
 
     Attributes:
-        dialects: the tables, those of them whose `ours` a model has; none for our own names.
-        body_only: the program has the body alone, without a prefix.
-        entry: under which entry of the file the program looks for the tensors; "" for a bare state dict.
-        extras: regular expression of names that a file of ours has as they are, because our models call it so too or
-            have nothing of the kind.
-        alone: what a body without a detector has in front, in our names.
-        prefix: what the tool puts in front of every name.
+        dialects: tables of names. Those apply whose `ours` matches names of the model; none for our own names.
+        body_only: the program has only bodies, whose names have no prefix.
+        entry: entry of the file in which the program looks for the tensors; "" for a bare state dict.
+        extras: regular expression of names that are written unchanged, because our models have the same names, or no
+            such tensors.
+        alone: prefix, in our names, of a body without a detector.
+        prefix: prefix that is added to every name.
     """
 
     dialects: tuple[Dialect, ...]

@@ -1,4 +1,4 @@
-"""Settings in which a configuration differs from another."""
+"""Find the settings in which one configuration differs from another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which stages a detector of a config has.
+"""Determine the stages of a config's detector.
 
 MODEL.FCOS_ON with RPN_ONLY False puts FCOS in RPN's place. MODEL.FCOS_MASK makes FCOS the box stage itself: its
 detections go to the mask and keypoint heads, as in CenterMask, whatever RPN_ONLY says.

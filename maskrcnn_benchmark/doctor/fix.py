@@ -53,7 +53,7 @@ def write_clean(cfg, splits: Sequence[Split], folder: str) -> tuple[list[CleanCo
     """Write NAME.json for every split, and changes.csv, to a folder.
 
     Annotations are written as training and evaluation use them; exact copies are left out; crowd regions and images
-    without objects are kept. Images stay where they are. Annotations are numbered anew.
+    without objects are kept. Images stay where they are. Annotations are renumbered.
 
     Args:
         cfg: see `read_split`.

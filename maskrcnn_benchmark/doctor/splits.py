@@ -199,10 +199,10 @@ def raw_places(ann_file: str) -> dict:
 
 
 class _Examined:
-    """Mixin of BoxDataset: reads on where training stops, and keeps the tables.
+    """Mixin for BoxDataset that continues where training would stop with an error, and keeps the tables.
 
     Class attribute:
-        started: called with each dataset before its checks, so that it is known if they fail.
+        started: called with each dataset before its checks, so that the caller has it even if they fail.
     """
 
     started: Callable[[BoxDataset], None]

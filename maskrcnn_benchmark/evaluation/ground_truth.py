@@ -97,7 +97,7 @@ def _ground_truth(
     reading: Reading | None,
     factors: dict | None,
 ) -> dict:
-    """The same for the content of a file, or what a reader of another format returns; `ann_file` names it."""
+    """Do the same for content that is already read, from a COCO file or by another reader; errors name `ann_file`."""
     if data.get("annotations") is None:
         logger.warning(f"{ann_file} has no 'annotations'; every figure will be {NOT_COMPUTED:g} (not computed)")
     table = table_of(data, ann_file, report, reading, crowd_masks=True)

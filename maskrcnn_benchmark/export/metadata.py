@@ -1,6 +1,6 @@
-"""What an exported file says about itself, so that it runs without its configuration.
+"""Describe an exported model in its file, so that it runs without its configuration.
 
-The runtime reads it (`runtime.py`), which may not import this package, so these are plain JSON values.
+The values are plain JSON, because the runtime (`runtime.py`) reads them and may not import this package.
 """
 
 from __future__ import annotations

@@ -33,8 +33,6 @@ from maskrcnn_benchmark.modeling.semantic.maps import upsample
 class ExportableModel(nn.Module):
     """A model from pixels to outputs of fixed shapes.
 
-    `frees_sides`: trace the detections without formulas of the image's size, see `ops.with_free_sides`; for ONNX.
-
     Args:
         network_input: NetworkInput.
         backbone: maps (N, 3, H, W) to a list of maps.
@@ -43,6 +41,10 @@ class ExportableModel(nn.Module):
         align_corners: of the upsampling of these logits.
         first_instance_map: `detections` reads the maps from this one on.
         takes_original_sizes: forward takes them, for NMS.
+
+    Attributes:
+        frees_sides: whether the detections are traced without formulas of the image's size, see
+            `ops.with_free_sides`; for ONNX.
 
     Forward takes images (N, H, W, 3) uint8 RGB, resized and zero padded; sizes (N, 2) int64, (height, width) of each
     image before padding; and with takes_original_sizes original_sizes (N, 2) int64, before resizing.

@@ -1,4 +1,4 @@
-"""From pixels to what a network takes, inside the exported graph.
+"""Convert pixels to the input of a network, inside the exported graph.
 
 Shapes: N images, H x W their padded size.
 """

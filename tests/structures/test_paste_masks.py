@@ -65,7 +65,7 @@ def test_a_box_of_one_pixel_and_a_box_around_the_image():
 
 
 def boxes_around(size, count=40):
-    """Boxes of all sizes in and around a image of (width, height)."""
+    """Make boxes of all sizes in and around an image of (width, height)."""
     corners = torch.rand(count, 2) * torch.tensor(size) * 1.4 - 20
     boxes = torch.cat((corners, corners + torch.rand(count, 2) ** 2 * 150), dim=1)
     boxes[0] = torch.tensor([-50.0, -50, 300, 300])

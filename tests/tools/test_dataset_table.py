@@ -1,4 +1,4 @@
-"""tools/dataset_table.py: what a table holds, whether it fits its images, and making it anew."""
+"""tools/dataset_table.py: what a table holds, whether it fits its images, and rebuilding it."""
 
 import subprocess
 import sys

@@ -56,7 +56,7 @@ class BoxDataset(Dataset):
         reading: how annotations are read; None is Reading().
         files: annotation files that `table` reads. If given, what comes of them is kept as a file, and later starts
             neither call `table` nor look at images (table_cache.py).
-        rebuild: read anew although there is such a file.
+        rebuild: read again although there is such a file.
 
     An item is (image, target, index), after `transforms`. The image is a PIL RGB image. The target is a BoxList of
     inclusive boxes in pixels with the field "labels" (int64, 1..K) and, if annotated, "masks", "keypoints" and
@@ -147,14 +147,14 @@ class BoxDataset(Dataset):
         return SampleTable.of(table, checked, more)
 
     def _image_state(self) -> list:
-        """What tells without reading them whether shards are the same: places in others would be of other images."""
+        """Return size and time of every shard; with other shards, the stored offsets would lead to other images."""
         if not are_shards(self.root):
             return []
         found = map(os.stat, shard_paths(self.root))
         return [[status.st_size, status.st_mtime_ns] for status in found]
 
     def _table_key(self, remove_images_without_annotations: bool) -> dict:
-        """What a stored table depends on, besides the content of the annotation files."""
+        """Return everything that a stored table depends on, besides the content of the annotation files."""
         reading = asdict(self.reading)
         # these are applied to the table
         del reading["tables"], reading["keypoint_flip_pairs"]
@@ -199,16 +199,16 @@ class BoxDataset(Dataset):
         return dict(enumerate(self.ids))
 
     def is_turned(self, index: int) -> bool:
-        """Whether the image is rotated as its EXIF orientation says."""
+        """Return whether the image is rotated as its EXIF orientation says."""
         return bool(self._samples.turned[index])
 
     def is_truncated(self, index: int) -> bool:
-        """Whether the image file was truncated when the dataset was read."""
+        """Return whether the image file was truncated when the dataset was read."""
         return bool(self._samples.truncated[index])
 
     @property
     def image_sizes(self) -> np.ndarray:
-        """(I, 2) int64 width and height of the images as items have them."""
+        """Width and height of the images, as items have them: (I, 2) int64."""
         return self._samples.sizes
 
     def get_groundtruth(self, index: int, size: tuple[int, int] | None = None) -> BoxList:
@@ -385,7 +385,7 @@ class BoxDataset(Dataset):
         return self._samples.keypoint_names
 
     def _more_arrays(self, table: AnnotationTable) -> dict[str, np.ndarray]:
-        """For subclasses: further arrays to keep in the table, made before crowd regions are dropped."""
+        """Return further arrays to keep in the table. Subclasses override this; crowd regions are still included."""
         return {}
 
     def _check_maps(self, table: AnnotationTable, sizes: np.ndarray) -> None:

@@ -28,7 +28,7 @@ class COCOFileDataset(BoxDataset):
         name: name of the dataset in messages; default: the json's file name without its extension.
         images: how image files are read; None is ImageSettings().
         reading: how annotations are read, and whether the outcome is kept as a file; None is Reading().
-        rebuild: read anew although there is such a file.
+        rebuild: read again although there is such a file.
 
     Raises:
         FileNotFoundError: the json, the folder or images are missing; the first few are named.

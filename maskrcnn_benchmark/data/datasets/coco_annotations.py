@@ -1,4 +1,4 @@
-"""Read a COCO instances json into flat arrays; everything questionable is decided and counted.
+"""Read a COCO instances json into flat arrays. Questionable entries are dropped, repaired or kept, and counted.
 
 Shapes: I images, B boxes, K foreground classes, J keypoints of an object.
 """

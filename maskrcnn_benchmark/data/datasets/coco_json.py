@@ -148,7 +148,7 @@ def _check_utf8(text: mmap.mmap) -> None:
 
 
 def load_json(ann_file: str) -> dict:
-    """What a COCO json holds.
+    """Return the content of a COCO json.
 
     Raises:
         FileNotFoundError: no such file.

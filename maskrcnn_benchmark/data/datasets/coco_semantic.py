@@ -76,7 +76,7 @@ class COCOSemanticDataset(COCOFileDataset):
         return target
 
     def _draw(self, index: int, size: tuple[int, int]) -> np.ndarray:
-        """(H, W) uint8."""
+        """Draw the objects of an image into a map of classes, (H, W) uint8."""
         width, height = size
         labels = np.zeros((height, width), dtype=np.uint8)
         first, last = self._samples.offsets[index : index + 2]

@@ -1,4 +1,4 @@
-"""Images that are not as they were when the dataset was read."""
+"""Detect images that have changed since the dataset was read."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ class _PointStore:
         self._filled = 0
 
     def ordered(self, lengths: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:
-        """Empty the store into (count, 2) float32.
+        """Return the points in a new order, (count, 2) float32, and empty the store.
 
         Args:
             lengths, places: (Q,) points of each polygon, and where the first goes; -1 leaves the polygon out.

@@ -58,7 +58,7 @@ class MaskTable:
         )
 
     def part(self, first: int, last: int) -> MaskTable:
-        """Objects first to last - 1, as views of these arrays."""
+        """Return the objects first to last - 1, as views of these arrays."""
         polygons = slice(self.offsets[first], self.offsets[last])
         points = slice(self.point_offsets[polygons.start], self.point_offsets[polygons.stop])
         runs = slice(self.run_offsets[first], self.run_offsets[last])

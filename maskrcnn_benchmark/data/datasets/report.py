@@ -113,7 +113,7 @@ class DatasetReport:
             self.warn(message.replace(f"dataset {record['name']}", f"dataset {self.name}"))
 
     def copy(self) -> DatasetReport:
-        """A report with the same findings, which later ones do not change."""
+        """Return a copy that later findings do not change."""
         return copy.deepcopy(self)
 
     def restore(self, earlier: DatasetReport) -> None:

@@ -1,4 +1,4 @@
-"""Read images from tar files, such as WebDataset's shards, in place: an index has the place of each file.
+"""Read images from tar files, such as WebDataset's shards, in place, by an index of their files.
 
 A folder of a million small files costs a shared disk a million look-ups; a shard is one file of a gigabyte. Which image
 comes when does not depend on the shards: annotations name images, and samplers order them.

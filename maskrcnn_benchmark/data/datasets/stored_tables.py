@@ -1,4 +1,4 @@
-"""Open a dataset from its table file alone, make the table anew, and compare it with the images."""
+"""Open a dataset from its table file alone, rebuild the table, and compare it with the images."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def open_stored(path: str, rebuild: bool = False) -> BoxDataset:
 
     Args:
         path: the table.
-        rebuild: read annotations and images anew, and replace the file.
+        rebuild: read annotations and images again, and replace the file.
 
     Raises:
         FileNotFoundError: no such file.
-        ArrayFileError (a ValueError): it is no table, or incomplete. Delete it; the next start makes it anew.
+        ArrayFileError (a ValueError): it is no table, or incomplete. Delete it; the next start rebuilds it.
         OSError, ValueError: see COCOFileDataset.
     """
     meta = ArrayFile(path, check=False).meta

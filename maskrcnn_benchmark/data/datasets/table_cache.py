@@ -4,7 +4,7 @@ The table of NAME.json is `.mb_tables/NAME.KEY.table` beside it, or in DATASETS.
 written, in ~/.cache/maskrcnn_benchmark ($XDG_CACHE_HOME). KEY stands for paths and settings. The file holds them too,
 with size, modification time, inode and SHA-256 of the annotation files and the version of the code that read them. It
 is used if all of these fit (the SHA-256 is compared if the others differ) and its checksums are right. Otherwise the
-dataset is read anew and the file is replaced.
+dataset is read again and the file is replaced.
 
 One process reads while others wait for it on a lock, which the system releases when its owner ends, however it ends.
 The file appears complete or not at all. If nothing can be written or locked, every process keeps the table in memory.
@@ -93,7 +93,7 @@ class TableCache:
         Args:
             report: is given the findings of reading, now or then.
             read: reads annotations and images, and adds to `report`.
-            rebuild: read anew whatever is there.
+            rebuild: read again whatever is there.
 
         Raises:
             OSError, ValueError: of `read`.
@@ -207,7 +207,7 @@ class TableCache:
 
 
 def rebuild_command(path: str) -> str:
-    """Return the command that makes a table anew."""
+    """Return the command that rebuilds a table."""
     return f"python tools/dataset_table.py --rebuild {shlex.quote(path)}"
 
 

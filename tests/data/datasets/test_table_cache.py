@@ -1,4 +1,4 @@
-"""The table file of a dataset: used where it fits, made anew where it does not, never in the way."""
+"""The table file of a dataset: used where it fits, rebuilt where it does not, never in the way."""
 
 import json
 import logging
@@ -111,7 +111,7 @@ def test_other_settings_have_other_tables(args, reads):
     assert len(COCOSemanticDataset(**args, reading=KEPT)) == 2 and len(tables_of(args)) == len(reads) == 9
 
 
-def test_changed_annotations_are_read_anew(args, coco_folder, reads):
+def test_changed_annotations_are_read_again(args, coco_folder, reads):
     COCODataset(**args, reading=KEPT)
     coco_folder.add_box(8, [5, 6, 10, 10])
     coco_folder.write()
@@ -148,7 +148,7 @@ def spoil(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["cut", "empty", "zeroed", "of another kind", "without a header"])
-def test_a_torn_table_is_made_anew(args, reads, how, caplog):
+def test_a_torn_table_is_rebuilt(args, reads, how, caplog):
     COCODataset(**args, reading=KEPT)
     (path,) = tables_of(args)
     spoil(path, how)
@@ -159,7 +159,7 @@ def test_a_torn_table_is_made_anew(args, reads, how, caplog):
     assert len(reads) == 2
 
 
-def test_a_table_of_another_dataset_or_version_is_made_anew(args, make_coco_folder, reads, monkeypatch):
+def test_a_table_of_another_dataset_or_version_is_rebuilt(args, make_coco_folder, reads, monkeypatch):
     other = make_coco_folder("other")
     other.add_image(1)
     other.add_box(1, [1, 2, 10, 10])
