@@ -6,25 +6,22 @@ dtype, shape, offset and checksum by the name of each array; the arrays, aligned
 
 from __future__ import annotations
 
-import contextlib
 import json
 import mmap
 import os
-import socket
 import struct
-import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
+
+from maskrcnn_benchmark.utils.atomic_write import atomic_write
 
 MAGIC = b"MBARRAY1"
 _LENGTHS = struct.Struct("<QQ")
 ALIGNMENT = 64
 # Bytes that a checksum looks at in a turn.
 TURN = 1 << 22
-# Seconds after which the unfinished file of another machine is left over for certain.
-LEFT_OVER = 86_400.0
 
 
 class ArrayFileError(ValueError):
@@ -32,17 +29,14 @@ class ArrayFileError(ValueError):
 
 
 def write_arrays(path: str, meta: dict, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays to a file, completely or not at all.
-
-    A reader sees the old file or the new one, whenever the process or the machine stops. Several processes may write
-    the same file: the last one's stays.
+    """Write arrays to a file, completely or not at all, see `atomic_write`.
 
     Args:
         meta: what JSON can hold.
         arrays: of numbers or bool.
 
     Raises:
-        OSError: the folder does not exist, is not writable, or the disk is full.
+        OSError: the folder cannot be written, or the disk is full.
     """
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     described = {
@@ -54,7 +48,7 @@ def write_arrays(path: str, meta: dict, arrays: Mapping[str, np.ndarray]) -> Non
         described[name]["offset"] = offset  # from the first byte of the first array
         offset += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
     header = json.dumps({"meta": meta, "arrays": described, "size": offset}).encode()
-    with _temporary(path) as file:
+    with atomic_write(path) as file:
         file.write(MAGIC + _LENGTHS.pack(len(header), zlib.crc32(header)) + header)
         file.write(bytes(_first_byte(len(header)) - file.tell()))
         for array in arrays.values():
@@ -138,46 +132,3 @@ def _checksum_of_file(file, begin: int, length: int) -> int:
         total += number * _sum(part)
         length -= len(part)
     return total % 2**64
-
-
-@contextlib.contextmanager
-def _temporary(path: str):
-    """Open a file of its own beside `path`, and move it there when the block ends without an error."""
-    folder, name = os.path.split(os.path.abspath(path))
-    for left in _left_over(folder, name):
-        with contextlib.suppress(OSError):
-            os.remove(left)
-    temporary = os.path.join(folder, f".{name}.{socket.gethostname()}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.remove(temporary)
-        raise
-
-
-def _left_over(folder: str, name: str) -> Iterator[str]:
-    """Yield the unfinished files of processes that no longer run."""
-    host = socket.gethostname()
-    for entry in os.scandir(folder):
-        if not (entry.name.startswith(f".{name}.") and entry.name.endswith(".tmp")):
-            continue
-        of_host, _, number = entry.name[len(name) + 2 : -len(".tmp")].rpartition(".")
-        with contextlib.suppress(OSError):
-            dead = of_host == host and number.isdecimal() and not _is_running(int(number))
-            if dead or time.time() - entry.stat().st_mtime > LEFT_OVER:
-                yield entry.path
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -1,8 +1,6 @@
 """Files of arrays: whole or refused."""
 
 import os
-import socket
-import time
 
 import numpy as np
 import pytest
@@ -90,16 +88,3 @@ def test_an_error_leaves_the_old_file_and_nothing_else(path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         write_arrays(path, {}, {"numbers": np.zeros(5)})
     assert path.read_bytes() == before and os.listdir(path.parent) == [path.name]
-
-
-def test_unfinished_files_of_dead_processes_are_removed(path):
-    host = socket.gethostname()
-    names = {f".a.table.{host}.{2**22 + 7}.tmp": 0, f".a.table.{host}.1.tmp": 0, ".a.table.elsewhere.5.tmp": 0}
-    names[".a.table.elsewhere.6.tmp"] = 2 * 86_400
-    for name, age in names.items():
-        (path.parent / name).write_bytes(b"")
-        os.utime(path.parent / name, (time.time() - age,) * 2)
-    write_arrays(path, {}, ARRAYS)
-    left = set(os.listdir(path.parent)) - {path.name}
-    assert f".a.table.{host}.{2**22 + 7}.tmp" not in left and ".a.table.elsewhere.6.tmp" not in left
-    assert {f".a.table.{host}.1.tmp", ".a.table.elsewhere.5.tmp"} <= left

@@ -18,6 +18,7 @@ from maskrcnn_benchmark.data.datasets import COCODataset, COCOSemanticDataset, b
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.table_cache import FOLDER, TableSettings
+from maskrcnn_benchmark.utils import atomic_write
 
 KEPT = Reading(tables=TableSettings("always"))
 MEMORY = Reading(tables=TableSettings("never"))
@@ -303,6 +304,7 @@ def test_a_first_reading_that_is_killed_leaves_nothing_broken(args, rng_seed):
         process.join(60)
         dataset = COCODataset(**args, reading=KEPT)
         assert [len(target) for _, target, _ in dataset] == [2, 1, 0]
+    atomic_write._cleaned.clear()  # as in a new process
     dataset = COCODataset(**args, reading=KEPT, rebuild=True)
     assert os.listdir(Path(dataset.table_file).parent) == [Path(dataset.table_file).name]
 
