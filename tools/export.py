@@ -50,7 +50,7 @@ def main() -> int:
     args = make_parser().parse_intermixed_args()
     if not args.config_file and not args.weights:
         raise ValueError("give --config-file FILE, or --weights FILE of a checkpoint of tools/train_net.py")
-    cfg, model, label_names = load_model(args.config_file, args.weights, args.opts, device="cpu", dtype="float32")
+    cfg, model, label_names, _ = load_model(args.config_file, args.weights, args.opts, device="cpu", dtype="float32")
     if not args.images and not cfg.DATASETS.TEST and args.compare:
         raise ValueError("DATASETS.TEST is empty: give --images FILES to compare the models on, or --compare 0")
     if args.int8 and (args.dense_only or args.format == "torch_export" or not cfg.DATASETS.TRAIN):

@@ -30,6 +30,7 @@ from maskrcnn_benchmark.data import (
     resolve_num_classes,
 )
 from maskrcnn_benchmark.data.label_space import describe_classes
+from maskrcnn_benchmark.data.typical_size import typical_size
 from maskrcnn_benchmark.engine import launch, script
 from maskrcnn_benchmark.engine.rng_state import seed_everything
 from maskrcnn_benchmark.engine.testing import make_test_loaders, run_test
@@ -78,8 +79,9 @@ def train(cfg, test_loaders, logger):
     trained_on = {kind: arguments[kind] for kind in names if kind in arguments}
     resumed = f"the checkpoint in {cfg.OUTPUT_DIR}"
     check_label_names(trained_on, {"DATASETS.TRAIN": names}, train_source=resumed, other="training set")
-    # entries that Predictor.from_checkpoint requires besides the weights
+    # entries that Predictor.from_checkpoint reads besides the weights
     arguments |= {**names, **label_ids(train_loader.dataset), "config": cfg.dump()}
+    arguments["image_size"] = typical_size(train_loader.dataset)
     train_loader.batch_sampler.start_iteration = arguments["iteration"]
     # Weights are equal on all processes; from here on every process draws its own random numbers.
     seed_everything(cfg.SEED + get_rank())

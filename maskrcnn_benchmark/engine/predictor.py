@@ -262,7 +262,14 @@ class Predictor:
         views = (pixels[:, top:bottom, left:right] for left, top, right, bottom in windows)
         if len(windows) > 1:
             views = itertools.chain(views, [pixels])
-        prepare = _Prepare(self.setup, dataclasses.replace(self.reader, channel_order="rgb"), False)
+        reader = dataclasses.replace(self.reader, channel_order="rgb")
+        prepare_whole = _Prepare(self.setup, reader, False)
+        setup = dataclasses.replace(self.setup, transform=self.setup.window_transform or self.setup.transform)
+        prepare_window = prepare_whole if len(windows) == 1 else _Prepare(setup, reader, False)
+
+        def prepare(view):
+            return prepare_whole(view) if view is pixels else prepare_window(view)
+
         ahead = self.batch_size + self.decoders
         with ThreadPoolExecutor(self.decoders, thread_name_prefix="window") as executor:
             found = list(

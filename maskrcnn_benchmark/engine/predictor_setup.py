@@ -23,7 +23,7 @@ from maskrcnn_benchmark.data.datasets.image_settings import image_settings
 from maskrcnn_benchmark.data.datasets.voc import PascalVOCDataset
 from maskrcnn_benchmark.data.label_space import num_classes_keys
 from maskrcnn_benchmark.data.published_classes import COCO_THINGS
-from maskrcnn_benchmark.data.transforms import build_transforms
+from maskrcnn_benchmark.data.transforms import Resize, build_transforms
 from maskrcnn_benchmark.engine.bbox_aug import make_bbox_aug
 from maskrcnn_benchmark.engine.semantic_views import make_semantic_views
 from maskrcnn_benchmark.fast.compiled import compile_dense_part
@@ -55,6 +55,7 @@ class PredictorSetup:
         box_offset: box offset of the model's convention, see BoxList.
         tiles_itself: whether the model cuts large images into windows, see TEST.SEMANTIC.
         mask_pasting: how masks are pasted into the image.
+        window_transform: like `transform`, for the windows of a large image; None is `transform`.
     """
 
     model: nn.Module
@@ -69,6 +70,7 @@ class PredictorSetup:
     box_offset: float
     tiles_itself: bool
     mask_pasting: MaskPasting = DEFAULT_PASTING
+    window_transform: Callable | None = None
 
     def run(self, inputs: Sequence, sizes: Sequence[tuple[int, int]]) -> list[BoxList]:
         """Run the model on N images.
@@ -100,7 +102,13 @@ def make_setup(
     Raises:
         ValueError, OSError: see Predictor.
     """
-    return setup_of(*load_model(cfg, weights, opts, device, dtype, class_names, category_ids, model, tiles, overlap))
+    cfg, model, labels, image_size = load_model(
+        cfg, weights, opts, device, dtype, class_names, category_ids, model, tiles, overlap
+    )
+    setup = setup_of(cfg, model, labels)
+    if tiles and not setup.tiles_itself:
+        setup.window_transform = window_transform(cfg, tiles, image_size)
+    return setup
 
 
 def load_model(
@@ -118,7 +126,8 @@ def load_model(
     """Build and load the model; arguments are Predictor's.
 
     Returns:
-        The configuration, the plain model on its device, and its LabelNames.
+        The configuration, the plain model on its device, its LabelNames, and the typical [width, height] of the images
+        that it was trained on, None if unknown.
 
     Raises:
         ValueError, OSError: see Predictor.
@@ -155,8 +164,9 @@ def load_model(
         checkpointer = DetectronCheckpointer(cfg, model)
         checkpointer.load(weights, use_latest=False)
         _refuse_missing(checkpointer.report, weights)
+    image_size = (checkpoint or {}).get("image_size")
     del checkpoint
-    return cfg, getattr(model, "module", model).to(cfg.MODEL.DEVICE), labels
+    return cfg, getattr(model, "module", model).to(cfg.MODEL.DEVICE), labels, image_size
 
 
 def setup_of(cfg, model: nn.Module, label_names: LabelNames) -> PredictorSetup:
@@ -186,6 +196,38 @@ def setup_of(cfg, model: nn.Module, label_names: LabelNames) -> PredictorSetup:
         box_offset=get_convention(cfg.MODEL.CONVENTION).box_offset,
         mask_pasting=mask_pasting(cfg),
     )
+
+
+def window_transform(cfg, tiles: int, image_size: Sequence[int] | None) -> Callable:
+    """Build the transform of a window of a large image.
+
+    A window is resized as any image is, but objects in it do not become smaller than they are in training images: a
+    window larger than the training images is resized by their factor.
+
+    Args:
+        cfg: config of the model.
+        tiles: side of a window in pixels.
+        image_size: typical [width, height] of the training images; None, for weights that lack it, sets no limit.
+    """
+    transforms = build_transforms(cfg, is_train=False)
+    (resize,) = (each for each in transforms.transforms if isinstance(each, Resize))
+    side = min(resize.get_size((tiles, tiles)))
+    if image_size is None:
+        if side < tiles:
+            logger.warning(
+                "Windows of %d pixels are shrunk to %d (INPUT.MIN_SIZE_TEST). The weights do not say how large the "
+                "training images were: if objects are missed, choose smaller tiles or a larger INPUT.MIN_SIZE_TEST",
+                tiles,
+                side,
+            )
+        return transforms
+    factor = min(resize.get_size(tuple(image_size))) / min(image_size)
+    if side >= tiles * factor:
+        return transforms
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.INPUT.MIN_SIZE_TEST = cfg.INPUT.MAX_SIZE_TEST = round(tiles * factor)
+    return build_transforms(cfg, is_train=False)
 
 
 def config_of(checkpoint: dict, path: str | os.PathLike):

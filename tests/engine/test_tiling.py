@@ -5,6 +5,7 @@ from helpers.tiny_models import tiny_cfg, tiny_model
 from PIL import Image
 
 from maskrcnn_benchmark.engine.predictor import Predictor
+from maskrcnn_benchmark.engine.predictor_setup import window_transform
 from maskrcnn_benchmark.engine.tiling import merge_windows, windows_of
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 
@@ -111,6 +112,51 @@ def test_image_within_one_window_equals_the_plain_prediction():
     whole, tiled = (Predictor(cfg, model=model, tiles=tiles)(image) for tiles in (0, 96))
     assert whole.boxes.tolist() == tiled.boxes.tolist() and whole.masks == tiled.masks
     assert tiled.image().shape == (64, 90, 3)
+
+
+@pytest.mark.parametrize(
+    ("tiles", "side"),
+    [
+        (60, 80),  # enlarged, like any small image
+        (100, 80),
+        (160, 80),
+        (400, 200),  # would be shrunk to 80, that is by 0.2; the training images are shrunk by 0.5
+    ],
+)
+def test_windows_shrink_objects_no_more_than_training_does(tiles, side):
+    cfg = tiny_cfg("faster", "INPUT.MIN_SIZE_TEST", 80, "INPUT.MAX_SIZE_TEST", 120)
+    transform = window_transform(cfg, tiles, image_size=[200, 160])
+    assert transform(Image.new("RGB", (tiles, tiles))).shape == (3, side, side)
+
+
+def test_windows_of_large_training_images_may_shrink_as_much():
+    cfg = tiny_cfg("faster", "INPUT.MIN_SIZE_TEST", 80, "INPUT.MAX_SIZE_TEST", 120)
+    transform = window_transform(cfg, 400, image_size=[1600, 800])  # shrunk by 0.075, for the sake of the long side
+    assert transform(Image.new("RGB", (400, 400))).shape == (3, 80, 80)
+
+
+def test_weights_without_a_size_shrink_windows_with_a_warning(caplog):
+    cfg = tiny_cfg("faster", "INPUT.MIN_SIZE_TEST", 80, "INPUT.MAX_SIZE_TEST", 120)
+    transform = window_transform(cfg, 400, image_size=None)
+    assert transform(Image.new("RGB", (400, 400))).shape == (3, 80, 80)
+    assert "Windows of 400 pixels are shrunk to 80" in caplog.text
+    caplog.clear()
+    window_transform(cfg, 80, image_size=None)
+    assert not caplog.text
+
+
+def test_predictor_reads_the_size_of_training_images_from_the_checkpoint(tmp_path):
+    cfg = tiny_cfg("faster", "INPUT.MIN_SIZE_TEST", 64, "INPUT.MAX_SIZE_TEST", 64)
+    entries = {"class_names": ["red", "green"], "config": cfg.dump(), "image_size": [96, 128]}
+    torch.save({"model": tiny_model(cfg).state_dict(), **entries}, tmp_path / "model.pth")
+    predictor = Predictor.from_checkpoint(tmp_path / "model.pth", tiles=192)
+    assert predictor.setup.window_transform(Image.new("RGB", (192, 192))).shape == (3, 96, 96)
+    seen, run = [], predictor.setup.run
+    predictor.setup.run = lambda inputs, sizes: [seen.append(tuple(each.shape[1:])) for each in inputs] and run(
+        inputs, sizes
+    )
+    predictor(Image.new("RGB", (384, 192)))
+    assert sorted(seen) == [(32, 64), (96, 96), (96, 96), (96, 96)]  # the whole image keeps its transform
 
 
 def test_windows_cover_the_image_and_overlap():

@@ -66,6 +66,7 @@ def test_training_ends_with_a_test_that_test_net_reproduces(project):
     checkpoint = torch.load(out / "model_final.pth", weights_only=True)
     assert checkpoint["class_names"] == ["bright", "dark"]
     assert "NUM_CLASSES: 3" in checkpoint["config"]
+    assert checkpoint["image_size"] == [64, 64]
     results = (out / "inference/test/coco_results.json").read_text()
     assert "[Validation]: iter: 4  test/bbox/AP" in run.stdout
     assert "Using 1 CPU processes" in run.stdout

@@ -1,0 +1,14 @@
+"""Find the size of the images that a model is trained on."""
+
+from __future__ import annotations
+
+# Images whose size is looked up; they are spread over the dataset.
+SAMPLED = 500
+
+
+def typical_size(dataset) -> list[int] | None:
+    """Return [width, height] of the image with the median shorter side, before any resizing; None without images."""
+    step = max(len(dataset) // SAMPLED, 1)
+    infos = (dataset.get_img_info(index) for index in range(0, len(dataset), step))
+    sizes = sorted(([info["width"], info["height"]] for info in infos), key=min)
+    return sizes[len(sizes) // 2] if sizes else None
