@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -23,7 +23,8 @@ from maskrcnn_benchmark.data.datasets.images import read_image
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.data.datasets.sample_table import SampleTable
-from maskrcnn_benchmark.data.datasets.shards import ShardMember, are_shards, shard_paths
+from maskrcnn_benchmark.data.datasets.shards import ShardMember, shard_paths
+from maskrcnn_benchmark.data.datasets.sources import Sources
 from maskrcnn_benchmark.data.datasets.table_cache import TableCache
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.keypoint import (
@@ -54,8 +55,8 @@ class BoxDataset(Dataset):
         transforms: (image, target) -> (image, target); None returns PIL images.
         images: how image files are read; None is ImageSettings().
         reading: how annotations are read; None is Reading().
-        files: annotation files that `table` reads. If given, what comes of them is kept as a file, and later starts
-            neither call `table` nor look at images (table_cache.py).
+        sources: files that `table` reads. If given, what comes of them is kept as a file, and later starts neither call
+            `table` nor look at images (table_cache.py).
         rebuild: read again although there is such a file.
 
     An item is (image, target, index), after `transforms`. The image is a PIL RGB image. The target is a BoxList of
@@ -91,7 +92,7 @@ class BoxDataset(Dataset):
         images: ImageSettings | None = None,
         reading: Reading | None = None,
         *,
-        files: Sequence[str] | None = None,
+        sources: Sources | None = None,
         rebuild: bool = False,
     ):
         self.reading = reading or Reading()
@@ -106,11 +107,10 @@ class BoxDataset(Dataset):
         def read() -> SampleTable:
             return self._check(table() if callable(table) else table, remove_images_without_annotations)
 
-        if files is None:
+        if sources is None:
             self._samples = read()
         else:
-            key = self._table_key(remove_images_without_annotations)
-            self._samples = TableCache(files, key, self._image_state(), self.reading.tables).get(report, read, rebuild)
+            self._samples = TableCache(sources, self._table_key(), self.reading.tables).get(report, read, rebuild)
 
         self._shards = shard_paths(self.root) if self._samples.places is not None else []
         self.ids = self._samples.ids
@@ -146,22 +146,13 @@ class BoxDataset(Dataset):
         self._check_maps(table, checked.sizes)
         return SampleTable.of(table, checked, more)
 
-    def _image_state(self) -> list:
-        """Return size and time of every shard; with other shards, the stored offsets would lead to other images."""
-        if not are_shards(self.root):
-            return []
-        found = map(os.stat, shard_paths(self.root))
-        return [[status.st_size, status.st_mtime_ns] for status in found]
-
-    def _table_key(self, remove_images_without_annotations: bool) -> dict:
-        """Return everything that a stored table depends on, besides the content of the annotation files."""
+    def _table_key(self) -> dict:
+        """What a stored table depends on, besides its sources."""
         reading = asdict(self.reading)
         # these are applied to the table
         del reading["tables"], reading["keypoint_flip_pairs"]
         return {
             "dataset": type(self).__name__,
-            "images": os.path.abspath(self.root),
-            "training": remove_images_without_annotations,
             "reading": reading,
             "image_settings": asdict(self.image_settings),
         }

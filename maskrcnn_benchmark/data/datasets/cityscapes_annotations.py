@@ -95,6 +95,19 @@ def objects_in(ids: np.ndarray, class_names: Sequence[str]) -> Iterator[tuple[st
             yield name, mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], int(columns[0]), int(rows[0])
 
 
+def find_annotations(
+    img_dir: str, ann_dir: str, split: str, mode: str, mini: int | None
+) -> tuple[list[str], list[str]]:
+    """Return CITY/NAME of a split's images, and the path of each annotation file, which may be missing.
+
+    Arguments and errors: see `read_cityscapes`.
+    """
+    if mode not in READ:
+        raise ValueError(f"the mode of a Cityscapes dataset must be one of {', '.join(map(repr, READ))}, got {mode!r}")
+    names = find_names(os.path.join(img_dir, split), IMAGE_SUFFIX)[:mini]
+    return names, [os.path.join(ann_dir, split, name + READ[mode][0]) for name in names]
+
+
 def read_cityscapes(
     img_dir: str, ann_dir: str, split: str, mode: str, class_names: Sequence[str], min_area: float, mini: int | None
 ) -> dict:
@@ -117,14 +130,11 @@ def read_cityscapes(
         FileNotFoundError: a folder or an annotation file is missing.
         ValueError: mode is unknown, a class has no instances, or an annotation file is damaged.
     """
-    if mode not in READ:
-        raise ValueError(f"the mode of a Cityscapes dataset must be one of {', '.join(map(repr, READ))}, got {mode!r}")
     unknown = [name for name in class_names if name not in LABEL_IDS]
     if unknown:
         raise ValueError(f"Cityscapes has no instances of {unknown}, only of {', '.join(LABEL_IDS)}")
-    ending, read = READ[mode]
-    names = find_names(os.path.join(img_dir, split), IMAGE_SUFFIX)[:mini]
-    paths = [os.path.join(ann_dir, split, name + ending) for name in names]
+    names, paths = find_annotations(img_dir, ann_dir, split, mode, mini)
+    read = READ[mode][1]
     missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
         raise FileNotFoundError(f"{len(missing):,} of {len(paths):,} Cityscapes annotations are missing: {missing[0]}")

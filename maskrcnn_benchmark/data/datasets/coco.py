@@ -14,6 +14,8 @@ from maskrcnn_benchmark.data.datasets.coco_values import flag, real_number
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
+from maskrcnn_benchmark.data.datasets.shards import are_shards, shard_paths
+from maskrcnn_benchmark.data.datasets.sources import Sources, absolute
 from maskrcnn_benchmark.forks import has_valid_annotation  # noqa: F401
 
 
@@ -60,12 +62,28 @@ class COCOFileDataset(BoxDataset):
             transforms,
             images,
             reading,
-            files=[self.ann_file],
+            sources=Sources(
+                self.ann_file,
+                {
+                    "ann_file": absolute(self.ann_file),
+                    "root": absolute(root),
+                    "remove_images_without_annotations": remove_images_without_annotations,
+                },
+                lambda: ([self.ann_file], _shard_states(os.fspath(root))),
+            ),
             rebuild=rebuild,
         )
 
     def _read(self, report: DatasetReport) -> AnnotationTable:
         return read_coco(self.ann_file, report, self.reading)
+
+
+def _shard_states(root: str) -> dict:
+    """Return what shows without reading whether shards are the same: places in others would be of other images."""
+    if not are_shards(root):
+        return {}
+    found = map(os.stat, shard_paths(root))
+    return {"the shards of its images": [[status.st_size, status.st_mtime_ns] for status in found]}
 
 
 class COCODataset(COCOFileDataset):

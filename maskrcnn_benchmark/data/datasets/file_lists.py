@@ -30,6 +30,12 @@ def list_images(folder: str) -> list[str]:
     return sorted(found)
 
 
+def image_names(folder: str) -> list[str]:
+    """Return the paths of `list_images`, relative to the folder."""
+    start = len(os.path.join(folder, ""))
+    return [path[start:] for path in list_images(folder)]
+
+
 def list_files(folder: str, ending: str) -> list[str]:
     """Return the paths of all files below a folder with this ending, relative to it, in alphabetical order.
 

@@ -11,6 +11,7 @@ from maskrcnn_benchmark.data.datasets.labelme_shapes import IGNORED_LABELS, Labe
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.records_dataset import RecordsDataset
 from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
+from maskrcnn_benchmark.data.datasets.sources import Sources, absolute
 from maskrcnn_benchmark.utils.text_file import read_text
 
 FROM_THE_DATA = "from the data"
@@ -32,7 +33,8 @@ class LabelMeDataset(RecordsDataset):
         split_file: text file with the name of one json or image per line; None uses all files.
         name: name of the dataset in messages; default: that of the folder.
         images: how image files are read; None is ImageSettings().
-        reading: how annotations are read; None is Reading().
+        reading: how annotations are read, and whether the outcome is kept as a file; None is Reading().
+        rebuild: read anew although there is such a file.
 
     Image ids are the paths of the json files without ending.
 
@@ -54,6 +56,7 @@ class LabelMeDataset(RecordsDataset):
         name: str | None = None,
         images: ImageSettings | None = None,
         reading: Reading | None = None,
+        rebuild: bool = False,
     ):
         self._folder = os.fspath(annotation_dir)
         self._has_image_dir = image_dir is not None
@@ -68,7 +71,23 @@ class LabelMeDataset(RecordsDataset):
             name=name or os.path.basename(os.path.abspath(self._folder)),
             images=images,
             reading=reading,
+            sources=Sources(
+                self._folder,
+                {
+                    "annotation_dir": absolute(annotation_dir),
+                    "image_dir": absolute(image_dir),
+                    "remove_images_without_annotations": remove_images_without_annotations,
+                    "class_names": class_names,
+                    "split_file": absolute(split_file),
+                },
+                self._find_sources,
+            ),
+            rebuild=rebuild,
         )
+
+    def _find_sources(self) -> tuple[list[str], dict]:
+        paths = [os.path.join(self._folder, path) for path in list_files(self._folder, ".json")]
+        return paths if self._split_file is None else [*paths, self._split_file], {}
 
     def read_records(self, report: DatasetReport) -> dict:
         paths = list_files(self._folder, ".json")

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from maskrcnn_benchmark.data.datasets.coco_values import flag, real_number
-from maskrcnn_benchmark.data.datasets.file_lists import list_images
+from maskrcnn_benchmark.data.datasets.file_lists import image_names, list_images
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.records import ObjectRecord
 from maskrcnn_benchmark.data.datasets.records_dataset import RecordsDataset, image_sizes
 from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
+from maskrcnn_benchmark.data.datasets.sources import Sources, absolute
 from maskrcnn_benchmark.utils.text_file import did_you_mean, open_regular, read_text
 
 SIDES = ("XMin", "YMin", "XMax", "YMax")
@@ -41,7 +42,8 @@ class OpenImagesDataset(RecordsDataset):
         transforms: (image, target) -> (image, target); None returns PIL images.
         name: name of the dataset in messages; default: the csv's file name without its ending.
         images: how image files are read. The EXIF rotation is applied unless it is "stored". None is ImageSettings().
-        reading: how annotations are read; None is Reading().
+        reading: how annotations are read, and whether the outcome is kept as a file; None is Reading().
+        rebuild: read anew although there is such a file.
 
     Raises:
         FileNotFoundError: a file, the folder, or images of the split are missing.
@@ -61,6 +63,7 @@ class OpenImagesDataset(RecordsDataset):
         name: str | None = None,
         images: ImageSettings | None = None,
         reading: Reading | None = None,
+        rebuild: bool = False,
     ):
         self._csv, self._classes_file, self._split_file = os.fspath(ann_file), classes_file, split_file
         images = images or ImageSettings()
@@ -75,7 +78,23 @@ class OpenImagesDataset(RecordsDataset):
             name=name or os.path.splitext(os.path.basename(self._csv))[0],
             images=images,
             reading=reading,
+            sources=Sources(
+                self._csv,
+                {
+                    "root": absolute(root),
+                    "ann_file": absolute(ann_file),
+                    "classes_file": absolute(classes_file),
+                    "split_file": absolute(split_file),
+                    "remove_images_without_annotations": remove_images_without_annotations,
+                },
+                self._find_sources,
+            ),
+            rebuild=rebuild,
         )
+
+    def _find_sources(self) -> tuple[list[str], dict]:
+        files = filter(None, (self._csv, self._classes_file, self._split_file))
+        return list(files), {"the names of its images": image_names(self.root)}
 
     def read_records(self, report: DatasetReport) -> dict:
         classes = self._classes()

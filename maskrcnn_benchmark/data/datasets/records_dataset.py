@@ -11,6 +11,7 @@ from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.images import read_headers
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
+from maskrcnn_benchmark.data.datasets.sources import Sources
 
 
 class RecordsDataset(BoxDataset):
@@ -21,8 +22,9 @@ class RecordsDataset(BoxDataset):
         annotations: annotation file or folder, for messages.
         source: name of the annotation format, for messages.
         remove_images_without_annotations: drop images without a usable box (for training).
-        transforms, images, reading: see BoxDataset.
+        transforms, images, reading, rebuild: see BoxDataset.
         name: name of the dataset in messages.
+        sources: files that `read_records` reads.
 
     Items: see BoxDataset. Targets have "masks" if any object has a segmentation, and "keypoints" if any has keypoints.
 
@@ -44,6 +46,8 @@ class RecordsDataset(BoxDataset):
         name: str,
         images: ImageSettings | None = None,
         reading: Reading | None = None,
+        sources: Sources,
+        rebuild: bool = False,
     ):
         report = DatasetReport(name)
         self.name = name
@@ -58,6 +62,8 @@ class RecordsDataset(BoxDataset):
             transforms,
             images,
             reading,
+            sources=sources,
+            rebuild=rebuild,
         )
         self.json_category_id_to_contiguous_id = {number: k for k, number in enumerate(self.categories, start=1)}
         self.contiguous_category_id_to_json_id = dict(enumerate(self.categories, start=1))

@@ -103,17 +103,19 @@ class SampleTable:
         Raises:
             KeyError: something is missing.
         """
-        values = dict(file.meta["table"])
+        values, known = dict(file.meta["table"]), {each.name for each in fields(cls)}
         parts: dict[str, dict[str, np.ndarray]] = {"more": {}}
         for name, array in file.arrays.items():
             whole, _, part = name.partition(".")
+            if whole not in known:  # not the dataset's
+                continue
             if part:
                 parts.setdefault(whole, {})[part] = array
             else:
                 values[name] = array
         kinds = {"ids": ValueColumn.from_arrays, "file_names": StringTable.from_arrays, "masks": MaskTable.from_arrays}
         values |= {name: kinds.get(name, dict)(arrays) for name, arrays in parts.items()}
-        missing = {each.name for each in fields(cls)} - values.keys() - {"file"}
+        missing = known - values.keys() - {"file"}
         if missing:
             raise KeyError(f"{file.path} lacks {', '.join(sorted(missing))}")
         return cls(**values, file=file)

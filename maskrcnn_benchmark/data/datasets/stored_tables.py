@@ -6,17 +6,35 @@ import os
 from collections.abc import Iterator
 
 from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
+from maskrcnn_benchmark.data.datasets.cityscapes import CityScapesDataset
 from maskrcnn_benchmark.data.datasets.coco import COCODataset
 from maskrcnn_benchmark.data.datasets.coco_semantic import COCOSemanticDataset
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.images import ImageHeader, read_headers
+from maskrcnn_benchmark.data.datasets.labelme import LabelMeDataset
 from maskrcnn_benchmark.data.datasets.lvis import LVISDataset
+from maskrcnn_benchmark.data.datasets.open_images import OpenImagesDataset
 from maskrcnn_benchmark.data.datasets.reading import Reading
+from maskrcnn_benchmark.data.datasets.sources import changed_files
 from maskrcnn_benchmark.data.datasets.table_cache import TableSettings
+from maskrcnn_benchmark.data.datasets.voc import PascalVOCDataset
+from maskrcnn_benchmark.data.datasets.yolo import YOLODataset
 from maskrcnn_benchmark.utils.array_file import ArrayFile
 
 # Datasets that keep tables, by the name that these have of them.
-KINDS = {kind.__name__: kind for kind in (COCODataset, LVISDataset, COCOSemanticDataset)}
+KINDS = {
+    kind.__name__: kind
+    for kind in (
+        COCODataset,
+        COCOSemanticDataset,
+        LVISDataset,
+        YOLODataset,
+        LabelMeDataset,
+        OpenImagesDataset,
+        PascalVOCDataset,
+        CityScapesDataset,
+    )
+}
 
 # Images whose headers are read at a time.
 TURN = 8192
@@ -38,14 +56,17 @@ def open_stored(path: str, rebuild: bool = False) -> BoxDataset:
     key = meta["key"]
     images = {name: tuple(value) if isinstance(value, list) else value for name, value in key["image_settings"].items()}
     return KINDS[key["dataset"]](
-        key["files"][0],
-        key["images"],
-        key["training"],
+        **key["arguments"],
         name=meta["report"]["name"],
         images=ImageSettings(**images),
         reading=Reading(**key["reading"], tables=TableSettings("always", os.path.dirname(os.path.abspath(path)))),
         rebuild=rebuild,
     )
+
+
+def verify_annotations(dataset: BoxDataset) -> Iterator[tuple[str, str]]:
+    """Read the annotation files of a mapped dataset and yield (path, what is wrong) of those that have changed."""
+    yield from changed_files(ArrayFile(dataset.table_file, check=False).arrays)
 
 
 def verify_images(dataset: BoxDataset) -> Iterator[tuple[int, str]]:

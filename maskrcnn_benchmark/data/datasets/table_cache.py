@@ -1,10 +1,9 @@
 """Keep a dataset's SampleTable as a file: annotations are read once, and later starts map the file.
 
-The table of NAME.json is `.mb_tables/NAME.KEY.table` beside it, or in DATASETS.TABLE_DIR, or, if that folder cannot be
-written, in ~/.cache/maskrcnn_benchmark ($XDG_CACHE_HOME). KEY stands for paths and settings. The file holds them too,
-with size, modification time, inode and SHA-256 of the annotation files and the version of the code that read them. It
-is used if all of these fit (the SHA-256 is compared if the others differ) and its checksums are right. Otherwise the
-dataset is read again and the file is replaced.
+The table of NAME.json is `.mb_tables/NAME.json.KEY.table` beside it, or in DATASETS.TABLE_DIR, or, if that folder
+cannot be written, in ~/.cache/maskrcnn_benchmark ($XDG_CACHE_HOME). KEY stands for paths and settings. The file holds
+them too, with the state of the annotation files (sources.py) and the version of the code that read them. It is used if
+all of these fit and its checksums are right. Otherwise the dataset is read anew and the file is replaced.
 
 One process reads while others wait for it on a lock, which the system releases when its owner ends, however it ends.
 The file appears complete or not at all. If nothing can be written or locked, every process keeps the table in memory.
@@ -23,13 +22,14 @@ import logging
 import os
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.data.datasets.sample_table import SampleTable
+from maskrcnn_benchmark.data.datasets.sources import Sources, SourceState
 from maskrcnn_benchmark.utils.array_file import ArrayFile, ArrayFileError, write_arrays
 
 try:
@@ -41,9 +41,9 @@ logger = logging.getLogger(__name__)
 
 MODES = ("auto", "always", "never")
 
-# Smallest annotation files, in bytes, for which a table is kept. Others are read in less than half a second, and
+# Bytes, or number, of annotation files from which a table is kept. Fewer are read in less than half a second, and
 # checking their images at every start finds changed ones.
-LARGE = 4_000_000
+LARGE, MANY = 4_000_000, 2_000
 
 FOLDER = ".mb_tables"
 
@@ -56,7 +56,7 @@ class TableSettings:
     """Whether and where tables are kept.
 
     Attributes:
-        mode: DATASETS.TABLE, one of MODES. "auto": for annotation files of at least LARGE bytes together.
+        mode: DATASETS.TABLE, one of MODES. "auto": for annotation files of LARGE bytes together, or MANY files.
         folder: DATASETS.TABLE_DIR; "" is beside the annotations.
 
     Raises:
@@ -75,16 +75,15 @@ class TableCache:
     """Table file of one dataset.
 
     Args:
-        files: annotation files that the table is made of.
-        key: whatever else it depends on: paths and settings, as JSON can hold them.
-        state: of other files, as JSON can hold it; a table of another state does not fit.
+        sources: what the table is made of.
+        key: whatever else it depends on: kind and arguments of the dataset, and settings, as JSON can hold them.
         settings: None takes the defaults.
     """
 
-    def __init__(self, files: Sequence[str], key: dict, state: list, settings: TableSettings | None = None):
-        self.files = [os.path.abspath(path) for path in files]
-        self.state = state
-        self.key = json.loads(json.dumps({**key, "files": self.files}))
+    def __init__(self, sources: Sources, key: dict, settings: TableSettings | None = None):
+        self.sources = sources
+        self.place = os.path.abspath(sources.place)
+        self.key = json.loads(json.dumps({**key, "arguments": sources.arguments}))
         self.settings = settings or TableSettings()
 
     def get(self, report: DatasetReport, read: Callable[[], SampleTable], rebuild: bool = False) -> SampleTable:
@@ -93,26 +92,27 @@ class TableCache:
         Args:
             report: is given the findings of reading, now or then.
             read: reads annotations and images, and adds to `report`.
-            rebuild: read again whatever is there.
+            rebuild: read anew whatever is there.
 
         Raises:
             OSError, ValueError: of `read`.
         """
-        identities = self._identities()
-        if identities is None or not self._is_wanted(identities):
+        state = self._state()
+        if state is None:
             return read()
         folders = self._folders()
         if not rebuild:
             for folder in folders:
-                table = self._open(os.path.join(folder, self.file_name), report)
+                table = self._open(os.path.join(folder, self.file_name), state, report)
                 if table is not None:
                     return table
         for folder in folders:
             path = os.path.join(folder, self.file_name)
             with _locked(path, report.name) as is_locked:
                 if is_locked:
-                    table = None if rebuild else self._open(path, report)  # another process may have made it
-                    return table or self._make(path, report, read, identities)
+                    # another process may have made it
+                    table = None if rebuild else self._open(path, state, report)
+                    return table or self._make(path, state, report, read)
         logger.warning(
             f"dataset {report.name}: no table of its annotations can be kept, as none of {', '.join(folders)} can be "
             "written. Every process reads them. DATASETS.TABLE_DIR names another folder; DATASETS.TABLE: never keeps "
@@ -123,33 +123,31 @@ class TableCache:
     @property
     def file_name(self) -> str:
         digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()
-        return f"{os.path.basename(self.files[0])}.{digest[:12]}.table"
+        return f"{os.path.basename(self.place)}.{digest[:12]}.table"
 
-    def _is_wanted(self, identities: list[dict]) -> bool:
-        if self.settings.mode == "auto":
-            return sum(identity["size"] for identity in identities) >= LARGE
-        return self.settings.mode == "always"
+    def _state(self) -> SourceState | None:
+        """Return the state of the sources; None if no table is wanted, or if `read` will miss a file."""
+        if self.settings.mode == "never":
+            return None
+        try:
+            state = SourceState(self.sources)
+        except (OSError, ValueError):
+            return None
+        is_large = state.size >= LARGE or len(state.files) >= MANY
+        return state if self.settings.mode == "always" or is_large else None
 
     def _folders(self) -> list[str]:
         if self.settings.folder:
             return [os.path.abspath(os.path.expanduser(self.settings.folder))]
-        beside = os.path.join(os.path.dirname(self.files[0]), FOLDER)
+        beside = os.path.join(os.path.dirname(self.place), FOLDER)
         caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         return [beside, os.path.join(caches, "maskrcnn_benchmark", "tables")]
 
-    def _identities(self) -> list[dict] | None:
-        """Return size, modification time and inode of each file; None if one is missing."""
-        try:
-            found = [os.stat(path) for path in self.files]
-        except OSError:
-            return None
-        return [{"size": s.st_size, "mtime_ns": s.st_mtime_ns, "inode": s.st_ino} for s in found]
-
-    def _open(self, path: str, report: DatasetReport) -> SampleTable | None:
+    def _open(self, path: str, state: SourceState, report: DatasetReport) -> SampleTable | None:
         """Open the table of a file; None if it does not fit."""
         try:
             file = ArrayFile(path)
-            trouble = self._trouble(file.meta)
+            trouble = self._trouble(file, state)
             if trouble is None:
                 table = SampleTable.from_file(file)
                 report.add_recorded(file.meta["report"])
@@ -162,39 +160,31 @@ class TableCache:
         logger.info(f"dataset {report.name}: table {path} is not used, as {trouble}")
         return None
 
-    def _trouble(self, meta: dict) -> str | None:
+    def _trouble(self, file: ArrayFile, state: SourceState) -> str | None:
         """Return why a table does not fit; None if it does."""
-        if meta["key"] != self.key:
+        if file.meta["key"] != self.key:
             return "it is of other files or settings"
-        if meta["version"] != reader_version():
+        if file.meta["version"] != reader_version():
             return "another version of this package wrote it"
-        if meta["state"] != self.state:
-            return "the shards of its images have changed"
-        identities = self._identities() or []
-        for path, now, then in zip(self.files, identities, meta["identities"], strict=True):
-            if any(now[name] != then[name] for name in now):
-                if now["size"] != then["size"] or _digest(path) != then["digest"]:
-                    return f"{path} has changed since"
-        return None
+        return state.difference(file.meta["sources"], file.arrays)
 
-    def _make(self, path: str, report: DatasetReport, read: Callable, identities: list[dict]) -> SampleTable:
+    def _make(self, path: str, state: SourceState, report: DatasetReport, read: Callable) -> SampleTable:
         start = time.perf_counter()
         table = read()
-        digests = [_digest(file) for file in self.files]
-        if self._identities() != identities:
-            logger.warning(f"dataset {report.name}: {', '.join(self.files)} changed while being read")
+        sources = state.to_arrays()
+        if not state.is_as_before():
+            logger.warning(f"dataset {report.name}: files of {self.place} changed while being read")
             return table
         about, arrays = table.to_file()
         meta = {
             "key": self.key,
             "version": reader_version(),
-            "state": self.state,
-            "identities": [{**each, "digest": digest} for each, digest in zip(identities, digests, strict=True)],
+            "sources": state.others,
             "report": report.to_record(),
             "table": about,
         }
         try:
-            write_arrays(path, meta, arrays)
+            write_arrays(path, meta, {**arrays, **sources})
             mapped = SampleTable.from_file(ArrayFile(path, check=False))
         except OSError as error:
             logger.warning(
@@ -220,14 +210,6 @@ def reader_version() -> str:
     for path in sorted(code):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _digest(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @contextlib.contextmanager

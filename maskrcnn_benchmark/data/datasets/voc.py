@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
 from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
+from maskrcnn_benchmark.data.datasets.file_lists import image_names, list_files
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
+from maskrcnn_benchmark.data.datasets.sources import Sources, absolute
 from maskrcnn_benchmark.data.datasets.voc_annotations import (
     find_by_filename,
     find_class_names,
@@ -35,7 +38,8 @@ class PascalVOCDataset(BoxDataset):
         first_pixel: 1 as in VOC, or 0 for exporters whose coordinates are edges counted from 0.
         name: name of the dataset in messages; default: the names of data_dir and the split.
         images: how image files are read; None is ImageSettings().
-        reading: only `keep_empty_images` is used; None is Reading().
+        reading: only `keep_empty_images` and `tables` are used; None is Reading().
+        rebuild: read anew although the outcome of reading is kept as a file.
 
     Items are those of BoxDataset with the field "difficult" (uint8). Boxes are those of the files minus 1, as VOC
     counts pixels from 1, see first_pixel. `ids` are the names in the split file. See `read_voc` for dropped objects.
@@ -89,6 +93,7 @@ class PascalVOCDataset(BoxDataset):
         name: str | None = None,
         images: ImageSettings | None = None,
         reading: Reading | None = None,
+        rebuild: bool = False,
     ):
         data_dir = os.fspath(data_dir)
         if data_dir and split_file is None:
@@ -104,11 +109,39 @@ class PascalVOCDataset(BoxDataset):
         report = DatasetReport(name)
         if first_pixel not in (0, 1):
             raise ValueError(f"FIRST_PIXEL of a Pascal VOC dataset is 0 or 1, got {first_pixel!r}")
-        file_names = find_by_filename(find_images(root, split_file, annotations), root, annotations, report)
-        names = find_class_names(annotations) if class_names == FROM_THE_DATA else list(class_names)
-        table = read_voc(annotations, file_names, names, use_difficult, report, first_pixel)
+
+        def read() -> AnnotationTable:
+            file_names = find_by_filename(find_images(root, split_file, annotations), root, annotations, report)
+            names = find_class_names(annotations) if class_names == FROM_THE_DATA else list(class_names)
+            return read_voc(annotations, file_names, names, use_difficult, report, first_pixel)
+
+        def find_sources() -> tuple[list[str], dict]:
+            paths = [os.path.join(annotations, path) for path in list_files(annotations, ".xml")]
+            split_files = [] if split_file is None else [split_file]
+            return [*paths, *split_files], {"the names of its images": image_names(root)}
+
+        arguments = {
+            "split": split,
+            "use_difficult": use_difficult,
+            "class_names": class_names if class_names == FROM_THE_DATA else list(class_names),
+            "remove_images_without_annotations": remove_images_without_annotations,
+            "image_dir": absolute(root),
+            "annotation_dir": absolute(annotations),
+            "split_file": absolute(split_file),
+            "first_pixel": first_pixel,
+        }
         super().__init__(
-            table, root, annotations, "xml", report, remove_images_without_annotations, transforms, images, reading
+            read,
+            root,
+            annotations,
+            "xml",
+            report,
+            remove_images_without_annotations,
+            transforms,
+            images,
+            reading,
+            sources=Sources(annotations, arguments, find_sources),
+            rebuild=rebuild,
         )
         self.categories = dict(enumerate((self.CLASSES[0], *self.class_names)))
 

@@ -6,13 +6,14 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.records import ObjectRecord
 from maskrcnn_benchmark.data.datasets.records_dataset import RecordsDataset, image_sizes
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
+from maskrcnn_benchmark.data.datasets.sources import Sources, absolute
 from maskrcnn_benchmark.data.datasets.yolo_splits import YoloSplit, read_split
 from maskrcnn_benchmark.utils.text_file import decode_text, open_regular
 
@@ -37,7 +38,8 @@ class YOLODataset(RecordsDataset):
         transforms: (image, target) -> (image, target); None returns PIL images.
         name: name of the dataset in messages; default: folder and split.
         images: how image files are read. The EXIF rotation is applied unless it is "stored". None is ImageSettings().
-        reading: how annotations are read; None is Reading().
+        reading: how annotations are read, and whether the outcome is kept as a file; None is Reading().
+        rebuild: read anew although there is such a file.
 
     Image ids are paths relative to the dataset's folder, category ids the class numbers of the files.
 
@@ -57,26 +59,34 @@ class YOLODataset(RecordsDataset):
         name: str | None = None,
         images: ImageSettings | None = None,
         reading: Reading | None = None,
+        rebuild: bool = False,
     ):
-        data_file = os.fspath(data_file)
-        self._split = read_split(data_file, split)
+        self._data_file, self._split_name = os.fspath(data_file), split
+        found = read_split(data_file, split)
         images = images or ImageSettings()
         if images.exif_rotation == "auto":  # the programs that write and read such files turn images
             images = replace(images, exif_rotation="upright")
         folder = os.path.basename(os.path.dirname(os.path.abspath(data_file)))
+        arguments = {
+            "data_file": absolute(data_file),
+            "split": split,
+            "remove_images_without_annotations": remove_images_without_annotations,
+        }
         super().__init__(
-            self._split.root,
-            data_file,
+            found.root,
+            self._data_file,
             "label files",
             remove_images_without_annotations,
             transforms,
             name=name or f"{folder}_{split}",
             images=images,
             reading=reading,
+            sources=Sources(found.data_file, arguments, lambda: _sources_of(found)),
+            rebuild=rebuild,
         )
 
     def read_records(self, report: DatasetReport) -> dict:
-        split = self._split
+        split = read_split(self._data_file, self._split_name)
         if split.moved:
             what = "values of 'path' that are no folder here, replaced by the folder of the yaml"
             report.add("repaired", what, [split.moved], "folders")
@@ -99,6 +109,18 @@ class YOLODataset(RecordsDataset):
             ],
             "annotations": _objects(split, ids, sizes, report),
         }
+
+
+def _sources_of(split: YoloSplit) -> tuple[list[str], dict]:
+    """See Sources. What the yaml and lists of images say is in `split`."""
+    lists = asdict(split)
+    names, labels, unused = (lists.pop(name) for name in ("images", "labels", "unused"))
+    files = [*filter(None, labels), *unused]
+    return files, {
+        "the names of its images": names,
+        "the places of its label files": labels,
+        "the contents of its yaml": lists,
+    }
 
 
 def _relative(path: str, root: str) -> str:

@@ -30,6 +30,7 @@ class YoloSplit:
     """A split of a YOLO dataset.
 
     Attributes:
+        data_file: the file that describes it.
         root: the dataset's folder.
         images: paths of its images.
         labels: path of the label file of each, or None where there is none.
@@ -40,6 +41,7 @@ class YoloSplit:
         unused: label files that belong to none of the images, if the split is made of folders, not of a list.
     """
 
+    data_file: str
     root: str
     images: list[str]
     labels: list[str | None]
@@ -51,7 +53,7 @@ class YoloSplit:
     unused: list[str] = field(default_factory=list)
 
 
-def read_split(data_file: str, split: str) -> YoloSplit:
+def read_split(data_file: str | os.PathLike, split: str) -> YoloSplit:
     """Find the images and label files of a split.
 
     Paths in the file may be relative to `path` in it, to its own folder, or to the working directory, and may lead out
@@ -66,6 +68,7 @@ def read_split(data_file: str, split: str) -> YoloSplit:
         FileNotFoundError: the file, the split's folder or list, or images of the list are missing.
         ValueError: the file is not such a file, or has no such split.
     """
+    data_file = os.fspath(data_file)
     if os.path.isdir(data_file):
         data_file = _in_folder(data_file)
     data = _load(data_file)
@@ -104,7 +107,7 @@ def read_split(data_file: str, split: str) -> YoloSplit:
     if any(str(entry).lower().endswith(".txt") for entry in entries):
         unused = []  # of other splits, which share the folder
     count, dims = _keypoint_shape(data, data_file)
-    return YoloSplit(root, images, labels, names, count, dims, _keypoint_names(data, count), moved, unused)
+    return YoloSplit(data_file, root, images, labels, names, count, dims, _keypoint_names(data, count), moved, unused)
 
 
 def _in_folder(folder: str) -> str:
