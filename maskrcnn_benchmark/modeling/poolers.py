@@ -53,18 +53,20 @@ class LevelMapper:
 
 
 class AdaptiveLevelMapper:
-    """Assign regions to levels by their share of the image: ceil(k_max - log2(image area / region area)).
+    """Assign regions to levels by their share of the image: ceil(k_max - log2(image area / region area + eps)).
 
     Equation 2 of CenterMask. A region of more than half of the image is on k_max, one of more than a quarter on the
     level below, and so on.
 
     Args:
         k_min, k_max, box_offset: as LevelMapper.
+        eps: assigns a region just above half of the image, or above a quarter, to the finer level.
     """
 
-    def __init__(self, k_min, k_max, box_offset=1.0):
+    def __init__(self, k_min, k_max, eps=1e-6, box_offset=1.0):
         self.k_min = k_min
         self.k_max = k_max
+        self.eps = eps
         self.box_offset = box_offset
 
     def __call__(self, boxlists: list[BoxList]) -> Tensor:
@@ -82,7 +84,7 @@ class AdaptiveLevelMapper:
     def of_boxes(self, boxes: Tensor, image_areas: Tensor) -> Tensor:
         """Return the levels (R,) of boxes (R, 4), xyxy, in images of these areas (R,)."""
         ratio = image_areas / box_area(boxes, self.box_offset)
-        level = torch.ceil(self.k_max - torch.log2(ratio))
+        level = torch.ceil(self.k_max - torch.log2(ratio + self.eps))
         # A box of negative area, or a diverged model's NaN, must not become an index.
         return level.nan_to_num(self.k_min).clamp(self.k_min, self.k_max).to(torch.int64) - self.k_min
 
@@ -130,10 +132,8 @@ class Pooler(nn.Module):
         self.placement = placement
         self.aligned = placement != "clamped"
         k_min, k_max = (round(-math.log2(scale)) for scale in (scales[0], scales[-1]))
-        if by_share:
-            self.map_levels = AdaptiveLevelMapper(k_min, k_max, box_offset)
-        else:
-            self.map_levels = LevelMapper(k_min, k_max, eps=level_eps, box_offset=box_offset)
+        mapper = AdaptiveLevelMapper if by_share else LevelMapper
+        self.map_levels = mapper(k_min, k_max, eps=level_eps, box_offset=box_offset)
 
     def forward(self, features: list[Tensor], boxlists: list[BoxList]) -> Tensor:
         if len(features) < len(self.scales):

@@ -1,3 +1,4 @@
+import copy
 import gzip
 import json
 
@@ -5,8 +6,9 @@ import pytest
 import torch
 from helpers.centermask_models import GOLDEN as CENTERMASK
 
+from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.layers import ROIAlign
-from maskrcnn_benchmark.modeling.poolers import AdaptiveLevelMapper, LevelMapper, Pooler
+from maskrcnn_benchmark.modeling.poolers import AdaptiveLevelMapper, LevelMapper, Pooler, make_pooler
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 
 SCALES = (1 / 4, 1 / 8, 1 / 16, 1 / 32)
@@ -30,9 +32,10 @@ def test_a_nan_box_has_a_level(mapper):
 def test_levels_by_share_equal_centermasks():
     units = json.loads(gzip.decompress((CENTERMASK / "units.json.gz").read_bytes()))
 
-    def levels(case, key="by_ratio", k_min=3, offset=0.0, boxes=None):
+    def levels(case, key="by_ratio", k_min=3, offset=0.0):
         height, width = case["image_hw"]
-        found = AdaptiveLevelMapper(k_min, 5, offset)([BoxList(boxes or case["boxes"], (width, height))]).tolist()
+        mapper = AdaptiveLevelMapper(k_min, 5, 1e-6 if offset else 1e-8, offset)
+        found = mapper([BoxList(case["boxes"], (width, height))]).tolist()
         # a box of negative area has no level there, and the finest here
         return found, [level if level < 10 else 0 for level in case[key]]
 
@@ -47,7 +50,18 @@ def test_levels_by_share_equal_centermasks():
         assert found == expected
     two = units["level_assignment_two_images"]
     lists = [BoxList([two["box_each"]], (width, height)) for height, width in two["image_hw"]]
-    assert AdaptiveLevelMapper(3, 5, 0.0)(lists).tolist() == two["by_ratio"]
+    assert AdaptiveLevelMapper(3, 5, box_offset=0.0)(lists).tolist() == two["by_ratio"]
+
+
+@pytest.mark.parametrize("convention, level", [("centermask2", 2), ("centermask", 1)])
+def test_the_level_of_a_region_just_above_half_of_the_image(convention, level):
+    """CenterMask adds 1e-6 to the ratio of the areas, CenterMask2 2e-16."""
+    cfg = copy.deepcopy(defaults)
+    cfg.merge_from_list(["MODEL.CONVENTION", convention, "MODEL.ROI_MASK_HEAD.POOLER_SCALES", (0.125, 0.0625, 0.03125)])
+    cfg.MODEL.ROI_MASK_HEAD.LEVEL_MAP_FUNCTION = "CenterMaskLevelMapFunc"
+    mapper = make_pooler(cfg, "ROI_MASK_HEAD").map_levels
+    width, height = 1000.00025 - mapper.box_offset, 1000 - mapper.box_offset
+    assert mapper.of_boxes(torch.tensor([[0.0, 0, width, height]]), 2000 * 1000).tolist() == [level]
 
 
 def test_levels_by_area_clamped_to_three_maps_equal_centermasks():

@@ -54,7 +54,9 @@ class CombinedROIHeads(nn.ModuleDict):
             boxes = self.sampler(proposals, targets)
         if "mask" in self:
             maskiou = self["maskiou"] if "maskiou" in self else None
-            x, boxes, mask_losses = self["mask"](features, boxes, targets, box_features=x, maskiou=maskiou)
+            x, boxes, mask_losses = self["mask"](
+                features, boxes, targets, box_features=x, maskiou=maskiou, all_positive="box" not in self
+            )
             losses = {**losses, **mask_losses}
         if "keypoint" in self:
             x, boxes, keypoint_losses = self["keypoint"](features, boxes, targets)

@@ -69,32 +69,45 @@ class DensePostProcessor(nn.Module):
         self.clips = clips
 
     def forward(self, anchors, outputs, image_sizes) -> list[BoxList]:
-        return [self.select(boxes) for boxes in self.candidates(anchors, outputs, image_sizes)]
+        return self._best(self.candidates(anchors, outputs, image_sizes))
 
     def candidates(self, anchors, outputs, image_sizes) -> list[BoxList]:
         """Return the best (anchor, class) pairs above the threshold as unsorted N BoxLists, like forward's."""
-        levels = [self._level_candidates(*level) for level in zip(anchors, *outputs, strict=True)]
-        return join_levels(levels, image_sizes, self.box_offset, self.clips)
+        logits, *others = outputs
+        levels = zip(self._above_threshold(logits), anchors, *others, strict=True)
+        return join_levels(
+            [self._level_candidates(*level) for level in levels], image_sizes, self.box_offset, self.clips
+        )
 
     def select(self, candidates: BoxList) -> BoxList:
         """Return one image's detections: the best of its candidates after NMS by class."""
+        return self._best([candidates])[0]
+
+    def _best(self, candidates: list[BoxList]) -> list[BoxList]:
         return best_detections(candidates, self.nms_thresh, self.detections_per_img, self.best_first)
 
-    def _level_candidates(self, anchors, logits, codes, quality=None) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Return per image the boxes (c, 4), scores (c,) and labels (c,) of one level, c at most pre_nms_top_n."""
-        logits = flatten_level(logits, self.num_classes).flatten(1)
-        codes = flatten_level(codes, 4).float()
-        if quality is not None:
-            quality = flatten_level(quality, 1).squeeze(2).float().sigmoid()
+    def _above_threshold(self, logits) -> list[list[tuple[Tensor, Tensor]]]:
+        """Return per level and image the indices (c,) and probabilities (c,) of the pairs above the threshold."""
+        levels = [flatten_level(level, self.num_classes).flatten(1) for level in logits]
         # The threshold on logits selects the few that need a sigmoid. A margin leaves the decision to the sigmoid.
         threshold = self.score_thresh
         bound = math.log(threshold / (1 - threshold)) - 1e-2 if 0 < threshold < 1 else -math.inf
-        indices = true_indices(list(logits > bound))
-        all_scores = [image[index].float().sigmoid() for image, index in zip(logits, indices, strict=True)]
-        passed = true_indices([scores > threshold for scores in all_scores])
+        # All levels together, because the host waits for the number of pairs.
+        indices = true_indices([image for level in levels for image in level > bound])
+        images = [image for level in levels for image in level]
+        scores = [image[index].float().sigmoid() for image, index in zip(images, indices, strict=True)]
+        passed = true_indices([each > threshold for each in scores])
+        found = [(index[kept], each[kept]) for index, each, kept in zip(indices, scores, passed, strict=True)]
+        per_level = len(levels[0])
+        return [found[first : first + per_level] for first in range(0, len(found), per_level)]
+
+    def _level_candidates(self, found, anchors, codes, quality=None) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Return per image the boxes (c, 4), scores (c,) and labels (c,) of one level, c at most pre_nms_top_n."""
+        codes = flatten_level(codes, 4).float()
+        if quality is not None:
+            quality = flatten_level(quality, 1).squeeze(2).float().sigmoid()
         results = []
-        for image, (index, scores, kept) in enumerate(zip(indices, all_scores, passed, strict=True)):
-            index, scores = index[kept], scores[kept]
+        for image, (index, scores) in enumerate(found):
             if quality is not None:
                 scores = scores * quality[image][index // self.num_classes]
             if 0 < self.pre_nms_top_n < len(scores):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from maskrcnn_benchmark.layers.nms import batched_nms
+from maskrcnn_benchmark.modeling.host_waits import true_indices
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.boxes import clip_boxes
 
@@ -44,21 +45,33 @@ def join_levels(
 
 
 def best_detections(
-    candidates: BoxList, nms_thresh: float, detections_per_img: int, best_first: bool = True
-) -> BoxList:
-    """Apply NMS to an image's candidates by class, and return the best D boxes with their fields.
+    candidates: Sequence[BoxList], nms_thresh: float, detections_per_img: int, best_first: bool = True
+) -> list[BoxList]:
+    """Apply NMS to each image's candidates by class, and return the best D boxes of each image with their fields.
 
     Args:
-        candidates: C boxes (xyxy) with the fields "labels" and "scores".
+        candidates: N BoxLists of C boxes (xyxy) with the fields "labels" and "scores".
         nms_thresh: a box is suppressed by a better one of its class at an IoU above this; 0 or less disables NMS.
         detections_per_img: detections kept, and all that tie with the last one. 0 or less keeps all.
         best_first: sort them by score; otherwise they keep the order of the candidates.
     """
-    scores = candidates.get_field("scores")
-    inclusive = candidates.box_offset == 1
     threshold = nms_thresh if nms_thresh > 0 else math.inf
-    keep = batched_nms(candidates.bbox, scores, candidates.get_field("labels"), threshold, inclusive=inclusive)
-    if 0 < detections_per_img < len(keep):
-        last_score = scores[keep[detections_per_img - 1]]
-        keep = keep[scores[keep] >= last_score]
-    return candidates[keep if best_first else keep.sort().values]
+    kept = []
+    for boxes in candidates:
+        scores, labels = boxes.get_field("scores"), boxes.get_field("labels")
+        kept.append(batched_nms(boxes.bbox, scores, labels, threshold, inclusive=boxes.box_offset == 1))
+    if detections_per_img > 0:
+        kept = _cut(kept, [boxes.get_field("scores") for boxes in candidates], detections_per_img)
+    return [
+        boxes[keep if best_first else keep.sort().values] for boxes, keep in zip(candidates, kept, strict=True)
+    ]
+
+
+def _cut(kept: list[Tensor], scores: list[Tensor], most: int) -> list[Tensor]:
+    """Shorten N lists of indices, best first, to the first `most` and those that tie with the last of these."""
+    longer = [i for i, keep in enumerate(kept) if len(keep) > most]
+    ranked = [scores[i][kept[i]] for i in longer]
+    remaining = true_indices([of_image >= of_image[most - 1] for of_image in ranked])
+    for i, indices in zip(longer, remaining, strict=True):
+        kept[i] = kept[i][indices]
+    return kept

@@ -26,22 +26,22 @@ PROPOSALS = {
     "rpn/inference.py _best_of_batch": 1,  # number of proposals of each image
 }
 DRAWN = {"roi_heads/box_head/loss.py subsample": 1}  # number of sampled regions: the batch size of the box head
-MASKS = {
+TARGETS = {"roi_heads/mask_head/loss.py targets": 1}  # boxes and matches: masks are rasterized on the host
+MASKS = TARGETS | {
     "roi_heads/mask_head/mask_head.py forward": 1,  # number of positive regions: the batch size of the mask head
-    "roi_heads/mask_head/loss.py targets": 1,  # boxes and matches: masks are rasterized on the host
 }
 KEYPOINTS = {
     "roi_heads/keypoint_head/loss.py subsample": 1,  # as DRAWN
     "roi_heads/keypoint_head/loss.py __call__": 1,  # number of visible keypoints: half of the maps have weight 0
 }
 STAGES = 3
-LEVELS, IMAGES = 5, 3
-# CenterMask's regions: the numbers of candidates of a level before and after the sigmoid, and what NMS leaves of each
-# image's.
-DETECTIONS = {
-    "rpn/dense_post_process.py _level_candidates": 2 * LEVELS,
-    "rpn/detections.py best_detections": IMAGES,
-    "roi_heads/regions.py __call__": 1,  # as DRAWN
+IMAGES = 3
+# CenterMask: regions of all levels and images
+CENTERMASK = TARGETS | {
+    "rpn/dense_post_process.py _above_threshold": 2,  # numbers of candidates, before and after the sigmoid
+    "rpn/detections.py best_detections": IMAGES,  # NMS of each image: the number of kept detections is a shape
+    "rpn/detections.py _cut": 1,  # number of detections that tie with the last one
+    "roi_heads/regions.py __call__": 1,  # number of sampled regions, all of them positive
 }
 WAITS = {
     "fcos": {},
@@ -54,8 +54,8 @@ WAITS = {
     "mask, detectron2": PROPOSALS | DRAWN | MASKS,
     "panoptic": PROPOSALS | DRAWN | MASKS,
     "mask scoring": PROPOSALS | DRAWN | MASKS,
-    "centermask": DETECTIONS | MASKS,
-    "panoptic centermask": DETECTIONS | MASKS,
+    "centermask": CENTERMASK,
+    "panoptic centermask": CENTERMASK,
     "cascade mask": PROPOSALS
     | {place: STAGES for place in DRAWN | MASKS}
     | {"roi_heads/cascade.py _proposals_of_next_stage": STAGES},  # number of regions other than the ground truth
@@ -67,6 +67,8 @@ def batch(name):
     """Return the model, three images, and BoxLists of two, zero and one objects."""
     cfg = tiny_cfg(name)
     model = build_detection_model(cfg).train()
+    if cfg.MODEL.FCOS_ON:  # a fresh head detects nothing
+        torch.nn.init.zeros_(model.rpn.head.cls_logits.bias)
     images = to_image_list([torch.randn(3, height, width) for width, height in SIZES], 32)
     all_boxes = ([[10.0, 10, 40, 50], [5, 5, 25, 30]], [], [[20.0, 20, 60, 60]])
     offset = get_convention(cfg.MODEL.CONVENTION).box_offset

@@ -349,13 +349,14 @@ def test_nms_and_its_cut_equal_centermask2(centermask):
     candidates.box_offset = 0.0
     candidates.add_field("scores", torch.tensor(case["scores"]))
     # The second box has an IoU of 0.6 with the first one and stays, as on a GPU. On their CPU float32's 0.6 exceeds it.
-    assert 0.8 in [round(score, 6) for score in best_detections(candidates, 0.6, 100).get_field("scores").tolist()]
+    (found,) = best_detections([candidates], 0.6, 100)
+    assert 0.8 in [round(score, 6) for score in found.get_field("scores").tolist()]
     candidates = candidates[[0, 2, 3, 4, 5]]
     for top, key in ((100, "nms_0p6"), (2, "post_top_2")):
-        found = best_detections(candidates, 0.6, top)
+        (found,) = best_detections([candidates], 0.6, top)
         assert found.get_field("scores").tolist() == pytest.approx(case[key]["scores"])
         assert found.get_field("labels").tolist() == case[key]["classes"]
-    in_order = best_detections(candidates[[2, 0, 4, 1]], 0.6, 100, best_first=False)
+    (in_order,) = best_detections([candidates[[2, 0, 4, 1]]], 0.6, 100, best_first=False)
     assert in_order.get_field("labels").tolist() == [2, 1, 2]
 
 

@@ -40,6 +40,7 @@ class ROIMaskHead(nn.Module):
         targets: in training, N BoxLists with the fields "labels" and "masks".
         box_features: in training, the box head's features (R, ...) of the boxes.
         maskiou: ROIMaskIoUHead that scores the masks, or None. The extractor then has `pooler` and `convolve`.
+        all_positive: in training, the labels are known to be above 0, as RegionSampler's are; not with shared features.
 
     Returns:
         (x, boxes, losses), x being the extractor's output. In training, the boxes unchanged, and the scalars loss_mask
@@ -58,13 +59,15 @@ class ROIMaskHead(nn.Module):
         self.post_processor = post_processor
         self.share_box_features = share_box_features
 
-    def forward(self, features, boxes, targets=None, box_features=None, maskiou=None):
+    def forward(self, features, boxes, targets=None, box_features=None, maskiou=None, all_positive=False):
         if not self.training:
             x, pooled = self._extract(features, boxes, maskiou)
             with torch.no_grad():
                 return x, self.attach(*self._score(x, pooled, boxes, maskiou), boxes), {}
-        positive = true_indices([boxlist.get_field("labels") > 0 for boxlist in boxes])
-        regions = [boxlist[indices] for boxlist, indices in zip(boxes, positive, strict=True)]
+        regions = boxes
+        if not all_positive:
+            positive = true_indices([boxlist.get_field("labels") > 0 for boxlist in boxes])
+            regions = [boxlist[indices] for boxlist, indices in zip(boxes, positive, strict=True)]
         if self.share_box_features:
             of_images = box_features.split([len(boxlist) for boxlist in boxes])
             x = torch.cat([of_image[indices] for of_image, indices in zip(of_images, positive, strict=True)])
