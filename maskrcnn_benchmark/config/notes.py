@@ -50,6 +50,13 @@ def notes(cfg, defaults) -> list[str]:
     given = value_of(cfg, unread)
     if not both_read and given != value_of(defaults, unread) and given != value_of(cfg, read):
         found.append(f"{unread} {value_of(cfg, unread)} has no effect: the model of this config uses {read}.")
+    if dense and not both_read:
+        head = "FCOS" if cfg.MODEL.FCOS_ON else "RETINANET"
+        for key, instead in (("SCORE_THRESH", "INFERENCE_TH"), ("NMS", "NMS_TH")):
+            key = f"MODEL.ROI_HEADS.{key}"
+            if value_of(cfg, key) != value_of(defaults, key):
+                value = value_of(cfg, key)
+                found.append(f"{key} {value} has no effect: without a box head MODEL.{head}.{instead} counts.")
     smallest_train = max(cfg.INPUT.MIN_SIZE_TRAIN)
     if tuple(cfg.INPUT.MIN_SIZE_RANGE_TRAIN) not in ((), (-1, -1)):
         smallest_train = max(cfg.INPUT.MIN_SIZE_RANGE_TRAIN)

@@ -305,6 +305,8 @@ def test_every_convention_passes():
         (["SOLVER.LR_SCHEDULER", "cosine", "SOLVER.GAMMA", 0.5], "GAMMA 0.5 has no effect"),
         (["TEST.DETECTIONS_PER_IMG", 300], "TEST.DETECTIONS_PER_IMG 300 has no effect.*ROI_HEADS.DETECTIONS_PER_IMG"),
         ([*FCOS, "MODEL.ROI_HEADS.DETECTIONS_PER_IMG", 300], "ROI_HEADS.DETECTIONS_PER_IMG 300 has no effect"),
+        ([*FCOS, "MODEL.ROI_HEADS.SCORE_THRESH", 0.3], "SCORE_THRESH 0.3 has no effect: .*MODEL.FCOS.INFERENCE_TH"),
+        ([*FCOS, "MODEL.FCOS_MASK", True, "MODEL.ROI_HEADS.NMS", 0.4], "ROI_HEADS.NMS 0.4 has .*MODEL.FCOS.NMS_TH"),
         (["MODEL.RPN_ONLY", True, "MODEL.MASK_ON", True], "MODEL.MASK_ON True has no effect with MODEL.RPN_ONLY"),
         (["INPUT.MAX_SIZE_TRAIN", 600], "MAX_SIZE_TRAIN 600 is smaller than the shorter side 800"),
         (["INPUT.MAX_SIZE_TEST", 600], "MAX_SIZE_TEST 600 is smaller than the shorter side 800"),

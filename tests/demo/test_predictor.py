@@ -12,6 +12,7 @@ from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.visual.palette import label_colors
 
 SMALL = ("INPUT.MIN_SIZE_TEST", 64, "INPUT.MAX_SIZE_TEST", 96)
+SCORING_MASKS = ("mask scoring", "centermask", "panoptic centermask")
 
 
 @pytest.fixture
@@ -50,12 +51,15 @@ def test_every_model_detects_and_draws_the_same_as_the_predictor(COCODemo, tmp_p
         masks = predictions.get_field("mask")
         assert masks.shape == (len(expected), 1, 100, 150) and masks.dtype == torch.uint8
         assert (masks[:, 0].numpy() == expected.mask_arrays()).all()
+    assert predictions.has_field("mask_scores") == (expected.mask_scores is not None) == (name in SCORING_MASKS)
+    if expected.mask_scores is not None:
+        np.testing.assert_allclose(predictions.get_field("mask_scores").numpy(), expected.mask_scores, atol=1e-6)
     if expected.keypoints is not None:
         np.testing.assert_allclose(predictions.get_field("keypoints").keypoints.numpy(), expected.keypoints, atol=1e-3)
     drawn = demo.run_on_opencv_image(given)
     assert (given == original).all(), "the given image must not change"
     assert drawn.shape == original.shape and drawn.dtype == np.uint8 and (drawn != original).any()
-    if name == "panoptic":
+    if name.startswith("panoptic"):
         assert (drawn[:, :, ::-1] == expected.draw(original[:, :, ::-1])).all()
 
 
