@@ -25,6 +25,7 @@ from maskrcnn_benchmark.structures.bounding_box import FLIP_LEFT_RIGHT, BoxList
 from maskrcnn_benchmark.structures.boxlist_ops import cat_boxlist
 from maskrcnn_benchmark.structures.image_list import to_image_list
 from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
+from maskrcnn_benchmark.utils.comm import unwrapped
 
 
 @dataclass
@@ -150,7 +151,7 @@ def make_bbox_aug(cfg, model: nn.Module) -> BBoxAug:
 
 def im_detect_bbox_aug(model: nn.Module, images, device) -> list[BoxList]:
     """Detect objects in PIL images with the views of TEST.BBOX_AUG of the global cfg, as the forks' function does."""
-    return make_bbox_aug(default_cfg, getattr(model, "module", model).to(device))(images)
+    return make_bbox_aug(default_cfg, unwrapped(model).to(device))(images)
 
 
 def takes_bbox_aug(place: int):
@@ -206,4 +207,4 @@ def _augmented(model: nn.Module, data_loader, bbox_aug: bool | None) -> nn.Modul
             "bbox_aug is True, but the loader yields images that are already resized. Make the loader with "
             "make_data_loader(cfg, is_train=False) and TEST.BBOX_AUG.ENABLED True."
         )
-    return make_bbox_aug(default_cfg, getattr(model, "module", model))
+    return make_bbox_aug(default_cfg, unwrapped(model))

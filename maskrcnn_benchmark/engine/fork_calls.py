@@ -15,8 +15,8 @@ import torch
 
 from maskrcnn_benchmark.engine.testing import make_test_loaders, run_test
 from maskrcnn_benchmark.engine.training_options import TrainingOptions
-from maskrcnn_benchmark.utils.comm import all_gather
-from maskrcnn_benchmark.utils.compute_dtype import compute_dtype
+from maskrcnn_benchmark.utils.comm import all_gather, unwrapped
+from maskrcnn_benchmark.utils.compute_dtype import autocast, compute_dtype
 from maskrcnn_benchmark.utils.metric_logger import MetricLogger
 
 # Upstream's order. The forks' older order is the same without cfg, data_loader_val and test_period.
@@ -131,7 +131,7 @@ def validation_losses(model, loaders, device: torch.device, dtype: torch.dtype =
 
     Buffers such as batch norm statistics do not change. The model is left in training mode.
     """
-    model = getattr(model, "module", model)
+    model = unwrapped(model)
     statistics = {name: buffer.clone() for name, buffer in model.named_buffers()}
     model.train()
     rows = []
@@ -139,7 +139,7 @@ def validation_losses(model, loaders, device: torch.device, dtype: torch.dtype =
         for loader in loaders:
             for images, targets, _ in loader:
                 images, targets = images.to(device), [target.to(device) for target in targets]
-                with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                with autocast(device, dtype):
                     losses = model(images, targets)
                 rows.append({name: value.item() for name, value in losses.items()})
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 
@@ -11,9 +10,11 @@ import torch
 from maskrcnn_benchmark.engine import stopping
 from maskrcnn_benchmark.engine.bbox_aug import takes_bbox_aug
 from maskrcnn_benchmark.engine.progress import ProgressBar
+from maskrcnn_benchmark.engine.run_model import run_model
 from maskrcnn_benchmark.evaluation import EvaluationOptions, evaluate, save_predictions
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.utils.comm import gather, get_world_size, is_main_process, synchronize
+from maskrcnn_benchmark.utils.compute_dtype import autocast
 from maskrcnn_benchmark.utils.timer import Timer, get_time_str
 
 logger = logging.getLogger("maskrcnn_benchmark.inference")
@@ -104,7 +105,6 @@ def compute_on_dataset(
     """
     device = torch.device(device)
     model.eval()
-    autocast = contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
     progress = ProgressBar(len(data_loader), enabled=is_main_process(), unit="batch")
     predictions = {}
     with stopping.deferred("this batch") as stop:
@@ -115,8 +115,9 @@ def compute_on_dataset(
                 timer.tic()
             if hasattr(images, "to"):  # test-time augmentation has PIL images, which have no device
                 images = images.to(device, non_blocking=True)
-            with torch.inference_mode(), autocast:
-                outputs = model(images, **_output_sizes(model, data_loader.dataset, indices))
+            sizes = (_original_size(data_loader.dataset, index) for index in indices)
+            with torch.inference_mode(), autocast(device, dtype):
+                outputs = run_model(model, images, sizes)
                 outputs = [output.to("cpu") for output in outputs]
             # Tensors made in inference mode cannot be changed in place outside of it; indexing returns tensors that
             # can.
@@ -131,12 +132,9 @@ def compute_on_dataset(
     return predictions
 
 
-def _output_sizes(model: torch.nn.Module, dataset, indices) -> dict:
-    """Return the argument output_sizes, (width, height) of the original images, if the model accepts it."""
-    if not getattr(model, "takes_output_sizes", False):
-        return {}
-    infos = [dataset.get_img_info(index) for index in indices]
-    return {"output_sizes": [(info["width"], info["height"]) for info in infos]}
+def _original_size(dataset, index: int) -> tuple[int, int]:
+    info = dataset.get_img_info(index)
+    return info["width"], info["height"]
 
 
 def gather_predictions(predictions: dict[int, BoxList], count: int) -> list[BoxList | None] | None:

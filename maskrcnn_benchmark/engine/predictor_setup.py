@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
@@ -25,6 +24,7 @@ from maskrcnn_benchmark.data.label_space import num_classes_keys
 from maskrcnn_benchmark.data.published_classes import COCO_THINGS
 from maskrcnn_benchmark.data.transforms import Resize, build_transforms
 from maskrcnn_benchmark.engine.bbox_aug import make_bbox_aug
+from maskrcnn_benchmark.engine.run_model import run_model
 from maskrcnn_benchmark.engine.semantic_views import make_semantic_views
 from maskrcnn_benchmark.fast.compiled import compile_dense_part
 from maskrcnn_benchmark.fast.for_inference import for_inference
@@ -34,7 +34,8 @@ from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import to_image_list
 from maskrcnn_benchmark.structures.label_names import LabelNames
 from maskrcnn_benchmark.structures.paste_masks import DEFAULT_PASTING, MaskPasting
-from maskrcnn_benchmark.utils.compute_dtype import compute_dtype
+from maskrcnn_benchmark.utils.comm import unwrapped
+from maskrcnn_benchmark.utils.compute_dtype import autocast, compute_dtype
 
 logger = logging.getLogger("maskrcnn_benchmark.predictor")
 
@@ -83,15 +84,11 @@ class PredictorSetup:
             N BoxLists on the CPU, in pixels of the network input. A model with the argument output_sizes returns them
             in pixels of the original images.
         """
-        autocast = contextlib.nullcontext()
-        if self.dtype != torch.float32:
-            autocast = torch.autocast(self.device.type, dtype=self.dtype)
         images = list(inputs)
         if not self.takes_originals:
             images = to_image_list(images, self.size_divisible).to(self.device)
-        kwargs = {"output_sizes": list(sizes)} if getattr(self.model, "takes_output_sizes", False) else {}
-        with torch.inference_mode(), autocast:
-            return [output.to("cpu") for output in self.model(images, **kwargs)]
+        with torch.inference_mode(), autocast(self.device, self.dtype):
+            return [output.to("cpu") for output in run_model(self.model, images, sizes)]
 
 
 def make_setup(
@@ -166,7 +163,7 @@ def load_model(
         _refuse_missing(checkpointer.report, weights)
     image_size = (checkpoint or {}).get("image_size")
     del checkpoint
-    return cfg, getattr(model, "module", model).to(cfg.MODEL.DEVICE), labels, image_size
+    return cfg, unwrapped(model).to(cfg.MODEL.DEVICE), labels, image_size
 
 
 def setup_of(cfg, model: nn.Module, label_names: LabelNames) -> PredictorSetup:

@@ -17,7 +17,7 @@ from maskrcnn_benchmark.evaluation import EvaluationOptions
 from maskrcnn_benchmark.fast.compiled import compile_dense_part
 from maskrcnn_benchmark.fast.for_inference import for_inference
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
-from maskrcnn_benchmark.utils.comm import broadcast_buffers, get_world_size, synchronize
+from maskrcnn_benchmark.utils.comm import broadcast_buffers, get_world_size, synchronize, unwrapped
 from maskrcnn_benchmark.utils.compute_dtype import compute_dtype
 from maskrcnn_benchmark.utils.miscellaneous import mkdir
 
@@ -92,7 +92,7 @@ def run_test(cfg, model: torch.nn.Module, loaders: dict, check_expected: bool = 
         loaders: loaders by dataset name, see `make_test_loaders`.
         check_expected: compare the metrics with TEST.EXPECTED_RESULTS.
     """
-    model = getattr(model, "module", model)
+    model = unwrapped(model)
     broadcast_buffers(model)  # all processes test the model of rank 0, which is the one in the checkpoints
     dtype = compute_dtype(cfg.DTYPE, cfg.MODEL.DEVICE)
     model = for_inference(model, dtype, winograd=cfg.WINOGRAD)

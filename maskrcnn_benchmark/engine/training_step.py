@@ -9,6 +9,7 @@ import torch
 
 from maskrcnn_benchmark.fast.for_training import for_training
 from maskrcnn_benchmark.utils.comm import get_world_size, reduce_dict
+from maskrcnn_benchmark.utils.compute_dtype import autocast
 
 
 class TrainingStep:
@@ -57,7 +58,7 @@ class TrainingStep:
             with contextlib.nullcontext() if is_last else self._without_gradient_exchange():
                 images = images.to(self.device, non_blocking=True)
                 targets = [target.to(self.device, non_blocking=True) for target in targets]
-                with self._autocast():
+                with autocast(self.device, self.dtype):
                     losses = self.model(images, targets)
                 self.own_losses.append({name: value.detach() for name, value in losses.items()})
                 if is_last:
@@ -85,11 +86,6 @@ class TrainingStep:
             torch.nn.utils.clip_grad_norm_(parameters, self.clip_gradients)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-
-    def _autocast(self):
-        if self.dtype == torch.float32:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
 
     def _without_gradient_exchange(self):
         """Skip DistributedDataParallel's exchange of gradients, except in the last of several backward passes."""

@@ -10,7 +10,6 @@ A area ranges (all, small, medium, large), M detection limits (1, 10, 100).
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import importlib.util
 import io
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from maskrcnn_benchmark.evaluation.coco_results import NOT_COMPUTED
+from maskrcnn_benchmark.utils.garbage_collection import without_garbage_collection
 
 logger = logging.getLogger("maskrcnn_benchmark.inference")
 
@@ -67,22 +67,10 @@ def run_evaluator(
         ValueError: the ground truth does not have the images of some detections.
     """
     evaluator = evaluator or available_evaluator()
-    with _no_garbage_collection():
+    with without_garbage_collection():  # a third of the time for half a million detections
         coco_eval, summary = _run(ground_truth, detections, iou_type, evaluator, sigmas, max_detections)
     print(summary, end="", flush=True)
     return coco_eval
-
-
-@contextlib.contextmanager
-def _no_garbage_collection():
-    """Disable garbage collection: searching half a million detections for cycles takes a third of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _run(ground_truth: dict, detections: list[dict], iou_type: str, evaluator: str, sigmas, max_detections):

@@ -12,6 +12,7 @@ import torch
 from maskrcnn_benchmark.checkpoint.checkpointer import DetectronCheckpointer
 from maskrcnn_benchmark.data.collate_batch import BatchCollator
 from maskrcnn_benchmark.data.transforms import build_transforms
+from maskrcnn_benchmark.engine.run_model import run_model
 from maskrcnn_benchmark.engine.training_step import TrainingStep
 from maskrcnn_benchmark.fast.compiled import compile_dense_part
 from maskrcnn_benchmark.fast.for_inference import for_inference
@@ -20,7 +21,7 @@ from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
 from maskrcnn_benchmark.solver import make_optimizer
 from maskrcnn_benchmark.structures.paste_masks import paste_rles
-from maskrcnn_benchmark.utils.compute_dtype import compute_dtype
+from maskrcnn_benchmark.utils.compute_dtype import autocast, compute_dtype
 
 from .energy import energy_meter
 from .flops import count_multiply_adds
@@ -127,12 +128,12 @@ class Subject:
             set_statistics(model, lambda: model(images))
         model = for_inference(model, self.dtype, self.cfg.WINOGRAD)
         if not self.weights:
-            with self._autocast():
+            with autocast(self.device, self.dtype):
                 set_score_thresholds(model, lambda: model(images), self.cfg.TEST.DETECTIONS_PER_IMG)
         return model, parameters
 
     def _multiply_adds(self, images) -> dict[str, int]:
-        with self._autocast():
+        with autocast(self.device, self.dtype):
             counts = count_multiply_adds(self.model, lambda: self.model(images))
         fpn, backbone = counts.get("backbone.fpn", 0), counts["backbone"]
         return {"backbone": backbone - fpn, "FPN": fpn, "heads": counts[""] - backbone, "total": counts[""]}
@@ -152,8 +153,8 @@ class Subject:
             images, _, _ = self.collate([(self.transforms(image), None, index)])
             images = images.to(self.device)
         inside = clock.inside(self.model) if by_stage else contextlib.nullcontext()
-        with clock.stage("post-processing"), torch.inference_mode(), self._autocast(), inside:
-            (found,) = self.model(images, **self._output_sizes(image))
+        with clock.stage("post-processing"), torch.inference_mode(), autocast(self.device, self.dtype), inside:
+            (found,) = run_model(self.model, images, [image.size])
             found = found.to("cpu").resize(image.size)
             if found.has_field("mask") and found.get_field("mask").shape[-1] == found.get_field("mask").shape[-2]:
                 paste_rles(found.get_field("mask"), found.convert("xyxy").bbox, found.size, pasting=self.pasting)
@@ -188,14 +189,6 @@ class Subject:
     def _images(self, index: int):
         image, _, _ = self.dataset[index]
         return self.collate([(self.transforms(image), None, index)])[0].to(self.device)
-
-    def _output_sizes(self, image) -> dict:
-        return {"output_sizes": [image.size]} if getattr(self.model, "takes_output_sizes", False) else {}
-
-    def _autocast(self):
-        if self.dtype == torch.float32:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
 
 
 def count_parameters(model: torch.nn.Module) -> int:

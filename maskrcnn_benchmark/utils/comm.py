@@ -34,6 +34,11 @@ def synchronize() -> None:
         dist.barrier()
 
 
+def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
+    """Return the model inside DistributedDataParallel, or a wrapper like it, or else the model itself."""
+    return getattr(model, "module", model)
+
+
 def all_gather(data) -> list:
     """Return the `data` (anything that pickles) of every process, by rank, on every process."""
     if get_world_size() == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 import torch
@@ -28,6 +29,11 @@ def compute_dtype(name: str, device: str | torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise ValueError(f"DTYPE is {name!r}; expected one of {', '.join(DTYPES)}, or auto")
     return DTYPES[name]
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:
+    """Return torch.autocast to a dtype of `compute_dtype`, or a context without effect for float32."""
+    return contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:

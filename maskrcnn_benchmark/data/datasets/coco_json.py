@@ -7,8 +7,6 @@ msgspec splits the file into entries, each of which is parsed when its turn come
 from __future__ import annotations
 
 import codecs
-import contextlib
-import gc
 import json
 import mmap
 from collections.abc import Callable, Iterator
@@ -19,6 +17,7 @@ import msgspec
 
 from maskrcnn_benchmark.data.datasets.records import BATCH, ObjectRecord
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
+from maskrcnn_benchmark.utils.garbage_collection import without_garbage_collection
 from maskrcnn_benchmark.utils.text_file import NotAFileError, did_you_mean, open_regular, read_text
 
 Result = TypeVar("Result")
@@ -57,23 +56,11 @@ def read_content(ann_file: str, report: DatasetReport, use: Callable[[dict], Res
     """
     before = report.copy()
     try:
-        with _without_garbage_collection():
+        with without_garbage_collection():
             return use(_regular_content(_map(ann_file)))
     except (_Odd, msgspec.MsgspecError, RecursionError):
         report.restore(before)
     return use(load_json(ann_file))
-
-
-@contextlib.contextmanager
-def _without_garbage_collection():
-    """Disable the garbage collector: it would look at all of a million entries again and again."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _map(path: str) -> mmap.mmap:
