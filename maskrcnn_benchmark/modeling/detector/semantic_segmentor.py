@@ -79,13 +79,12 @@ class SemanticSegmentor(nn.Module):
 
 def semantic_maps(targets) -> list:
     """Return the SemanticMaps of N targets."""
-    with_field = [isinstance(target, BoxList) for target in targets or ()]
-    if not targets or not all(t.has_field("semantic") for t, has in zip(targets, with_field, strict=True) if has):
+    if not targets or any(isinstance(target, BoxList) and not target.has_field("semantic") for target in targets):
         raise ValueError(
             "in training SemanticSegmentor requires targets, one BoxList per image, with the field 'semantic' "
             "(SemanticMap); datasets of FORMAT: semantic have it; call model.eval() for inference"
         )
-    return [t.get_field("semantic") if has else t for t, has in zip(targets, with_field, strict=True)]
+    return [target.get_field("semantic") if isinstance(target, BoxList) else target for target in targets]
 
 
 def as_result(classes: Tensor, image_size: tuple[int, int]) -> BoxList:

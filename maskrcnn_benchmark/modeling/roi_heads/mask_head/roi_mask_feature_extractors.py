@@ -53,7 +53,7 @@ class MaskRCNNFPNFeatureExtractor(nn.Module):
 
 
 @registry.ROI_MASK_FEATURE_EXTRACTORS.register("MaskRCNNFPNFeatureExtractor")
-def build_mask_rcnn_fpn(cfg, in_channels):
+def build_mask_rcnn_fpn(cfg, in_channels, attention=None):
     node = cfg.MODEL.ROI_MASK_HEAD
     return MaskRCNNFPNFeatureExtractor(
         make_pooler(cfg, "ROI_MASK_HEAD"),
@@ -61,6 +61,7 @@ def build_mask_rcnn_fpn(cfg, in_channels):
         node.CONV_LAYERS,
         node.DILATION,
         node.USE_GN,
+        attention,
         **group_norm_options(cfg),
     )
 

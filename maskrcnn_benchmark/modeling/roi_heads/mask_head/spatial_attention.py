@@ -11,9 +11,7 @@ from torch import Tensor, nn
 from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.layers.conv import Conv2d
 from maskrcnn_benchmark.modeling import registry
-from maskrcnn_benchmark.modeling.make_layers import group_norm_options
-from maskrcnn_benchmark.modeling.poolers import make_pooler
-from maskrcnn_benchmark.modeling.roi_heads.mask_head.roi_mask_feature_extractors import MaskRCNNFPNFeatureExtractor
+from maskrcnn_benchmark.modeling.roi_heads.mask_head.roi_mask_feature_extractors import build_mask_rcnn_fpn
 
 
 class SpatialAttention(nn.Module):
@@ -36,13 +34,5 @@ class SpatialAttention(nn.Module):
 
 @registry.ROI_MASK_FEATURE_EXTRACTORS.register("MaskRCNNFPNSpatialAttentionFeatureExtractor")
 def build_spatial_attention_feature_extractor(cfg, in_channels):
-    node = cfg.MODEL.ROI_MASK_HEAD
-    return MaskRCNNFPNFeatureExtractor(
-        make_pooler(cfg, "ROI_MASK_HEAD"),
-        in_channels,
-        node.CONV_LAYERS,
-        node.DILATION,
-        node.USE_GN,
-        SpatialAttention(get_convention(cfg.MODEL.CONVENTION).mask_scoring_he_init),
-        **group_norm_options(cfg),
-    )
+    attention = SpatialAttention(get_convention(cfg.MODEL.CONVENTION).mask_scoring_he_init)
+    return build_mask_rcnn_fpn(cfg, in_channels, attention)
