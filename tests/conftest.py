@@ -18,6 +18,24 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 
+# Files that take longest. They run first: `make test` gives whole files to two workers, and one that started last would
+# leave the other worker idle.
+LONGEST = (
+    "tools/test_train_and_test.py",
+    "modeling/detector/test_mmdetection_goldens.py",
+    "modeling/detector/test_rcnn_goldens.py",
+    "modeling/detector/test_detectron2_goldens.py",
+    "fast/test_compiled.py",
+    "tools/test_semantic.py",
+    "csrc/test_emulated_cuda.py",
+    "native/test_build_ops.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    ranks = {ROOT / "tests" / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))  # stable: all others keep their order
+
 
 @pytest.fixture
 def rng_seed(request):

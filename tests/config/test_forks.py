@@ -72,15 +72,15 @@ def test_fcos_is_off_and_the_catalog_is_the_packages():
 def test_every_file_of_the_forks_merges_to_its_recorded_values(tmp_path, style):
     assert len(FILES) == 111 and sum(len(entry["sources"]) for entry in FILES) == 361
     path = tmp_path / "config.yaml"
+    defaults = {key: lists(value) for key, value in leaves(cfg)}
+    types = {key: type(value) for key, value in leaves(cfg)}
     for entry in FILES:
         overrides = entry["overrides"]
         written = overrides if style == "yaml" else {k: as_literals(v) for k, v in overrides.items()}
         path.write_text(yaml.safe_dump(nested(written)))
         merged = copy.deepcopy(cfg)
         merged.merge_from_file(str(path))
-        expected = {key: lists(value) for key, value in leaves(cfg)} | overrides
-        assert {key: lists(value) for key, value in leaves(merged)} == expected, entry["sources"]
-        types = {key: type(value) for key, value in leaves(cfg)}
+        assert {key: lists(value) for key, value in leaves(merged)} == defaults | overrides, entry["sources"]
         assert {key: type(value) for key, value in leaves(merged)} == types, entry["sources"]
 
 

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import sys
 
@@ -6,10 +7,12 @@ import pytest
 from helpers.warm_start import ROOT, Script
 from PIL import Image
 
-pytest.importorskip("sklearn")
+from maskrcnn_benchmark.data import digits
+from maskrcnn_benchmark.data.datasets import COCODataset
 
-from maskrcnn_benchmark.data import digits  # noqa: E402
-from maskrcnn_benchmark.data.datasets import COCODataset  # noqa: E402
+# Importing it takes a second, in every process that collects the tests.
+has_scikit_learn = importlib.util.find_spec("sklearn") is not None
+pytestmark = pytest.mark.skipif(not has_scikit_learn, reason="scikit-learn is not installed")
 
 
 @pytest.fixture(scope="module")

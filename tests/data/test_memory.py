@@ -15,13 +15,13 @@ from maskrcnn_benchmark.data.datasets import COCODataset
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.table_cache import TableSettings
 
-IMAGES, PER_IMAGE, SIDE = 200, 1000, 24
+IMAGES, PER_IMAGE, SIDE = 100, 1000, 24
 MEGABYTE = 2**20
 
 
 @pytest.fixture(scope="module")
 def many_objects(tmp_path_factory):
-    """Write 200 small images with 200,000 boxes and polygons, and return (folder, json)."""
+    """Write 100 small images with 100,000 boxes and polygons, and return (folder, json)."""
     folder = tmp_path_factory.mktemp("many")
     rng = np.random.default_rng(0)
     for number in range(IMAGES):
@@ -101,7 +101,7 @@ for epoch in range(epochs):
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="/proc/PID/smaps_rollup does not exist")
 def test_worker_processes_do_not_grow_over_epochs(many_objects):
-    epochs = 5
+    epochs = 3
     numbers = map(str, (*many_objects, SIDE, epochs, IMAGES // 4))
     done = subprocess.run([sys.executable, "-c", MEASURE, *numbers], text=True, stdout=subprocess.PIPE, check=True)
     sizes = np.array([[int(size) for size in line.split()] for line in done.stdout.splitlines()])

@@ -19,6 +19,7 @@ from helpers import fill, fill_d2
 from helpers.detectron2_models import Detectron2Model
 from helpers.golden_models import GOLDEN as MB_GOLDEN
 from helpers.golden_models import golden_targets
+from helpers.initial_weights import zeros_instead_of_random_weights
 from maskrcnn_benchmark.checkpoint.translation import convert_state_dict, to_ours
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.modeling.detector import build_detection_model
@@ -86,7 +87,8 @@ class CenterMask2Model(Detectron2Model):
         self.arrays = np.load(GOLDEN / f"{name}.npz")
         opts = [entry for pair in self.golden["train_overrides"].items() for entry in pair]
         self.cfg = config(config_name, opts)
-        self.model = build_detection_model(self.cfg)
+        with zeros_instead_of_random_weights():
+            self.model = build_detection_model(self.cfg)
         self.model.load_state_dict(filled_state(self.model.state_dict()))
 
     def fixed_rois_with(self, fields=()):
@@ -113,7 +115,8 @@ class CenterMask1Model:
         self.golden = read_golden(name)
         self.arrays = np.load(GOLDEN / f"{name}.npz")
         self.cfg = config(config_name)
-        self.model = build_detection_model(self.cfg)
+        with zeros_instead_of_random_weights():
+            self.model = build_detection_model(self.cfg)
         state = self.model.state_dict()
         filled = fill.fill(state, self.golden["gains"], self.golden["bias_offsets"])
         filled |= {

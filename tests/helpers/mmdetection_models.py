@@ -15,6 +15,7 @@ import torch
 
 from helpers import fill_d2
 from helpers.detectron2_models import GOLDEN as INPUTS
+from helpers.initial_weights import zeros_instead_of_random_weights
 from maskrcnn_benchmark.checkpoint.translation import convert_state_dict, to_ours
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.structures.bounding_box import BoxList
@@ -52,10 +53,8 @@ class MMDetectionModel:
         self.cfg.merge_from_list(
             ["MODEL.RPN.BATCH_SIZE_PER_IMAGE", 60000, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 8192]
         )
-        self.model = build_detection_model(self.cfg)
-        self.fill()
-
-    def fill(self):
+        with zeros_instead_of_random_weights():
+            self.model = build_detection_model(self.cfg)
         self.model.load_state_dict(filled_state(self.model.state_dict()))
 
     @cached_property

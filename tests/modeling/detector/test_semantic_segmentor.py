@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import fill_d2
 from helpers.golden_models import CONFIGS, GOLDEN
+from helpers.initial_weights import zeros_instead_of_random_weights
 
 from maskrcnn_benchmark.checkpoint.body_check import check_body
 from maskrcnn_benchmark.checkpoint.matching import load_state_dict, match_state_dicts, tensors_of
@@ -72,7 +73,8 @@ def golden():
 
 @pytest.fixture
 def filled():
-    model = build("vovnet/deeplabv3_V_39_voc.yaml")
+    with zeros_instead_of_random_weights():
+        model = build("vovnet/deeplabv3_V_39_voc.yaml")
     fill(model)
     return model
 

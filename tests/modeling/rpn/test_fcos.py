@@ -41,10 +41,15 @@ def golden(request):
     return GoldenModel(request.param, *GOLDENS[request.param])
 
 
-def test_maps_and_detections_equal_the_originals(golden):
+@pytest.fixture(scope="module")
+def outputs(golden):
+    return golden.outputs()
+
+
+def test_maps_and_detections_equal_the_originals(golden, outputs):
     recorded = golden.golden["test"][0]
     check_tensor(golden.images.tensors, recorded["batched_input"], "input")
-    body, features, (logits, distances, centerness), detections = golden.outputs()
+    body, features, (logits, distances, centerness), detections = outputs
     for name, maps, expected in [
         ("body", body, recorded["backbone_body"]),
         ("FPN", features, recorded["features"]),
@@ -63,8 +68,8 @@ def test_losses_and_gradients_equal_the_originals(golden):
     check_losses(golden.model, golden.losses(), golden.golden["train"])
 
 
-def test_detections_are_best_first(golden):
-    for found in golden.outputs()[-1]:
+def test_detections_are_best_first(outputs):
+    for found in outputs[-1]:
         scores = found.get_field("scores")
         assert (scores[:-1] >= scores[1:]).all()
 
