@@ -17,6 +17,7 @@ process.before_torch()
 
 import argparse
 import contextlib
+import logging
 import time
 from collections import deque
 
@@ -131,7 +132,7 @@ def show(demo: COCODemo, video, writer: VideoWriter | None, window: Window | Non
 def main() -> None:
     args = make_parser().parse_args()
     check_args(args)
-    logger = setup_logger("maskrcnn_benchmark", "", 0)
+    logger = setup_logger("maskrcnn_benchmark", "", 0, stdout_level=logging.INFO)
     with contextlib.ExitStack() as at_end:
 
         def closed(opened):

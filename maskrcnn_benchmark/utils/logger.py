@@ -27,10 +27,12 @@ class _UnderAlias(logging.Formatter):
         return super().format(record)
 
 
-def setup_logger(name: str, save_dir: str, distributed_rank: int, filename: str = "log.txt") -> logging.Logger:
+def setup_logger(
+    name: str, save_dir: str, distributed_rank: int, filename: str = "log.txt", stdout_level: int = logging.DEBUG
+) -> logging.Logger:
     """Send the lines of logger `name` and its children to stdout and, given a `save_dir`, append them to a file in it.
 
-    Only rank 0 gets handlers. A second call replaces the handlers of the first, so that lines are not repeated. An
+    Lines below `stdout_level` are not sent to stdout. Only rank 0 gets handlers. A second call replaces the handlers of the first, so that lines are not repeated. An
     alias of the package, "fcos_core", gets the package's lines under that name.
     """
     logger = logging.getLogger(name)
@@ -42,16 +44,18 @@ def setup_logger(name: str, save_dir: str, distributed_rank: int, filename: str 
     formatter = _UnderAlias(name, ALIASES[name]) if name in ALIASES else logging.Formatter(FORMAT)
     stdout = logging.StreamHandler(stream=sys.stdout)
     stdout.addFilter(lambda record: not getattr(record, "file_only", False))
-    _replace_handler(loggers, "stdout", stdout, formatter)
+    _replace_handler(loggers, "stdout", stdout, formatter, stdout_level)
     if save_dir:
         os.makedirs(save_dir, exist_ok=True)
         _replace_handler(loggers, "file", logging.FileHandler(os.path.join(save_dir, filename)), formatter)
     return logger
 
 
-def _replace_handler(loggers: list[logging.Logger], kind: str, handler: logging.Handler, formatter) -> None:
+def _replace_handler(
+    loggers: list[logging.Logger], kind: str, handler: logging.Handler, formatter, level: int = logging.DEBUG
+) -> None:
     handler.set_name(f"{loggers[-1].name}.{kind}")
-    handler.setLevel(logging.DEBUG)
+    handler.setLevel(level)
     handler.setFormatter(formatter)
     for logger in loggers:
         for old in [h for h in logger.handlers if h.get_name() == handler.get_name()]:

@@ -99,6 +99,7 @@ def test_every_frame_of_a_file_is_drawn_and_written(webcam, weights, tmp_path, c
     printed = capsys.readouterr().out
     assert printed.count(" s / img") == 6 and "6 frames in" in printed and "0 dropped" in printed
     assert str(output) in printed
+    assert "tensors were found in the file" in printed and " DEBUG: " not in printed
 
 
 def test_track_numbers_and_boxes_are_drawn(webcam, weights, tmp_path, monkeypatch, capsys):

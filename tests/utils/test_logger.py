@@ -28,3 +28,11 @@ def test_other_ranks_write_nothing(tmp_path, capsys):
     setup_logger("test_logger_rank", str(tmp_path), 1).info("words")
     assert capsys.readouterr().out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_stdout_may_have_fewer_lines_than_the_file(tmp_path, capsys):
+    logger = setup_logger("test_logger_level", str(tmp_path), 0, stdout_level=logging.INFO)
+    logger.debug("detail")
+    logger.info("words")
+    assert [line.split(": ")[1] for line in lines_of(tmp_path / "log.txt")] == ["detail", "words"]
+    assert [line.split(": ")[1] for line in capsys.readouterr().out.splitlines()] == ["words"]
