@@ -32,8 +32,9 @@ def setup_logger(
 ) -> logging.Logger:
     """Send the lines of logger `name` and its children to stdout and, given a `save_dir`, append them to a file in it.
 
-    Lines below `stdout_level` are not sent to stdout. Only rank 0 gets handlers. A second call replaces the handlers of the first, so that lines are not repeated. An
-    alias of the package, "fcos_core", gets the package's lines under that name.
+    Lines below `stdout_level` are not sent to stdout. Only rank 0 gets handlers. A second call replaces the handlers of
+    the first, so that lines are not repeated. An alias of the package, "fcos_core", gets the package's lines under that
+    name.
     """
     logger = logging.getLogger(name)
     loggers = [logger, logging.getLogger(ALIASES[name])] if name in ALIASES else [logger]
