@@ -45,7 +45,8 @@ DATASETS = CN()
 #   {FORMAT: coco_semantic, IMAGES: folder, ANNOTATIONS: file}
 #   {FORMAT: lvis, IMAGES: COCO's folder, ANNOTATIONS: file}
 #   {FORMAT: yolo, DATA: data.yaml, SPLIT: train}
-#   {FORMAT: openimages, IMAGES: folder, ANNOTATIONS: csv, CLASSES: optional csv, SPLIT: optional list}
+#   {FORMAT: openimages, IMAGES: folder, ANNOTATIONS: csv, CLASSES: optional csv, SPLIT: optional list,
+#    MASKS: optional csv, MASK_IMAGES: folder of png, HIERARCHY: optional json}
 #   {FORMAT: labelme, ANNOTATIONS: folder of json, IMAGES: optional, CLASSES: optional names, SPLIT: optional list}
 #   {FORMAT: cityscapes_semantic, IMAGES: leftImg8bit, ANNOTATIONS: gtFine, SPLIT: train, LABELS: optional}
 # A single entry does not need a list. Training sets are concatenated, test sets are evaluated one by one.

@@ -85,7 +85,13 @@ FORMATS = {
     "openimages": Format(
         "OpenImagesDataset",
         {"IMAGES": "root", "ANNOTATIONS": "ann_file"},
-        {"CLASSES": "classes_file", "SPLIT": "split_file"},
+        {
+            "CLASSES": "classes_file",
+            "SPLIT": "split_file",
+            "MASKS": "masks_file",
+            "MASK_IMAGES": "mask_dir",
+            "HIERARCHY": "hierarchy_file",
+        },
     ),
     "yolo": Format("YOLODataset", {"DATA": "data_file"}, texts={"SPLIT": "split"}, required=("SPLIT",)),
 }

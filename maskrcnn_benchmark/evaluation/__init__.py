@@ -11,6 +11,7 @@ from maskrcnn_benchmark.data.datasets import (
     COCOPanopticDataset,
     COCOSemanticDataset,
     LVISDataset,
+    OpenImagesDataset,
     PascalVOCDataset,
     SemanticDataset,
 )
@@ -23,6 +24,7 @@ from maskrcnn_benchmark.evaluation.coco_results import (
     compare_with_expected,
 )
 from maskrcnn_benchmark.evaluation.lvis import lvis_evaluation
+from maskrcnn_benchmark.evaluation.open_images import open_images_evaluation
 from maskrcnn_benchmark.evaluation.options import EvaluationOptions
 from maskrcnn_benchmark.evaluation.panoptic import panoptic_evaluation
 from maskrcnn_benchmark.evaluation.predictions import load_predictions, numbered, save_predictions
@@ -45,6 +47,7 @@ __all__ = [
 EVALUATIONS = (
     (LVISDataset, lvis_evaluation),
     (COCODataset, coco_evaluation),
+    (OpenImagesDataset, open_images_evaluation),
     (RecordsDataset, coco_evaluation),
     (COCOPanopticDataset, panoptic_evaluation),
     (SemanticDataset, semantic_evaluation),

@@ -33,9 +33,13 @@ logger = logging.getLogger("maskrcnn_benchmark.inference")
 
 
 class COCOProtocol:
-    """How `coco_evaluation` computes figures; evaluation/lvis.py has another."""
+    """How `coco_evaluation` computes figures; lvis.py and open_images.py have others."""
 
     results = COCOResults
+
+    def prepare(self, ground_truth: dict) -> dict:
+        """Return the ground truth that detections are compared with."""
+        return ground_truth
 
     def run(self, ground_truth: dict, detections: list[dict], iou_type: str, sigmas: Sequence[float] | None = None):
         """Return the evaluator's object, see `run_evaluator`."""
@@ -107,6 +111,7 @@ def coco_evaluation(
             write_json(os.path.join(output_folder, f"{iou_type}.json"), detections[iou_type])
 
     logger.info("Evaluating predictions")
+    ground_truth = protocol.prepare(ground_truth)
     results = protocol.results(*iou_types)
     names = {
         json_id: dataset.class_names[label - 1] for label, json_id in dataset.contiguous_category_id_to_json_id.items()

@@ -182,7 +182,7 @@ def per_class_figures(coco_eval, ground_truth: dict, class_names: dict[int, str]
         class_names: names by category id; the id is used for missing ones.
     """
     precision = coco_eval.eval["precision"][..., 0, -1]  # (T, R, K)
-    evaluated = set(coco_eval.params.imgIds)
+    evaluated = {image["id"] for image in ground_truth["images"]}  # not params.imgIds, which may be other numbers
     boxes: dict[int, int] = {}
     for annotation in ground_truth["annotations"]:
         if not annotation["iscrowd"] and annotation["image_id"] in evaluated:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from maskrcnn_benchmark.data.datasets.lvis import FREQUENCIES, Federation
-from maskrcnn_benchmark.evaluation.coco import coco_evaluation
+from maskrcnn_benchmark.evaluation.coco import COCOProtocol, coco_evaluation
 from maskrcnn_benchmark.evaluation.coco_evaluator import run_evaluator
 from maskrcnn_benchmark.evaluation.coco_results import NOT_COMPUTED, COCOResults
 from maskrcnn_benchmark.evaluation.options import EvaluationOptions
@@ -32,7 +32,7 @@ class LVISResults(COCOResults):
     } | {"box_proposal": COCOResults.METRICS["box_proposal"]}
 
 
-class LVISProtocol:
+class LVISProtocol(COCOProtocol):
     """How `coco_evaluation` evaluates LVIS.
 
     Args:

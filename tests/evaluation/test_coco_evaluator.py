@@ -96,6 +96,12 @@ def test_detections_on_crowd_are_ignored(evaluator):
     assert per_class_figures(coco_eval, ground_truth, {1: "cell"})[0].boxes == 1
 
 
+def test_boxes_of_images_with_texts_as_ids_are_counted(evaluator):
+    ground_truth = _content([("a.jpg", 1, [10, 10, 50, 50])], images=("a.jpg", "b.jpg"))
+    coco_eval = run_evaluator(ground_truth, [], evaluator=evaluator)
+    assert per_class_figures(coco_eval, ground_truth, {1: "cell"})[0].boxes == 1
+
+
 def test_per_class_figures_by_hand(evaluator):
     ground_truth = _content(
         [(1, 2, [0, 0, 40, 40]), (1, 2, [100, 0, 40, 40]), (1, 9, [0, 100, 40, 40])], categories=(9, 2, 30)

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
+from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
 from maskrcnn_benchmark.data.datasets.coco_values import flag, real_number
 from maskrcnn_benchmark.data.datasets.file_lists import image_names, list_images
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
+from maskrcnn_benchmark.data.datasets.open_images_csv import csv_rows, read_ancestors, read_classes
+from maskrcnn_benchmark.data.datasets.open_images_masks import MaskTable, with_masks
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.records import ObjectRecord
 from maskrcnn_benchmark.data.datasets.records_dataset import RecordsDataset, image_sizes
 from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
-from maskrcnn_benchmark.data.datasets.sources import Sources, absolute
-from maskrcnn_benchmark.utils.text_file import did_you_mean, open_regular, read_text
+from maskrcnn_benchmark.data.datasets.sources import Sources, absolute, status_of
+from maskrcnn_benchmark.utils.text_file import did_you_mean, read_text
 
-SIDES = ("XMin", "YMin", "XMax", "YMax")
-COLUMNS = ("ImageID", "LabelName", *SIDES)
-# First cells of class description files with a header.
-HEADERS = ("LabelName", "Label", "MID")
+COLUMNS = ("ImageID", "LabelName", "XMin", "YMin", "XMax", "YMax")
+HINT = "; MASKS of the block names the csv of masks, and ANNOTATIONS that of boxes"
 
 
 class OpenImagesDataset(RecordsDataset):
     """Images of a folder with boxes from an Open Images csv, sorted by ImageID.
 
     A row with IsGroupOf 1 is a crowd region, neither trained on nor evaluated. Coordinates are relative to the upright
-    image. COCO's metrics evaluate it; the hierarchy of classes and image-level labels of the challenge are not used.
+    image. COCO's metrics evaluate it; image-level labels are not used.
 
     Args:
         root: folder of the images, ImageID.jpg, which may lie in folders of it. Images that are there are used, so
@@ -38,6 +38,11 @@ class OpenImagesDataset(RecordsDataset):
         classes_file: csv with LabelName and name of each class, such as class-descriptions-boxable.csv; its order is
             that of the labels, and boxes of other classes are left out. None: the LabelNames in the csv, sorted.
         split_file: list or csv with an ImageID at the start of each line. If given, each of these images must exist.
+        masks_file: csv with MaskPath, ImageID, LabelName, BoxXMin, BoxXMax, BoxYMin and BoxYMax. A mask belongs to the
+            box with these sides. Boxes without a mask are then crowd regions.
+        mask_dir: folder of the masks' PNG files, which may lie in folders of it.
+        hierarchy_file: json with LabelName and Subcategory, such as bbox_labels_600_hierarchy.json. In evaluation an
+            object, and a detection, is then also one of each class above its own.
         remove_images_without_annotations: drop images without a usable box (for training).
         transforms: (image, target) -> (image, target); None returns PIL images.
         name: name of the dataset in messages; default: the csv's file name without its ending.
@@ -63,8 +68,16 @@ class OpenImagesDataset(RecordsDataset):
         name: str | None = None,
         images: ImageSettings | None = None,
         reading: Reading | None = None,
+        masks_file: str | None = None,
+        mask_dir: str | None = None,
+        hierarchy_file: str | None = None,
         rebuild: bool = False,
     ):
+        if (masks_file is None) != (mask_dir is None):
+            raise ValueError(
+                "masks of Open Images require both MASKS, their csv, and MASK_IMAGES, the folder of PNG files"
+            )
+        self._masks_file, self._mask_dir, self._hierarchy_file = masks_file, mask_dir, hierarchy_file
         self._csv, self._classes_file, self._split_file = os.fspath(ann_file), classes_file, split_file
         images = images or ImageSettings()
         if images.exif_rotation == "auto":  # annotators saw upright images
@@ -86,15 +99,24 @@ class OpenImagesDataset(RecordsDataset):
                     "classes_file": absolute(classes_file),
                     "split_file": absolute(split_file),
                     "remove_images_without_annotations": remove_images_without_annotations,
+                    "masks_file": absolute(masks_file),
+                    "mask_dir": absolute(mask_dir),
+                    "hierarchy_file": absolute(hierarchy_file),
                 },
                 self._find_sources,
             ),
             rebuild=rebuild,
         )
+        self.ancestors()  # a wrong hierarchy is an error now, not when the evaluation begins
 
     def _find_sources(self) -> tuple[list[str], dict]:
-        files = filter(None, (self._csv, self._classes_file, self._split_file))
-        return list(files), {"the names of its images": image_names(self.root)}
+        files = filter(None, (self._csv, self._classes_file, self._split_file, self._masks_file))
+        others = {"the names of its images": image_names(self.root)}
+        if self._mask_dir is not None:
+            masks = image_names(self._mask_dir)
+            status = status_of([os.path.join(self._mask_dir, name) for name in masks])
+            others["the masks"] = [masks, status[:, :2].tolist()]  # sizes and modification times
+        return list(files), others
 
     def read_records(self, report: DatasetReport) -> dict:
         classes = self._classes()
@@ -107,23 +129,45 @@ class OpenImagesDataset(RecordsDataset):
                 {"id": image_id, "file_name": os.path.relpath(path, self.root), "width": w, "height": h}
                 for (image_id, path), (w, h) in zip(paths.items(), sizes.values(), strict=True)
             ],
-            "annotations": self._objects(sizes, numbers, report),
+            "annotations": with_masks(self._objects(sizes, numbers, report), report),
         }
 
     def _classes(self) -> dict[str, str]:
         """Return the names of the classes by LabelName, in the order of labels."""
         if self._classes_file is None:
-            labels = sorted({label for _, _, label, *_ in self._rows()} - {""})
+            labels = sorted({label for _, _, label, *_ in self._boxes()} - {""})
             if not labels:
                 raise ValueError(f"annotation file {self._csv} has no rows: its classes are unknown")
             return {label: label for label in labels}
-        rows = list(csv.reader(read_text(self._classes_file).splitlines()))
-        rows = [[cell.strip() for cell in row] for row in rows if any(row)]
-        if rows and rows[0][0] in HEADERS:
-            rows = rows[1:]
-        if not rows or any(len(row) < 2 for row in rows):
-            raise ValueError(f"{self._classes_file} (CLASSES): expected lines LabelName,name, as in /m/011k07,Tortoise")
-        return {row[0]: ",".join(row[1:]) for row in rows}
+        return read_classes(self._classes_file)
+
+    def ancestors(self) -> dict[int, list[int]]:
+        """Return the category ids of the classes above each class that has some, as HIERARCHY says.
+
+        Raises:
+            ValueError: the file is no hierarchy, or has none of the classes.
+        """
+        if self._hierarchy_file is None:
+            return {}
+        above = read_ancestors(self._hierarchy_file)
+        if self._classes_file is None:
+            numbers = {name: k for k, name in self.categories.items()}
+        else:
+            numbers = {label: k for k, label in enumerate(read_classes(self._classes_file), start=1)}
+        if not above.keys() & numbers.keys():
+            raise ValueError(
+                f"dataset {self.name}: {self._hierarchy_file} (HIERARCHY) has none of the {len(numbers)} classes, "
+                f"{next(iter(numbers))} among them"
+            )
+        found = {
+            k: sorted(numbers[each] for each in above.get(label, ()) if each in numbers) for label, k in numbers.items()
+        }
+        return {k: classes for k, classes in found.items() if classes}
+
+    def _leave_out_crowd(self, table: AnnotationTable) -> None:
+        # without the warning about single objects: a group may be the only box of its class
+        self.report.add("dropped", "crowd regions", table.ids_of(table.crowd))
+        table.select_boxes(~table.crowd)
 
     def _images(self, name: str) -> dict[str, str]:
         """Return the path of each image by ImageID, sorted."""
@@ -148,42 +192,22 @@ class OpenImagesDataset(RecordsDataset):
             )
         return {image_id: there[image_id] for image_id in wanted}
 
-    def _rows(self) -> Iterator[tuple]:
+    def _boxes(self) -> Iterator[tuple]:
         """Yield (line, ImageID, LabelName, XMin, YMin, XMax, YMax, IsGroupOf) of the csv, as texts."""
-        try:
-            with open_regular(self._csv) as file:
-                is_marked = file.read(2) in (b"\xff\xfe", b"\xfe\xff")
-        except FileNotFoundError:
-            raise FileNotFoundError(
-                f"annotation file {self._csv} (ANNOTATIONS) does not exist.{did_you_mean(self._csv)}"
-            ) from None
-        with open(self._csv, encoding="utf-16" if is_marked else "utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            header = [cell.strip() for cell in next(reader, [])]
-            lacking = [name for name in COLUMNS if name not in header]
-            if lacking:
-                raise ValueError(
-                    f"annotation file {self._csv} lacks the columns {', '.join(lacking)}; its first line is "
-                    f"{','.join(header)!r:.200}. Expected a csv of boxes with {', '.join(COLUMNS)}"
-                )
-            places = [header.index(name) for name in COLUMNS]
-            group = header.index("IsGroupOf") if "IsGroupOf" in header else None
-            last = max(places)
-            for row in reader:
-                if not row:
-                    continue
-                if len(row) <= last:
-                    row += [""] * (last + 1 - len(row))
-                is_group = row[group] if group is not None and group < len(row) else None
-                yield (reader.line_num, *(row[place] for place in places), is_group)
+        return csv_rows(self._csv, "ANNOTATIONS", COLUMNS, "IsGroupOf", HINT)
 
-    def _objects(self, sizes: dict, numbers: dict[str, int], report: DatasetReport) -> Iterator[ObjectRecord]:
+    def _objects(self, sizes: dict, numbers: dict[str, int], report: DatasetReport) -> Iterator[tuple]:
+        """Yield the object of each box, the path of its mask or None, and the size of its image."""
         elsewhere: Counter[str] = Counter()
         repeated: list[str] = []
+        without: list[str] = []
         seen: set[tuple] = set()
         last = None
         name = os.path.basename(self._csv)
-        for line, *values, is_group in self._rows():
+        masks = None
+        if self._masks_file is not None:
+            masks = MaskTable(self._masks_file, self._mask_dir, sizes.keys(), report.name)
+        for line, *values, is_group in self._boxes():
             image_id, label, *sides = values
             size = sizes.get(image_id)
             if size is None:
@@ -202,13 +226,23 @@ class OpenImagesDataset(RecordsDataset):
                 x1, y1, x2, y2 = map(real_number, sides)
             width, height = size
             box = [x1 * width, y1 * height, (x2 - x1) * width, (y2 - y1) * height]
-            yield ObjectRecord(
+            record = ObjectRecord(
                 id=f"{name}#{line}",
                 image_id=image_id,
                 category_id=numbers.get(label, f"label {label!r}"),
                 bbox=box if all(map(math.isfinite, box)) else None,
                 iscrowd=_crowd(is_group),
             )
+            mask = None
+            if masks is not None and record.iscrowd != 1:
+                mask = masks.take(image_id, label, (x1, y1, x2, y2))
+                if mask is None:
+                    record.iscrowd = 1
+                    without.append(record.id)
+            yield record, mask, size
+        if masks is not None:
+            masks.report(report)
+            report.add("noted", "boxes without a mask, read as crowd regions", without, "rows")
         report.add("dropped", "repeated rows", repeated, "rows")
         places = [image_id for image_id, count in elsewhere.items() for _ in range(count)]
         report.add(

@@ -69,7 +69,7 @@ class SourceState:
     def __init__(self, sources: Sources):
         files, others = sources.find()
         self.files = [os.path.abspath(path) for path in files]
-        self.status = _status_of(self.files)
+        self.status = status_of(self.files)
         others = {"the names of its annotation files": self.files, **others}
         self.others = {name: _digest_of(value) for name, value in others.items()}
 
@@ -81,7 +81,7 @@ class SourceState:
     def is_as_before(self) -> bool:
         """Look the files up again, and return whether they have the same status."""
         try:
-            return bool((_status_of(self.files) == self.status).all())
+            return bool((status_of(self.files) == self.status).all())
         except OSError:
             return False
 
@@ -131,7 +131,12 @@ def _digests_of(paths: Sequence[str]) -> np.ndarray:
     return np.frombuffer(b"".join(_in_turns(_digest, paths)), dtype=np.uint8).reshape(-1, 32)
 
 
-def _status_of(paths: Sequence[str]) -> np.ndarray:
+def status_of(paths: Sequence[str]) -> np.ndarray:
+    """Return size, modification and change time in ns, and inode of files: (F, 4) int64.
+
+    Raises:
+        OSError: a file is missing.
+    """
     rows = list(_in_turns(_status, paths))
     return np.array(rows, dtype=np.int64).reshape(-1, 4)
 
