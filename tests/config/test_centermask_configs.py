@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from maskrcnn_benchmark.checkpoint.matching import match_state_dicts
 from maskrcnn_benchmark.checkpoint.translation import convert_state_dict, to_ours
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.config.checks import check_values
@@ -61,6 +62,7 @@ def weight(cfg):
     return name
 
 
+NAMES = {"v1": "centermask", "v2": "centermask2"}
 LEVELS = {8: "p3", 16: "p4", 32: "p5"}
 SAME = (
     *("DATASETS.TRAIN", "DATASETS.TEST", "INPUT.MAX_SIZE_TEST", "INPUT.MAX_SIZE_TRAIN", "INPUT.MIN_SIZE_TEST"),
@@ -128,7 +130,7 @@ def test_config_means_what_the_original_meant_and_builds(path):
     cfg, version = merged(path), path.parent.name
     check_values(cfg, is_train=True)
     assert not notes(cfg, defaults)
-    assert cfg.MODEL.CONVENTION == {"v1": "centermask", "v2": "centermask2"}[version]
+    assert cfg.MODEL.CONVENTION == NAMES[version]
     different = {}
     for key, wanted in RECORDED[version][path.name].items():
         if version == "v2":
@@ -145,12 +147,30 @@ def test_config_means_what_the_original_meant_and_builds(path):
     check_strides(cfg, model)
     assert ("maskiou" in model.roi_heads) == cfg.MODEL.MASKIOU_ON and "box" not in model.roi_heads
     assert model.backbone.fpn.top_blocks.use_P5
+    theirs, left_out = convert_state_dict(model.state_dict(), NAMES[version])
+    assert not left_out
     if version == "v2":
-        theirs, left_out = convert_state_dict(model.state_dict(), "centermask2")
-        assert not left_out and list(to_ours(theirs).tensors) == list(model.state_dict())
         assert not any(key.startswith(("backbone.body.", "rpn.", "roi_heads.mask.")) for key in theirs)
+    check_a_checkpoint_is_loaded_and_written_back(model, theirs, version)
     deformable = [name for name, module in model.named_modules() if type(module).__name__ == "DFConv2d"]
     assert bool(deformable) == any(cfg.MODEL.VOVNET.STAGE_WITH_DCN)
+
+
+def check_a_checkpoint_is_loaded_and_written_back(model, on_meta, version):
+    """Load a checkpoint with these names and shapes, whose rows differ, into the model's names, and convert it back."""
+    theirs = {key: rows(tensor.shape) for key, tensor in on_meta.items()}
+    report = match_state_dicts(model.state_dict(), theirs)
+    assert not report.missing and not report.unused and not report.mismatched
+    ours = to_ours(theirs).tensors
+    assert [(k, t.shape) for k, t in ours.items()] == [(k, t.shape) for k, t in model.state_dict().items()]
+    again, left_out = convert_state_dict(ours, NAMES[version])
+    assert not left_out and list(again) == list(theirs)
+    assert all(torch.equal(again[key], tensor) for key, tensor in theirs.items())
+
+
+def rows(shape):
+    """Return a tensor of this shape with another number in each row."""
+    return torch.arange(1.0 * shape[0]).reshape(-1, *[1] * (len(shape) - 1)).expand(shape) if shape else torch.ones(())
 
 
 @pytest.mark.parametrize(

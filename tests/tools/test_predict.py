@@ -95,6 +95,14 @@ def test_annotations_drawn_images_crops_and_sheet(predict, images, weights):
     assert Image.open(output / "sheet.jpg").width > 400
 
 
+def test_centermask_writes_scores_of_masks_beside_those_of_boxes(predict, images, weights):
+    _, output = predict(images, "--weights", weights("centermask"), "--draw", "--score", "0")
+    results = json.loads((output / "results.json").read_text())
+    assert set(results[0]) == {"image_id", "category_id", "score", "bbox", "segmentation", "mask_score"}
+    assert any(each["score"] != each["mask_score"] for each in results)
+    assert (np.asarray(Image.open(output / "drawn" / "1.png")) != np.asarray(Image.open(images / "1.png"))).any()
+
+
 def test_interrupted_run_resumes(predict, images, weights):
     _, whole = predict(images, "--weights", weights("fcos"), output="whole")
     options = ("--weights", weights("fcos"))
