@@ -1,5 +1,6 @@
 """Compare the MaskIoU head and the mask attention with small cases computed by CenterMask2 and CenterMask."""
 
+import ast
 import gzip
 import json
 
@@ -76,6 +77,14 @@ def test_pixel_masks_have_targets_where_the_originals_fail(share):
 def test_a_region_thinner_than_a_pixel_sees_nothing():
     polygons = SegmentationMask([[[10.0, 10, 30, 10, 30, 30, 10, 30]]], (50, 50))
     assert share_by_areas(polygons, BoxList([[10.0, 10, 10.7, 30]], (50, 50), box_offset=0)).tolist() == [LEAST_SHARE]
+
+
+def test_sides_of_a_region_are_truncated_to_pixels_like_the_originals():
+    polygons = SegmentationMask([[[0.0, 0, 11, 0, 11, 11, 0, 11]]], (50, 50))
+    for sides, (_, area) in UNITS["raster_of_float_sized_crop"]["results"].items():
+        height, width = ast.literal_eval(sides)
+        share = share_by_areas(polygons, BoxList([[0.0, 0, width, height]], (50, 50), box_offset=0))
+        assert share.item() == pytest.approx(max(area / 11**2, LEAST_SHARE)), sides
 
 
 def loss_of(case, weight=1.0, rows=None):

@@ -11,7 +11,7 @@ from helpers.centermask_models import GOLDEN as CENTERMASK
 from helpers.golden_models import GOLDEN, GoldenModel, check_detections, check_losses, check_tensor, golden_targets
 
 from maskrcnn_benchmark.config import cfg as defaults
-from maskrcnn_benchmark.layers.iou_loss import iou_loss
+from maskrcnn_benchmark.layers.iou_loss import IOULoss, iou_loss
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.modeling.rpn.anchor_generator import PointGenerator
 from maskrcnn_benchmark.modeling.rpn.dense_detector import DenseDetector
@@ -317,6 +317,13 @@ def test_iou_losses_equal_centermask2(centermask):
     for kind, expected in case["per_row"].items():
         found = iou_loss(torch.tensor(case["pred"]), torch.tensor(case["target"]), kind)
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-6)
+    pred, truth, weights = torch.tensor(case["pred"]), torch.tensor(case["target"]), torch.tensor([1, 0.5, 0.25, 0.1])
+    assert IOULoss("giou")(pred, truth, weights).item() == pytest.approx(case["weighted_giou"], rel=1e-5)
+    # CenterMask divides by the weights, or by the number of locations
+    for kind, expected in centermask["v1"]["iou_loss"]["weighted"].items():
+        assert (IOULoss(kind)(pred, truth, weights) / weights.sum()).item() == pytest.approx(expected, rel=1e-5), kind
+    for kind, expected in centermask["v1"]["iou_loss"]["unweighted_mean"].items():
+        assert IOULoss(kind)(pred, truth).item() / 4 == pytest.approx(expected, rel=1e-5), kind
     case = centermask["centerness_target"]
     np.testing.assert_allclose(centerness_of(torch.tensor(case["reg"])).numpy(), case["out"], rtol=1e-6)
 
