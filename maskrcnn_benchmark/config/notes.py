@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .accepted_keys import WITHOUT_EFFECT
 from .combinations import value_of
+from .convention import get_convention
 from .stages import has_box_head
 
 # Keys that ordinary configs of the forks set without effect, and keys that are logged elsewhere.
@@ -57,6 +58,15 @@ def notes(cfg, defaults) -> list[str]:
             if value_of(cfg, key) != value_of(defaults, key):
                 value = value_of(cfg, key)
                 found.append(f"{key} {value} has no effect: without a box head MODEL.{head}.{instead} counts.")
+    samples = get_convention(cfg.MODEL.CONVENTION).dense_regions_sampled or cfg.MODEL.KEYPOINT_ON
+    if cfg.MODEL.FCOS_MASK and not samples:
+        for key in ("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "MODEL.ROI_HEADS.POSITIVE_FRACTION"):
+            value = value_of(cfg, key)
+            if value != value_of(defaults, key):
+                found.append(
+                    f"{key} {value} has no effect: with MODEL.CONVENTION {cfg.MODEL.CONVENTION!r} the mask heads train "
+                    "on every region that matches an object."
+                )
     smallest_train = max(cfg.INPUT.MIN_SIZE_TRAIN)
     if tuple(cfg.INPUT.MIN_SIZE_RANGE_TRAIN) not in ((), (-1, -1)):
         smallest_train = max(cfg.INPUT.MIN_SIZE_RANGE_TRAIN)

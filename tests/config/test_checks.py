@@ -198,6 +198,7 @@ def test_a_long_value_is_shortened_in_the_message():
 # ---- combinations of keys
 
 FCOS = ("MODEL.FCOS_ON", True, "MODEL.RPN_ONLY", True)
+CENTERMASK = (*FCOS, "MODEL.FCOS_MASK", True, "MODEL.CONVENTION", "centermask")
 TTA = ("TEST.BBOX_AUG.ENABLED", True)
 KEYPOINTS = ("MODEL.KEYPOINT_ON", True, "MODEL.ROI_KEYPOINT_HEAD.NUM_CLASSES", 5)
 
@@ -307,6 +308,10 @@ def test_every_convention_passes():
         ([*FCOS, "MODEL.ROI_HEADS.DETECTIONS_PER_IMG", 300], "ROI_HEADS.DETECTIONS_PER_IMG 300 has no effect"),
         ([*FCOS, "MODEL.ROI_HEADS.SCORE_THRESH", 0.3], "SCORE_THRESH 0.3 has no effect: .*MODEL.FCOS.INFERENCE_TH"),
         ([*FCOS, "MODEL.FCOS_MASK", True, "MODEL.ROI_HEADS.NMS", 0.4], "ROI_HEADS.NMS 0.4 has .*MODEL.FCOS.NMS_TH"),
+        (
+            [*CENTERMASK, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 64],
+            "BATCH_SIZE_PER_IMAGE 64 has no effect: with MODEL.CONVENTION 'centermask'",
+        ),
         (["MODEL.RPN_ONLY", True, "MODEL.MASK_ON", True], "MODEL.MASK_ON True has no effect with MODEL.RPN_ONLY"),
         (["INPUT.MAX_SIZE_TRAIN", 600], "MAX_SIZE_TRAIN 600 is smaller than the shorter side 800"),
         (["INPUT.MAX_SIZE_TEST", 600], "MAX_SIZE_TEST 600 is smaller than the shorter side 800"),
