@@ -144,8 +144,7 @@ def build_dataset(
             args["remove_images_without_annotations"] = is_train
             args["name"] = dataset_catalog.name(entry)
             args["images"] = images
-            if not issubclass(kind, dataset_classes.SemanticDataset):  # index maps have no such options
-                args["reading"] = _for_entry(reading or Reading(), entry)
+            args["reading"] = _for_entry(reading or Reading(), entry)
             kind = specialize(kind) if specialize else kind
         if factory == "PascalVOCDataset":
             args["use_difficult"] = not is_train

@@ -22,6 +22,7 @@ from maskrcnn_benchmark.data.datasets.panoptic_annotations import ALL_CATEGORIES
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
 from maskrcnn_benchmark.data.datasets.segment_checks import check_map_sizes, check_segment_ids, same_proportions
+from maskrcnn_benchmark.data.datasets.sources import Sources, absolute
 from maskrcnn_benchmark.data.datasets.string_table import StringTable
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.panoptic_map import VOID, PanopticMap, read_ids, renumber
@@ -29,6 +30,9 @@ from maskrcnn_benchmark.structures.rle import resize_nearest
 from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
 from maskrcnn_benchmark.structures.semantic_map import IGNORE_LABEL, SemanticMap
 from maskrcnn_benchmark.utils.text_file import did_you_mean
+
+# Beginnings of names of the table's arrays that hold texts: map of each image, name of each category.
+FILES, NAMES = "files_", "names_"
 
 
 class COCOPanopticDataset(BoxDataset):
@@ -46,7 +50,8 @@ class COCOPanopticDataset(BoxDataset):
         instances_file: COCO instances json with boxes and masks of things; default: they are made from the segments.
         name: dataset name in messages; default: the json's file name without its ending.
         images: how image files are read; None is ImageSettings().
-        reading: of its settings, only `keep_empty_images` is used; None takes the default.
+        reading: of its settings, only `keep_empty_images` and `tables` are used; None takes the default.
+        rebuild: read anew although the outcome of reading is kept as a file.
 
     Attributes (besides those of BoxDataset):
         class_names: K thing names.
@@ -73,15 +78,28 @@ class COCOPanopticDataset(BoxDataset):
         name: str | None = None,
         images: ImageSettings | None = None,
         reading: Reading | None = None,
+        rebuild: bool = False,
     ):
         self.panoptic_file = os.fspath(panoptic_file)
         self.segments_dir = os.fspath(segments_dir or os.path.splitext(self.panoptic_file)[0])
         self.ann_file = instances_file and os.fspath(instances_file)
         report = DatasetReport(name or os.path.splitext(os.path.basename(self.panoptic_file))[0])
-        table, segments = read_panoptic(self.panoptic_file, self.ann_file, report)
-        self._segment_table = segments
+        reading = reading or Reading()
+
+        def read() -> AnnotationTable:
+            table, self._segment_table = read_panoptic(self.panoptic_file, self.ann_file, report)
+            return table
+
+        arguments = {
+            "panoptic_file": absolute(self.panoptic_file),
+            "root": absolute(root),
+            "remove_images_without_annotations": remove_images_without_annotations,
+            "segments_dir": absolute(self.segments_dir),
+            "instances_file": absolute(self.ann_file),
+        }
+        files = list(filter(None, (self.panoptic_file, self.ann_file)))
         super().__init__(
-            table,
+            read,
             os.fspath(root),
             self.panoptic_file,
             "json",
@@ -89,19 +107,35 @@ class COCOPanopticDataset(BoxDataset):
             remove_images_without_annotations,
             transforms,
             images,
-            replace(ALL_CATEGORIES, keep_empty_images=reading is not None and reading.keep_empty_images),
+            replace(ALL_CATEGORIES, keep_empty_images=reading.keep_empty_images, tables=reading.tables),
+            sources=Sources(self.panoptic_file, arguments, lambda: (files, {})),
+            rebuild=rebuild,
         )
-        things = segments.num_things
-        self.semantic_names = ["things", *segments.names[things:]]
-        self.contiguous_category_id_to_json_id = dict(enumerate(segments.category_ids[:things], start=1))
-        self.stuff_category_ids = dict(enumerate(segments.category_ids[things:], start=1))
-        # flat arrays in the order of the images, as BoxDataset keeps them; the table is dropped
-        self._segment_files = StringTable([segments.files[image_id] for image_id in self.ids])
-        spans = [segments.rows[image_id] for image_id in self.ids]
-        self._segment_spans = np.array([(span.start, span.stop) for span in spans], dtype=np.int64).reshape(-1, 2)
-        self._segment_ids, self._segment_classes = segments.ids, segments.classes
-        self._segment_crowd = segments.crowd
-        del self._segment_table
+        self.__dict__.pop("_segment_table", None)
+        more = self._samples.more
+        category_ids, names = more["category_ids"].tolist(), StringTable.from_arrays(_part(more, NAMES))
+        things = int(more["num_things"][0])
+        self.semantic_names = ["things", *list(names)[things:]]
+        self.contiguous_category_id_to_json_id = dict(enumerate(category_ids[:things], start=1))
+        self.stuff_category_ids = dict(enumerate(category_ids[things:], start=1))
+        self._segment_files = StringTable.from_arrays(_part(more, FILES))
+        self._segment_spans, self._segment_ids = more["spans"], more["ids"]
+        self._segment_classes, self._segment_crowd = more["classes"], more["crowd"]
+
+    def _more_arrays(self, table: AnnotationTable) -> dict[str, np.ndarray]:
+        segments = self._segment_table
+        spans = [segments.rows[image_id] for image_id in table.image_ids]
+        files = StringTable([segments.files[image_id] for image_id in table.image_ids])
+        return {
+            "ids": segments.ids,
+            "classes": segments.classes,
+            "crowd": segments.crowd,
+            "spans": np.array([(span.start, span.stop) for span in spans], dtype=np.int64).reshape(-1, 2),
+            "category_ids": np.array(segments.category_ids, dtype=np.int64),
+            "num_things": np.array([segments.num_things], dtype=np.int64),
+            **{FILES + name: array for name, array in files.to_arrays().items()},
+            **{NAMES + name: array for name, array in StringTable(segments.names).to_arrays().items()},
+        }
 
     @property
     def stuff_names(self) -> list[str]:
@@ -205,3 +239,8 @@ class COCOPanopticDataset(BoxDataset):
             places = zip(table.image_index.tolist(), table.segments.tolist(), strict=True)
             gone = [image in empty and bool(empty[image][number - 1]) for image, number in places]
             table.select_boxes(~np.array(gone, dtype=bool))
+
+
+def _part(arrays: dict[str, np.ndarray], start: str) -> dict[str, np.ndarray]:
+    """Return the arrays whose names begin so, without that beginning."""
+    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}

@@ -16,10 +16,18 @@ from PIL import Image
 
 from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
 from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
+from maskrcnn_benchmark.data.datasets.file_lists import image_names
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.index_maps import MAX_VALUE, MapSummary, read_index_map, summarize_maps
+from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
-from maskrcnn_benchmark.data.datasets.semantic_files import find_images_with_maps, read_class_names
+from maskrcnn_benchmark.data.datasets.semantic_files import (
+    MAP_ENDINGS,
+    FileIndex,
+    find_images_with_maps,
+    read_class_names,
+)
+from maskrcnn_benchmark.data.datasets.sources import Sources, absolute
 from maskrcnn_benchmark.data.datasets.string_table import StringTable
 from maskrcnn_benchmark.structures.semantic_map import IGNORE_LABEL, SemanticMap
 
@@ -43,12 +51,15 @@ class SemanticDataset(BoxDataset):
         transforms: (image, target) -> (image, target); None returns PIL images.
         name: name of the dataset in messages; default: the name of the list file or of map_dir.
         images: how image files are read; None is ImageSettings().
+        reading: only `tables` is used: whether the outcome is kept as a file; None is Reading().
+        rebuild: read anew although there is such a file.
 
     An item is (image, BoxList, index) as in BoxDataset. The BoxList has no boxes; its field "semantic" is a SemanticMap
     of 0..K-1 and IGNORE_LABEL, in the size of the image.
 
-    The constructor decodes every map. It repairs and counts maps of another resolution (resized by nearest neighbour),
-    images with an EXIF rotation whose map has the rotated size (rotated), and grey maps stored as RGB.
+    The constructor decodes every map, unless a table of them is kept. It repairs and counts maps of another resolution
+    (resized by nearest neighbour), images with an EXIF rotation whose map has the rotated size (rotated), and grey maps
+    stored as RGB.
 
     Attributes, besides those of BoxDataset:
         semantic_names: K names.
@@ -81,6 +92,8 @@ class SemanticDataset(BoxDataset):
         map_suffix: str = "",
         name: str | None = None,
         images: ImageSettings | None = None,
+        reading: Reading | None = None,
+        rebuild: bool = False,
     ):
         self.map_dir = os.fspath(map_dir)
         if name is None:
@@ -93,20 +106,55 @@ class SemanticDataset(BoxDataset):
         self.semantic_names = [str(class_name) for class_name in class_names]
         self.values = check_values(self.semantic_names, values, name)
         self._labels_of_values, known = label_table(self.values, ignore)
-        pairs = find_images_with_maps(os.fspath(image_dir), self.map_dir, split_file, report, image_suffix, map_suffix)
+        image_dir = os.fspath(image_dir)
 
-        summaries = summarize_maps(os.path.join(self.map_dir, pair.map) for pair in pairs)
-        self._refuse_broken([pair.map for pair in pairs], summaries)
-        self._refuse_unknown_values([pair.map for pair in pairs], summaries, known)
-        grey = [pair.name for pair, summary in zip(pairs, summaries, strict=True) if summary.grey_in_rgb]
-        report.add("repaired", "grey maps stored as RGB, read as grey", grey, "images")
-        pairs, summaries = self._without_unlabelled(pairs, summaries, remove_images_without_annotations, report)
-        self._map_files = StringTable([pair.map for pair in pairs])
-        self.class_pixels = self._count_classes(summaries)
-        absent = [self.semantic_names[k] for k in np.flatnonzero(self.class_pixels == 0)]
-        report.add("noted", "classes without a pixel", absent, "classes")
-        table = _without_boxes(pairs, summaries)
-        super().__init__(table, os.fspath(image_dir), self.map_dir, "map", report, False, transforms, images)
+        def read() -> AnnotationTable:
+            pairs = find_images_with_maps(image_dir, self.map_dir, split_file, report, image_suffix, map_suffix)
+            summaries = summarize_maps(os.path.join(self.map_dir, pair.map) for pair in pairs)
+            self._refuse_broken([pair.map for pair in pairs], summaries)
+            self._refuse_unknown_values([pair.map for pair in pairs], summaries, known)
+            grey = [pair.name for pair, summary in zip(pairs, summaries, strict=True) if summary.grey_in_rgb]
+            report.add("repaired", "grey maps stored as RGB, read as grey", grey, "images")
+            pairs, summaries = self._without_unlabelled(pairs, summaries, remove_images_without_annotations, report)
+            self._map_files = StringTable([pair.map for pair in pairs])
+            self.class_pixels = self._count_classes(summaries)
+            absent = [self.semantic_names[k] for k in np.flatnonzero(self.class_pixels == 0)]
+            report.add("noted", "classes without a pixel", absent, "classes")
+            return _without_boxes(pairs, summaries)
+
+        def find_sources() -> tuple[list[str], dict]:
+            maps = FileIndex(self.map_dir, MAP_ENDINGS, map_suffix, "map").files.values()
+            paths = [os.path.join(self.map_dir, path) for path in sorted(maps)]
+            split_files = [] if split_file is None else [split_file]
+            return [*paths, *split_files], {"the names of its images": image_names(image_dir)}
+
+        arguments = {
+            "image_dir": absolute(image_dir),
+            "map_dir": absolute(self.map_dir),
+            "class_names": self.semantic_names,
+            "remove_images_without_annotations": remove_images_without_annotations,
+            "ignore": ignore if isinstance(ignore, str) else list(ignore),
+            "values": list(self.values),
+            "split_file": absolute(split_file),
+            "image_suffix": image_suffix,
+            "map_suffix": map_suffix,
+        }
+        super().__init__(
+            read,
+            image_dir,
+            self.map_dir,
+            "map",
+            report,
+            False,
+            transforms,
+            images,
+            Reading(tables=reading.tables) if reading else None,
+            sources=Sources(self.map_dir, arguments, find_sources),
+            rebuild=rebuild,
+        )
+        more = self._samples.more
+        self._map_files = StringTable.from_arrays({"bytes": more["map_bytes"], "ends": more["map_ends"]})
+        self.class_pixels = more["class_pixels"]
         self.categories = dict(zip(self.values, self.semantic_names, strict=True))
         if remove_images_without_annotations:
             self._check_trainable()
@@ -114,6 +162,13 @@ class SemanticDataset(BoxDataset):
     def map_path(self, index: int) -> str:
         """Return the path of an image's map."""
         return os.path.join(self.map_dir, self._map_files[index])
+
+    def _table_key(self) -> dict:
+        return {**super()._table_key(), "dataset": SemanticDataset.__name__}  # others only name its arguments
+
+    def _more_arrays(self, table: AnnotationTable) -> dict[str, np.ndarray]:
+        files = {f"map_{name}": array for name, array in self._map_files.to_arrays().items()}
+        return {**files, "class_pixels": self.class_pixels}
 
     def _more_fields(self, index: int, rows: slice, size: tuple[int, int]) -> Iterator[tuple[str, Any]]:
         pixels = read_index_map(self.map_path(index))

@@ -6,6 +6,7 @@ import os
 
 from maskrcnn_benchmark.data.datasets.cityscapes_annotations import IMAGE_SUFFIX
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
+from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.semantic import OTHERS, SemanticDataset
 from maskrcnn_benchmark.data.datasets.semantic_files import FileIndex
 from maskrcnn_benchmark.data.datasets.voc import PascalVOCDataset
@@ -42,7 +43,7 @@ class VOCSemanticDataset(SemanticDataset):
         split: "train", "val", "trainval", or "train_aug" for the 10,582 images of SBD (Hariharan et al., ICCV 2011).
             The list train_aug.txt may also be called trainaug.txt. A list may name images, or files of image and map.
         maps: folder of the maps, "SegmentationClass" or "SegmentationClassAug".
-        remove_images_without_annotations, transforms, name, images: see SemanticDataset.
+        remove_images_without_annotations, transforms, name, images, reading: see SemanticDataset.
     """
 
     CLASSES = ("background", *PascalVOCDataset.CLASSES[1:])
@@ -57,6 +58,7 @@ class VOCSemanticDataset(SemanticDataset):
         *,
         name: str | None = None,
         images: ImageSettings | None = None,
+        reading: Reading | None = None,
     ):
         lists = [os.path.join(data_dir, "ImageSets", "Segmentation", f"{each}.txt") for each in _spellings(split)]
         super().__init__(
@@ -68,6 +70,7 @@ class VOCSemanticDataset(SemanticDataset):
             split_file=next(filter(os.path.isfile, lists), lists[0]),
             name=name or f"voc_2012_seg_{split}",
             images=images,
+            reading=reading,
         )
 
 
@@ -83,7 +86,7 @@ class CityscapesSemanticDataset(SemanticDataset):
         split: "train", "val", ...
         labels: maps to read. "labelIds" are published with the dataset; their values are mapped to train ids.
             "labelTrainIds" are created from them by the benchmark's scripts. "auto" uses labelIds if there are any.
-        remove_images_without_annotations, transforms, name, images: see SemanticDataset.
+        remove_images_without_annotations, transforms, name, images, reading: see SemanticDataset.
 
     Raises:
         ValueError: labels is none of these.
@@ -100,6 +103,7 @@ class CityscapesSemanticDataset(SemanticDataset):
         *,
         name: str | None = None,
         images: ImageSettings | None = None,
+        reading: Reading | None = None,
     ):
         kinds = ("labelIds", "labelTrainIds")
         if labels not in ("auto", *kinds):
@@ -121,6 +125,7 @@ class CityscapesSemanticDataset(SemanticDataset):
             map_suffix=f"_{kind}_{labels}.png",
             name=name or f"cityscapes_{split}",
             images=images,
+            reading=reading,
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
 from maskrcnn_benchmark.data.datasets.cityscapes import CityScapesDataset
 from maskrcnn_benchmark.data.datasets.coco import COCODataset
+from maskrcnn_benchmark.data.datasets.coco_panoptic import COCOPanopticDataset
 from maskrcnn_benchmark.data.datasets.coco_semantic import COCOSemanticDataset
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.images import ImageHeader, read_headers
@@ -15,6 +16,7 @@ from maskrcnn_benchmark.data.datasets.labelme import LabelMeDataset
 from maskrcnn_benchmark.data.datasets.lvis import LVISDataset
 from maskrcnn_benchmark.data.datasets.open_images import OpenImagesDataset
 from maskrcnn_benchmark.data.datasets.reading import Reading
+from maskrcnn_benchmark.data.datasets.semantic import SemanticDataset
 from maskrcnn_benchmark.data.datasets.sources import changed_files
 from maskrcnn_benchmark.data.datasets.table_cache import TableSettings
 from maskrcnn_benchmark.data.datasets.voc import PascalVOCDataset
@@ -27,12 +29,14 @@ KINDS = {
     for kind in (
         COCODataset,
         COCOSemanticDataset,
+        COCOPanopticDataset,
         LVISDataset,
         YOLODataset,
         LabelMeDataset,
         OpenImagesDataset,
         PascalVOCDataset,
         CityScapesDataset,
+        SemanticDataset,
     )
 }
 

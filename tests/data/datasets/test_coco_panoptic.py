@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 import torch
 from helpers.panoptic_folder import CAT, CATEGORIES, DOG, GRASS, SKY, PanopticFolder
+from helpers.samples import assert_same_samples
 from PIL import Image
 
-from maskrcnn_benchmark.data.datasets import COCODataset, COCOPanopticDataset, ConcatDataset
+from maskrcnn_benchmark.data.datasets import COCODataset, COCOPanopticDataset, ConcatDataset, coco_panoptic
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
+from maskrcnn_benchmark.data.datasets.reading import Reading
+from maskrcnn_benchmark.data.datasets.stored_tables import open_stored
+from maskrcnn_benchmark.data.datasets.table_cache import TableSettings
 from maskrcnn_benchmark.data.transforms import Compose, RandomHorizontalFlip, Resize
 from maskrcnn_benchmark.structures.semantic_map import IGNORE_LABEL
 
@@ -278,3 +282,38 @@ def test_real_images_have_the_objects_of_their_instances_file(shared_data):
             assert torch.equal(masks, wanted_masks)
             pixels = np.asarray(target.get_field("semantic").labels)
             assert ((masks.reshape(-1, *pixels.shape).amax(dim=0).numpy() == 0) | (pixels == 0)).all()
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_a_later_start_reads_neither_the_json_nor_the_maps(folder, train, monkeypatch):
+    folder.add(5, [(700000, GRASS, (0, 15, 40, 15)), (9, CAT, (5, 10, 20, 12)), (70, DOG, (20, 12, 10, 8))])
+    folder.add(3, [(4, CAT, (0, 0, 20, 20), {"iscrowd": 1}), (6, SKY, (25, 5, 10, 10))])
+    folder.add(7, [(1, DOG, (0, 0, 9, 9))])
+    arguments = {**folder.write(), "segments_dir": str(folder.root / "segments")}
+
+    def opened(mode):
+        reading = Reading(tables=TableSettings(mode))
+        return COCOPanopticDataset(**arguments, remove_images_without_annotations=train, reading=reading)
+
+    wanted, first = opened("never"), opened("always")
+    for name in ("read_panoptic", "read_headers", "check_segment_ids"):
+        monkeypatch.setattr(coco_panoptic, name, None)
+    found = opened("always")
+    again = open_stored(found.table_file)
+    assert wanted.table_file is None and first.table_file == found.table_file == again.table_file
+    for dataset in (first, found, pickle.loads(pickle.dumps(found)), again):
+        assert_same_samples(dataset, wanted)
+        assert dataset.stuff_category_ids == wanted.stuff_category_ids
+        assert dataset.contiguous_category_id_to_json_id == wanted.contiguous_category_id_to_json_id
+        for index in range(len(wanted)):
+            assert dataset.panoptic(index).segments == wanted.panoptic(index).segments
+            assert (dataset.panoptic(index).unpack() == wanted.panoptic(index).unpack()).all()
+
+
+def test_a_changed_json_makes_the_table_anew(folder):
+    folder.add(5, [(9, CAT, (5, 10, 20, 12))])
+    kept = Reading(tables=TableSettings("always"))
+    before = dataset_of(folder, reading=kept)
+    folder.add(6, [(9, CAT, (5, 10, 20, 12))])
+    after = dataset_of(folder, reading=kept)
+    assert (len(before), len(after)) == (1, 2) and before.table_file == after.table_file

@@ -3,11 +3,15 @@ import pickle
 
 import numpy as np
 import pytest
+from helpers.samples import assert_same_samples
 from helpers.semantic_folder import SemanticFolder
 from PIL import Image
 
 from maskrcnn_benchmark.data.build import build_dataset
-from maskrcnn_benchmark.data.datasets import ConcatDataset, SemanticDataset
+from maskrcnn_benchmark.data.datasets import ConcatDataset, SemanticDataset, semantic
+from maskrcnn_benchmark.data.datasets.reading import Reading
+from maskrcnn_benchmark.data.datasets.stored_tables import open_stored
+from maskrcnn_benchmark.data.datasets.table_cache import TableSettings
 from maskrcnn_benchmark.structures.semantic_map import IGNORE_LABEL
 
 CLASSES = ["ground", "cat", "dog"]
@@ -191,3 +195,44 @@ def test_datasets_are_joined_and_pickled(folder, tmp_path):
     assert (labels_of(pickle.loads(pickle.dumps(dataset_of(folder)))) == labels_of(joined)).all()
     with pytest.raises(ValueError, match="different semantic classes"):
         ConcatDataset([dataset_of(folder), dataset_of(other, classes=["ground", "dog", "cat"])])
+
+
+KEPT = Reading(tables=TableSettings("always"))
+
+
+def test_a_later_start_decodes_no_map(folder, monkeypatch):
+    for name in ("a", "b", "c"):
+        folder.add(name, random_labels(folder, classes=4), mode="RGB" if name == "b" else "L")
+    folder.add("d", np.full((20, 30), IGNORE_LABEL))
+    wanted = dataset_of(folder, ignore=[3], reading=Reading(tables=TableSettings("never")))
+    first = dataset_of(folder, ignore=[3], reading=KEPT)
+    monkeypatch.setattr(semantic, "summarize_maps", None)
+    found = dataset_of(folder, ignore=[3], reading=KEPT)
+    again = open_stored(found.table_file)
+    assert wanted.table_file is None and first.table_file == found.table_file == again.table_file
+    for dataset in (first, found, pickle.loads(pickle.dumps(found)), again):
+        assert_same_samples(dataset, wanted)
+        assert dataset.class_pixels.tolist() == wanted.class_pixels.tolist() and dataset.values == wanted.values
+        assert [dataset.map_path(k) for k in range(3)] == [wanted.map_path(k) for k in range(3)]
+
+
+def test_changed_and_added_maps_are_noticed(folder):
+    folder.add("a", np.zeros((20, 30), dtype=int))
+    before = dataset_of(folder, reading=KEPT)
+    folder.write_map("a.png", np.ones((20, 30), dtype=int))
+    changed = dataset_of(folder, reading=KEPT)
+    folder.add("b", np.full((20, 30), 2))
+    more = dataset_of(folder, reading=KEPT)
+    pixels = [dataset.class_pixels.tolist() for dataset in (before, changed, more)]
+    assert pixels == [[600, 0, 0], [0, 600, 0], [0, 600, 600]]
+    assert before.table_file == changed.table_file == more.table_file
+    assert dataset_of(folder, values=[0, 2, 1], reading=KEPT).table_file != more.table_file
+
+
+def test_the_config_decides_about_tables_of_maps(folder):
+    folder.add("a", random_labels(folder))
+    block = {**folder.block(), "CLASSES": CLASSES}
+    (dataset,) = build_dataset([block], None, is_train=True, reading=KEPT)
+    assert dataset.table_file.startswith(str(folder.root / ".mb_tables" / "maps."))
+    (dataset,) = build_dataset([block], None, is_train=True)
+    assert dataset.table_file is None
