@@ -35,7 +35,7 @@ class Sources:
     """What a dataset is read from.
 
     Attributes:
-        place: annotation file or folder; its table is kept beside it.
+        place: annotation file, beside which the table is kept, or folder of annotations, in which it is kept.
         arguments: arguments of the dataset's constructor, as JSON can hold them, with absolute paths. They are kept in
             the table, so that it can be opened without a config.
         find: returns the files whose content counts, and what else counts, by a name for messages, as JSON can hold

@@ -1,9 +1,10 @@
 """Keep a dataset's SampleTable as a file: annotations are read once, and later starts map the file.
 
-The table of NAME.json is `.mb_tables/NAME.json.KEY.table` beside it, or in DATASETS.TABLE_DIR, or, if that folder
-cannot be written, in ~/.cache/maskrcnn_benchmark ($XDG_CACHE_HOME). KEY stands for paths and settings. The file holds
-them too, with the state of the annotation files (sources.py) and the version of the code that read them. It is used if
-all of these fit and its checksums are right. Otherwise the dataset is read anew and the file is replaced.
+The table of NAME.json is `.mb_tables/NAME.json.KEY.table` beside it; that of a folder of annotations is in the folder.
+DATASETS.TABLE_DIR names another place. Where nothing can be written, it is ~/.cache/maskrcnn_benchmark
+($XDG_CACHE_HOME). KEY stands for paths and settings. The file holds them too, with the state of the annotation files
+(sources.py) and the version of the code that read them. It is used if all of these fit and its checksums are right.
+Otherwise the dataset is read anew and the file is replaced.
 
 One process reads while others wait for it on a lock, which the system releases when its owner ends, however it ends.
 The file appears complete or not at all. If nothing can be written or locked, every process keeps the table in memory.
@@ -139,7 +140,8 @@ class TableCache:
     def _folders(self) -> list[str]:
         if self.settings.folder:
             return [os.path.abspath(os.path.expanduser(self.settings.folder))]
-        beside = os.path.join(os.path.dirname(self.place), FOLDER)
+        folder = self.place if os.path.isdir(self.place) else os.path.dirname(self.place)
+        beside = os.path.join(folder, FOLDER)  # hidden from the readers of a folder
         caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         return [beside, os.path.join(caches, "maskrcnn_benchmark", "tables")]
 

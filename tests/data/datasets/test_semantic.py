@@ -233,6 +233,6 @@ def test_the_config_decides_about_tables_of_maps(folder):
     folder.add("a", random_labels(folder))
     block = {**folder.block(), "CLASSES": CLASSES}
     (dataset,) = build_dataset([block], None, is_train=True, reading=KEPT)
-    assert dataset.table_file.startswith(str(folder.root / ".mb_tables" / "maps."))
+    assert dataset.table_file.startswith(str(folder.maps / ".mb_tables" / "maps."))
     (dataset,) = build_dataset([block], None, is_train=True)
     assert dataset.table_file is None

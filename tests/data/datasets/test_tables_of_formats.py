@@ -164,7 +164,8 @@ def replace_text(path: Path, old: str, new: str, keep_time: bool = False) -> Non
 def test_a_later_start_has_the_same_samples_and_opens_no_file(folder, reads, training, monkeypatch):
     wanted, first = folder.open(MEMORY, training), folder.open(training=training)
     assert len(reads) == 2 and len(wanted) == 3 and wanted.table_file is None
-    assert first.table_file.startswith(str(folder.root / ".mb_tables"))
+    places = {"labelme": "json", "voc": "xml", "cityscapes": "gtFine"}
+    assert Path(first.table_file).parent == folder.root / places.get(folder.kind, "") / ".mb_tables"
     for module in ("records_dataset", "image_checks"):
         monkeypatch.setattr(f"maskrcnn_benchmark.data.datasets.{module}.read_headers", None)
     found = folder.open(training=training)
