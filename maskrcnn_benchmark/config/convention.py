@@ -49,7 +49,8 @@ class Convention:
             otherwise on every region that matches an object.
 
     Regions:
-        level_eps: added to a region's side, in units of 224 pixels, before the logarithm that selects the FPN level.
+        level_eps: added to a region's side, in units of 224 pixels, before the logarithm that selects the FPN level;
+            with CenterMask's levels, to the ratio of the areas of image and region.
         roi_placement: coordinates of ROIAlign. "clamped": pixel centres are at integers, and sides are at least one
             pixel of the map; "aligned": pixel centres are at half-integers, and sides are not clamped; "inclusive":
             pixel centres are at integers, and a region includes its last pixel.
