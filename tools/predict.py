@@ -172,7 +172,7 @@ def main() -> int:
     predictor = Predictor(
         args.config_file,
         args.weights,
-        setup=exported_setup(args.model) if args.model else None,
+        setup=exported_setup(args.model, tiles=args.tiles, overlap=args.overlap) if args.model else None,
         opts=args.opts,
         device=args.device,
         dtype=args.dtype,

@@ -144,7 +144,7 @@ def load_model(
         cfg.defrost()
     cfg.merge_from_list(list(opts))
     _adapt(cfg, device, dtype)
-    _use_tiles(cfg, tiles, overlap)
+    use_tiles(cfg, tiles, overlap)
     if model is None:
         weights = weights or cfg.MODEL.WEIGHT
         if not weights:
@@ -276,7 +276,12 @@ def _adapt(cfg, device: str | None, dtype: str | None) -> None:
     cfg.MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS = False
 
 
-def _use_tiles(cfg, tiles: int, overlap: float) -> None:
+def use_tiles(cfg, tiles: int, overlap: float) -> None:
+    """Change the config of a semantic model so that it cuts windows of `tiles` pixels, 0 for those that it has.
+
+    Raises:
+        ValueError: the model is panoptic.
+    """
     if tiles and cfg.MODEL.META_ARCHITECTURE == "PanopticFPN":
         raise ValueError(
             "tiles does not work with MODEL.META_ARCHITECTURE PanopticFPN: the segments of windows cannot be merged. "

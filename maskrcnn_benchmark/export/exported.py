@@ -15,7 +15,7 @@ from maskrcnn_benchmark.config import cfg as default_cfg
 from maskrcnn_benchmark.config.yaml_files import parse
 from maskrcnn_benchmark.data.transforms import build_transforms
 from maskrcnn_benchmark.data.transforms.transforms import Compose, Normalize, to_pixels
-from maskrcnn_benchmark.engine.predictor_setup import PredictorSetup
+from maskrcnn_benchmark.engine.predictor_setup import PredictorSetup, use_tiles
 from maskrcnn_benchmark.engine.semantic_views import make_semantic_views
 from maskrcnn_benchmark.export import runtime
 from maskrcnn_benchmark.export.exporting import open_exported
@@ -75,7 +75,8 @@ class ExportedModel(nn.Module):
         data = self.exported.metadata
         batch = np.ascontiguousarray(pixels.to(torch.uint8).permute(0, 2, 3, 1).numpy())
         if data["fixed_size"] is None:
-            return self.exported.run(batch, sizes, original_sizes)
+            more = [max(least - side, 0) for least, side in zip(data["pad_to"], batch.shape[1:3], strict=True)]
+            return self.exported.run(np.pad(batch, ((0, 0), (0, more[0]), (0, more[1]), (0, 0))), sizes, original_sizes)
         (height, width), step = data["fixed_size"], data["batch"]
         if any(size[0] > height or size[1] > width for size in sizes):
             raise ValueError(
@@ -164,10 +165,17 @@ def open_whole(path: str | os.PathLike, threads: int | None = None) -> runtime.M
     return model
 
 
-def exported_setup(path: str | os.PathLike, threads: int | None = None) -> PredictorSetup:
-    """Return what Predictor(setup=...) needs to predict with an exported model; see `open_whole`."""
+def exported_setup(
+    path: str | os.PathLike, threads: int | None = None, tiles: int = 0, overlap: float = 0.2
+) -> PredictorSetup:
+    """Return what Predictor(setup=...) needs to predict with an exported model; see `open_whole`.
+
+    Args:
+        tiles, overlap: see Predictor; give them to both.
+    """
     model = open_whole(path, threads)
     data, cfg = model.metadata, config_of(model)
+    use_tiles(cfg, tiles, overlap)
     network = ExportedModel(model)
     pasting = network.mask_pasting
     is_semantic = "boxes" not in data["outputs"]

@@ -26,7 +26,12 @@ class ProgramModel(runtime.Model):
         import torchvision.ops  # noqa: F401  registers the ops
 
         files = {f"{formats.METADATA_KEY}.json": ""}
-        program = torch.export.load(path, extra_files=files).module()
+        if not os.path.exists(path):
+            raise FileNotFoundError(f"there is no file {path}")
+        try:
+            program = torch.export.load(path, extra_files=files).module()
+        except Exception as error:
+            raise ValueError(f"{path} is damaged, or no program of torch.export: {error}") from error
         self._take_metadata(path, files[f"{formats.METADATA_KEY}.json"])
         self._run = lambda feeds: [
             value.numpy() for value in program(*[torch.from_numpy(np.asarray(each)) for each in feeds.values()])
@@ -55,26 +60,38 @@ def export_model(
         NotExportable: a part of the model has no form outside of PyTorch.
         ImportError: a package of the format is not installed.
     """
+    formats.need(*formats.PACKAGES[kind])
     exportable = make_exportable(cfg, model, all_places=fixed_size is not None, dense_only=dense_only)
     exportable.frees_sides = kind != "torch_export" and fixed_size is None
     metadata = describe(cfg, model, exportable, label_names, fixed_size, batch if fixed_size else 0)
-    program = formats.trace(exportable, fixed_size, batch, cfg.DATALOADER.SIZE_DIVISIBILITY)
-    if kind == "onnx":
-        formats.write_onnx(program, exportable, path, metadata)
-    elif kind == "torch_export":
-        formats.write_torch_export(program, path, metadata)
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            onnx_path = os.path.join(folder, "model.onnx")
-            formats.write_onnx(program, exportable, onnx_path, metadata)
-            formats.write_openvino(onnx_path, path, metadata)
+    program = formats.trace(exportable, fixed_size, batch, metadata["size_divisible"])
+    with formats.in_place_of(path) as written:
+        if kind == "onnx":
+            formats.write_onnx(program, exportable, written, metadata)
+        elif kind == "torch_export":
+            formats.write_torch_export(program, written, metadata)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                onnx_path = os.path.join(folder, "model.onnx")
+                formats.write_onnx(program, exportable, onnx_path, metadata)
+                formats.write_openvino(onnx_path, written, metadata)
     return exportable
 
 
 def open_exported(path: str, threads: int | None = None) -> runtime.Model:
-    """Open an exported model of any format; see `runtime.Model`."""
-    if path.endswith(formats.FORMATS["torch_export"]):
+    """Open an exported model of any format; see `runtime.Model`.
+
+    Raises:
+        ValueError: the file is of no format, damaged, or was not written by tools/export.py.
+        OSError: there is no such file.
+        ImportError: its engine is not installed.
+    """
+    kind = next((each for each, suffix in formats.FORMATS.items() if path.endswith(suffix)), None)
+    if kind is None:
+        raise ValueError(f"{path} is no exported model: their names end in {', '.join(formats.FORMATS.values())}")
+    if kind == "torch_export":
         return ProgramModel(path)
+    formats.need(runtime.ENGINES[formats.FORMATS[kind]])
     return runtime.Model(path, threads=threads)
 
 

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import tempfile
 import warnings
 
 import torch
@@ -18,6 +19,12 @@ from maskrcnn_benchmark.export.errors import NotExportable
 from maskrcnn_benchmark.export.model import example_inputs
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch_export": ".pt2"}
+# packages that write a format and run it
+PACKAGES = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("openvino", "onnx", "onnxscript"),
+    "torch_export": ("torchvision",),
+}
 METADATA_KEY = "maskrcnn_benchmark"
 _TALKERS = ("", "torch.onnx", "torch.export", "torch.fx.experimental.symbolic_shapes", "onnxscript", "onnx_ir", "nncf")
 # Sides that no stride divides: a graph traced with them resizes maps wherever another size may need it.
@@ -92,12 +99,29 @@ def write_onnx(program, model: nn.Module, path: str, metadata: dict) -> None:
             )
     except Exception as error:
         raise NotExportable(f"an operator of the model has no form in ONNX: {error}") from error
+    _pad_pooling(written.model.graph)
     foreign = sorted({node.domain for node in written.model.graph.all_nodes()} - {"", "ai.onnx"})
     if foreign:
         raise NotExportable(f"the graph has operators that are not standard ONNX, of {', '.join(foreign)}")
     written.model.metadata_props[METADATA_KEY] = json.dumps(metadata)
     written.model.producer_name = METADATA_KEY
     written.save(path, external_data=False)
+
+
+def _pad_pooling(graph) -> None:
+    """Change 3x3 max pooling of stride 2 from ceil_mode to a line of padding at the right and bottom: it is the same.
+
+    OpenVINO refuses ceil_mode on maps of two lines.
+    """
+    import onnx_ir
+
+    for node in graph.all_nodes():
+        given = node.attributes
+        if node.op_type != "MaxPool" or not given.get_int("ceil_mode", 0) or any(given.get_ints("pads", ())):
+            continue
+        if tuple(given.get_ints("kernel_shape")) == (3, 3) and tuple(given.get_ints("strides", (1, 1))) == (2, 2):
+            given.add(onnx_ir.AttrInt64("ceil_mode", 0))
+            given.add(onnx_ir.AttrInt64s("pads", [0, 0, 1, 1]))
 
 
 def write_openvino(onnx_path: str, path: str, metadata: dict) -> None:
@@ -152,6 +176,16 @@ def need(*packages: str) -> None:
 
 
 @contextlib.contextmanager
+def in_place_of(path: str):
+    """Yield a path to write to; its file, and any beside it, take the place of `path` when all are complete."""
+    target = os.path.dirname(os.path.abspath(path))
+    with tempfile.TemporaryDirectory(dir=target, prefix=".export_") as folder:
+        yield os.path.join(folder, os.path.basename(path))
+        for name in os.listdir(folder):
+            os.replace(os.path.join(folder, name), os.path.join(target, name))
+
+
+@contextlib.contextmanager
 def quiet():
     """Keep the exporter's progress and its warnings about versions off the terminal."""
     loggers = [logging.getLogger(name) for name in _TALKERS]
@@ -167,7 +201,28 @@ def quiet():
             logger.setLevel(level)
 
 
-def path_with_suffix(path: str | os.PathLike, kind: str) -> str:
-    """Return the path with the format's suffix, replacing none but adding a missing one."""
-    path = os.fspath(path)
-    return path if path.endswith(FORMATS[kind]) else path + FORMATS[kind]
+def path_and_format(path: str, kind: str | None) -> tuple[str, str]:
+    """Return the path with its format's suffix, and the format: `kind`, or that of the suffix, or ONNX.
+
+    Raises:
+        ValueError: the suffix is that of another format.
+    """
+    by_suffix = next((each for each, suffix in FORMATS.items() if path.endswith(suffix)), None)
+    kind = kind or by_suffix or "onnx"
+    if by_suffix not in (None, kind):
+        raise ValueError(
+            f"--format is {kind}, but {path} has the suffix of {by_suffix}; a file of {kind} ends in {FORMATS[kind]}"
+        )
+    return path if by_suffix else path + FORMATS[kind], kind
+
+
+def check_writable(path: str) -> None:
+    """Make the folder of a path, and raise an OSError if no file can be written to it."""
+    folder = os.path.dirname(os.path.abspath(path))
+    os.makedirs(folder, exist_ok=True)
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(f"cannot write to {folder}: {error.strerror}; choose another --output") from error
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{path} is a folder; choose another --output")

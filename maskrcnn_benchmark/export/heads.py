@@ -23,7 +23,7 @@ class DetectionsWithHeads(nn.Module):
     """A detector, and the heads that read its detections.
 
     Args:
-        detector: DenseDetections, BoxDetections or ProposalsAlone.
+        detector: DenseDetections, BoxDetections or Proposals.
         roi_heads: CombinedROIHeads or CascadeROIHeads whose poolers are RoiPoolers; None for no heads.
         box_offset: see Convention.
         all_places: compute all D places, so that no shape depends on data.

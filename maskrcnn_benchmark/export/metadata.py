@@ -5,6 +5,8 @@ The values are plain JSON, because the runtime (`runtime.py`) reads them and may
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -12,9 +14,13 @@ import maskrcnn_benchmark
 from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.data.datasets.image_settings import image_settings
 from maskrcnn_benchmark.export.model import DensePart
+from maskrcnn_benchmark.export.two_stage import Proposals
 from maskrcnn_benchmark.modeling.detector.panoptic_fpn import PanopticFPN
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
 from maskrcnn_benchmark.structures.label_names import LabelNames
+
+# the coarsest stride of bodies
+LEAST_SIDE = 32
 
 
 def describe(
@@ -49,8 +55,9 @@ def describe(
         "min_size": None if is_semantic else cfg.INPUT.MIN_SIZE_TEST,
         "max_size": None if is_semantic else cfg.INPUT.MAX_SIZE_TEST,
         "resize_to_nearest": convention.resize_to_nearest,
-        "size_divisible": cfg.DATALOADER.SIZE_DIVISIBILITY,
-        "pad_to": list(cfg.TEST.SEMANTIC.PAD_TO) or None if is_semantic else None,
+        # SegmentByViews pads to pad_to alone
+        "size_divisible": 0 if is_semantic else cfg.DATALOADER.SIZE_DIVISIBILITY,
+        "pad_to": _least_size(cfg.TEST.SEMANTIC.PAD_TO if is_semantic else ()),
         "fixed_size": None if fixed_size is None else list(fixed_size),
         "batch": batch,
         "upright": settings.exif_rotation != "stored",
@@ -67,11 +74,19 @@ def describe(
     }
 
 
+def _least_size(pad_to: Sequence[int]) -> list[int]:
+    """Return the least (height, width) of a padded image: of a smaller one a map may be empty, which stops engines."""
+    return [max(side, LEAST_SIDE) for side in pad_to or (1, 1)]
+
+
 def _thresholds(exportable: nn.Module) -> dict:
     """Return the score and NMS thresholds and the number of places for detections that are in the graph."""
-    select = getattr(getattr(getattr(exportable, "detections", None), "detector", None), "select", None)
-    if select is None:
+    detector = getattr(getattr(exportable, "detections", None), "detector", None)
+    if detector is None:
         return {}
+    select = detector.select
+    if isinstance(detector, Proposals):
+        return {"nms": select.nms_thresh, "detections": detector.count}
     return {
         "score": select.score_thresh,
         "nms": select.nms_thresh if hasattr(select, "nms_thresh") else select.nms,

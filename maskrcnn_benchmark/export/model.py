@@ -18,7 +18,7 @@ from maskrcnn_benchmark.export.heads import DetectionsWithHeads
 from maskrcnn_benchmark.export.network_input import NetworkInput
 from maskrcnn_benchmark.export.ops import with_free_sides
 from maskrcnn_benchmark.export.regions import with_roi_poolers
-from maskrcnn_benchmark.export.two_stage import BoxDetections, ProposalsAlone
+from maskrcnn_benchmark.export.two_stage import BoxDetections, Proposals
 from maskrcnn_benchmark.fast.for_inference import fold_norms
 from maskrcnn_benchmark.modeling.detector.generalized_rcnn import GeneralizedRCNN
 from maskrcnn_benchmark.modeling.detector.panoptic_fpn import PanopticFPN
@@ -90,27 +90,42 @@ class ExportableModel(nn.Module):
 
 
 class DensePart(nn.Module):
-    """The part of a model that is convolutions alone: backbone and dense head, without decoding and NMS.
+    """The part of a model that is convolutions alone: backbone and dense heads, without decoding and NMS.
+
+    Args:
+        whole: the model.
+        head: its dense head, maps -> one list of maps for each of `kinds`; None of semantic models.
+        levels: number of maps that the head reads.
+        with_features: return these maps, too, for ROI heads.
 
     Forward takes images and sizes as ExportableModel does. It returns the maps of the head, named by `names`:
     "logits0", ... and "codes0", ... (with FCOS "distances0", ... and "centerness0", ...) by level, finest first; with
-    ROI heads "features0", ... too; of semantic models "semantic", the head's own map.
+    ROI heads "features0", ... too; of semantic and panoptic models "semantic", the head's own map.
     """
 
-    def __init__(self, whole: ExportableModel, kinds: Sequence[str], head: nn.Module, levels: int, with_maps: bool):
+    def __init__(
+        self,
+        whole: ExportableModel,
+        kinds: Sequence[str] = (),
+        head: nn.Module | None = None,
+        levels: int = 0,
+        with_features: bool = False,
+    ):
         super().__init__()
         self.network_input, self.backbone, self.head = whole.network_input, whole.backbone, head
-        self.with_maps = with_maps
+        self.semantic_head, self.first_instance_map = whole.semantic_head, whole.first_instance_map
+        self.with_features = with_features
         self.input_names = ("images", "sizes")
-        self.names = tuple(f"{kind}{level}" for kind in kinds for level in range(levels)) if levels else tuple(kinds)
-        self.names += tuple(f"features{level}" for level in range(levels)) * with_maps
+        kinds = (*kinds, *["features"] * with_features)
+        self.names = tuple(f"{kind}{level}" for kind in kinds for level in range(levels))
+        self.names += ("semantic",) * (self.semantic_head is not None)
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         maps = self.backbone(self.network_input(images, sizes))
-        outputs = self.head(maps)
-        if isinstance(outputs, Tensor):
-            return (outputs,)
-        return tuple(level for kind in outputs for level in kind) + (tuple(maps) if self.with_maps else ())
+        levels = maps[self.first_instance_map :]
+        kinds = [*(() if self.head is None else self.head(levels)), *[levels] * self.with_features]
+        outputs = [level for kind in kinds for level in kind]
+        return (*outputs, *(() if self.semantic_head is None else [self.semantic_head(maps)]))
 
 
 def make_exportable(cfg, model: nn.Module, all_places: bool = False, dense_only: bool = False) -> nn.Module:
@@ -131,7 +146,7 @@ def make_exportable(cfg, model: nn.Module, all_places: bool = False, dense_only:
     network_input = NetworkInput(cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD, cfg.INPUT.TO_BGR255)
     if type(model) is SemanticSegmentor:
         whole = ExportableModel(network_input, model.backbone, None, model.aspp, model.align_corners)
-        return DensePart(whole, ("semantic",), model.aspp, 0, False) if dense_only else whole.eval()
+        return (DensePart(whole) if dense_only else whole).eval()
     if type(model) not in (GeneralizedRCNN, PanopticFPN):
         raise NotExportable(f"a model of class {type(model).__name__} has no exportable form")
     whole = ExportableModel(
@@ -144,12 +159,9 @@ def make_exportable(cfg, model: nn.Module, all_places: bool = False, dense_only:
     )
     if not dense_only:
         return whole.eval()
-    dense = type(model.rpn) is DenseDetector
-    kinds = ("logits", "codes")
-    if cfg.MODEL.FCOS_ON:
-        kinds = ("logits", "distances", "centerness")
+    kinds = ("logits", "distances", "centerness") if cfg.MODEL.FCOS_ON else ("logits", "codes")
     levels = len(model.rpn.anchor_generator.strides)
-    return DensePart(whole, kinds, model.rpn.head, levels, with_maps=not dense and bool(model.roi_heads)).eval()
+    return DensePart(whole, kinds, model.rpn.head, levels, with_features=bool(model.roi_heads)).eval()
 
 
 def _detections(model: nn.Module, box_offset: float, all_places: bool) -> DetectionsWithHeads:
@@ -158,12 +170,15 @@ def _detections(model: nn.Module, box_offset: float, all_places: bool) -> Detect
         if type(model.roi_heads) not in (CombinedROIHeads, CascadeROIHeads):
             raise NotExportable(f"ROI heads of class {type(model.roi_heads).__name__} have no exportable form")
         heads = with_roi_poolers(model.roi_heads)
-    if type(model.rpn) is DenseDetector and (heads is None or "box" not in heads):
+    with_boxes = heads is not None and "box" in heads
+    if type(model.rpn) is DenseDetector:
         detector = DenseDetections(model.rpn)
     elif type(model.rpn) is RPNModule:
-        detector = ProposalsAlone(model.rpn) if heads is None else BoxDetections(model.rpn, heads["box"], all_places)
+        detector = Proposals(model.rpn)
     else:
         raise NotExportable(f"a first stage of class {type(model.rpn).__name__} has no exportable form")
+    if with_boxes:
+        detector = BoxDetections(detector, heads["box"], all_places)
     return DetectionsWithHeads(detector, heads, box_offset, all_places)
 
 

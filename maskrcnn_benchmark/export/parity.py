@@ -88,13 +88,15 @@ class Parity:
         lines = [f"images                {self.images}"]
         if self.maps is not None:
             lines.append(f"largest difference    {self.maps:.1e} standard deviations of a map")
-        elif self.detections or not self.pixels:
+        elif self.detections or self.missing:
             lines += [
                 f"detections            {self.detections}, missing or additional {self.missing}"
                 + (f" ({self.on_edge} with a score on a threshold)" if self.on_edge else ""),
                 f"largest difference    boxes {self.box:.1e} pixels, scores {self.score:.1e}"
                 + (f", masks {self.mask:.1e}" if self.has_masks else ""),
             ]
+        elif not self.pixels:
+            lines.append("detections            none: give --images with objects, or a lower score threshold")
         if self.keypoints:
             lines.append(
                 f"keypoints             {self.keypoints}, apart {self.keypoints_apart}; "
@@ -145,7 +147,7 @@ def _pixels(given, setup: PredictorSetup) -> Tensor:
     """Return (3, H, W) uint8 of a path or an array."""
     if isinstance(given, (str, os.PathLike)):
         return to_pixels(read_image(os.fspath(given), setup.upright, setup.value_range))
-    return torch.from_numpy(np.ascontiguousarray(given)).permute(2, 0, 1)
+    return torch.from_numpy(np.array(given)).permute(2, 0, 1)
 
 
 def _compare_image(setup: PredictorSetup, model: Model, pixels: Tensor, parity: Parity) -> None:
@@ -165,8 +167,8 @@ def _compare_image(setup: PredictorSetup, model: Model, pixels: Tensor, parity: 
     padded = ImageList(normalized.new_zeros((1, 3, *batch.shape[1:3])), [size])
     padded.tensors[0, :, : size[0], : size[1]] = normalized
     network = setup.model
-    if model.metadata["fixed_size"] is not None and isinstance(network, SegmentByViews):
-        network = network.model  # the views cut the padding off
+    if isinstance(network, SegmentByViews):
+        network = network.model  # the views cut the padding off, and large images into windows
     kwargs = {"output_sizes": [(width, height)]} if getattr(network, "takes_output_sizes", False) else {}
     start = time.perf_counter()
     with torch.inference_mode():

@@ -7,7 +7,6 @@ boxes, and all that follows them stay float32.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -45,11 +44,13 @@ def quantize(path: str, images: Iterable[np.ndarray], output: str) -> int:
         NotExportable: the format has no quantizer.
         ImportError: onnxruntime, or nncf, is not installed.
     """
-    if path.endswith(formats.FORMATS["onnx"]):
-        return _quantize_onnx(path, images, output)
-    if path.endswith(formats.FORMATS["openvino"]):
-        return _quantize_openvino(path, images, output)
-    raise NotExportable(f"{path} cannot be quantized: --int8 takes --format onnx or openvino")
+    by_suffix = {formats.FORMATS["onnx"]: _quantize_onnx, formats.FORMATS["openvino"]: _quantize_openvino}
+    suffix = os.path.splitext(path)[1]
+    if suffix not in by_suffix:
+        raise NotExportable(f"{path} cannot be quantized: --int8 takes --format onnx or openvino")
+    # not over a file that may be open: the weights of a model of OpenVINO are mapped from it
+    with formats.in_place_of(output) as written:
+        return by_suffix[suffix](path, images, written)
 
 
 def feeds_of(model: runtime.Model, images: Iterable[np.ndarray]) -> Iterator[dict]:
@@ -128,12 +129,7 @@ def _quantize_openvino(path: str, images: Iterable[np.ndarray], output: str) -> 
             fast_bias_correction=True,
         )
     quantized.set_rt_info(info.astype(str), [runtime.KEY])
-    with tempfile.TemporaryDirectory(dir=os.path.dirname(os.path.abspath(output))) as folder:
-        # not over a file that may be open: the weights of the model are mapped from it
-        written = os.path.join(folder, os.path.basename(output))
-        openvino.save_model(quantized, written, compress_to_fp16=False)
-        for suffix in (".xml", ".bin"):
-            os.replace(written[: -len(".xml")] + suffix, output[: -len(".xml")] + suffix)
+    openvino.save_model(quantized, output, compress_to_fp16=False)
     return len(last)
 
 

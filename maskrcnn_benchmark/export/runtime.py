@@ -10,6 +10,7 @@ of a mask, C semantic classes.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 KEY = "maskrcnn_benchmark"
+ENGINES = {".onnx": "onnxruntime", ".xml": "openvino"}
 
 
 @dataclass
@@ -26,6 +28,7 @@ class Prediction:
     Attributes:
         size: (width, height) of the original image.
         boxes: (N, 4) float32 x1, y1, x2, y2, best score first. scores: (N,) float32. labels: (N,) int64, 1..
+        names, category_ids: of the labels, N each.
         masks: N COCO run lengths {"size": [H, W], "counts": text}, mask_scores: (N,) float32; None for models without.
         keypoints: (N, K, 3) float32 x, y, 1, and keypoint_scores: (N, K) float32 logits; None without keypoints.
         semantic_map: (H, W) uint8 classes. panoptic_map: (H, W) int32, k + 1 where segments[k] is. None without.
@@ -36,7 +39,8 @@ class Prediction:
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
-    metadata: dict
+    names: list
+    category_ids: list
     masks: list | None = None
     mask_scores: np.ndarray | None = None
     keypoints: np.ndarray | None = None
@@ -47,14 +51,6 @@ class Prediction:
 
     def __len__(self) -> int:
         return len(self.boxes)
-
-    @property
-    def names(self) -> list:
-        return [self.metadata["class_names"][k - 1] for k in self.labels.tolist()]
-
-    @property
-    def category_ids(self) -> list:
-        return [self.metadata["category_ids"][k - 1] for k in self.labels.tolist()]
 
     def mask_arrays(self) -> np.ndarray:
         """Decode the masks to (N, H, W) bool."""
@@ -72,37 +68,37 @@ class Prediction:
 
 
 class Model:
-    """An exported model, from an .onnx or .xml file.
-
-    The engine is "onnxruntime" or "openvino", by default that of the file's name; providers are onnxruntime's.
-    """
+    """An exported model; engine: "onnxruntime" or "openvino", None: by the suffix. providers are onnxruntime's."""
 
     def __init__(self, path, engine=None, threads=None, providers=("CPUExecutionProvider",)):
         path = os.fspath(path)
-        engine = engine or ("openvino" if path.endswith(".xml") else "onnxruntime")
-        self._take_metadata(path, getattr(self, f"_open_{engine}")(path, threads, providers))
+        engine = engine or ENGINES.get(os.path.splitext(path)[1], "onnxruntime")
+        for part in [path, path[:-4] + ".bin"][: 1 + path.endswith(".xml")]:
+            if not os.path.isfile(part):
+                raise FileNotFoundError(f"there is no file {part}")
+        module = importlib.import_module(engine)
+        try:
+            text = getattr(self, f"_open_{engine}")(module, path, threads, providers)
+        except Exception as error:
+            raise ValueError(f"{path} is damaged, or no model for {engine}: {error}") from error
+        self._take_metadata(path, text)
 
     def _take_metadata(self, path, text):
         if not text:
             raise ValueError(f"{path} has no metadata of maskrcnn_benchmark: export the model by tools/export.py")
         self.path, self.metadata = path, json.loads(text)
 
-    def _open_onnxruntime(self, path, threads, providers):
-        import onnxruntime
-
+    def _open_onnxruntime(self, onnxruntime, path, threads, providers):
         options = onnxruntime.SessionOptions()
         options.log_severity_level, options.intra_op_num_threads = 3, threads or 0
         session = onnxruntime.InferenceSession(path, options, providers=list(providers))
         self._run = lambda feeds: session.run(None, feeds)
         return session.get_modelmeta().custom_metadata_map.get(KEY)
 
-    def _open_openvino(self, path, threads, providers):
-        import openvino
-
+    def _open_openvino(self, openvino, path, threads, providers):
         network = openvino.Core().read_model(path)
-        # without the hint some CPUs compute in bfloat16
-        options = {"INFERENCE_PRECISION_HINT": "f32", **({"INFERENCE_NUM_THREADS": threads} if threads else {})}
-        compiled = openvino.Core().compile_model(network, "CPU", options)
+        options = {"INFERENCE_NUM_THREADS": threads} if threads else {}
+        compiled = openvino.Core().compile_model(network, "CPU", options | {"INFERENCE_PRECISION_HINT": "f32"})
         self._run = lambda feeds: list(compiled(feeds).values())
         return network.get_rt_info([KEY]).astype(str) if network.has_rt_info([KEY]) else None
 
@@ -119,9 +115,10 @@ class Model:
             raise ValueError(f"{self.path} holds the dense part of a model: its outputs are maps, see run()")
         if isinstance(images, (list, tuple)):
             return [self(image) for image in images]
-        image = _read(images, self.metadata["upright"]) if isinstance(images, (str, os.PathLike)) else images
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError("an image is a path or an array (H, W, 3) uint8 RGB")
+        is_path = isinstance(images, (str, os.PathLike))
+        image = np.asarray(_read(images, self.metadata["upright"]) if is_path else images)
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise ValueError(f"an image is a path or (H, W, 3) uint8 RGB, got {image.dtype} of shape {image.shape}")
         batch, size = self.prepare(image)
         outputs = self.run(batch, [size] * len(batch), [image.shape[:2]] * len(batch))
         return self.predict({name: value[0] for name, value in outputs.items()}, size, image.shape[:2])
@@ -135,8 +132,7 @@ class Model:
             scale = min(padded[0] / image.shape[0], padded[1] / image.shape[1])
             size = tuple(max(min(int(side * scale), most), 1) for side, most in zip(image.shape, padded, strict=False))
         if padded is None:
-            least = data["pad_to"] or (1, 1)
-            padded = [-(-max(side, more) // divisor) * divisor for side, more in zip(size, least, strict=True)]
+            padded = [-(-max(*each) // divisor) * divisor for each in zip(size, data["pad_to"], strict=True)]
         batch = np.zeros((data["batch"] or 1, *padded, 3), dtype=np.uint8)
         batch[0, : size[0], : size[1]] = resize(image, size)
         return batch, size
@@ -150,10 +146,10 @@ class Model:
         boxes = boxes * np.tile(ratio, 2)
         kept = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] - boxes[:, :2] + data["box_offset"] > 0).all(axis=1)
         boxes, scores, labels = boxes[kept], scores[kept].astype(np.float32), labels[kept].astype(np.int64)
-        found = Prediction((width, height), boxes, scores, labels, data)
+        names = [[data[kind][k - 1] for k in labels.tolist()] for kind in ("class_names", "category_ids")]
+        found = Prediction((width, height), boxes, scores, labels, *names)
         if "masks" in outputs:
-            masks = outputs["masks"][:count][kept]
-            windows = [self._paste(*each, original) for each in zip(masks, found.boxes, strict=True)]
+            windows = [self._paste(*each, original) for each in zip(outputs["masks"][:count][kept], boxes, strict=True)]
             found.masks = [encode(*window, height, width) for window in windows]
             found.mask_scores = outputs["mask_scores"][:count][kept] if "mask_scores" in outputs else None
         if "keypoints" in outputs:
@@ -177,8 +173,7 @@ class Model:
             half = (box[2:] - box[:2]) * np.float32(0.5) * np.float32((side + 2 * border) / side)
             box = np.repeat((box[None, 2:] + box[:2]) * np.float32(0.5), 2, axis=0).ravel() + np.append(-half, half)
         axis = _sample if aligned else _stretch
-        left, *columns = axis(box[0], box[2], original[1], len(mask))
-        top, *rows = axis(box[1], box[3], original[0], len(mask))
+        (left, *columns), (top, *rows) = (axis(box[k], box[k + 2], original[1 - k], len(mask)) for k in (0, 1))
         values = _mix(_mix(mask, 1, *columns), 0, *rows)
         return (values >= 0.5) if aligned else (values > 0.5), left, top
 
@@ -278,7 +273,7 @@ def _sample(low, high, pixels, lines):
 
 def encode(window, left, top, height, width) -> dict:
     """Encode a mask (h, w) bool at (left, top) of an image as COCO's compressed run lengths."""
-    image = np.zeros((width, height + 1), dtype=bool)[:, :height]
+    image = np.zeros((width, height), dtype=bool)
     image[left : left + window.shape[1], top : top + window.shape[0]] = window.T
     borders = np.flatnonzero(np.diff(image.ravel(), prepend=False))
     counts = np.diff(np.concatenate(([0], borders, [height * width]))).tolist()
@@ -294,7 +289,11 @@ def encode(window, left, top, height, width) -> dict:
 
 
 def _read(path, upright: bool):
-    from PIL import Image, ImageOps
-
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise ImportError(f"reading {path} needs Pillow; without it, pass an array (H, W, 3) uint8 RGB") from error
     with Image.open(path) as image:
+        if image.mode[0] in "IF":
+            raise ValueError(f"{path} has more than 8 bits a channel: convert it to an array (H, W, 3) uint8 RGB")
         return np.asarray((ImageOps.exif_transpose(image) if upright else image).convert("RGB"))

@@ -25,8 +25,8 @@ from maskrcnn_benchmark.modeling.rpn.rpn import RPNModule
 class Proposals(nn.Module):
     """Compute what RPNModule does in evaluation.
 
-    Forward takes L maps and sizes (N, 2). It returns boxes (N, R, 4), scores (N, R), probabilities, and which places
-    are used (N, R), best first.
+    Forward takes L maps and sizes (N, 2). It returns what DenseDetections does: boxes (N, R, 4), scores (N, R), which
+    are probabilities, labels (N, R), 1 each, and which places are used (N, R), best first.
     """
 
     def __init__(self, rpn: RPNModule):
@@ -42,14 +42,14 @@ class Proposals(nn.Module):
         self.grid = Grid(rpn.anchor_generator)
         self.select = select
 
-    def forward(self, maps: list[Tensor], sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, maps: list[Tensor], sizes: Tensor, original_sizes: Tensor | None = None) -> tuple[Tensor, ...]:
         logits, codes = self.head(maps)
         levels = [self._level(*level, sizes) for level in zip(self.grid(maps), logits, codes, strict=True)]
         boxes, scores = (torch.cat(parts, dim=1) for parts in zip(*levels, strict=True))
         scores, used, boxes = best(scores, self.count, boxes)
         if self.select.rank_by_logit:
             scores = torch.where(used, scores.sigmoid(), 0.0)
-        return boxes, scores, used
+        return boxes, scores, used.long(), used
 
     def _level(self, anchors: Tensor, logits: Tensor, codes: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Return one level's candidates (N, c, 4) and scores (N, c), NOTHING for those that do not survive."""
@@ -63,30 +63,19 @@ class Proposals(nn.Module):
         boxes = clip(boxes, sizes, select.box_offset)
         sides = boxes[:, :, 2:] - boxes[:, :, :2] + select.box_offset
         scores = torch.where(((sides >= select.min_size) & (sides > 0)).all(dim=2), scores, NOTHING)
-        if select.nms_thresh > 0:
-            most = min(select.post_nms_top_n, self.count)
-            kept = suppress(boxes, scores[:, None], select.nms_thresh, THRESHOLD, select.box_offset, most)
+        most = min(select.post_nms_top_n, self.count)
+        if select.nms_thresh > 0 or most < select.pre_nms_top_n:
+            threshold = select.nms_thresh if select.nms_thresh > 0 else 1.0
+            kept = suppress(boxes, scores[:, None], threshold, THRESHOLD, select.box_offset, most)
             scores = torch.where(kept.squeeze(1), scores, NOTHING)
         return boxes, scores
 
 
-class ProposalsAlone(nn.Module):
-    """A model that is an RPN and nothing else: proposals are detections with the label 1, see BoxDetections."""
-
-    def __init__(self, rpn: RPNModule):
-        super().__init__()
-        self.proposals = Proposals(rpn)
-
-    def forward(self, maps: list[Tensor], sizes: Tensor, original_sizes: Tensor | None = None) -> tuple[Tensor, ...]:
-        boxes, scores, used = self.proposals(maps, sizes)
-        return boxes, scores, used.long(), used
-
-
 class BoxDetections(nn.Module):
-    """RPN and box head, or a cascade of box heads.
+    """First stage and box head, or a cascade of box heads.
 
     Args:
-        rpn: RPNModule.
+        proposals: Proposals, or DenseDetections of an FCOS in the place of an RPN.
         box: ROIBoxHead or CascadeBoxHead whose poolers are RoiPoolers.
         all_places: compute all R proposals, so that no shape but NMS's depends on data.
 
@@ -97,20 +86,20 @@ class BoxDetections(nn.Module):
         hold a detection (N, D), best first. The other places are 0.
     """
 
-    def __init__(self, rpn: RPNModule, box: nn.Module, all_places: bool = False):
+    def __init__(self, proposals: nn.Module, box: nn.Module, all_places: bool = False):
         super().__init__()
         known = type(box) is CascadeBoxHead or type(box) is ROIBoxHead
         heads = list(box) if type(box) is CascadeBoxHead else [box]
         if not known or any(type(head.post_processor) is not PostProcessor for head in heads):
             raise NotExportable(f"a box head of {type(box).__name__} has no exportable form")
-        self.proposals = Proposals(rpn)
+        self.proposals = proposals
         self.heads = nn.ModuleList(heads)
         self.select = heads[-1].post_processor
         require_limit(self.select.detections_per_img, "MODEL.ROI_HEADS.DETECTIONS_PER_IMG")
         self.all_places = all_places
 
     def forward(self, maps: list[Tensor], sizes: Tensor, original_sizes: Tensor | None = None) -> tuple[Tensor, ...]:
-        regions, _, used = self.proposals(maps, sizes)
+        regions, _, _, used = self.proposals(maps, sizes)
         logits, rows = [], Rows(used, self.all_places)
         for number, head in enumerate(self.heads):
             of_regions = head.predictor(head.feature_extractor(maps, rows.regions(regions, sizes)))

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from importlib import metadata
 
+from maskrcnn_benchmark.export.formats import PACKAGES
 from maskrcnn_benchmark.export.ops import OPSET
-
-_PACKAGES = {
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    "openvino": ("openvino", "onnx", "onnxscript"),
-    "torch_export": ("torchvision",),
-}
 
 
 def versions(kind: str) -> str:
     """Return one line: the opset, and versions of torch and of the packages of a format."""
     parts = [] if kind == "torch_export" else [f"opset {OPSET}"]
-    for package in ("torch", *_PACKAGES[kind]):
+    for package in ("torch", *PACKAGES[kind]):
         parts.append(f"{package} {metadata.version(package)}")
     return ", ".join(parts)

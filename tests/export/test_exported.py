@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from helpers.export_cases import noise
 from helpers.tiny_data import write_images
 from helpers.tiny_detector import tiny_detector
-from helpers.tiny_models import tiny_cfg, tiny_model
 from PIL import Image
 
 from maskrcnn_benchmark.engine.predictor import Predictor
@@ -34,19 +34,6 @@ from maskrcnn_benchmark.export.exported import (
 from maskrcnn_benchmark.export.model import make_exportable
 from maskrcnn_benchmark.export.parity import compare, compare_maps
 from maskrcnn_benchmark.export.quantize import quantize
-from maskrcnn_benchmark.structures.label_names import LabelNames
-
-LABELS = LabelNames(["a", "b"], None, ["things", "grass", "sky", "sea"])
-
-
-def noise(*sizes):
-    """Return images of smooth noise, (height, width) each, the same at every call."""
-    generator = np.random.default_rng(0)
-    images = []
-    for height, width in sizes:
-        coarse = generator.integers(0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
-        images.append(np.ascontiguousarray(coarse.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]))
-    return images
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +197,7 @@ def test_tools_take_exported_models(onnx_file, tmp_path):
 def test_padding_of_marked_pixels_is_no_part_of_the_image():
     class Recorded:
         metadata = {"box_offset": 1.0, "mask_pasting": {"padding": 1, "aligned": False}, "merge": None}
-        metadata |= {"fixed_size": None}
+        metadata |= {"fixed_size": None, "pad_to": [32, 32]}
 
         def run(self, images, sizes, original_sizes):
             self.given = images, sizes
@@ -221,6 +208,7 @@ def test_padding_of_marked_pixels_is_no_part_of_the_image():
     padded = torch.nn.functional.pad(black, (0, 10, 0, 5))
     assert ExportedModel(recorded).logits([padded]).shape == (1, 3, 25, 40)
     assert recorded.given[1] == [(20, 30)] and not recorded.given[0].any()
+    assert recorded.given[0].shape == (1, 32, 40, 3)
 
 
 def test_difference_beyond_a_limit_fails(onnx_file):
@@ -230,11 +218,16 @@ def test_difference_beyond_a_limit_fails(onnx_file):
     assert any("boxes differ" in failure for failure in parity.failures())
 
 
-def run_tool(monkeypatch, parts, onnx_file, tmp_path, *arguments) -> int:
-    """Run tools/export.py with a model in memory, and a file that was already exported."""
+def load_tool():
     spec = importlib.util.spec_from_file_location("export_tool", ROOT / "tools" / "export.py")
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
+    return tool
+
+
+def run_tool(monkeypatch, parts, onnx_file, tmp_path, *arguments) -> int:
+    """Run tools/export.py with a model in memory, and a file that was already exported."""
+    tool = load_tool()
     paths = []
     for number, pixels in enumerate(noise((96, 96), (70, 121))):
         paths.append(str(tmp_path / f"{number}.png"))
@@ -244,7 +237,7 @@ def run_tool(monkeypatch, parts, onnx_file, tmp_path, *arguments) -> int:
         shutil.copy(onnx_file, path)
         return make_exportable(cfg, model)
 
-    monkeypatch.setattr(tool, "load_model", lambda *args, **options: parts)
+    monkeypatch.setattr(tool, "load_model", lambda *args, **options: (*parts, None))
     monkeypatch.setattr(tool.exporting, "export_model", export_model)
     output = str(tmp_path / "model")
     monkeypatch.setattr(
@@ -267,10 +260,115 @@ def test_tool_fails_where_the_exported_model_differs(onnx_file, tmp_path, monkey
     assert "FAIL: boxes differ" in capsys.readouterr().err
 
 
-def test_missing_package_is_named(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
+@pytest.mark.parametrize(("losses", "status"), [((0.009, 0.0), 0), ((0.0, 0.02), 1)])
+def test_tool_fails_where_8_bits_cost_more_than_the_limit(losses, status, onnx_file, tmp_path, monkeypatch, capsys):
+    cfg, *rest = tiny_detector()
+    (tmp_path / "data").mkdir()
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = [write_images(tmp_path / "data")]
+    arguments = ["--int8", "--calibrate", "2"]
+    float32 = {"test/bbox/AP": 0.5, "test/bbox/AP50": 0.8, "test/segm/AP": 0.4, "test/keypoints/AP": -1.0}
+    int8 = {name: value - losses["segm" in name] for name, value in float32.items()} | {"test/bbox/AP50": 0.1}
+    figures = iter((float32, int8))
+    module = "maskrcnn_benchmark.engine.testing"
+    monkeypatch.setattr(f"{module}.run_test", lambda *args, **options: types.SimpleNamespace(figures=next(figures)))
+    assert run_tool(monkeypatch, (cfg, *rest), onnx_file, tmp_path, *arguments) == status
+    printed = capsys.readouterr()
+    assert "calibrated on 2 images" in printed.out and "float32 0.5000, 8 bits" in printed.out
+    assert ("FAIL: 8 bits cost 0.0200 of test/segm/AP, the limit is 0.01" in printed.err) == bool(status)
+    assert (tmp_path / "model_int8.onnx").is_file()
+
+
+ARGUMENTS = [
+    ([], "give --config-file FILE, or --weights FILE"),
+    (["--weights", "x", "--batch", "2"], "--batch goes with --fixed-size"),
+    (["--weights", "x", "--calibrate", "2"], "go with --int8"),
+    (["--weights", "x", "--max-loss", "0.1"], "go with --int8"),
+    (["--weights", "x", "--fixed-size", "0", "32"], "--fixed-size must be at least 1"),
+    (["--weights", "x", "--int8", "--calibrate", "0"], "--calibrate must be at least 1"),
+    (["--weights", "x", "--compare", "-1"], "--compare must be 0"),
+    (["--weights", "x", "--images", "nowhere.png"], "there is no file nowhere.png"),
+    (["--weights", "x", "--format", "onnx", "--output", "m.xml"], "--format is onnx, but m.xml has the suffix"),
+    (["--weights", "x", "--output", "m.pt2", "--int8"], "--int8 needs --format onnx or openvino"),
+    (["--weights", "x", "--int8", "--dense-only"], "--int8 needs --format onnx or openvino"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), ARGUMENTS)
+def test_arguments_without_effect_are_refused_before_the_model_is_loaded(arguments, message, monkeypatch):
+    tool = load_tool()
+    monkeypatch.setattr(tool, "load_model", lambda *args, **options: pytest.fail("the model is loaded"))
+    monkeypatch.setattr(sys, "argv", ["export.py", *arguments])
+    with pytest.raises((ValueError, OSError), match=message):
+        tool.main()
+
+
+def test_missing_package_is_named_before_the_model_is_loaded(monkeypatch):
+    tool = load_tool()
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    monkeypatch.setitem(sys.modules, "onnx", types.ModuleType("onnx"))
+    monkeypatch.setattr(sys, "argv", ["export.py", "--weights", "x.pth"])
     with pytest.raises(ImportError, match=r"onnxscript: pip install 'maskrcnn-benchmark\[export\]'"):
-        formats.need("onnxscript")
+        tool.main()
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "expected"),
+    [
+        ("model", None, ("model.onnx", "onnx")),
+        ("model", "openvino", ("model.xml", "openvino")),
+        ("a.b/model.pt2", None, ("a.b/model.pt2", "torch_export")),
+        ("v1.2", "onnx", ("v1.2.onnx", "onnx")),
+    ],
+)
+def test_format_follows_the_suffix_of_the_path(path, kind, expected):
+    assert formats.path_and_format(path, kind) == expected
+
+
+def test_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        formats.check_writable(str(tmp_path / "file" / "model.onnx"))
+
+    def refuse(**options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(formats.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(OSError, match="cannot write to .*: Permission denied; choose another --output"):
+        formats.check_writable(str(tmp_path / "model.onnx"))
+
+
+def test_failed_export_leaves_the_file_that_was_there(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), formats.in_place_of(str(path)) as written:
+        with open(written, "w") as file:
+            file.write("half")
+        raise RuntimeError
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["model.onnx"]
+    with formats.in_place_of(str(path)) as written:
+        with open(written, "w") as file:
+            file.write("new")
+    assert path.read_text() == "new" and os.listdir(tmp_path) == ["model.onnx"]
+
+
+def test_files_that_are_no_exported_model_are_named(onnx_file, tmp_path):
+    import onnx
+
+    with pytest.raises(ValueError, match="no exported model: their names end in .onnx, .xml, .pt2"):
+        exporting.open_exported("model_final.pth")
+    for suffix in (".onnx", ".pt2"):
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            exporting.open_exported(str(tmp_path / "nowhere") + suffix)
+        torn = tmp_path / f"torn{suffix}"
+        with open(onnx_file, "rb") as file:
+            torn.write_bytes(file.read(5000))
+        with pytest.raises(ValueError, match="torn.* is damaged"):
+            exporting.open_exported(str(torn))
+    file = onnx.load(onnx_file)
+    del file.metadata_props[:]
+    onnx.save(file, tmp_path / "other.onnx")
+    with pytest.raises(ValueError, match="no metadata of maskrcnn_benchmark"):
+        exporting.open_exported(str(tmp_path / "other.onnx"))
 
 
 def test_operator_that_openvino_lacks_is_named(monkeypatch, tmp_path):
@@ -280,46 +378,3 @@ def test_operator_that_openvino_lacks_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "openvino", types.SimpleNamespace(convert_model=convert_model))
     with pytest.raises(NotExportable, match="DeformConv-20 .*USE_DCN_IN_TOWER.*; --format onnx can"):
         formats.write_openvino("model.onnx", str(tmp_path / "model.xml"), {})
-
-
-FAMILIES = [
-    *[(name, "maskrcnn_benchmark") for name in ("fcos", "retinanet", "rpn", "faster", "mask and keypoint")],
-    *[(name, "detectron2") for name in ("retinanet", "mask", "panoptic", "cascade mask")],
-    *[(name, "mmdetection") for name in ("mask", "cascade mask")],
-    *[(name, "centermask2") for name in ("centermask", "panoptic centermask")],
-]
-
-
-def family(name: str, convention: str):
-    torch.manual_seed(3)
-    sizes = ["INPUT.MIN_SIZE_TEST", 128, "INPUT.MAX_SIZE_TEST", 192, "DATALOADER.SIZE_DIVISIBILITY", 32]
-    cfg = tiny_cfg(name, "MODEL.CONVENTION", convention, *sizes)
-    return cfg, tiny_model(cfg), LABELS
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("decoder", [False, True])
-def test_onnx_of_semantic_model_equals_the_model(decoder, tmp_path):
-    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-    torch.manual_seed(3)
-    body = ["MODEL.META_ARCHITECTURE", "SemanticSegmentor", "MODEL.BACKBONE.CONV_BODY", "V-27"]
-    head = ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", 5, "MODEL.DEEPLAB.CHANNELS", 32, "MODEL.DEEPLAB.DECODER", decoder]
-    cfg = tiny_cfg("fcos", *body, "MODEL.BACKBONE.OUTPUT_STRIDE", 16, *head)
-    parts = cfg, tiny_model(cfg), LabelNames((), None, [f"class {k}" for k in range(5)])
-    path = str(tmp_path / "model.onnx")
-    exporting.export_model(*parts, path)
-    exported = exporting.open_exported(path)
-    parity = compare(setup_of(*parts), exported, noise((96, 96), (70, 121), (200, 90)))
-    assert parity.pixels and not parity.failures(), parity.lines()
-    assert exported(noise((70, 121))[0]).semantic_map.shape == (70, 121)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "convention"), FAMILIES)
-def test_onnx_of_every_family_equals_the_model(name, convention, tmp_path):
-    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-    path = str(tmp_path / "model.onnx")
-    parts = family(name, convention)
-    exporting.export_model(*parts, path)
-    parity = compare(setup_of(*parts), exporting.open_exported(path), noise((128, 128), (140, 171), (90, 200)))
-    assert (parity.detections or parity.pixels) and not parity.failures(), parity.lines()

@@ -119,3 +119,32 @@ def test_rows_are_those_in_use_and_come_back_to_their_places():
     assert regions.rois[:, 0].tolist() == [0, 0, 1, 0]
     assert regions.image_areas.tolist() == [200, 200, 1200, 200]
     assert Rows(used, all_places=True).index.tolist() == list(range(6))
+
+
+def test_ceil_mode_of_pooling_equals_a_line_of_padding():
+    onnx_ir = pytest.importorskip("onnx_ir", reason="onnx_ir is not installed: pip install -e '.[export]'")
+    from maskrcnn_benchmark.export.formats import _pad_pooling
+
+    def pooling(**settings):
+        x = onnx_ir.Value(
+            name="x", shape=onnx_ir.Shape(["n", 2, "h", "w"]), type=onnx_ir.TensorType(onnx_ir.DataType.FLOAT)
+        )
+        node = onnx_ir.node("MaxPool", [x], attributes={"kernel_shape": [3, 3], **settings})
+        node.outputs[0].name = "y"
+        node.outputs[0].type = x.type
+        return onnx_ir.Graph([x], node.outputs, nodes=[node], opset_imports={"": ops.OPSET}, name="pooling")
+
+    for settings in ({"strides": [1, 1], "ceil_mode": 1}, {"strides": [2, 2], "ceil_mode": 0}):
+        graph = pooling(**settings)
+        _pad_pooling(graph)
+        assert not graph[0].attributes.get_ints("pads", [])
+    graph = pooling(strides=[2, 2], ceil_mode=1)
+    _pad_pooling(graph)
+    assert not graph[0].attributes.get_int("ceil_mode")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    model = onnx_ir.to_proto(onnx_ir.Model(graph, ir_version=10)).SerializeToString()
+    session = onnxruntime.InferenceSession(model)
+    for size in ((2, 2), (3, 5), (8, 7), (9, 4)):
+        x = torch.randn(1, 2, *size)
+        expected = torch.nn.functional.max_pool2d(x, 3, 2, ceil_mode=True)
+        np.testing.assert_array_equal(session.run(None, {"x": x.numpy()})[0], expected.numpy())

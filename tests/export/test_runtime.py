@@ -1,6 +1,7 @@
 """The runtime file needs numpy alone, and computes what the package does."""
 
 import ast
+import sys
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from maskrcnn_benchmark.structures.paste_masks import MaskPasting, paste_masks, 
 
 METADATA = {
     "form": "whole",
+    "upright": True,
     "class_names": ["a", "b", "c"],
     "category_ids": [1, 2, 3],
     "semantic_names": ["things", "grass", "sky", "sea"],
@@ -26,7 +28,7 @@ METADATA = {
     "size_divisible": 32,
     "fixed_size": None,
     "batch": 0,
-    "pad_to": None,
+    "pad_to": [32, 32],
     "box_offset": 1.0,
     "mask_pasting": {"padding": 1, "aligned": False},
     "merge": None,
@@ -48,7 +50,8 @@ def test_file_imports_only_numpy_and_engines_and_has_300_lines():
         elif isinstance(node, ast.ImportFrom):
             assert not node.level
             names.add(node.module.split(".")[0])
-    assert names <= {"__future__", "json", "os", "dataclasses", "numpy", "onnxruntime", "openvino", "PIL"}
+    assert names <= {"__future__", "importlib", "json", "os", "dataclasses", "numpy", "PIL"}
+    assert set(runtime.ENGINES.values()) == {"onnxruntime", "openvino"}
     assert len(text.splitlines()) <= 300
 
 
@@ -71,6 +74,11 @@ def test_images_are_padded_to_the_divisor():
     batch, size = model_of().prepare(np.full((100, 120, 3), 7, dtype=np.uint8))
     assert size == (80, 96) and batch.shape == (1, 96, 96, 3)
     assert (batch[0, :80] == 7).all() and not batch[0, 80:].any()
+
+
+def test_small_images_are_padded_to_the_least_size():
+    batch, size = model_of(min_size=None, size_divisible=0, pad_to=[32, 40]).prepare(np.full((3, 50, 3), 7, np.uint8))
+    assert size == (3, 50) and batch.shape == (1, 32, 50, 3) and not batch[0, 3:].any()
 
 
 def test_fixed_size_shrinks_images_that_do_not_fit_and_fills_the_batch():
@@ -133,9 +141,31 @@ def test_panoptic_merge_equals_the_packages(rng_seed):
     assert found.segments[-1]["name"] in METADATA["semantic_names"]
 
 
-def test_array_of_another_kind_is_refused():
-    with pytest.raises(ValueError, match="uint8 RGB"):
-        model_of()(np.zeros((4, 4)))
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((4, 4, 3)), "got float64 of shape .4, 4, 3."),
+        (np.zeros((4, 4), dtype=np.uint8), "got uint8 of shape .4, 4."),
+        (np.zeros((3, 4, 4), dtype=np.uint8), "got uint8 of shape .3, 4, 4."),
+        (np.zeros((4, 0, 3), dtype=np.uint8), "got uint8 of shape .4, 0, 3."),
+    ],
+)
+def test_array_of_another_kind_is_refused(array, message):
+    with pytest.raises(ValueError, match=f"uint8 RGB, {message}"):
+        model_of()(array)
+
+
+def test_path_without_pillow_names_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ImportError, match="a.png needs Pillow; without it, pass an array"):
+        model_of()("a.png")
+
+
+def test_file_of_more_than_8_bits_is_refused(tmp_path):
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.full((5, 6), 40000, dtype=np.uint16)).save(path)
+    with pytest.raises(ValueError, match="more than 8 bits"):
+        model_of()(path)
 
 
 def test_dense_part_gives_no_predictions():

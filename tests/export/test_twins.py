@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.export_cases import case
 from helpers.tiny_models import MODELS, tiny_cfg, tiny_model
 
 from maskrcnn_benchmark.export.errors import NotExportable
@@ -35,10 +36,40 @@ def in_order(boxlist):
     return boxlist[scores.argsort(descending=True, stable=True)]
 
 
+OPTIONS = {
+    "score threshold 0, one detection": ("fcos", "MODEL.FCOS.INFERENCE_TH", 0.0, "TEST.DETECTIONS_PER_IMG", 1),
+    "more places than candidates": ("fcos", "TEST.DETECTIONS_PER_IMG", 9999),
+    "one class": ("retinanet", "MODEL.RETINANET.NUM_CLASSES", 2),
+    "365 classes": ("fcos", "MODEL.FCOS.NUM_CLASSES", 366),
+    "NMS off": ("faster", "MODEL.ROI_HEADS.NMS", 0.0, "MODEL.RPN.NMS_THRESH", 0.0, "MODEL.RPN.POST_NMS_TOP_N_TEST", 7),
+    "NMS of 1": ("faster", "MODEL.ROI_HEADS.NMS", 1.0, "MODEL.RPN.NMS_THRESH", 1.0),
+    "class-agnostic": ("faster, class-agnostic",),
+    "FCOS in RPN's place": ("faster on fcos",),
+    "FCOS in RPN's place, mask scoring": ("mask scoring on fcos",),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_outputs_equal_the_models_with_options(name, rng_seed):
+    cfg, model, _ = case(*OPTIONS[name])
+    assert_outputs_equal(cfg, model)
+
+
+@pytest.mark.parametrize(("name", "option"), [("mask", "MODEL.ROI_HEADS.SCORE_THRESH"), ("centermask2", "")])
+def test_images_without_detections_have_zeros_alone(name, option):
+    cfg, model, _ = case("mask scoring" if option else name, option or "MODEL.FCOS.INFERENCE_TH", 0.999999)
+    outputs, expected = run_both(cfg, model, make_exportable(cfg, model))
+    assert not any(map(len, expected)) and outputs["masks"].shape[1] > 0
+    assert not any(values.any() for values in outputs.values())
+
+
 @pytest.mark.parametrize(("name", "convention"), CASES)
 def test_outputs_equal_the_models(name, convention, rng_seed):
     cfg = tiny_cfg(name, "MODEL.CONVENTION", convention)
-    model = tiny_model(cfg)
+    assert_outputs_equal(cfg, tiny_model(cfg))
+
+
+def assert_outputs_equal(cfg, model):
     exportable = make_exportable(cfg, model)
     outputs, expected = run_both(cfg, model, exportable)
     for k, boxlist in enumerate(expected):
@@ -101,10 +132,18 @@ def test_dense_part_returns_the_heads_maps():
     assert by_name["logits0"].shape == (2, 2, 16, 20) and by_name["centerness2"].shape == (2, 1, 4, 5)
 
 
-def test_dense_part_of_two_stages_has_maps_for_the_heads():
-    cfg = tiny_cfg("mask")
-    part = make_exportable(cfg, tiny_model(cfg), dense_only=True)
-    assert "features4" in part.names and len(part(*example_inputs(part, 128, 160))) == len(part.names)
+@pytest.mark.parametrize(
+    ("name", "semantic"),
+    [("mask, mmdetection", False), ("centermask2", False), ("panoptic", True), ("panoptic centermask", True)],
+)
+def test_dense_part_has_maps_for_all_heads(name, semantic):
+    cfg, model, _ = case(name)
+    part = make_exportable(cfg, model, dense_only=True)
+    outputs = dict(zip(part.names, part(*example_inputs(part, 128, 160)), strict=True))
+    assert {f"features{level}" for level in range(5)} == {each for each in outputs if "features" in each}
+    finest = outputs["logits0"].shape[2:]
+    assert finest == outputs["features0"].shape[2:] == ((16, 20) if "centermask" in name else (32, 40))
+    assert ("semantic" in outputs) == semantic
 
 
 @pytest.mark.parametrize(
