@@ -22,9 +22,16 @@ RECORDED = json.loads(gzip.decompress((ROOT / "tests" / "golden" / "mmdet" / "co
 EPOCH = 7330
 
 
+_BACKBONES: dict[str, torch.nn.Module] = {}
+
+
 def backbone(cfg):
-    with torch.device("meta"):
-        return build_backbone(cfg)
+    """Build the backbone of a config, once for each body."""
+    name = cfg.MODEL.BACKBONE.CONV_BODY
+    if name not in _BACKBONES:
+        with torch.device("meta"):
+            _BACKBONES[name] = build_backbone(cfg)
+    return _BACKBONES[name]
 
 
 def convention(cfg):
