@@ -72,7 +72,7 @@ def test_training_ends_with_a_test_that_test_net_reproduces(project):
     assert "Using 1 CPU processes" in run.stdout
     assert (out / "log.txt").read_text().splitlines()[-1] in run.stdout
 
-    again = project.launch((), "test_net.py", "--ckpt", "out/model_final.pth", "OUTPUT_DIR", "other")
+    again = project.run("test_net.py", "--ckpt", "out/model_final.pth", "OUTPUT_DIR", "other")
     assert_succeeded(again)
     assert "Testing the weights of out/model_final.pth" in again.stdout
     assert (project.folder / "other/inference/test/coco_results.json").read_text() == results
