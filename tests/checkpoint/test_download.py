@@ -1,11 +1,10 @@
 import hashlib
 import os
-import subprocess
-import sys
 import textwrap
 
 import pytest
 import torch
+from helpers.warm_start import Script
 from helpers.web_site import serve
 
 from maskrcnn_benchmark.checkpoint import download as module
@@ -178,14 +177,10 @@ def test_one_process_downloads_and_the_others_wait(site, cache, tmp_path):
             print("failed")
         dist.destroy_process_group()
     """
-    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "store"), f"{address}/V39.pth"]
-    processes = [
-        subprocess.Popen(
-            command, env={**os.environ, "LOCAL_RANK": rank}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for rank in "01"
-    ]
-    outputs = [process.communicate(timeout=100) for process in processes]
+    (tmp_path / "fetch.py").write_text(textwrap.dedent(code))
+    words = [tmp_path / "fetch.py", tmp_path / "store", f"{address}/V39.pth"]
+    scripts = [Script(words, tmp_path, {"LOCAL_RANK": rank}) for rank in "01"]
+    outcomes = [script.wait(100) for script in scripts]
     size = str((folder / "V39.pth").stat().st_size)
-    assert [out.split() for out, _ in outputs] == [[size, "failed"]] * 2, outputs
-    assert ["Downloading" in err for _, err in outputs] == [True, False]
+    assert [outcome.stdout.split() for outcome in outcomes] == [[size, "failed"]] * 2, outcomes
+    assert ["Downloading" in outcome.stderr for outcome in outcomes] == [True, False]

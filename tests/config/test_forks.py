@@ -115,9 +115,9 @@ def test_shipped_config_is_equivalent_to_the_forks(path):
     merged.merge_from_file(path)
     expected = {key: lists(value) for key, value in leaves(cfg)}
     expected |= forks_file(path.relative_to(ROOT).as_posix())
-    for prefix, changes in STATED.items():
+    for prefix, stated in STATED.items():
         if path.name.startswith(prefix):
-            expected |= changes
+            expected |= stated
     assert {key: lists(value) for key, value in leaves(merged)} == expected
 
 
