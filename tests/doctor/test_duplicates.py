@@ -10,8 +10,13 @@ from maskrcnn_benchmark.doctor.examine import config_of_file, read_splits
 
 
 def scene(rng) -> Image.Image:
-    """Return a random image with structure at the scale of the hash."""
-    return Image.fromarray(rng.integers(0, 255, (8, 9, 3), dtype=np.uint8)).resize((270, 160), Image.Resampling.BICUBIC)
+    """Return a random image with structure at the scale of the hash.
+
+    Neighbouring cells differ by 20 and more, so that no bit of the hash is decided by rounding.
+    """
+    gray = np.cumsum(rng.integers(60, 196, (8, 9, 1)), axis=1) % 236
+    cells = (gray + rng.integers(0, 20, (8, 9, 3))).astype(np.uint8)
+    return Image.fromarray(cells).resize((270, 160), Image.Resampling.BICUBIC)
 
 
 def add(clinic, image: Image.Image, name: str, **options):
