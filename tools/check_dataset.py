@@ -36,6 +36,7 @@ from maskrcnn_benchmark.doctor.page import to_html
 from maskrcnn_benchmark.engine import launch, script
 from maskrcnn_benchmark.engine.predictor import Predictor
 from maskrcnn_benchmark.utils.atomic_write import atomic_write, write_json
+from maskrcnn_benchmark.utils.counted import counted
 
 USAGE, FAILED = 2, 3
 
@@ -73,12 +74,12 @@ def load(args: argparse.Namespace):
 
 def describe_copies(copies, changes) -> str:
     """Return lines about the files that --fix wrote, with the block of each."""
-    lines = ["", f"{len(changes):,} changes, listed in changes.csv"]
+    lines = ["", f"{counted(len(changes), 'changes')}, listed in changes.csv"]
     for copy in copies:
         if copy.path is None:
             lines.append(f"{copy.name}: not written: {copy.remark}")
             continue
-        lines.append(f"{copy.path}: {copy.images:,} images, {copy.annotations:,} annotations")
+        lines.append(f"{copy.path}: {counted(copy.images, 'images')}, {counted(copy.annotations, 'annotations')}")
         lines += [f"  {copy.remark}"] * bool(copy.remark)
         lines.append("  " + yaml.safe_dump(copy.block, default_flow_style=True, sort_keys=False, width=10**6).strip())
     return "\n".join(lines) + "\n"

@@ -24,6 +24,7 @@ from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.engine import script
 from maskrcnn_benchmark.evaluation.coco_export import coco_content
 from maskrcnn_benchmark.utils.atomic_write import write_json
+from maskrcnn_benchmark.utils.counted import counted
 
 
 def parse_block(text: str) -> dict:
@@ -68,8 +69,8 @@ def main() -> int:
     print(dataset.report)
     turned = sum(map(dataset.is_turned, range(len(dataset))))
     if turned:
-        print(f"{turned:,} images are turned as EXIF says: use DATASETS.EXIF_ROTATION: upright with the outcome")
-    counts = ", ".join(f"{len(content[key]):,} {key}" for key in ("images", "annotations", "categories"))
+        print(counted(turned, "images are turned as EXIF says: use DATASETS.EXIF_ROTATION: upright with the outcome"))
+    counts = ", ".join(counted(len(content[key]), key) for key in ("images", "annotations", "categories"))
     print(f"{args.output}: {counts}")
     places = {"IMAGES": os.path.abspath(dataset.root), "ANNOTATIONS": os.path.abspath(args.output)}
     kind = "lvis" if block["FORMAT"] == "lvis" else "coco"

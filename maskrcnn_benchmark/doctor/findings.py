@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 
+from maskrcnn_benchmark.utils.counted import counted
+
 SEVERITIES = ("error", "warning", "note")
 # Maximum number of examples in the text, and of a finding.
 IN_TEXT = 5
@@ -62,6 +64,11 @@ class Finding:
     examples: list[Example] = field(default_factory=list)
     remedy: str = ""
 
+    @property
+    def headline(self) -> str:
+        """The title with its count."""
+        return self.title if self.count is None else counted(self.count, self.title)
+
     def __post_init__(self):
         if self.severity not in SEVERITIES:
             raise ValueError(f"the severity must be one of {', '.join(SEVERITIES)}, got {self.severity!r}")
@@ -86,6 +93,12 @@ class SplitSummary:
     class_counts: dict[str, int]
     sizes: dict[str, int] = field(default_factory=dict)
     measured_in: str = "the image"
+
+    @property
+    def totals(self) -> str:
+        """Numbers of images, boxes and classes in words."""
+        counts = {"images": self.images, "boxes": self.boxes, "classes": len(self.class_counts)}
+        return ", ".join(counted(count, what) for what, count in counts.items())
 
 
 @dataclass
@@ -127,10 +140,7 @@ class Diagnosis:
         """Return the report for a terminal."""
         lines = [self.subject]
         for split in self.splits:
-            lines.append(
-                f"  {split.name} ({split.role}): {split.images:,} images, {split.boxes:,} boxes, "
-                f"{len(split.class_counts):,} classes"
-            )
+            lines.append(f"  {split.name} ({split.role}): {split.totals}")
             if split.class_counts:
                 lines.append(f"    boxes by class: {_counts(split.class_counts)}")
             if split.sizes:
@@ -146,9 +156,8 @@ def example_texts(examples: Sequence[Example], limit: int) -> list[str]:
 
 
 def _lines(finding: Finding) -> list[str]:
-    count = "" if finding.count is None else f"{finding.count:,} "
     where = f"{', '.join(finding.splits)}: " if finding.splits else ""
-    lines = [f"{finding.severity.upper():7} {where}{count}{finding.title}"]
+    lines = [f"{finding.severity.upper():7} {where}{finding.headline}"]
     if finding.examples:
         lines.append(f"        {'; '.join(example_texts(finding.examples, IN_TEXT))}")
     return lines + ([f"        -> {finding.remedy}"] if finding.remedy else [])

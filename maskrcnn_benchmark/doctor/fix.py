@@ -14,6 +14,7 @@ from maskrcnn_benchmark.doctor.splits import Split, read_split
 from maskrcnn_benchmark.doctor.training_findings import OF_ANNOTATIONS
 from maskrcnn_benchmark.evaluation.coco_export import coco_content
 from maskrcnn_benchmark.utils.atomic_write import atomic_write, write_json
+from maskrcnn_benchmark.utils.counted import counted
 
 # Starts of findings that leave the annotations as they are: they are about pixels, or kept in the clean copy.
 UNCHANGED = ("images of mode", "truncated images", "images rotated", "crowd regions", "images without usable")
@@ -81,7 +82,8 @@ def write_clean(cfg, splits: Sequence[Split], folder: str) -> tuple[list[CleanCo
             "ANNOTATIONS": path,
         }
         turned = sum(map(whole.dataset.is_turned, range(len(whole.dataset))))
-        remark = f"{turned:,} images are turned as EXIF says: set DATASETS.EXIF_ROTATION: upright" if turned else ""
+        turned_images = counted(turned, "images are turned as EXIF says: set DATASETS.EXIF_ROTATION: upright")
+        remark = turned_images if turned else ""
         numbers = len(content["images"]), len(content["annotations"])
         copies.append(CleanCopy(split.name, path, block, *numbers, remark))
         changes += _changes(whole)

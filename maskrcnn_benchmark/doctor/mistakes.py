@@ -72,7 +72,7 @@ def mistake_findings(split: Split, predictor) -> Iterator[Finding]:
                 strict=False,
             )
         ]
-        title = "boxes of which the model is sure that they have another class"
+        title = "boxes that are of another class, as the model is sure"
         remedy = "Look at the images with the highest scores first, and correct the class."
         yield Finding("label-mistake", "warning", title, (split.name,), len(ordered), examples, remedy)
     if found.missing:
@@ -81,7 +81,7 @@ def mistake_findings(split: Split, predictor) -> Iterator[Finding]:
             Example(split.name, table.image_ids[image], note=f"predicted {name} {score:.2f}", boxes=(box,), image=image)
             for score, image, name, box in ordered
         ]
-        title = "objects of which the model is sure that have no box"
+        title = "objects without a box, of which the model is sure"
         remedy = "Annotate them, or mark the region iscrowd: 1: training punishes the model for finding them."
         yield Finding("missing-box", "warning", title, (split.name,), len(ordered), examples, remedy)
     if found.unfound:

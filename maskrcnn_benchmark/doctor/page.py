@@ -88,10 +88,9 @@ def _summary(split: SplitSummary) -> str:
             f"{_bars(list(split.sizes.items()))}"
         )
     by_class = f'<p class="muted">Boxes by class</p>{_bars(shown[:BARS], shown)}{more}' if classes else ""
-    counts = f"{split.images:,} images, {split.boxes:,} boxes, {len(classes):,} classes"
     return (
         f'<section><h2>{html.escape(split.name)} <span class="muted">({split.role})</span></h2>'
-        f"<p>{counts}</p>{by_class}{sizes}</section>\n"
+        f"<p>{split.totals}</p>{by_class}{sizes}</section>\n"
     )
 
 
@@ -107,7 +106,6 @@ def _bars(counts: Sequence[tuple[str, int]], all_counts: Sequence[tuple[str, int
 
 
 def _finding(finding: Finding, splits: Mapping[str, Split]) -> str:
-    count = "" if finding.count is None else f"{finding.count:,} "
     figures, in_words = [], []
     for example in finding.examples:
         data = None
@@ -123,7 +121,7 @@ def _finding(finding: Finding, splits: Mapping[str, Split]) -> str:
             )
     words = html.escape("; ".join(example_texts(in_words, IN_WORDS)))
     parts = [
-        f'<p><span class="severity">{finding.severity}</span> {count}{html.escape(finding.title)}</p>',
+        f'<p><span class="severity">{finding.severity}</span> {html.escape(finding.headline)}</p>',
         f'<p class="where">{html.escape(", ".join(finding.splits))}</p>' if finding.splits else "",
         f"<p>{html.escape(finding.remedy)}</p>" if finding.remedy else "",
         f'<div class="thumbnails">{"".join(figures)}</div>' if figures else "",

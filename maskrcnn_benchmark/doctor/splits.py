@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import islice
@@ -24,12 +24,14 @@ from PIL import Image
 from maskrcnn_benchmark.data.build import build_dataset, reading_of
 from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
 from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
+from maskrcnn_benchmark.data.datasets.image_checks import MISSING, UNDECODABLE
 from maskrcnn_benchmark.data.datasets.image_paths import find_images
 from maskrcnn_benchmark.data.datasets.image_settings import image_settings
 from maskrcnn_benchmark.data.datasets.images import read_headers, read_image
-from maskrcnn_benchmark.data.datasets.report import all_examples
+from maskrcnn_benchmark.data.datasets.records_dataset import RecordsDataset
+from maskrcnn_benchmark.data.datasets.report import DatasetReport, all_examples
 from maskrcnn_benchmark.data.datasets.sample_table import SampleTable
-from maskrcnn_benchmark.data.datasets.shards import are_shards
+from maskrcnn_benchmark.data.datasets.shards import ShardIndex, ShardMember, are_shards, shard_paths
 from maskrcnn_benchmark.data.datasets.table_cache import TableSettings
 from maskrcnn_benchmark.doctor.findings import MOST, Example
 
@@ -146,11 +148,31 @@ class Split:
                     place = table.image_ids[table.image_index[row]], tuple(table.boxes[row].tolist())
                     found.setdefault(_key(number), place)
         ann_file = getattr(self.source, "ann_file", None)
+        places = {}
         if wanted - found.keys() and ann_file and str(ann_file).lower().endswith(".json"):
-            for number, place in raw_places(ann_file).items():
-                if number in wanted:
-                    found.setdefault(number, place)
+            places = raw_places(ann_file)
+        elif wanted - found.keys() and isinstance(self.source, RecordsDataset):
+            places = record_places(self.source)
+        for number, place in places.items():
+            if number in wanted:
+                found.setdefault(number, place)
+        for number in annotation_ids:
+            if _key(number) not in found and isinstance(number, str) and "#" in number:
+                found[_key(number)] = self._image_of_place(number), None
         return found
+
+    def _image_of_place(self, place: str):
+        """Return the id of the image whose file, or label file, a reader calls "NAME#number"; None if unknown."""
+        if not hasattr(self, "_images_by_stem"):
+            self._images_by_stem = {}
+            for image_id in self.given.image_ids if self.given is not None else self.image_places:
+                stem = os.path.basename(str(image_id))
+                for name in {stem, os.path.splitext(stem)[0]}:
+                    # None: of several images
+                    self._images_by_stem[name] = None if name in self._images_by_stem else image_id
+        name = place.rpartition("#")[0]
+        stems = name, os.path.splitext(name)[0]
+        return next((self._images_by_stem[stem] for stem in stems if stem in self._images_by_stem), None)
 
 
 def _described(box) -> str:
@@ -191,25 +213,48 @@ def raw_places(ann_file: str) -> dict:
         return {}
     places = {}
     for number, row in enumerate(rows, start=1):
-        box = row.bbox
-        usable = isinstance(box, list) and len(box) == 4 and all(isinstance(side, (int, float)) for side in box)
-        corners = (box[0], box[1], box[0] + box[2] - 1, box[1] + box[3] - 1) if usable else None
-        places.setdefault(_key(number if row.id is None else row.id), (row.image_id, corners))
+        places.setdefault(_key(number if row.id is None else row.id), (row.image_id, _corners(row.bbox)))
     return places
+
+
+@cache
+def record_places(dataset: RecordsDataset) -> dict:
+    """Map record ids, as text, to (image id, corners or None): also of those that are dropped."""
+    try:
+        rows = dataset.read_records(DatasetReport(dataset.name))["annotations"]
+        return {_key(row.id): (row.image_id, _corners(row.bbox)) for row in rows}
+    except (OSError, ValueError):  # reported by training's own checks
+        return {}
+
+
+def _corners(box) -> tuple[float, ...] | None:
+    """Return inclusive corners of x, y, width, height; None for anything but four numbers."""
+    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(side, (int, float)) for side in box):
+        return None
+    return box[0], box[1], box[0] + box[2] - 1, box[1] + box[3] - 1
 
 
 class _Examined:
     """Mixin for BoxDataset that continues where training would stop with an error, and keeps the tables.
 
     Class attribute:
-        started: called with each dataset before its checks, so that the caller has it even if they fail.
+        started: called with each dataset before it is read, so that the caller has it even if that fails.
     """
 
     started: Callable[[BoxDataset], None]
 
-    def _check(self, table: AnnotationTable, remove_images_without_annotations: bool) -> SampleTable:
-        type(self).started(self)
+    def __init__(self, *args, **kwargs):
         self.troubles: list[Trouble] = []
+        self.is_read = False
+        type(self).started(self)
+        super().__init__(*args, **kwargs)
+        self.is_read = True
+
+    def leave_out(self, what: str, places: Sequence[tuple[Any, str]], error: OSError) -> None:
+        if not self.is_read:  # else evaluation's rules read the files again
+            self.troubles.append(Trouble(what, str(error), list(places)))
+
+    def _check(self, table: AnnotationTable, remove_images_without_annotations: bool) -> SampleTable:
         self.given, table = table, copy.copy(table)
         before = self.report.copy()
         while True:
@@ -237,30 +282,39 @@ class _Examined:
         Raises:
             OSError: the error is not about single images.
         """
-        if are_shards(self.root) or not os.path.isdir(self.root):
+        if not are_shards(self.root) and not os.path.isdir(self.root):
             raise error
-        missing_file = (FileNotFoundError, NotADirectoryError)
-        headers = read_headers(os.path.join(self.root, name) for name in table.file_names)
-        found = find_images(
-            self.root, table.file_names, [i for i, each in enumerate(headers) if isinstance(each, missing_file)]
-        )
-        paths = [os.path.join(self.root, name) for name in found.file_names]
-        missing = set(found.missing)
-        for i, each in enumerate(headers):
-            if isinstance(each, missing_file) and i not in missing:
-                headers[i] = read_headers([paths[i]])[0]
-        broken = [i for i, each in enumerate(headers) if isinstance(each, OSError) and i not in missing]
+        files = _files_in_shards(self.root, table) if are_shards(self.root) else _files_in_folder(self.root, table)
+        there = [i for i, file in enumerate(files) if file is not None]
+        headers = dict(zip(there, read_headers([files[i] for i in there]), strict=True))
+        broken = [i for i, header in headers.items() if isinstance(header, OSError)]
+        missing = [i for i, file in enumerate(files) if file is None]
         if not missing and not broken:
             raise error
         for what, places in (
-            ("missing images", [(table.image_ids[i], table.file_names[i]) for i in sorted(missing)]),
-            ("images that cannot be decoded", [(table.image_ids[i], f"{paths[i]}: {headers[i]}") for i in broken]),
+            (MISSING, [(table.image_ids[i], table.file_names[i]) for i in missing]),
+            (UNDECODABLE, [(table.image_ids[i], f"{files[i]}: {headers[i]}") for i in broken]),
         ):
             if places:
-                self.troubles.append(Trouble(what, str(error), places))
+                self.leave_out(what, places, error)
         keep = np.ones(len(table.image_ids), dtype=bool)
         keep[[*missing, *broken]] = False
         return keep
+
+
+def _files_in_folder(root: str, table: AnnotationTable) -> list[str | None]:
+    """Return the path of each image, None for missing ones."""
+    paths = [os.path.join(root, name) for name in table.file_names]
+    found = find_images(root, table.file_names, [i for i, path in enumerate(paths) if not os.path.exists(path)])
+    missing = set(found.missing)
+    return [None if i in missing else os.path.join(root, name) for i, name in enumerate(found.file_names)]
+
+
+def _files_in_shards(root: str, table: AnnotationTable) -> list[ShardMember | None]:
+    """Return the place of each image, None for missing ones."""
+    index = ShardIndex(shard_paths(root))
+    found = map(index.find, table.file_names)
+    return [None if place is None else index.member(place) for place in found]
 
 
 def read_split(cfg, entry, is_train: bool, name: str) -> Split:
@@ -295,6 +349,6 @@ def read_split(cfg, entry, is_train: bool, name: str) -> Split:
         source = kept[0] if kept else None
         troubles = [*getattr(source, "troubles", ()), Trouble("the dataset cannot be used", str(error))]
         return Split(name, role, entry, None, getattr(source, "given", None), None, troubles, source)
-    if not kept:
+    if not hasattr(dataset, "given"):
         return Split(name, role, entry, dataset, source=dataset)
     return Split(name, role, entry, dataset, dataset.given, dataset.table, dataset.troubles, dataset)

@@ -16,7 +16,13 @@ from maskrcnn_benchmark.doctor.splits import Split, Trouble
 
 SEVERITY_OF_ACTION = {"dropped": "warning", "repaired": "warning", "noted": "note"}
 # Starts of findings that are ordinary in good data, although entries are left out or changed.
-ORDINARY = ("crowd regions", "images of mode", "images without usable annotations", "image names found in another")
+ORDINARY = (
+    "crowd regions",
+    "images of mode",
+    "images without usable annotations",
+    "image names found in another",
+    "image names found without the folders",  # a warning says where that is suspicious
+)
 # Starts of findings that cost accuracy, although nothing is changed.
 HARMFUL = ("annotations with image, class and box of another", "annotation ids used for different")
 # What readers of formats call places of annotations.

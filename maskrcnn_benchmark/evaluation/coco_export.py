@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from maskrcnn_benchmark.data.datasets import LVISDataset
+import numpy as np
+
+from maskrcnn_benchmark.data.datasets import COCOPanopticDataset, LVISDataset
 from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
 from maskrcnn_benchmark.evaluation.ground_truth import ground_truth_of
+from maskrcnn_benchmark.structures.rle import encode_window
 
 
 def coco_content(dataset: BoxDataset) -> dict:
@@ -12,7 +15,7 @@ def coco_content(dataset: BoxDataset) -> dict:
 
     Ids are whole numbers: image and category ids are those of the source if these are all positive numbers, else they
     count from 1. Difficult objects of Pascal VOC become crowd regions, which are neither trained on nor evaluated. What
-    LVIS knows of each image is kept.
+    LVIS knows of each image is kept. Of a panoptic dataset the things are written.
 
     Args:
         dataset: opened for testing, so that crowd regions, difficult objects and images without objects are in it.
@@ -28,6 +31,8 @@ def coco_content(dataset: BoxDataset) -> dict:
         info = dataset.get_img_info(index)
         image.update(file_name=info["file_name"].replace("\\", "/"), width=info["width"], height=info["height"])
     _mark_difficult(content["annotations"], dataset)
+    if isinstance(dataset, COCOPanopticDataset) and dataset.ann_file is None:
+        content["annotations"] += _crowd_segments(dataset, len(content["annotations"]) + 1)
     for annotation in content["annotations"]:
         _as_json(annotation)
     if dataset.keypoint_names and dataset.num_keypoints:
@@ -56,6 +61,32 @@ def _mark_difficult(annotations: list[dict], dataset) -> None:
     for annotation, is_difficult in zip(annotations, flags, strict=True):
         if is_difficult:
             annotation.update(iscrowd=1, difficult=1)
+
+
+def _crowd_segments(dataset: COCOPanopticDataset, first_id: int) -> list[dict]:
+    """Return the crowd regions of a panoptic dataset, which its targets leave out."""
+    found = []
+    for index in range(len(dataset)):
+        panoptic = dataset.panoptic(index)
+        crowd = [k for k, each in enumerate(panoptic.segments, start=1) if each["is_thing"] and each["crowd"]]
+        ids = panoptic.unpack() if crowd else None
+        for k in crowd:
+            rows, columns = np.nonzero(ids == k)
+            if not len(rows):
+                continue
+            x, y, width, height = columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1
+            label = panoptic.segments[k - 1]["label"]
+            annotation = {
+                "id": first_id + len(found),
+                "image_id": dataset.image_id(index),
+                "category_id": dataset.contiguous_category_id_to_json_id[label],
+                "bbox": [float(x), float(y), float(width), float(height)],
+                "area": len(rows),
+                "iscrowd": 1,
+                "segmentation": encode_window(ids == k, 0, 0, *ids.shape),
+            }
+            found.append(annotation)
+    return found
 
 
 def _as_json(annotation: dict) -> None:

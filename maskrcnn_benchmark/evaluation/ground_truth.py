@@ -43,7 +43,7 @@ def ground_truth_of(dataset, iou_types: Collection[str] = ("bbox",)) -> dict:
     Raises:
         ValueError: the file is not a COCO instances file.
     """
-    has_file = hasattr(dataset, "ann_file") or hasattr(dataset, "read_records")
+    has_file = _annotation_file(dataset) is not None or hasattr(dataset, "read_records")
     content = _of_file(dataset, iou_types) if has_file else _of_items(dataset)
     for annotation in content["annotations"]:
         if "keypoints" in iou_types:
@@ -126,6 +126,11 @@ def _ground_truth(
 NO_LIMIT = 10**8
 
 
+def _annotation_file(dataset):
+    """Return the COCO file of a dataset; None if it has none, such as a panoptic one without INSTANCES."""
+    return getattr(dataset, "ann_file", None)
+
+
 def _of_file(dataset, iou_types: Collection[str]) -> dict:
     sizes, factors = {}, {}
     factors_of = getattr(dataset, "annotation_factors", lambda index: None)
@@ -135,7 +140,7 @@ def _of_file(dataset, iou_types: Collection[str]) -> dict:
         if factor is not None:
             factors[image_id] = factor
     reading = getattr(dataset, "reading", None)
-    if hasattr(dataset, "ann_file"):
+    if _annotation_file(dataset) is not None:
         return load_ground_truth(dataset.ann_file, iou_types, sizes, reading, factors)
     report = DatasetReport(dataset.name)
     return _ground_truth(dataset.read_records(report), source_of(dataset), report, iou_types, sizes, reading, factors)
@@ -186,15 +191,17 @@ def _of_size(segmentation: list | dict, size: np.ndarray) -> list | dict:
 
 def _of_items(dataset) -> dict:
     images, annotations = [], []
+    numbers = getattr(dataset, "contiguous_category_id_to_json_id", {})
     for index in range(len(dataset)):
         image_id, info = dataset.image_id(index), dataset.get_img_info(index)
         images.append({"id": image_id, "width": int(info["width"]), "height": int(info["height"])})
         target = dataset.get_groundtruth(index)
         labels = target.get_field("labels").tolist()
         for label, shape in zip(labels, _shapes(target), strict=True):
-            head = {"id": len(annotations) + 1, "image_id": image_id, "category_id": label, "iscrowd": 0}
+            category = numbers.get(label, label)
+            head = {"id": len(annotations) + 1, "image_id": image_id, "category_id": category, "iscrowd": 0}
             annotations.append(head | shape)
-    categories = [{"id": label, "name": name} for label, name in enumerate(dataset.class_names, start=1)]
+    categories = [{"id": numbers.get(k, k), "name": name} for k, name in enumerate(dataset.class_names, start=1)]
     return {"info": {}, "licenses": [], "images": images, "annotations": annotations, "categories": categories}
 
 
@@ -215,5 +222,5 @@ def _shapes(target: BoxList) -> list[dict]:
 
 def source_of(dataset) -> str:
     """Return the name of the ground truth for messages: its file or folder, else the dataset's type."""
-    place = getattr(dataset, "ann_file", getattr(dataset, "annotations", None))
+    place = _annotation_file(dataset) or getattr(dataset, "annotations", None)
     return type(dataset).__name__ if place is None else os.fspath(place)

@@ -210,7 +210,7 @@ def test_unusable_and_flat_boxes_are_not_evaluated_and_counted(tmp_path, caplog)
     with caplog.at_level(logging.WARNING):
         ground_truth = load_ground_truth(path)
     assert [annotation["bbox"] for annotation in ground_truth["annotations"]] == [[1, 1, 5, 5]]
-    assert "4 boxes that are missing, not four numbers" in caplog.text and "1 boxes without area" in caplog.text
+    assert "4 boxes that are missing, not four numbers" in caplog.text and "1 box without area" in caplog.text
 
 
 def test_a_file_that_is_not_a_coco_file_is_named(tmp_path):

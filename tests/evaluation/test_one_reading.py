@@ -104,4 +104,4 @@ def test_annotations_that_are_not_evaluated_are_counted_in_a_warning(tmp_path, c
         folder.add_box(1, box)
     dataset = COCODataset(**folder.write(), remove_images_without_annotations=False)
     assert evaluate(dataset, perfect(dataset), None).results["bbox"]["AP"] == pytest.approx(1)
-    assert "not evaluated: 1 boxes without area (at most one pixel wide or high) (annotation ids 2)" in caplog.text
+    assert "not evaluated: 1 box without area (at most one pixel wide or high) (annotation ids 2)" in caplog.text

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.panoptic_folder import CAT, DOG, GRASS, PanopticFolder
 from PIL import Image
 
 from maskrcnn_benchmark.data.build import build_dataset
-from maskrcnn_benchmark.data.datasets import COCODataset, LVISDataset
+from maskrcnn_benchmark.data.datasets import COCODataset, COCOPanopticDataset, LVISDataset
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.evaluation.coco_export import coco_content
 
@@ -60,7 +61,7 @@ def test_the_outcome_is_clean_and_the_output_says_what_was_repaired(tmp_path):
     block = yolo(tmp_path, "1 0.9 0.5 0.4 0.5\n1 0.9 0.5 0.4 0.5\n7 0.5 0.5 0.1 0.1\n0 0.1 0.2 0.5 0.2 0.5 0.8\n")
     done = convert(json.dumps(block), "--output", tmp_path / "out.json")
     assert done.returncode == 0, done.stderr
-    assert "1 boxes clipped to the image (annotation ids a.txt#1)" in done.stdout and "1 repeated lines" in done.stdout
+    assert "1 box clipped to the image (annotation ids a.txt#1)" in done.stdout and "1 repeated line" in done.stdout
     assert "2 images, 2 annotations, 2 categories" in done.stdout
     content = json.loads((tmp_path / "out.json").read_text())
     assert [entry["id"] for entry in content["images"]] == [1, 2]
@@ -97,7 +98,7 @@ def test_turned_images_are_pointed_out(tmp_path, tool, monkeypatch, capsys):
     block = yolo(tmp_path, "0 0.25 0.5 0.2 0.5\n", exif=exif)
     monkeypatch.setattr(sys, "argv", ["convert_dataset.py", json.dumps(block), "--output", str(tmp_path / "out.json")])
     assert tool.main() == 0
-    assert "1 images are turned as EXIF says: use DATASETS.EXIF_ROTATION: upright" in capsys.readouterr().out
+    assert "1 image is turned as EXIF says: use DATASETS.EXIF_ROTATION: upright" in capsys.readouterr().out
     images = ImageSettings(exif_rotation="upright")
     dataset = again(json.loads((tmp_path / "out.json").read_text()), tmp_path, tmp_path, images=images)
     assert dataset.is_turned(0) and dataset.get_groundtruth(0).convert("xywh").bbox.tolist() == [[9, 10, 12, 20]]
@@ -114,6 +115,27 @@ def test_difficult_objects_become_crowd(tmp_path):
     assert content["annotations"][0]["bbox"] == [10, 5, 20, 20]
     outcome = again(content, tmp_path, tmp_path)
     assert outcome.report.count("crowd regions") == 1 and len(outcome.get_groundtruth(0)) == 1
+
+
+def test_things_and_crowd_of_a_panoptic_dataset_without_instances(tmp_path):
+    folder = PanopticFolder(tmp_path / "data")
+    ids = folder.add(5, [(700, GRASS, (0, 15, 40, 15)), (9, CAT, (5, 10, 20, 12)), (70, DOG, (20, 12, 10, 8))])
+    folder.add(6, [(4, CAT, (2, 3, 20, 9), {"iscrowd": 1}), (6, DOG, (25, 5, 10, 10))])
+    arguments = folder.write()
+    dataset = COCOPanopticDataset(
+        **arguments, remove_images_without_annotations=False, segments_dir=str(folder.root / "segments")
+    )
+    content = json.loads(json.dumps(coco_content(dataset)))
+    boxes = [(each["image_id"], each["category_id"], each["bbox"], each["iscrowd"]) for each in content["annotations"]]
+    assert boxes == [
+        (5, CAT, [5, 10, 20, 12], 0),
+        (5, DOG, [20, 12, 10, 8], 0),
+        (6, DOG, [25, 5, 10, 10], 0),
+        (6, CAT, [2, 3, 20, 9], 1),
+    ]
+    assert [each["area"] for each in content["annotations"][:2]] == [int((ids == 9).sum()), int((ids == 70).sum())]
+    outcome = again(content, arguments["root"], tmp_path)
+    assert outcome.has_masks and outcome.class_names == ["cat", "dog"] and outcome.report.count("crowd regions") == 1
 
 
 def test_keypoints_masks_and_crowd_survive(tmp_path):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -19,7 +19,7 @@ from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
 from maskrcnn_benchmark.data.datasets.image_changes import hint_for, refuse_other_size
 from maskrcnn_benchmark.data.datasets.image_checks import check_images
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
-from maskrcnn_benchmark.data.datasets.images import read_image
+from maskrcnn_benchmark.data.datasets.images import ImageHeader, read_image
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.data.datasets.sample_table import SampleTable
@@ -80,6 +80,9 @@ class BoxDataset(Dataset):
         OSError: images cannot be decoded; the first few are named.
     """
 
+    # Headers that the reader of the annotations has read, by file name, until they are checked.
+    _known_headers: Mapping[str, ImageHeader] = {}
+
     def __init__(
         self,
         table: AnnotationTable | Callable[[], AnnotationTable],
@@ -136,7 +139,10 @@ class BoxDataset(Dataset):
             table.keypoints = table.keypoint_names = None
         if remove_images_without_annotations:
             self._leave_out_images(table)  # before the image check: files of dropped images may be missing
-        checked = check_images(table, self.root, self.annotations, self.source, self.report, self.image_settings)
+        checked = check_images(
+            table, self.root, self.annotations, self.source, self.report, self.image_settings, self._known_headers
+        )
+        self._known_headers = {}
         table.file_names = checked.file_names
         table.fit(checked.sizes, self.report, checked.factors)
         if remove_images_without_annotations:
@@ -145,6 +151,16 @@ class BoxDataset(Dataset):
         self._leave_out_crowd(table)
         self._check_maps(table, checked.sizes)
         return SampleTable.of(table, checked, more)
+
+    def leave_out(self, what: str, places: Sequence[tuple[Any, str]], error: OSError) -> None:
+        """Handle images that cannot be used: raise the error. The doctor's subclasses list them and read on.
+
+        Args:
+            what: kind of the problem.
+            places: (image id, file or reason) of each image.
+            error: names them.
+        """
+        raise error
 
     def _table_key(self) -> dict:
         """What a stored table depends on, besides its sources."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +23,11 @@ from maskrcnn_benchmark.data.datasets.images import (
 )
 from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
 from maskrcnn_benchmark.data.datasets.shards import ShardIndex, are_shards, shard_paths
+from maskrcnn_benchmark.utils.counted import counted
 from maskrcnn_benchmark.utils.text_file import did_you_mean, nearest_name
 
+# Kinds of images that cannot be used, see `BoxDataset.leave_out`.
+MISSING, UNDECODABLE = "missing images", "images that cannot be decoded"
 # Sizes that differ by at most this many pixels count as equal: programs round.
 ROUNDING = 1
 # A box sticks out of its image if it exceeds it by more than this share of the image's side plus one pixel.
@@ -63,7 +67,13 @@ class CheckedImages:
 
 
 def check_images(
-    table: AnnotationTable, root: str, annotations: str, source: str, report: DatasetReport, settings: ImageSettings
+    table: AnnotationTable,
+    root: str,
+    annotations: str,
+    source: str,
+    report: DatasetReport,
+    settings: ImageSettings,
+    known_headers: Mapping[str, ImageHeader] | None = None,
 ) -> CheckedImages:
     """Find all image files, read their headers, and decide how to handle rotations and sizes.
 
@@ -74,6 +84,7 @@ def check_images(
         source: name of the annotation format, such as "json", for messages.
         report: receives the findings.
         settings: EXIF rotation and size mismatches.
+        known_headers: headers that the reader of the annotations has read already, by file name.
 
     Raises:
         FileNotFoundError: the folder or images are missing; the first few are named.
@@ -82,7 +93,7 @@ def check_images(
     """
     if table.file_names and not are_shards(root) and not os.path.isdir(root):
         raise FileNotFoundError(f"dataset {report.name}: image folder {root} does not exist.{did_you_mean(root)}")
-    check = _Check(table, root, annotations, source, report, settings)
+    check = _Check(table, root, annotations, source, report, settings, known_headers or {})
     file_names, headers = check.headers()
     stored = np.array([(h.width, h.height) for h in headers], dtype=np.int64).reshape(-1, 2)
     turned = check.rotations(headers, stored)
@@ -98,9 +109,9 @@ def check_images(
 class _Check:
     """Steps of `check_images` and the state that they share."""
 
-    def __init__(self, table, root, annotations, source, report, settings):
+    def __init__(self, table, root, annotations, source, report, settings, known_headers):
         self.table, self.root, self.annotations, self.source = table, root, annotations, source
-        self.report, self.settings = report, settings
+        self.report, self.settings, self.known_headers = report, settings, known_headers
         self.files: list = []  # paths or members of shards, as the image names
         self.places: np.ndarray | None = None
 
@@ -116,7 +127,7 @@ class _Check:
         file_names = list(self.table.file_names)
         if are_shards(self.root):
             return self._headers_in_shards(file_names)
-        headers = read_headers(os.path.join(self.root, name) for name in file_names)
+        headers = headers_of(self.root, file_names, self.known_headers)
         missing = [i for i, header in enumerate(headers) if isinstance(header, (FileNotFoundError, NotADirectoryError))]
         if missing:
             found = find_images(self.root, file_names, missing)
@@ -132,12 +143,12 @@ class _Check:
             if found.elsewhere:
                 i = found.elsewhere[0]
                 self.report.warn(
-                    f"dataset {self.report.name}: {len(found.elsewhere):,} images, {self.table.file_names[i]!r} among "
-                    f"them, are read from {self.root} although the {self.source} names another folder. Check that "
-                    f"IMAGES belongs to {self.annotations}."
+                    f"dataset {self.report.name}: {counted(len(found.elsewhere), 'images')}, such as "
+                    f"{self.table.file_names[i]!r}, read from {self.root} although the {self.source} names another "
+                    f"folder. Check that IMAGES belongs to {self.annotations}."
                 )
         self.files = [os.path.join(self.root, name) for name in file_names]
-        self._refuse_broken(file_names, headers)
+        refuse_broken(self.report.name, self.root, self.annotations, file_names, headers)
         return file_names, headers
 
     def _headers_in_shards(self, file_names: list[str]) -> tuple[list[str], list[ImageHeader]]:
@@ -158,7 +169,7 @@ class _Check:
         self.files = [index.member(place) for place in found]
         self.places = index.places[found]
         headers = read_headers(self.files)
-        self._refuse_broken(names, headers)
+        refuse_broken(self.report.name, self.root, self.annotations, names, headers)
         return names, headers
 
     def _refuse_missing(self, found, count: int) -> None:
@@ -175,16 +186,6 @@ class _Check:
             f"and the annotations (ANNOTATIONS, {self.annotations}) belong together? Either may be of another split."
             f"{hint_for_missing(self.root, self.table.file_names[found.missing[0]])}"
         )
-
-    def _refuse_broken(self, file_names: list[str], headers: list) -> None:
-        broken = [i for i, header in enumerate(headers) if isinstance(header, OSError)]
-        if broken:
-            names = "; ".join(f"{file_names[i]}: {headers[i]}" for i in broken[:EXAMPLES])
-            raise OSError(
-                f"dataset {self.report.name}: {len(broken):,} of {len(headers):,} images in {self.root} cannot be "
-                f"decoded: {names}{'; ...' if len(broken) > EXAMPLES else ''}. Replace them or take them "
-                f"out of {self.annotations}."
-            )
 
     def rotations(self, headers: list[ImageHeader], stored: np.ndarray) -> np.ndarray:
         """Return (I,) bool, true for images to rotate by their EXIF orientation."""
@@ -261,7 +262,7 @@ class _Check:
         differs &= ~by_rounding
         swapped = differs & (np.abs(given - sizes[:, ::-1]) <= ROUNDING).all(axis=1)
         swapped &= ~self._stick_out(sizes) | rotated & (self.settings.exif_rotation != "auto")
-        self.note("noted", f"images whose width and height are swapped in the {source}; their boxes fit", swapped)
+        self.note("noted", f"images with width and height swapped in the {source}; their boxes fit", swapped)
         differs &= ~swapped
         annotated = np.zeros(len(sizes), dtype=bool)
         annotated[self.table.image_index] = True
@@ -355,6 +356,29 @@ class _Check:
             f"dataset {self.report.name}: values of {len(extremes):,} images of more than 8 bits ({low:g}..{high:g}) "
             f"{trouble}. INPUT.VALUE_RANGE: ({low:g}, {high:g}) maps them to 0..255; use the same for every dataset "
             "of a model."
+        )
+
+
+def headers_of(root: str, file_names: Sequence[str], known: Mapping[str, ImageHeader]) -> list[ImageHeader | OSError]:
+    """Read the headers of images in a folder that are not in `known`, by file name; an error where that fails."""
+    unknown = [name for name in file_names if name not in known]
+    read = dict(zip(unknown, read_headers(os.path.join(root, name) for name in unknown), strict=True))
+    return [read[name] if name in read else known[name] for name in file_names]
+
+
+def refuse_broken(dataset: str, root: str, annotations: str, file_names: Sequence[str], headers: Sequence) -> None:
+    """Raise OSError if a header is an error; the first few are named.
+
+    Args:
+        dataset: its name. root: image folder. annotations: annotation file or folder.
+        file_names, headers: one of both per image, see `read_headers`.
+    """
+    broken = [i for i, header in enumerate(headers) if isinstance(header, OSError)]
+    if broken:
+        names = "; ".join(f"{file_names[i]}: {headers[i]}" for i in broken[:EXAMPLES])
+        raise OSError(
+            f"dataset {dataset}: {len(broken):,} of {len(headers):,} images in {root} cannot be decoded: {names}"
+            f"{'; ...' if len(broken) > EXAMPLES else ''}. Replace them or take them out of {annotations}."
         )
 
 

@@ -20,6 +20,8 @@ from maskrcnn_benchmark.utils.text_file import nearest_name
 SEARCHED_FOLDERS = 200
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^/]*", re.IGNORECASE)
+# Names of folders that hold one split.
+_SPLIT = re.compile(r"(train|training|trainval|val|valid|validation|minival|test|testing|dev)[-_]?\d*", re.IGNORECASE)
 _DRIVE = re.compile(r"^[a-zA-Z]:")
 
 
@@ -33,7 +35,8 @@ class FoundImages:
         ambiguous: names that would share one file with another image.
         respelled: names found in another spelling: slashes, percent-encoding, Unicode form, letter case.
         moved: names found without the folders, the drive or the address before them.
-        elsewhere: the part of `moved` in which the removed folder is not called like the image folder.
+        elsewhere: the part of `moved` whose removed folders are probably others than the image folder: one names a
+            split that the image folder does not, or the last one exists beside the image folder.
     """
 
     file_names: list[str]
@@ -54,7 +57,7 @@ def find_images(root: str, file_names: list[str], missing: list[int]) -> FoundIm
     """
     found = FoundImages(list(file_names), [], [], [], [], [])
     folders = _Folders(root)
-    fits: dict[int, tuple[str, bool, bool]] = {}
+    fits: dict[int, tuple[str, list[str] | None]] = {}
     for i in missing:
         fit = next(_fits(file_names[i], folders), None)
         if fit is None:
@@ -62,23 +65,33 @@ def find_images(root: str, file_names: list[str], missing: list[int]) -> FoundIm
         else:
             fits[i] = fit
     # A file that two names match cannot be assigned to either.
-    taken = Counter(name for name, _, _ in fits.values())
+    taken = Counter(name for name, _ in fits.values())
     lost = set(missing)
     named = {os.path.normpath(name) for i, name in enumerate(file_names) if i not in lost}
-    last_folder = _plain(os.path.basename(os.path.abspath(root)))
-    for i, (name, respelled, folder) in fits.items():
+    for i, (name, removed) in fits.items():
         if file_names.count(file_names[i]) < taken[name] or name in named:
             found.ambiguous.append(i)
             continue
         found.file_names[i] = name
-        if folder is not None:
-            found.moved.append(i)
-            if folder and _plain(folder) != last_folder:
-                found.elsewhere.append(i)
-        elif respelled:
+        if removed is None:
             found.respelled.append(i)
+            continue
+        found.moved.append(i)
+        if _is_elsewhere(removed, os.path.abspath(root)):
+            found.elsewhere.append(i)
     found.missing = sorted(found.missing + found.ambiguous)
     return found
+
+
+def _is_elsewhere(removed: list[str], root: str) -> bool:
+    """Return whether removed folders are others than the image folder, see FoundImages."""
+    if not removed or _plain(removed[-1]) == _plain(os.path.basename(root)):
+        return False
+    own = set(map(_plain, root.split(os.sep)))
+    if any(_SPLIT.fullmatch(folder) and _plain(folder) not in own for folder in removed):
+        return True
+    beside = os.path.join(os.path.dirname(root), removed[-1])
+    return os.path.isdir(beside) and not os.path.samefile(beside, root)
 
 
 def hint_for_missing(root: str, file_name: str) -> str:
@@ -100,8 +113,8 @@ def hint_for_missing(root: str, file_name: str) -> str:
     return f" Nearest to {parts[-1]} in {folder}: {close}." if close else ""
 
 
-def _fits(name: str, folders: _Folders) -> Iterator[tuple[str, bool, str | None]]:
-    """Yield (path below the root, whether it is respelled, the last folder removed before it or None)."""
+def _fits(name: str, folders: _Folders) -> Iterator[tuple[str, list[str] | None]]:
+    """Yield (path below the root, folders removed before it, or None if the name is only spelled differently)."""
     for spelling in _spellings(name):
         parts = _parts(spelling)
         leads_out = _ADDRESS.match(spelling) or _DRIVE.match(spelling) or spelling.startswith(("/", "\\"))
@@ -109,7 +122,7 @@ def _fits(name: str, folders: _Folders) -> Iterator[tuple[str, bool, str | None]
         for start in range(len(parts)):
             path = folders.find(parts[start:])
             if path is not None:
-                yield path, True, None if start == 0 and not leads_out else parts[start - 1] if start else ""
+                yield path, None if start == 0 and not leads_out else parts[:start]
 
 
 def _spellings(name: str) -> list[str]:

@@ -50,6 +50,8 @@ TURN = 256
 # Exceptions that PIL's plugins raise on damaged files.
 _BAD_CONTENT = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, Image.DecompressionBombError)
 
+NOT_AN_IMAGE = "not an image in a format that PIL reads"
+
 _TOLERANCE = threading.RLock()
 
 # Last bytes of a complete file. Some cameras append more data; then only decoding decides (see `_is_truncated`).
@@ -173,7 +175,7 @@ def read_image(
                 with _truncated_images_allowed():
                     image = _decode(file, upright, value_range)
             except UnidentifiedImageError:
-                raise OSError(f"{path} is not an image in a format that PIL reads") from None
+                raise OSError(f"{path} is {NOT_AN_IMAGE}") from None
             if on_truncated is not None:
                 on_truncated()
             return image
@@ -330,6 +332,8 @@ def _bad_content_is_oserror():
     """Convert the exceptions that PIL's plugins raise on damaged files to OSError."""
     try:
         yield
+    except UnidentifiedImageError:  # its text names the open file, not the path
+        raise OSError(NOT_AN_IMAGE) from None
     except _BAD_CONTENT as error:
         if isinstance(error, OSError):
             raise

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 from maskrcnn_benchmark.data.datasets.file_lists import IMAGE_ENDINGS, list_files
+from maskrcnn_benchmark.data.datasets.image_checks import MISSING
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.labelme_shapes import IGNORED_LABELS, LabelMeFile, objects_of, read_file
 from maskrcnn_benchmark.data.datasets.reading import Reading
@@ -106,6 +107,7 @@ class LabelMeDataset(RecordsDataset):
         if self._split_file is not None:
             files = {path: files[path] for path in _chosen(self._split_file, files, report.name)}
         file_names = self._image_files(files, report)
+        files = {path: files[path] for path in file_names}
         return {
             "categories": [{"id": k, "name": name} for k, name in enumerate(names, start=1)],
             "images": [
@@ -137,14 +139,16 @@ class LabelMeDataset(RecordsDataset):
                 name = other or name
             found[path] = name
         report.add("repaired", "images found by the name of their json instead of its imagePath", by_stem, "images")
+        left_out = set(embedded)
         if embedded:
             names = ", ".join(found[path] for path in embedded[:EXAMPLES])
-            raise FileNotFoundError(
+            error = FileNotFoundError(
                 f"dataset {report.name}: {len(embedded):,} of {len(files):,} images are missing in {self.root}: {names}"
                 f"{', ...' if len(embedded) > EXAMPLES else ''}. Their json files embed them (imageData), which is not "
                 "read: copy the image files there, or write them with labelme_export_json."
             )
-        return found
+            self.leave_out(MISSING, [(path, f"{found[path]}, embedded in its json") for path in embedded], error)
+        return {path: found[path] for path in found if path not in left_out}
 
 
 def _chosen(split_file: str, files: dict, name: str) -> list[str]:

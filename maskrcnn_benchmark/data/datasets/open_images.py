@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import replace
 
 from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
 from maskrcnn_benchmark.data.datasets.coco_values import flag, real_number
 from maskrcnn_benchmark.data.datasets.file_lists import image_names, list_images
+from maskrcnn_benchmark.data.datasets.image_checks import MISSING
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.open_images_csv import csv_rows, read_ancestors, read_classes
 from maskrcnn_benchmark.data.datasets.open_images_masks import MaskTable, with_masks
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.records import ObjectRecord
-from maskrcnn_benchmark.data.datasets.records_dataset import RecordsDataset, image_sizes
+from maskrcnn_benchmark.data.datasets.records_dataset import RecordsDataset
 from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
 from maskrcnn_benchmark.data.datasets.sources import Sources, absolute, status_of
 from maskrcnn_benchmark.utils.text_file import did_you_mean, read_text
@@ -121,15 +122,16 @@ class OpenImagesDataset(RecordsDataset):
     def read_records(self, report: DatasetReport) -> dict:
         classes = self._classes()
         paths = self._images(report.name)
-        sizes = dict(zip(paths, image_sizes(list(paths.values()), self.image_settings, report.name), strict=True))
+        files = {image_id: os.path.relpath(path, self.root) for image_id, path in paths.items() if path is not None}
+        sizes = self.upright_sizes(files)
         numbers = {label: k for k, label in enumerate(classes, start=1)}
         return {
             "categories": [{"id": numbers[label], "name": name} for label, name in classes.items()],
             "images": [
-                {"id": image_id, "file_name": os.path.relpath(path, self.root), "width": w, "height": h}
-                for (image_id, path), (w, h) in zip(paths.items(), sizes.values(), strict=True)
+                {"id": image_id, "file_name": files[image_id], "width": width, "height": height}
+                for image_id, (width, height) in sizes.items()
             ],
-            "annotations": with_masks(self._objects(sizes, numbers, report), report),
+            "annotations": with_masks(self._objects(sizes, numbers, paths.keys() - sizes.keys(), report), report),
         }
 
     def _classes(self) -> dict[str, str]:
@@ -169,8 +171,8 @@ class OpenImagesDataset(RecordsDataset):
         self.report.add("dropped", "crowd regions", table.ids_of(table.crowd))
         table.select_boxes(~table.crowd)
 
-    def _images(self, name: str) -> dict[str, str]:
-        """Return the path of each image by ImageID, sorted."""
+    def _images(self, name: str) -> dict[str, str | None]:
+        """Return the path of each image by ImageID, sorted; None for missing ones, if that is not an error."""
         if not os.path.isdir(self.root):
             raise FileNotFoundError(
                 f"dataset {name}: image folder {self.root} does not exist.{did_you_mean(self.root)}"
@@ -186,18 +188,26 @@ class OpenImagesDataset(RecordsDataset):
         missing = [image_id for image_id in wanted if image_id not in there]
         if missing or not wanted:
             names = ", ".join(missing[:EXAMPLES]) + (", ..." if len(missing) > EXAMPLES else "")
-            raise FileNotFoundError(
+            error = FileNotFoundError(
                 f"dataset {name}: {len(missing):,} of {len(wanted):,} images of {self._split_file} (SPLIT) are missing "
                 f"in {self.root}: {names}"
             )
-        return {image_id: there[image_id] for image_id in wanted}
+            if len(missing) == len(wanted):
+                raise error
+            self.leave_out(MISSING, [(image_id, image_id) for image_id in missing], error)
+        return {image_id: there.get(image_id) for image_id in wanted}
 
     def _boxes(self) -> Iterator[tuple]:
         """Yield (line, ImageID, LabelName, XMin, YMin, XMax, YMax, IsGroupOf) of the csv, as texts."""
         return csv_rows(self._csv, "ANNOTATIONS", COLUMNS, "IsGroupOf", HINT)
 
-    def _objects(self, sizes: dict, numbers: dict[str, int], report: DatasetReport) -> Iterator[tuple]:
-        """Yield the object of each box, the path of its mask or None, and the size of its image."""
+    def _objects(
+        self, sizes: dict, numbers: dict[str, int], left_out: Set[str], report: DatasetReport
+    ) -> Iterator[tuple]:
+        """Yield (record, mask or None, size of the image) of images in `sizes`.
+
+        Rows of images in `left_out` are not counted: an error names these images.
+        """
         elsewhere: Counter[str] = Counter()
         repeated: list[str] = []
         without: list[str] = []
@@ -211,7 +221,7 @@ class OpenImagesDataset(RecordsDataset):
             image_id, label, *sides = values
             size = sizes.get(image_id)
             if size is None:
-                elsewhere[image_id] += 1
+                elsewhere[image_id] += image_id not in left_out
                 continue
             if image_id != last:  # rows of an image follow each other
                 last = image_id

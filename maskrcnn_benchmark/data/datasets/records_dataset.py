@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
 from maskrcnn_benchmark.data.datasets.coco_annotations import table_of
+from maskrcnn_benchmark.data.datasets.image_checks import UNDECODABLE, headers_of, refuse_broken
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
-from maskrcnn_benchmark.data.datasets.images import read_headers
 from maskrcnn_benchmark.data.datasets.reading import Reading
-from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
+from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.data.datasets.sources import Sources
 
 
@@ -50,7 +50,7 @@ class RecordsDataset(BoxDataset):
         rebuild: bool = False,
     ):
         report = DatasetReport(name)
-        self.name = name
+        self.name, self.root, self.annotations = name, root, annotations
         self.image_settings = images or ImageSettings()
         super().__init__(
             lambda: table_of(self.read_records(report), annotations, report, self.reading),
@@ -76,29 +76,35 @@ class RecordsDataset(BoxDataset):
             report: receives the findings that only the reader of the format can make.
         """
 
+    def upright_sizes(self, file_names: Mapping[str, str]) -> dict[str, tuple[int, int]]:
+        """Return the (width, height) that relative coordinates refer to, by image id: of the upright image.
 
-def image_sizes(paths: Sequence[str], settings: ImageSettings, name: str) -> list[tuple[int, int]]:
-    """Return the (width, height) that relative coordinates refer to: of the upright image.
+        `image_settings.exif_rotation` "stored" takes the sizes before the EXIF rotation. Headers are read once: the
+        checks of the images, and evaluation, use what was read first.
 
-    Args:
-        paths: of the image files.
-        settings: `exif_rotation` "stored" takes the sizes before the EXIF rotation.
-        name: of the dataset, for errors.
+        Args:
+            file_names: image files by image id, relative to the root.
 
-    Raises:
-        FileNotFoundError, OSError: images are missing or cannot be decoded; the first few are named.
-    """
-    headers = read_headers(paths)
-    broken = [i for i, header in enumerate(headers) if isinstance(header, OSError)]
-    if broken:
-        missing = all(isinstance(headers[i], FileNotFoundError) for i in broken)
-        examples = "; ".join(f"{paths[i]}: {headers[i]}" for i in broken[:EXAMPLES])
-        what = "are missing" if missing else "cannot be decoded"
-        message = (
-            f"dataset {name}: {len(broken):,} of {len(paths):,} images {what}: {examples}"
-            f"{'; ...' if len(broken) > EXAMPLES else ''}. "
-            "Relative coordinates require their sizes."
-        )
-        raise (FileNotFoundError if missing else OSError)(message)
-    stored = settings.exif_rotation == "stored"
-    return [(h.height, h.width) if h.quarter_turn and not stored else (h.width, h.height) for h in headers]
+        Raises:
+            OSError: images cannot be decoded; the first few are named. If that is not an error (`leave_out`), they are
+                not in the result.
+        """
+        if hasattr(self, "_samples"):
+            known = zip(self.ids, self.image_sizes.tolist(), strict=True)
+            return {image_id: tuple(size) for image_id, size in known if image_id in file_names}
+        names = list(file_names.values())
+        headers = dict(zip(file_names, headers_of(self.root, names, {}), strict=True))
+        broken = {image_id: header for image_id, header in headers.items() if isinstance(header, OSError)}
+        if broken:
+            places = [(image_id, f"{file_names[image_id]}: {header}") for image_id, header in broken.items()]
+            try:
+                refuse_broken(self.name, self.root, self.annotations, names, list(headers.values()))
+            except OSError as error:
+                self.leave_out(UNDECODABLE, places, error)
+            headers = {image_id: header for image_id, header in headers.items() if image_id not in broken}
+        self._known_headers = {file_names[image_id]: header for image_id, header in headers.items()}
+        stored = self.image_settings.exif_rotation == "stored"
+        return {
+            image_id: (h.height, h.width) if h.quarter_turn and not stored else (h.width, h.height)
+            for image_id, h in headers.items()
+        }

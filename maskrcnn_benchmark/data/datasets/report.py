@@ -9,6 +9,8 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
+from maskrcnn_benchmark.utils.counted import counted
+
 logger = logging.getLogger(__name__)
 
 # Maximum number of examples named per finding, and whether reports keep all of them nevertheless.
@@ -45,7 +47,7 @@ class Finding:
         names = ", ".join(map(_short, shown)) + (", ..." if self.count > len(shown) else "")
         details = [f"{self.whose} {names}".strip()] if self.examples else []
         details += [self.hint] if self.hint else []
-        return f"{self.count} {self.what}" + (f" ({'; '.join(details)})" if details else "")
+        return counted(self.count, self.what) + (f" ({'; '.join(details)})" if details else "")
 
 
 def _short(example) -> str:
@@ -128,7 +130,7 @@ class DatasetReport:
         return [finding for (name, _), finding in self._findings.items() if name == action]
 
     def __str__(self) -> str:
-        parts = [", ".join(f"{count:,} {what}" for what, count in self.totals.items())] if self.totals else []
+        parts = [", ".join(counted(count, what) for what, count in self.totals.items())] if self.totals else []
         for action in ACTIONS:
             found = self.findings(action)
             if found:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 
+from maskrcnn_benchmark.data.datasets.image_checks import MISSING
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.records import ObjectRecord
-from maskrcnn_benchmark.data.datasets.records_dataset import RecordsDataset, image_sizes
-from maskrcnn_benchmark.data.datasets.report import DatasetReport
+from maskrcnn_benchmark.data.datasets.records_dataset import RecordsDataset
+from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
 from maskrcnn_benchmark.data.datasets.sources import Sources, absolute
 from maskrcnn_benchmark.data.datasets.yolo_splits import YoloSplit, read_split
 from maskrcnn_benchmark.utils.text_file import decode_text, open_regular
@@ -90,6 +91,13 @@ class YOLODataset(RecordsDataset):
         if split.moved:
             what = "values of 'path' that are no folder here, replaced by the folder of the yaml"
             report.add("repaired", what, [split.moved], "folders")
+        if split.missing:
+            names = ", ".join(split.missing[:EXAMPLES]) + (", ..." if len(split.missing) > EXAMPLES else "")
+            message = (
+                f"{len(split.missing):,} of the {len(split.missing) + len(split.images):,} images that "
+                f"{self.annotations} lists for {split.name} do not exist below {split.root}: {names}"
+            )
+            self.leave_out(MISSING, [(name, name) for name in split.missing], FileNotFoundError(message))
         ids = [_relative(path, split.root) for path in split.images]
         without = [image for image, label in zip(ids, split.labels, strict=True) if label is None]
         report.add("noted", "images without a label file", without, "images")
@@ -99,13 +107,13 @@ class YOLODataset(RecordsDataset):
                 f"dataset {report.name}: none of {len(ids):,} images has a label file; that of {split.images[0]} is "
                 "expected in the folder 'labels' beside 'images', or beside the image"
             )
-        sizes = image_sizes(split.images, self.image_settings, report.name)
+        sizes = self.upright_sizes({each: each for each in ids})
         keypoints = {"keypoints": split.keypoint_names} if split.keypoint_names else {}
         return {
             "categories": [{"id": k, "name": name, **keypoints} for k, name in enumerate(split.class_names)],
             "images": [
                 {"id": each, "file_name": each, "width": width, "height": height}
-                for each, (width, height) in zip(ids, sizes, strict=True)
+                for each, (width, height) in sizes.items()
             ],
             "annotations": _objects(split, ids, sizes, report),
         }
@@ -130,18 +138,19 @@ def _relative(path: str, root: str) -> str:
 
 
 def _objects(
-    split: YoloSplit, image_ids: Sequence[str], sizes: Sequence[tuple[int, int]], report: DatasetReport
+    split: YoloSplit, image_ids: Sequence[str], sizes: Mapping[str, tuple[int, int]], report: DatasetReport
 ) -> Iterator[ObjectRecord]:
-    """Yield the objects of all label files.
+    """Yield the objects of all label files of images whose size is known.
 
     Raises:
         ValueError: most objects have coordinates beyond FARTHEST.
     """
     odd: dict[str, list[str]] = defaultdict(list)
     count, far = 0, []
-    for image_id, path, (width, height) in zip(image_ids, split.labels, sizes, strict=True):
-        if path is None:
+    for image_id, path in zip(image_ids, split.labels, strict=True):
+        if path is None or image_id not in sizes:
             continue
+        width, height = sizes[image_id]
         seen = set()
         name = os.path.basename(path)
         for number, line in enumerate(_lines(path), start=1):

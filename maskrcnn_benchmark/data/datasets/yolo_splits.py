@@ -38,6 +38,7 @@ class YoloSplit:
         keypoints: number of keypoints an object, 0 if there are none. dims: 2 (x, y) or 3 (x, y, visibility).
         keypoint_names: of each, or None.
         moved: what `path` in the yaml is, if that folder does not exist here.
+        name: key of the split in the file. missing: lines of lists that name no file.
         unused: label files that belong to none of the images, if the split is made of folders, not of a list.
     """
 
@@ -51,6 +52,8 @@ class YoloSplit:
     keypoint_names: list[str] | None = None
     moved: str = ""
     unused: list[str] = field(default_factory=list)
+    name: str = ""
+    missing: list[str] = field(default_factory=list)
 
 
 def read_split(data_file: str | os.PathLike, split: str) -> YoloSplit:
@@ -65,7 +68,7 @@ def read_split(data_file: str | os.PathLike, split: str) -> YoloSplit:
         split: "train", "val" (or "valid"), "test", or another key of the file.
 
     Raises:
-        FileNotFoundError: the file, the split's folder or list, or images of the list are missing.
+        FileNotFoundError: the file, the split's folder or list, or all images of the list are missing.
         ValueError: the file is not such a file, or has no such split.
     """
     data_file = os.fspath(data_file)
@@ -85,6 +88,7 @@ def read_split(data_file: str | os.PathLike, split: str) -> YoloSplit:
     roots = _roots(data.get("path"), folder)
     root, moved = roots[0], ""
     images: list[str] = []
+    missing: list[str] = []
     for entry in entries:
         path = next(filter(None, (_existing(str(entry), each) for each in roots)), None)
         if path is None:
@@ -95,19 +99,29 @@ def read_split(data_file: str | os.PathLike, split: str) -> YoloSplit:
                 f"{data_file}: {keys[0]}: {entry} does not exist in {' nor '.join(roots)}.{did_you_mean(tried)}"
             )
         if isinstance(path, list):
-            images += [image for each in path for image in _images_of(each, roots)]
+            found = [image for each in path for image in _images_of(each, roots)]
         else:
-            images += _images_of(path, roots)
+            found = _images_of(path, roots)
+        images += filter(os.path.isabs, found)
+        missing += (line for line in found if not os.path.isabs(line))
     if data.get("path") and not os.path.isdir(root):
         root, moved = folder, str(data["path"])
     images = list(dict.fromkeys(images))
+    if not images and missing:
+        raise FileNotFoundError(
+            f"none of the {len(missing):,} images that {', '.join(map(str, entries))} of {data_file} lists exists "
+            f"below {' nor '.join(roots)}: {', '.join(missing[:EXAMPLES])}{', ...' if len(missing) > EXAMPLES else ''}"
+        )
     if not images:
         raise FileNotFoundError(f"{data_file}: {keys[0]}: {', '.join(map(str, entries))} has no image")
     labels, unused = _find_labels(images)
     if any(str(entry).lower().endswith(".txt") for entry in entries):
         unused = []  # of other splits, which share the folder
     count, dims = _keypoint_shape(data, data_file)
-    return YoloSplit(data_file, root, images, labels, names, count, dims, _keypoint_names(data, count), moved, unused)
+    keypoint_names = _keypoint_names(data, count)
+    return YoloSplit(
+        data_file, root, images, labels, names, count, dims, keypoint_names, moved, unused, keys[0], missing
+    )
 
 
 def _in_folder(folder: str) -> str:
@@ -233,21 +247,14 @@ def _existing_tail(line: str, roots: Iterable[str]) -> str | None:
 
 
 def _images_of(path: str, roots: list[str]) -> list[str]:
+    """Return absolute paths of images, and what a list names and does not exist, as relative ones."""
     if os.path.isdir(path):
         return list_images(path)
     if not path.lower().endswith(".txt"):
         return [path]
     lines = [line.strip().replace("\\", "/") for line in read_text(path).splitlines()]
     places = [os.path.dirname(path), *roots]
-    found = [_listed(line, places) for line in lines if line]
-    missing = [line for line in found if not os.path.isabs(line)]
-    if missing:
-        names = ", ".join(missing[:EXAMPLES]) + (", ..." if len(missing) > EXAMPLES else "")
-        raise FileNotFoundError(
-            f"{len(missing):,} of the {len(found):,} images that {path} lists do not exist below "
-            f"{' nor '.join(dict.fromkeys(places))}: {names}"
-        )
-    return found
+    return [_listed(line, places) for line in lines if line]
 
 
 def _listed(line: str, places: list[str]) -> str:

@@ -53,7 +53,7 @@ def test_images_with_only_crowd_regions_are_not_trained_on(coco_folder):
     coco_folder.add_image(1)
     coco_folder.add_box(1, [0, 0, 9, 9], iscrowd=1)
     args = coco_folder.write()
-    with pytest.raises(ValueError, match="1 crowd regions.*nothing is left to train on"):
+    with pytest.raises(ValueError, match="1 crowd region.*nothing is left to train on"):
         COCODataset(**args, remove_images_without_annotations=True)
     assert len(COCODataset(**args, remove_images_without_annotations=False)) == 1
 
@@ -117,7 +117,7 @@ def test_size_mismatch_keep_uses_the_images_own_size(coco_folder):
     dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True, images=keep)
     assert dataset[0][1].size == (60, 40) and boxes_of(dataset) == [[10, 10, 59, 19]]
     assert dataset.get_img_info(0)["width"] == 60
-    assert "noted: 1 images of another size than the json says, boxes used as they are" in str(dataset.report)
+    assert "noted: 1 image of another size than the json says, boxes used as they are" in str(dataset.report)
 
 
 def test_size_may_be_missing_in_the_json(coco_folder):
@@ -230,7 +230,7 @@ def test_report_is_logged_once_with_totals(coco_folder, caplog):
     with caplog.at_level(logging.INFO):
         COCODataset(**coco_folder.write(), remove_images_without_annotations=True, name="pets_train")
     assert [record.getMessage() for record in caplog.records] == [
-        "pets_train: 1 images, 1 boxes, 2 classes; dropped: 7 boxes without area (at most one pixel wide or high) "
+        "pets_train: 1 image, 1 box, 2 classes; dropped: 7 boxes without area (at most one pixel wide or high) "
         "(annotation ids 2, 3, 4, 5, 6, ...)"
     ]
 
@@ -238,7 +238,7 @@ def test_report_is_logged_once_with_totals(coco_folder, caplog):
 def test_nothing_left_to_train_on_is_an_error_with_the_reason(coco_folder):
     coco_folder.add_image(1)
     coco_folder.add_box(1, [1, 2, 0, 0])
-    with pytest.raises(ValueError, match="1 boxes without area.*nothing is left to train on"):
+    with pytest.raises(ValueError, match="1 box without area.*nothing is left to train on"):
         COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
 
 

@@ -4,6 +4,7 @@
 import pytest
 
 from maskrcnn_benchmark.data.datasets import COCODataset
+from maskrcnn_benchmark.utils.counted import counted
 
 
 def boxes_of(dataset, index=0):
@@ -51,7 +52,7 @@ def test_broken_box_is_dropped_and_counted(coco_folder, bbox, what):
     dataset = COCODataset(**coco_folder.write(), remove_images_without_annotations=True)
     assert boxes_of(dataset) == [[1, 2, 10, 11]]
     assert dataset.report.count(what) == 1
-    assert f"1 {what} (annotation ids {bad})" in str(dataset.report)
+    assert f"{counted(1, what)} (annotation ids {bad})" in str(dataset.report)
 
 
 def test_annotation_without_bbox_is_dropped(coco_folder):

@@ -37,7 +37,7 @@ def test_masks_stay_aligned_with_their_boxes(coco_folder):
     assert isinstance(masks, SegmentationMask) and len(masks) == len(target) == 2 and masks.size == (60, 40)
     assert masks.instances.polygons[0].polygons[0].tolist() == TRIANGLE
     assert masks.instances.polygons[1].polygons[0].tolist() == [30, 5, 34, 5, 34, 9, 30, 9]
-    assert "1 objects without a usable segmentation, with their box as mask (annotation ids 4)" in str(dataset.report)
+    assert "1 object without a usable segmentation, with its box as mask (annotation ids 4)" in str(dataset.report)
     empty = dataset[1][1]
     assert len(empty) == len(empty.get_field("masks")) == 0
 

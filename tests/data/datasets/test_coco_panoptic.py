@@ -62,7 +62,7 @@ def test_crowd_segments_are_neither_objects_nor_void(folder):
     dataset = dataset_of(folder)
     target = dataset[0][1]
     assert len(target) == 1 and (target.get_field("semantic").labels[:20, :20] == 0).all()
-    assert "1 crowd regions (annotation ids 1/4)" in str(dataset.report)
+    assert "1 crowd region (annotation ids 1/4)" in str(dataset.report)
     assert dataset.panoptic(0).segments == [
         {"label": 1, "is_thing": True, "crowd": True},
         {"label": 2, "is_thing": True, "crowd": False},
@@ -106,13 +106,13 @@ def test_unusable_entries_are_dropped_and_counted(folder):
     assert (semantic[:5, :5] == IGNORE_LABEL).all() and (semantic[5:10, 5:10] == 1).all()
     report = str(dataset.report)
     for line in (
-        "1 segments of unknown categories (annotation ids 1/2)",
-        "1 segments with the id of an earlier segment of their image (annotation ids 1/3)",
-        "1 segments whose id is not an integer in 1..16777215 (annotation ids 1/x7)",
-        "1 boxes that are missing, not four numbers, or not finite (annotation ids 1/8)",
-        "1 panoptic annotations of unknown images (image ids 9)",
-        "1 repeated panoptic annotations of an image (image ids 1)",
-        "1 images without a panoptic annotation (image ids 6)",
+        "1 segment of unknown categories (annotation ids 1/2)",
+        "1 segment with the id of an earlier segment of its image (annotation ids 1/3)",
+        "1 segment whose id is not an integer in 1..16777215 (annotation ids 1/x7)",
+        "1 box that is missing, not four numbers, or not finite (annotation ids 1/8)",
+        "1 panoptic annotation of unknown images (image ids 9)",
+        "1 repeated panoptic annotation of an image (image ids 1)",
+        "1 image without a panoptic annotation (image ids 6)",
     ):
         assert line in report
 
@@ -171,7 +171,7 @@ def test_segments_without_pixels_and_pixels_without_segments_are_counted(folder)
     folder.annotations[0]["segments_info"].pop(0)
     dataset = dataset_of(folder)
     assert dataset.report.count("segments without a pixel") == 1
-    assert "1 segment maps with pixels of no segment of the json, read as unlabelled (1,164 pixels)" in str(
+    assert "1 segment map with pixels of no segment of the json, read as unlabelled (1,164 pixels)" in str(
         dataset.report
     )
     assert len(dataset[0][1]) == 1
@@ -247,7 +247,7 @@ def test_dataset_is_pickled_and_logs_its_totals(folder, caplog):
     folder.add(1, [(3, CAT, (0, 0, 40, 30))])
     with caplog.at_level(logging.INFO):
         dataset = dataset_of(folder, name="animals")
-    assert "animals: 1 images, 1 boxes, 2 classes" in caplog.text
+    assert "animals: 1 image, 1 box, 2 classes" in caplog.text
     again = pickle.loads(pickle.dumps(dataset))
     assert torch.equal(again[0][1].get_field("semantic").labels, dataset[0][1].get_field("semantic").labels)
 

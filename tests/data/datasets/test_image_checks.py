@@ -98,7 +98,7 @@ def test_different_factors_are_refused_or_applied_per_image(coco_folder):
 def test_swapped_sizes_are_noted_if_boxes_fit_and_refused_otherwise(coco_folder):
     coco_folder.add_image(1, size=(60, 40), json_size=(40, 60))
     coco_folder.add_box(1, [30, 10, 25, 20])
-    assert "1 images whose width and height are swapped in the json; their boxes fit" in str(load(coco_folder).report)
+    assert "1 image with width and height swapped in the json; its boxes fit" in str(load(coco_folder).report)
     coco_folder.add_box(1, [5, 30, 20, 28])
     with pytest.raises(ValueError, match="60 x 40, annotated 40 x 60"):
         load(coco_folder)

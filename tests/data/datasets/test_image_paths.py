@@ -47,6 +47,32 @@ def test_another_folder_before_the_name_is_reported_as_elsewhere(images):
     assert found.moved == [0, 1] and found.elsewhere == [0]
 
 
+@pytest.mark.parametrize(
+    "written, is_elsewhere",
+    [
+        ("images/v1/patch8/x.jpg", False),  # Objects365
+        ("JPEGImages/x.jpg", False),  # labelme2coco
+        ("val2017/x.jpg", True),
+        ("val2017/a/x.jpg", True),
+        ("hornets/x.jpg", True),  # exists beside the image folder
+        ("wasps/x.jpg", False),
+        ("export/train/x.jpg", True),
+        ("C:\\me\\images\\x.jpg", False),
+    ],
+)
+def test_folders_of_another_split_or_beside_the_image_folder_are_elsewhere(images, tmp_path, written, is_elsewhere):
+    root = images("x.jpg")
+    (tmp_path / "export" / "hornets").mkdir()
+    assert find_images(root, [written], [0]).elsewhere == [0] * is_elsewhere
+
+
+def test_a_folder_of_the_same_split_is_not_elsewhere(images, tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "x.jpg").touch()
+    found = find_images(str(tmp_path / "train"), ["images/train/patch8/x.jpg"], [0])
+    assert found.moved == [0] and found.elsewhere == []
+
+
 def test_two_names_do_not_share_one_file(images):
     root = images("x.jpg", "y.jpg")
     found = find_images(root, ["a/x.jpg", "b/x.jpg", "c/y.jpg", "y.jpg"], [0, 1, 2])

@@ -6,7 +6,7 @@ from PIL import Image
 
 from maskrcnn_benchmark.data.datasets import COCODataset
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
-from maskrcnn_benchmark.data.datasets.images import read_header, read_image
+from maskrcnn_benchmark.data.datasets.images import read_header, read_headers, read_image
 
 
 def values(path, **options):
@@ -106,3 +106,12 @@ def test_named_pipe_as_annotations_is_refused_at_once_by_its_key(tmp_path):
     os.mkfifo(tmp_path / "boxes.json")
     with pytest.raises(OSError, match=r"annotation file \(ANNOTATIONS\) .*boxes.json is a named pipe"):
         COCODataset(str(tmp_path / "boxes.json"), str(tmp_path), False)
+
+
+def test_errors_name_the_file_and_not_an_open_reader(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"no image")
+    (error,) = read_headers([str(path)])
+    assert str(error) == "not an image in a format that PIL reads"
+    with pytest.raises(OSError, match=f"^{path} is not an image in a format that PIL reads$"):
+        read_image(str(path))

@@ -8,6 +8,7 @@ from maskrcnn_benchmark.data.datasets.mask_checks import fit_masks
 from maskrcnn_benchmark.data.datasets.mask_columns import read_masks
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.structures.rle import encode_window
+from maskrcnn_benchmark.utils.counted import counted
 
 SIZE = (24, 16)
 TRIANGLE = [0.0, 2, 4, 2, 0, 8]
@@ -85,7 +86,7 @@ def test_a_broken_polygon_is_dropped_and_counted(polygon):
     table, report = table_of([[TRIANGLE, polygon], [TRIANGLE], [polygon], [TRIANGLE]])
     assert polygons(table.masks(0, 4, SIZE)) == [[TRIANGLE], [TRIANGLE], [outline(2)], [TRIANGLE]]
     assert report.count(BROKEN) == 2 and report.count(LACKING) == 1
-    assert f"1 {LACKING} (annotation ids 2)" in str(report)
+    assert f"{counted(1, LACKING)} (annotation ids 2)" in str(report)
 
 
 @pytest.mark.parametrize("nothing", [[], None, {}, "", 5])

@@ -65,7 +65,7 @@ def test_image_ids_of_another_type_match_and_are_counted(one_box, images, annota
     assert len(dataset[0][1]) == 1 and dataset.ids == [images]
     if isinstance(images, str) != isinstance(annotations, str):
         line = str(dataset.report)
-        assert "image ids that are" in line and "taken as the same" in line and "text" in line
+        assert "1 image id that is" in line and "taken as the same" in line and "text" in line
 
 
 def test_ids_of_another_type_do_not_match_where_two_would(one_box):
@@ -73,7 +73,7 @@ def test_ids_of_another_type_do_not_match_where_two_would(one_box):
     one_box.annotations[0]["image_id"] = 1.0
     assert dataset_of(one_box).ids == [1]
     one_box.annotations[0]["image_id"] = "1.0"
-    with pytest.raises(ValueError, match="1 annotations of unknown images"):
+    with pytest.raises(ValueError, match="1 annotation of unknown images"):
         dataset_of(one_box)
 
 

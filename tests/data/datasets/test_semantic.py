@@ -120,7 +120,7 @@ def test_images_without_labelled_pixels_are_dropped_in_training_only(folder):
     assert dataset_of(folder).ids == ["b"] and (labels_of(dataset_of(folder)) < 3).all()
     assert dataset_of(folder, train=False).ids == ["a", "b"]
     for train, action in ((True, "dropped"), (False, "noted")):
-        assert f"{action}: 1 images without a labelled pixel (images a)" in str(dataset_of(folder, train).report)
+        assert f"{action}: 1 image without a labelled pixel (images a)" in str(dataset_of(folder, train).report)
     (folder.maps / "b.png").unlink()
     with pytest.raises(ValueError, match="nothing is left to train on"):
         dataset_of(folder)
@@ -134,7 +134,7 @@ def test_without_a_list_images_without_a_map_are_dropped_and_counted(folder, cap
         dataset = dataset_of(folder)
     assert dataset.ids == ["b"] and dataset.report.count("images without a map") == 1
     assert dataset.report.count("maps without an image") == 1
-    assert "maps: 1 images, 3 semantic classes; dropped: 1 images without a map (images a)" in caplog.text
+    assert "maps: 1 image, 3 semantic classes; dropped: 1 image without a map (images a)" in caplog.text
 
 
 def test_a_listed_image_without_a_map_is_an_error(folder):

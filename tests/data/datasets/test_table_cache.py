@@ -54,9 +54,9 @@ def reads(monkeypatch):
     names = []
     check_images = box_dataset.check_images
 
-    def counted(table, root, annotations, source, report, settings):
+    def counted(table, root, annotations, source, report, *more):
         names.append(report.name)
-        return check_images(table, root, annotations, source, report, settings)
+        return check_images(table, root, annotations, source, report, *more)
 
     monkeypatch.setattr(box_dataset, "check_images", counted)
     return names
@@ -70,7 +70,7 @@ def test_a_second_start_maps_the_table_and_looks_at_no_image(args, reads, caplog
         second = COCODataset(**args, reading=KEPT)
     assert reads == ["boxes"] and str(second.report) in caplog.text
     assert first.table_file == second.table_file == str(tables_of(args)[0])
-    assert str(first.report) == str(second.report) and "1 crowd regions (annotation ids 3;" in str(second.report)
+    assert str(first.report) == str(second.report) and "1 crowd region (annotation ids 3;" in str(second.report)
     assert second.ids == [7, 8, 9] and second.get_img_info(1) == first.get_img_info(1)
 
 

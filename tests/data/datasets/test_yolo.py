@@ -9,8 +9,9 @@ from PIL import Image
 
 from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
 from maskrcnn_benchmark.data.build import build_dataset
-from maskrcnn_benchmark.data.datasets import YOLODataset
+from maskrcnn_benchmark.data.datasets import YOLODataset, image_checks
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
+from maskrcnn_benchmark.data.datasets.images import read_headers
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.evaluation import evaluate
 from maskrcnn_benchmark.evaluation.ground_truth import ground_truth_of
@@ -172,7 +173,7 @@ def test_missing_images_of_a_list_and_broken_ones_are_named(folder):
     with pytest.raises(FileNotFoundError, match=r"1 of the 2 images.*images/train/gone.jpg"):
         folder.open(changes={"train": "train.txt"})
     (folder.root / "images/train/b.jpg").write_bytes(b"no image")
-    with pytest.raises(OSError, match=r"1 of 2 images cannot be decoded: .*b.jpg"):
+    with pytest.raises(OSError, match=r"1 of 2 images in .* cannot be decoded: images/train/b.jpg: not an image"):
         folder.open()
 
 
@@ -256,6 +257,20 @@ def test_label_files_without_an_image_are_noted(folder):
         (folder.root / "labels" / "train" / name).write_text("0 0.5 0.5 0.2 0.4")
     dataset = folder.open()
     assert counts(dataset) == {"label files without an image": 1} and "gone.txt" in str(dataset.report)
+
+
+def test_headers_are_read_once_for_reading_checks_and_evaluation(folder, monkeypatch):
+    read = []
+
+    def counting(paths):
+        paths = list(paths)
+        read.extend(paths)
+        return read_headers(paths)
+
+    monkeypatch.setattr(image_checks, "read_headers", counting)
+    dataset = folder.open()
+    assert len(ground_truth_of(dataset)["images"]) == len(dataset) > 0
+    assert len(read) == len(set(read)) == len(dataset)
 
 
 def test_no_label_file_at_all_is_warned_of(folder, caplog):
