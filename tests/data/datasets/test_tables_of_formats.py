@@ -143,9 +143,9 @@ def reads(monkeypatch):
     names = []
     check_images = box_dataset.check_images
 
-    def counted(table, root, annotations, source, report, settings):
+    def counted(table, root, annotations, source, report, *more):
         names.append(report.name)
-        return check_images(table, root, annotations, source, report, settings)
+        return check_images(table, root, annotations, source, report, *more)
 
     monkeypatch.setattr(box_dataset, "check_images", counted)
     return names
@@ -166,8 +166,7 @@ def test_a_later_start_has_the_same_samples_and_opens_no_file(folder, reads, tra
     assert len(reads) == 2 and len(wanted) == 3 and wanted.table_file is None
     places = {"labelme": "json", "voc": "xml", "cityscapes": "gtFine"}
     assert Path(first.table_file).parent == folder.root / places.get(folder.kind, "") / ".mb_tables"
-    for module in ("records_dataset", "image_checks"):
-        monkeypatch.setattr(f"maskrcnn_benchmark.data.datasets.{module}.read_headers", None)
+    monkeypatch.setattr("maskrcnn_benchmark.data.datasets.image_checks.read_headers", None)
     found = folder.open(training=training)
     assert len(reads) == 2 and found.table_file == first.table_file
     for dataset in (first, found, pickle.loads(pickle.dumps(found))):
