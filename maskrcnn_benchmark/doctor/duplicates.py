@@ -135,6 +135,7 @@ def duplicate_findings(splits: Sequence[Split]) -> Iterator[Finding]:
     kinds, places = np.unique(owners, axis=0, return_inverse=True)
     for number, (one, other) in enumerate(kinds.tolist()):
         chosen = pairs[places.reshape(-1) == number]
+        chosen = chosen[np.unique(chosen[:, 1], return_index=True)[1]]  # each image with the first one that it is like
         names = (splits[one].name,) if one == other else (splits[one].name, splits[other].name)
         examples = [
             Example(
@@ -156,8 +157,7 @@ def duplicate_findings(splits: Sequence[Split]) -> Iterator[Finding]:
         else:
             title, severity = "images that are nearly the same as one of another dataset of this role", "note"
             remedy = "Copies count twice."
-        count = len(np.unique(chosen[:, 1]))
-        yield Finding("near-duplicates", severity, title, names, count, examples, remedy)
+        yield Finding("near-duplicates", severity, title, names, len(chosen), examples, remedy)
 
 
 def _name(split: Split, index: int, other: Split) -> str:
