@@ -31,10 +31,9 @@ import yaml
 from maskrcnn_benchmark.doctor.duplicates import duplicate_findings
 from maskrcnn_benchmark.doctor.examine import config_of_file, examine, read_splits
 from maskrcnn_benchmark.doctor.fix import write_clean
-from maskrcnn_benchmark.doctor.mistakes import NoCommonClassError, mistake_findings
+from maskrcnn_benchmark.doctor.mistakes import NoCommonClassError, load_predictor, mistake_findings
 from maskrcnn_benchmark.doctor.page import to_html
 from maskrcnn_benchmark.engine import launch, script
-from maskrcnn_benchmark.engine.predictor import Predictor
 from maskrcnn_benchmark.utils.atomic_write import atomic_write, write_json
 from maskrcnn_benchmark.utils.counted import counted
 
@@ -92,12 +91,18 @@ def main() -> int:
         cfg = load(args)
         if not cfg.DATASETS.TRAIN and not cfg.DATASETS.TEST:
             raise ValueError("DATASETS.TRAIN and DATASETS.TEST are both empty: name at least one dataset")
-        predictor = Predictor(cfg.clone() if args.is_config else None, args.weights) if args.weights else None
     except (OSError, ValueError, KeyError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
     try:
         splits = read_splits(cfg, args.is_config)
+        predictor = None
+        if args.weights:
+            try:
+                predictor = load_predictor(cfg.clone() if args.is_config else None, args.weights, splits)
+            except (OSError, ValueError) as error:
+                print(f"error: {error}", file=sys.stderr)
+                return USAGE
         diagnosis = examine(cfg, splits, args.subject, args.is_config)
         if not args.no_duplicates:
             diagnosis.add(duplicate_findings(splits))

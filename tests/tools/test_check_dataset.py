@@ -113,6 +113,26 @@ def test_a_model_looks_for_mistakes(project, check):
     assert done.returncode == 2 and "error: " in done.stderr and "Traceback" not in done.stderr
 
 
+def test_weights_without_class_names_have_those_of_the_config_s_dataset(project, check):
+    """A state dict alone, as other programs write it, beside a config whose number of classes comes from the data."""
+    model = shipped_model("digits_fcos")
+    torch.save(read_safetensors(model.path), project.folder / "foreign.pth")
+    content = json.loads(Path(sample_image()).with_suffix(".json").read_text())
+    content["annotations"].pop()
+    (project.folder / "digits.json").write_text(json.dumps(content))
+    cfg = default_cfg.clone()
+    cfg.merge_from_other_cfg(model.config)
+    cfg.MODEL.FCOS.NUM_CLASSES = -1
+    images = str(Path(sample_image()).parent)
+    cfg.DATASETS.TRAIN = [{"NAME": "digits", "FORMAT": "coco", "IMAGES": images, "ANNOTATIONS": "digits.json"}]
+    cfg.DATASETS.TEST = []
+    (project.folder / "digits.yaml").write_text(cfg.dump())
+    done = check("digits.yaml", "--weights", "foreign.pth", "--no-duplicates", "--json", "-", "MODEL.DEVICE", "cpu")
+    assert done.returncode == 0, done.stderr
+    checks = {each["check"]: each for each in json.loads(done.stdout)["findings"]}
+    assert checks["missing-box"]["count"] == 1 and "label-mistake" not in checks
+
+
 def test_names_that_no_encoding_has_are_written_as_escapes(project, check):
     data = json.loads((project.folder / "train.json").read_text())
     data["categories"][0]["name"] = "\ud800"

@@ -1,0 +1,85 @@
+"""How many of the doctor's first suggestions are mistakes: plants known ones in clean annotations and looks for them.
+
+    python benchmarks/label_mistakes.py bccd/coco/instances_test.json --images bccd/JPEGImages --weights model_final.pth
+
+Of the boxes, --share each get another class, are deleted, and are shifted by half their size. The mistakes that are
+found are compared with the planted ones; what was wrong in the annotations before counts as a wrong suggestion. Use
+images that the model was not trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from maskrcnn_benchmark import Predictor
+from maskrcnn_benchmark.doctor.examine import config_of_file, read_splits
+from maskrcnn_benchmark.doctor.mistakes import mistake_findings, pairwise_iou
+
+SHIFT = 0.5  # of a box's width and height
+# Finding that each kind of planted mistake belongs to, and least IoU of a suggestion with the place of the mistake.
+CHECK = {"class": "label-mistake", "deleted": "missing-box", "shifted": "misplaced-box"}
+SAME_IOU = 0.5
+
+
+def plant(content: dict, share: float, seed: int) -> dict[str, list[tuple]]:
+    """Change annotations in place; return (image id, x, y, width, height) of the true boxes by kind of mistake."""
+    rng = np.random.default_rng(seed)
+    rows = [row for row in content["annotations"] if not row.get("iscrowd")]
+    chosen = rng.permutation(len(rows))
+    count = round(share * len(rows))
+    categories = [category["id"] for category in content["categories"]]
+    planted: dict[str, list[tuple]] = {kind: [] for kind in CHECK}
+    for place, kind in zip(chosen[: len(CHECK) * count], np.repeat(list(CHECK), count), strict=False):
+        row = rows[place]
+        x, y, width, height = row["bbox"]
+        planted[kind].append((row["image_id"], x, y, width, height))
+        if kind == "class":
+            row["category_id"] = int(rng.choice([each for each in categories if each != row["category_id"]]))
+        elif kind == "deleted":
+            content["annotations"].remove(row)
+        else:
+            dx, dy = rng.choice([-SHIFT, SHIFT], 2)
+            row["bbox"] = [x + dx * width, y + dy * height, width, height]
+            row.pop("segmentation", None)
+    return planted
+
+
+def is_planted(example, boxes: list[tuple]) -> bool:
+    """Return whether the example's last box is where one of the planted mistakes is."""
+    place = np.array(example.boxes[-1:], dtype=np.float64)
+    true = [(x, y, x + w - 1, y + h - 1) for image, x, y, w, h in boxes if image == example.image_id]
+    return bool(true) and bool((pairwise_iou(place, np.array(true, dtype=np.float64)) >= SAME_IOU).any())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("annotations", type=Path)
+    parser.add_argument("--images", required=True)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--share", type=float, default=0.03, help="of the boxes, for each kind (default 0.03)")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    content = json.loads(args.annotations.read_text())
+    planted = plant(content, args.share, args.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "planted.json"
+        path.write_text(json.dumps(content))
+        (split,) = read_splits(config_of_file(str(path), args.images), False)
+        findings = {each.check: each for each in mistake_findings(split, Predictor(None, args.weights))}
+    print(f"{len(split.dataset):,} images, {len(split.table.boxes):,} boxes; seed {args.seed}")
+    for kind, check in CHECK.items():
+        examples = findings[check].examples if check in findings else []
+        hits = [is_planted(example, planted[kind]) for example in examples]
+        first = Counter({count: sum(hits[:count]) for count in (10, 20, len(planted[kind])) if count <= len(hits)})
+        shown = ", ".join(f"{found} of the first {count}" for count, found in sorted(first.items()))
+        print(f"{kind}: {len(planted[kind])} planted, {len(hits)} suggestions, {sum(hits)} right; {shown}")
+
+
+if __name__ == "__main__":
+    main()
