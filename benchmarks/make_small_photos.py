@@ -4,9 +4,9 @@
     python benchmarks/make_small_photos.py /tmp/photos --sources folder/of/photographs --count 1000
 
 Each image is a window of a source, of 25 to 60 % of its short side at a random place, mirrored or not, with other
-brightness, contrast, colors and noise, as a JPEG of about 100 pixels. One in --repeat images is an earlier one,
-compressed anew. OUT/images has 1,000 images a folder; OUT/instances.json has --boxes boxes an image. The content depends
-on the sources and --seed only.
+brightness, contrast, colors and noise, as a JPEG of about 100 pixels. One in --repeat images is an earlier one and
+compressed anew. OUT/images has 1,000 images a folder; OUT/instances.json has --boxes boxes an image. The content
+depends on the sources and --seed only.
 """
 
 from __future__ import annotations
