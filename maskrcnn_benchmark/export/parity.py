@@ -17,6 +17,7 @@ from torch import Tensor
 from maskrcnn_benchmark.data.datasets.images import read_image
 from maskrcnn_benchmark.data.transforms.transforms import Resize, to_pixels
 from maskrcnn_benchmark.engine.predictor_setup import PredictorSetup
+from maskrcnn_benchmark.engine.run_model import run_model
 from maskrcnn_benchmark.engine.semantic_views import SegmentByViews
 from maskrcnn_benchmark.export.runtime import Model
 from maskrcnn_benchmark.structures.bounding_box import BoxList
@@ -169,10 +170,9 @@ def _compare_image(setup: PredictorSetup, model: Model, pixels: Tensor, parity: 
     network = setup.model
     if isinstance(network, SegmentByViews):
         network = network.model  # the views cut the padding off, and large images into windows
-    kwargs = {"output_sizes": [(width, height)]} if getattr(network, "takes_output_sizes", False) else {}
     start = time.perf_counter()
     with torch.inference_mode():
-        (eager,) = network(padded, **kwargs)
+        (eager,) = run_model(network, padded, [(width, height)])
     middle = time.perf_counter()
     outputs = model.run(batch, np.array([size] * len(batch)), np.array([[height, width]] * len(batch)))
     parity.seconds.append(time.perf_counter() - middle)
