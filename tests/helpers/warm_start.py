@@ -27,6 +27,7 @@ _IMPORTED = [
     "maskrcnn_benchmark.profiling.subjects",
     "maskrcnn_benchmark.solver",
     "torch._dynamo",  # every optimizer imports it
+    "torch.utils.tensorboard",  # every training does, if it is installed
 ]
 
 
