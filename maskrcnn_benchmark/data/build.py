@@ -239,9 +239,14 @@ def make_data_loader(
     return _loader(cfg, SeededDataset(dataset, cfg.SEED), batch_sampler, collate)
 
 
-def _test_loader(cfg, dataset, rank: int, world_size: int) -> DataLoader:
+def refuse_empty_test_set(dataset) -> None:
+    """Raise ValueError if a test set has no images."""
     if len(dataset) == 0:
         raise ValueError(f"dataset {getattr(dataset, 'name', '')!r} of DATASETS.TEST has no images")
+
+
+def _test_loader(cfg, dataset, rank: int, world_size: int) -> DataLoader:
+    refuse_empty_test_set(dataset)
     images_per_batch = max(1, cfg.TEST.IMS_PER_BATCH // world_size)
     groups = aspect_groups(dataset) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else [0] * len(dataset)
     shard = ShardSampler(len(dataset), world_size, rank)

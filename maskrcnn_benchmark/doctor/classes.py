@@ -24,6 +24,11 @@ def class_findings(splits: Sequence[Split]) -> Iterator[Finding]:
     with_boxes = [split for split in splits if split.table is not None and split.class_names]
     if not with_boxes:
         return
+    for split in with_boxes:
+        if split.role == "test" and split.table.image_ids and not len(split.table.boxes):
+            title = "no image has a box: every figure of the evaluation will be -1 (not computed)"
+            remedy = "Annotate the test data, or take another part of the data for it."
+            yield Finding("test-without-boxes", "warning", title, (split.name,), remedy=remedy)
     names = with_boxes[0].class_names
     same = [split for split in with_boxes if split.class_names == names]
     counts = {role: _counts(same, role) for role in ("train", "test")}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from maskrcnn_benchmark.data.build import refuse_empty_test_set
+from maskrcnn_benchmark.data.datasets import ConcatDataset
 from maskrcnn_benchmark.data.label_space import (
     check_annotations,
     check_evaluation,
@@ -99,11 +101,10 @@ def findings_of_labels(cfg, splits: Sequence[Split]) -> Iterator[Finding]:
     if train:
         first = train[0]
         names = label_names(first.dataset)
-        others = {split.name: label_names(split.dataset) for split in train[1:]}
         tests = {split.name: label_names(split.dataset) for split in test}
         class_names, semantic_names = names.get("class_names", []), names.get("semantic_names")
         calls.append((lambda: resolve_num_classes(cfg, class_names, semantic_names=semantic_names), (first,)))
-        calls.append((lambda: check_label_names(names, others, other="training set"), train))
+        calls.append((lambda: ConcatDataset([split.dataset for split in train]), train))
         for name, kinds in tests.items():
             pair = [split for split in (*train[:1], *test) if split is first or split.name == name]
             calls.append((lambda name=name, kinds=kinds: check_label_names(names, {name: kinds}), pair))
@@ -111,6 +112,8 @@ def findings_of_labels(cfg, splits: Sequence[Split]) -> Iterator[Finding]:
             if hasattr(split.dataset, "parts"):
                 calls.append((lambda split=split: check_annotations(cfg, split.dataset), (split,)))
     for split in test:
+        if not split.troubles:
+            calls.append((lambda split=split: refuse_empty_test_set(split.dataset), (split,)))
         calls.append((lambda split=split: check_evaluation(cfg, split.name, split.dataset), (split,)))
     for call, about in calls:
         try:

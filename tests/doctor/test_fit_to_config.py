@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
-from helpers.clinic import named
+from helpers.clinic import block, named
 
 from maskrcnn_benchmark.config import cfg as default_cfg
+from maskrcnn_benchmark.data.build import build_dataset
+from maskrcnn_benchmark.doctor.examine import examine, read_splits
 from maskrcnn_benchmark.doctor.network import build_anchors, build_levels, build_network_input
 from maskrcnn_benchmark.doctor.sizes import best_ious, propose_anchors
 from maskrcnn_benchmark.structures.bounding_box import BoxList
@@ -141,3 +143,32 @@ def test_proposals_are_as_many_and_never_worse(rng):
     assert (len(sizes), len(ratios)) == (len(anchors.sizes), len(anchors.ratios))
     assert share <= (best_ious(sides, anchors.sides) < 0.5).mean()
     assert share == pytest.approx((best_ious(sides, anchors.remake(sizes, ratios)) < 0.5).mean())
+
+
+def test_test_data_without_images_or_boxes(two_splits):
+    train, test, run = two_splits
+    for number in (1, 2):
+        train.add_image(number)
+        train.add_box(number, [5, 6, 20, 20], number)
+    (test.root / "images").mkdir(parents=True)
+    (error,) = named(run("MODEL.ROI_BOX_HEAD.NUM_CLASSES", 3), "labels")
+    assert error.title == "dataset 'bees_val' of DATASETS.TEST has no images"
+    test.add_image(1)
+    diagnosis = run("MODEL.ROI_BOX_HEAD.NUM_CLASSES", 3)
+    (warning,) = named(diagnosis, "test-without-boxes")
+    assert warning.severity == "warning" and not named(diagnosis, "labels")
+
+
+def test_training_sets_that_differ_are_named_as_training_names_them(two_splits):
+    train, other, _ = two_splits
+    other.categories.append({"id": 3, "name": "third"})
+    for folder in (train, other):
+        folder.add_image(1)
+        folder.add_box(1, [5, 6, 20, 20])
+    cfg = default_cfg.clone()
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (block(train, "a"), block(other, "b")), ()
+    cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES = -1
+    (error,) = named(examine(cfg, read_splits(cfg), "bees.yaml"), "labels")
+    with pytest.raises(ValueError) as raised:
+        build_dataset(cfg.DATASETS.TRAIN, None)
+    assert error.title == str(raised.value) and "different classes: a (cat, dog), b (cat, dog, third)" in error.title

@@ -143,3 +143,25 @@ def test_a_dataset_without_any_usable_box_says_why(clinic):
     (error,) = named(diagnosis, "training-error")
     assert "nothing is left to train on" in error.title
     assert places(named(diagnosis, "training-dropped", "boxes without area")[0]) == [(1, flat)]
+
+
+def test_boxes_written_as_corners_are_pointed_out(clinic, rng):
+    clinic.add_image(1, (200, 100))
+    for _ in range(30):
+        x, y = rng.integers(0, 90), rng.integers(0, 60)
+        w, h = rng.integers(5, 100), rng.integers(5, 40)
+        clinic.add_box(1, [int(each) for each in (x, y, x + w, y + h)])
+    (warning,) = named(clinic.diagnose(), "training-warning")
+    assert "all would fit if their numbers were x1, y1, x2, y2" in warning.title
+    for annotation in clinic.annotations:
+        x1, y1, x2, y2 = annotation["bbox"]
+        annotation["bbox"] = [x1, y1, x2 - x1, y2 - y1]
+    assert not named(clinic.diagnose(), "training-warning")
+
+
+def test_boxes_written_as_shares_of_the_image_are_pointed_out(clinic):
+    clinic.add_image(1)
+    for x in (0.1, 0.4):
+        clinic.add_box(1, [x, 0.2, 0.3, 0.4])
+    (dropped,) = named(clinic.diagnose(), "training-dropped", "boxes without area")
+    assert "all coordinates are between 0 and 1" in dropped.remedy

@@ -20,6 +20,10 @@ ROUNDING = 1.0
 # COCO evaluation uses a box as it is in the file unless clipping moves a side by more than this many pixels.
 CUT = 0.01
 
+# Boxes seem to be corners instead of sizes if this share sticks out of the image; fewer than FEW boxes say nothing.
+MANY_OUT = 0.25
+FEW = 8
+
 # Annotators mark a crowd region only where an image already has at least this many objects of the class.
 MANY = 3
 
@@ -143,6 +147,7 @@ class AnnotationTable:
         """Clip boxes to their images and drop those that become empty; `sizes` is (I, 2) width, height."""
         limits = (sizes[self.image_index] - 1).astype(np.float32)
         limits = np.concatenate([limits, limits], axis=1)
+        self._warn_of_corners(limits, report)
         clipped = np.clip(self.boxes, 0, limits)
         inside = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
         moved = (np.abs(clipped - self.boxes) > ROUNDING).any(axis=1)
@@ -154,6 +159,23 @@ class AnnotationTable:
             self.xywh[cut, 2:] = clipped[cut, 2:] - clipped[cut, :2] + 1
         self.boxes = clipped
         self.select_boxes(inside)
+
+    def _warn_of_corners(self, limits: np.ndarray, report: DatasetReport) -> None:
+        """Warn if the boxes seem to be x1, y1, x2, y2 that were read as x, y, width, height.
+
+        Args:
+            limits: (B, 4) largest coordinates of each box.
+        """
+        if len(self.boxes) < FEW:
+            return
+        out = (self.boxes[:, 2:] > limits[:, 2:] + ROUNDING).any(axis=1)
+        ends = self.boxes[:, 2:] - self.boxes[:, :2] + 1
+        fit = ((ends > self.boxes[:, :2]) & (ends <= limits[:, 2:] + 1 + ROUNDING)).all(axis=1)
+        if out.mean() >= MANY_OUT and fit.all():
+            report.warn(
+                f"dataset {report.name}: {int(out.sum()):,} of {len(out):,} boxes stick out of their image, and all "
+                "would fit if their numbers were x1, y1, x2, y2. A bbox is x, y, width, height: convert them."
+            )
 
     def scale(self, factors: np.ndarray, sizes: np.ndarray, report: DatasetReport) -> None:
         """Scale boxes, masks and keypoints to a new image size, and drop boxes that become too small.

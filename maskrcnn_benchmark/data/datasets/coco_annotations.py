@@ -192,7 +192,7 @@ def _annotations(
     drop("repeated annotations", table.repeated(report))
     drop("boxes that are missing, not four numbers, or not finite", ~finite)
     drop("inverted boxes", (sides < 0).any(axis=1))
-    drop("boxes without area (at most one pixel wide or high)", (sides <= 1).any(axis=1))
+    drop("boxes without area (at most one pixel wide or high)", (sides <= 1).any(axis=1), _shares(xywh[finite]))
 
     rows = np.flatnonzero(keep)
     rows = rows[np.argsort(image_index[rows], kind="stable")]
@@ -230,6 +230,13 @@ def _rows(annotations, ann_file: str):
     if isinstance(annotations, (dict, str, int, float)):
         return rows_of({"annotations": annotations}, "annotations", ann_file, ())
     return annotations
+
+
+def _shares(xywh: np.ndarray) -> str:
+    """Return a hint if all (B, 4) boxes are shares of the image's size instead of pixels."""
+    if not len(xywh) or xywh.min() < 0 or xywh.max() > 1:
+        return ""
+    return "all coordinates are between 0 and 1; expected are pixels. Multiply them by the size of the image"
 
 
 def _compared(used: ValueColumn, category: np.ndarray, category_ids: list) -> str:
