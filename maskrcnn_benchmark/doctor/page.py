@@ -28,6 +28,9 @@ LEAST = 64
 COLORS = ((235, 10, 170), (30, 110, 235))
 # Bars of classes that are shown at once.
 BARS = 24
+LEGEND = (
+    "Magenta boxes are those of the finding. Blue ones are what they are compared with, or what the model predicts."
+)
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --bar: #3b76d6; --error: #c62828; --warning: #b26a00; --note: #5a6b7b }
@@ -68,10 +71,12 @@ def to_html(diagnosis: Diagnosis, splits: Sequence[Split]) -> str:
         progress.advance()
     progress.close()
     summaries = "".join(map(_summary, diagnosis.splits))
+    has_boxes = any(example.boxes for finding in diagnosis.findings for example in finding.examples)
+    legend = f'<p class="muted">{LEGEND}</p>' if has_boxes else ""
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n'
-        f"<body><h1>{title}</h1><p>{html.escape(diagnosis.headline())}</p>\n"
+        f"<body><h1>{title}</h1><p>{html.escape(diagnosis.headline())}</p>{legend}\n"
         f'{"".join(findings)}\n<div class="splits">{summaries}</div></body></html>\n'
     )
 
@@ -161,8 +166,9 @@ def thumbnail(splits: Mapping[str, Split], example: Example) -> bytes | None:
         colors = [COLORS[min(k, len(COLORS) - 1)] for k in range(len(boxes))]
         drawn = draw_frames(drawn, corners.tolist(), colors)
     if beside is not None:
-        beside.thumbnail((SIDE, SIDE))
-        drawn = side_by_side(drawn, np.asarray(beside))
+        height = drawn.shape[0]  # also for an image of another size: what is nearly the same looks the same
+        width = max(1, round(beside.width * height / beside.height))
+        drawn = side_by_side(drawn, np.asarray(beside.resize((width, height), Image.Resampling.BILINEAR)))
     data = io.BytesIO()
     Image.fromarray(drawn).save(data, "JPEG", quality=80)
     return data.getvalue()

@@ -22,8 +22,10 @@ ORDINARY = (
     "crowd regions",
     "images of mode",
     "images without usable annotations",
+    "images rotated as EXIF says",
     "image names found in another",
     "image names found without the folders",  # a warning says where that is suspicious
+    "unused categories that name the project",  # Roboflow, labelme2coco
 )
 # Starts of findings that cost accuracy, although nothing is changed.
 HARMFUL = ("annotations with image, class and box of another", "annotation ids used for different")

@@ -91,10 +91,11 @@ def test_an_image_that_has_become_unreadable_has_no_thumbnail(clinic):
 
 
 def test_two_images_are_shown_side_by_side(clinic):
-    for number in (1, 2):
-        clinic.add_image(number, (SIDE, SIDE // 2))
+    for number, size in ((1, (SIDE // 4, SIDE // 8)), (2, (SIDE, SIDE // 2))):
+        clinic.add_image(number, size)
         clinic.add_box(number, [5, 6, 20, 20])
     (split,), _, _ = page_of(clinic)
-    example = Example(split.name, 2, image=1, beside=(split.name, 0))
-    image = Image.open(io.BytesIO(thumbnail({split.name: split}, example)))
-    assert image.width > 2 * SIDE and image.height == SIDE // 2
+    for index in (0, 1):  # the smaller one is enlarged
+        example = Example(split.name, index + 1, image=index, beside=(split.name, 1 - index))
+        image = Image.open(io.BytesIO(thumbnail({split.name: split}, example)))
+        assert 2 * SIDE < image.width < 2 * SIDE + 10 and image.height == SIDE // 2
