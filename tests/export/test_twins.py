@@ -39,7 +39,7 @@ def in_order(boxlist):
 OPTIONS = {
     "score threshold 0, one detection": ("fcos", "MODEL.FCOS.INFERENCE_TH", 0.0, "TEST.DETECTIONS_PER_IMG", 1),
     "more places than candidates": ("fcos", "TEST.DETECTIONS_PER_IMG", 9999),
-    "one class": ("retinanet", "MODEL.RETINANET.NUM_CLASSES", 2),
+    "one class": ("retinanet, detectron2", "MODEL.RETINANET.NUM_CLASSES", 2),
     "365 classes": ("fcos", "MODEL.FCOS.NUM_CLASSES", 366),
     "NMS off": ("faster", "MODEL.ROI_HEADS.NMS", 0.0, "MODEL.RPN.NMS_THRESH", 0.0, "MODEL.RPN.POST_NMS_TOP_N_TEST", 7),
     "NMS of 1": ("faster", "MODEL.ROI_HEADS.NMS", 1.0, "MODEL.RPN.NMS_THRESH", 1.0),
