@@ -75,8 +75,9 @@ class ExportedModel(nn.Module):
         data = self.exported.metadata
         batch = np.ascontiguousarray(pixels.to(torch.uint8).permute(0, 2, 3, 1).numpy())
         if data["fixed_size"] is None:
-            more = [max(least - side, 0) for least, side in zip(data["pad_to"], batch.shape[1:3], strict=True)]
-            return self.exported.run(np.pad(batch, ((0, 0), (0, more[0]), (0, more[1]), (0, 0))), sizes, original_sizes)
+            least = data["pad_to"] or (1, 1)
+            more = [(0, max(side - own, 0)) for side, own in zip(least, batch.shape[1:3], strict=True)]
+            return self.exported.run(np.pad(batch, ((0, 0), *more, (0, 0))), sizes, original_sizes)
         (height, width), step = data["fixed_size"], data["batch"]
         if any(size[0] > height or size[1] > width for size in sizes):
             raise ValueError(

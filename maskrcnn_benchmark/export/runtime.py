@@ -104,7 +104,8 @@ class Model:
 
     def run(self, images, sizes, original_sizes=None) -> dict:
         """Run the network alone: (B, h, w, 3) uint8, (B, 2) int64 (height, width) -> its outputs by name."""
-        feeds = {"images": images, "sizes": np.asarray(sizes, dtype=np.int64)}
+        # OpenVINO would turn floats of 0..1 into zeros
+        feeds = {"images": images.astype(np.uint8, casting="equiv", copy=False), "sizes": np.asarray(sizes, np.int64)}
         if "original_sizes" in self.metadata["inputs"]:
             feeds["original_sizes"] = np.asarray(sizes if original_sizes is None else original_sizes, dtype=np.int64)
         return dict(zip(self.metadata["outputs"], self._run(feeds), strict=True))
@@ -132,7 +133,7 @@ class Model:
             scale = min(padded[0] / image.shape[0], padded[1] / image.shape[1])
             size = tuple(max(min(int(side * scale), most), 1) for side, most in zip(image.shape, padded, strict=False))
         if padded is None:
-            padded = [-(-max(*each) // divisor) * divisor for each in zip(size, data["pad_to"], strict=True)]
+            padded = [-(-max(*each) // divisor) * divisor for each in zip(size, data["pad_to"] or (1, 1), strict=True)]
         batch = np.zeros((data["batch"] or 1, *padded, 3), dtype=np.uint8)
         batch[0, : size[0], : size[1]] = resize(image, size)
         return batch, size

@@ -173,3 +173,11 @@ def test_dense_part_gives_no_predictions():
     model.path = "dense.onnx"
     with pytest.raises(ValueError, match="dense part"):
         model(np.zeros((4, 4, 3), dtype=np.uint8))
+
+
+def test_network_takes_no_other_pixels_than_uint8():
+    model = model_of(inputs=["images", "sizes"], outputs=["count"])
+    model._run = lambda feeds: [len(feeds["images"])]
+    assert model.run(np.zeros((2, 4, 4, 3), dtype=np.uint8), [(4, 4)] * 2) == {"count": 2}
+    with pytest.raises(TypeError, match="float32.*uint8"):
+        model.run(np.zeros((2, 4, 4, 3), dtype=np.float32), [(4, 4)] * 2)
