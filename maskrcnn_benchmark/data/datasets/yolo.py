@@ -63,7 +63,7 @@ class YOLODataset(RecordsDataset):
         rebuild: bool = False,
     ):
         self._data_file, self._split_name = os.fspath(data_file), split
-        found = read_split(data_file, split)
+        self._found = found = read_split(data_file, split)
         images = images or ImageSettings()
         if images.exif_rotation == "auto":  # the programs that write and read such files turn images
             images = replace(images, exif_rotation="upright")
@@ -85,9 +85,10 @@ class YOLODataset(RecordsDataset):
             sources=Sources(found.data_file, arguments, lambda: _sources_of(found)),
             rebuild=rebuild,
         )
+        self._found = None  # its lists of paths would be copied into every worker
 
     def read_records(self, report: DatasetReport) -> dict:
-        split = read_split(self._data_file, self._split_name)
+        split = self._found or read_split(self._data_file, self._split_name)
         if split.moved:
             what = "values of 'path' that are no folder here, replaced by the folder of the yaml"
             report.add("repaired", what, [split.moved], "folders")
