@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from itertools import islice
 from typing import Any
 
@@ -118,13 +118,11 @@ class Split:
         )
         return Image.fromarray(np.asarray(image))  # without EXIF, so that nobody rotates it again
 
-    @property
+    @cached_property
     def image_places(self) -> dict:
         """Index of each image in `dataset`, by its id."""
-        if not hasattr(self, "_image_places"):
-            ids = [] if self.table is None else self.table.image_ids
-            self._image_places = {image_id: index for index, image_id in enumerate(ids)}
-        return self._image_places
+        ids = [] if self.table is None else self.table.image_ids
+        return {image_id: index for index, image_id in enumerate(ids)}
 
     def examples_by_id(self, annotation_ids: list, limit: int = MOST) -> list[Example]:
         """Return examples of the first annotations, which may not be in `table`, with image and box if known."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 from helpers.clinic import block
+from helpers.scenes import random_scene
 from PIL import Image
 
 from maskrcnn_benchmark.config import cfg as default_cfg
@@ -10,13 +11,7 @@ from maskrcnn_benchmark.doctor.examine import config_of_file, read_splits
 
 
 def scene(rng) -> Image.Image:
-    """Return a random image with structure at the scale of the hash.
-
-    Neighbouring cells differ by 20 and more, so that no bit of the hash is decided by rounding.
-    """
-    gray = np.cumsum(rng.integers(60, 196, (8, 9, 1)), axis=1) % 236
-    cells = (gray + rng.integers(0, 20, (8, 9, 3))).astype(np.uint8)
-    return Image.fromarray(cells).resize((270, 160), Image.Resampling.BICUBIC)
+    return random_scene(rng, (270, 160))
 
 
 def add(clinic, image: Image.Image, name: str, **options):

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from helpers.scenes import random_scene
+
 CLASSES = ("cat", "dog", "zebra")
 SIZE = 200, 150  # width, height
 FORMATS = ("coco", "objects365", "lvis", "shards", "yolo", "labelme", "voc", "openimages")
@@ -46,16 +48,11 @@ def write(root: Path, kind: str, seed: int = 0) -> tuple[dict, dict]:
         images = root / ("images" if kind in ("yolo", "voc") else "") / split
         images.mkdir(parents=True)
         for name in items:
-            scene = original.resize((160, 120)) if name == "copy" else _scene(rng)
+            scene = original.resize((160, 120)) if name == "copy" else random_scene(rng, SIZE)
             original = scene if name == "good0" else original
             _save(scene, name, images / _file(name))
         blocks.append({"NAME": split, **_WRITERS.get(kind, _write_coco)(root, images, split, items, kind)})
     return tuple(blocks)
-
-
-def _scene(rng) -> Image.Image:
-    """Return a random image with structure at the scale of the doctor's hash."""
-    return Image.fromarray(rng.integers(0, 255, (8, 9, 3), dtype=np.uint8)).resize(SIZE, Image.Resampling.BICUBIC)
 
 
 def _file(name: str) -> str:
