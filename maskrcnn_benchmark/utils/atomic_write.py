@@ -2,7 +2,7 @@
 
 A file is written as `.NAME.HOST.RANDOM.tmp` beside its own name, and then moved. The writer holds a lock (flock) on it,
 which the system releases when the process ends, however it ends. A temporary file that can be locked is therefore left
-over; process ids would not show that, as containers number their processes anew. The lock may be unknown to other
+over; process ids would not show that, as every container counts processes from 1. The lock may be unknown to other
 machines, and some file systems have none: then a file is left over when nobody has written to it for LEFT_OVER seconds.
 """
 

@@ -51,7 +51,7 @@ class COCOPanopticDataset(BoxDataset):
         name: dataset name in messages; default: the json's file name without its ending.
         images: how image files are read; None is ImageSettings().
         reading: of its settings, only `keep_empty_images` and `tables` are used; None takes the default.
-        rebuild: read anew although the outcome of reading is kept as a file.
+        rebuild: read again although the outcome of reading is kept as a file.
 
     Attributes (besides those of BoxDataset):
         class_names: K thing names.

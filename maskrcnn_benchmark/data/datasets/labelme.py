@@ -35,7 +35,7 @@ class LabelMeDataset(RecordsDataset):
         name: name of the dataset in messages; default: that of the folder.
         images: how image files are read; None is ImageSettings().
         reading: how annotations are read, and whether the outcome is kept as a file; None is Reading().
-        rebuild: read anew although there is such a file.
+        rebuild: read again although there is such a file.
 
     Image ids are the paths of the json files without ending.
 

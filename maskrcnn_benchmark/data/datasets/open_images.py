@@ -49,7 +49,7 @@ class OpenImagesDataset(RecordsDataset):
         name: name of the dataset in messages; default: the csv's file name without its ending.
         images: how image files are read. The EXIF rotation is applied unless it is "stored". None is ImageSettings().
         reading: how annotations are read, and whether the outcome is kept as a file; None is Reading().
-        rebuild: read anew although there is such a file.
+        rebuild: read again although there is such a file.
 
     Raises:
         FileNotFoundError: a file, the folder, or images of the split are missing.

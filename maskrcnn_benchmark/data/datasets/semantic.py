@@ -52,7 +52,7 @@ class SemanticDataset(BoxDataset):
         name: name of the dataset in messages; default: the name of the list file or of map_dir.
         images: how image files are read; None is ImageSettings().
         reading: only `tables` is used: whether the outcome is kept as a file; None is Reading().
-        rebuild: read anew although there is such a file.
+        rebuild: read again although there is such a file.
 
     An item is (image, BoxList, index) as in BoxDataset. The BoxList has no boxes; its field "semantic" is a SemanticMap
     of 0..K-1 and IGNORE_LABEL, in the size of the image.

@@ -4,7 +4,7 @@ The table of NAME.json is `.mb_tables/NAME.json.KEY.table` beside it; that of a 
 DATASETS.TABLE_DIR names another place. Where nothing can be written, it is ~/.cache/maskrcnn_benchmark
 ($XDG_CACHE_HOME). KEY stands for paths and settings. The file holds them too, with the state of the annotation files
 (sources.py) and the version of the code that read them. It is used if all of these fit and its checksums are right.
-Otherwise the dataset is read anew and the file is replaced.
+Otherwise the dataset is read again and the file is replaced.
 
 One process reads while others wait for it on a lock, which the system releases when its owner ends, however it ends.
 The file appears complete or not at all. If nothing can be written or locked, every process keeps the table in memory.
@@ -93,7 +93,7 @@ class TableCache:
         Args:
             report: is given the findings of reading, now or then.
             read: reads annotations and images, and adds to `report`.
-            rebuild: read anew whatever is there.
+            rebuild: read again whatever is there.
 
         Raises:
             OSError, ValueError: of `read`.

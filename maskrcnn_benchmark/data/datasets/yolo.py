@@ -40,7 +40,7 @@ class YOLODataset(RecordsDataset):
         name: name of the dataset in messages; default: folder and split.
         images: how image files are read. The EXIF rotation is applied unless it is "stored". None is ImageSettings().
         reading: how annotations are read, and whether the outcome is kept as a file; None is Reading().
-        rebuild: read anew although there is such a file.
+        rebuild: read again although there is such a file.
 
     Image ids are paths relative to the dataset's folder, category ids the class numbers of the files.
 

@@ -310,7 +310,7 @@ def test_a_later_start_reads_neither_the_json_nor_the_maps(folder, train, monkey
             assert (dataset.panoptic(index).unpack() == wanted.panoptic(index).unpack()).all()
 
 
-def test_a_changed_json_makes_the_table_anew(folder):
+def test_a_changed_json_rebuilds_the_table(folder):
     folder.add(5, [(9, CAT, (5, 10, 20, 12))])
     kept = Reading(tables=TableSettings("always"))
     before = dataset_of(folder, reading=kept)

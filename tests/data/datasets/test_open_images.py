@@ -233,7 +233,7 @@ def test_what_is_wrong_with_masks_is_named(masked):
         masked.open(masked.rows[0], header=MASK_HEADER)
 
 
-def test_changed_masks_are_read_anew(masked):
+def test_changed_masks_are_read_again(masked):
     reading = Reading(tables=TableSettings("always"))
     first = masked.open(*masked.rows, **masked.masks, reading=reading)
     before = first.get_groundtruth(1).get_field("masks").get_mask_tensor().sum()

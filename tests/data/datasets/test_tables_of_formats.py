@@ -1,4 +1,4 @@
-"""Tables of the formats other than COCO: used while the files are the same, made anew after any change to them."""
+"""Tables of the formats other than COCO: used while the files are the same, rebuilt after any change to them."""
 
 from __future__ import annotations
 
