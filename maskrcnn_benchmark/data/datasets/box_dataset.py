@@ -20,6 +20,7 @@ from maskrcnn_benchmark.data.datasets.image_changes import hint_for, refuse_othe
 from maskrcnn_benchmark.data.datasets.image_checks import check_images
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.images import ImageHeader, read_image
+from maskrcnn_benchmark.data.datasets.left_out import leave_out_crowd, leave_out_images
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.data.datasets.sample_table import SampleTable
@@ -36,9 +37,6 @@ from maskrcnn_benchmark.structures.keypoint import (
 )
 
 logger = logging.getLogger(__name__)
-
-# Share of crowd regions among all objects that is suspicious. In COCO about one object in a hundred is one.
-MANY_CROWD = 0.05
 
 
 class BoxDataset(Dataset):
@@ -138,7 +136,8 @@ class BoxDataset(Dataset):
         if not self.reading.keep_keypoints:
             table.keypoints = table.keypoint_names = None
         if remove_images_without_annotations:
-            self._leave_out_images(table)  # before the image check: files of dropped images may be missing
+            # before the image check: files of dropped images may be missing
+            leave_out_images(table, self.reading, self.report)
         checked = check_images(
             table, self.root, self.annotations, self.source, self.report, self.image_settings, self._known_headers
         )
@@ -146,7 +145,7 @@ class BoxDataset(Dataset):
         table.file_names = checked.file_names
         table.fit(checked.sizes, self.report, checked.factors)
         if remove_images_without_annotations:
-            checked = checked.select(self._leave_out_images(table))
+            checked = checked.select(leave_out_images(table, self.reading, self.report))
         more = self._more_arrays(table)
         self._leave_out_crowd(table)
         self._check_maps(table, checked.sizes)
@@ -307,46 +306,9 @@ class BoxDataset(Dataset):
         """Return the counts at the beginning of the report."""
         return {"images": len(self.ids), "boxes": len(self._samples.boxes), "classes": len(self.class_names)}
 
-    def _leave_out_images(self, table: AnnotationTable) -> np.ndarray:
-        """Drop the images that cannot be trained on, and return (I,) bool, true for those that stay."""
-        keep = table.has_boxes()
-        left_out = ~keep
-        hint = ""
-        if table.annotated is not None:
-            empty = left_out & ~table.annotated
-            if self.reading.keep_empty_images:
-                keep, left_out = keep | empty, left_out & ~empty
-            elif empty.any():
-                hint = "DATASETS.KEEP_EMPTY_IMAGES True trains on those without any annotation"
-        left_out = self._ids_of(table, left_out)
-        self.report.add("dropped", "images without usable annotations", left_out, "image ids", hint)
-        least = self.reading.min_visible_keypoints
-        if table.keypoints is not None and least > 0:
-            few = keep & table.has_boxes() & (table.visible_keypoints() < least)
-            hint = "DATASETS.MIN_VISIBLE_KEYPOINTS sets the limit"
-            what = f"images with fewer than {least} visible keypoints"
-            self.report.add("dropped", what, self._ids_of(table, few), "image ids", hint)
-            keep &= ~few
-        table.select_images(keep)
-        return keep
-
-    @staticmethod
-    def _ids_of(table: AnnotationTable, where: np.ndarray) -> list:
-        return [table.image_ids[i] for i in np.flatnonzero(where)]
-
     def _leave_out_crowd(self, table: AnnotationTable) -> None:
-        crowd = table.crowd
-        if crowd.any():
-            single = table.crowd_like_single_objects()
-            if crowd.mean() >= MANY_CROWD and 2 * single.sum() > crowd.sum():
-                self.report.warn(
-                    f"dataset {self.name}: {single.sum()} of {crowd.sum()} crowd regions (iscrowd 1) look like single "
-                    "objects, as CVAT exports brush masks. Crowd regions are neither trained on nor evaluated; set "
-                    "DATASETS.CROWD_AS_OBJECTS to True if they are objects."
-                )
-        hint = "DATASETS.CROWD_AS_OBJECTS True reads them as objects"
-        self.report.add("dropped", "crowd regions", table.ids_of(crowd), hint=hint)
-        table.select_boxes(~crowd)
+        """Drop crowd regions. Subclasses in which these are something else override this."""
+        leave_out_crowd(table, self.report)
 
     def _of_a_person(self) -> bool:
         """Return whether the keypoints are COCO's 17 person keypoints; 17 keypoints without names count as such."""
