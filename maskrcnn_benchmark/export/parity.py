@@ -139,9 +139,16 @@ def compare_maps(setup: PredictorSetup, model: Model, images: Sequence, part: to
         parity.eager_seconds.append(middle - start)
         parity.images += 1
         for name, ours in zip(part.names, expected, strict=True):
-            difference = np.abs(ours.numpy() - found[name]).max() / max(float(ours.std()), 1e-6)
-            parity.maps = max(parity.maps, float(difference))
+            # one value has no deviation
+            scale = float(ours.std() if ours.numel() > 1 else ours.abs().max())
+            difference = np.abs(ours.numpy() - found[name]).max() / max(scale, 1e-6)
+            parity.maps = _larger(parity.maps, float(difference))
     return parity
+
+
+def _larger(known: float, new: float) -> float:
+    """Return the larger difference; NaN is larger than any, which `max` would drop."""
+    return known if new <= known else new
 
 
 def _pixels(given, setup: PredictorSetup) -> Tensor:
@@ -204,23 +211,23 @@ def _compare_detections(eager: BoxList, outputs: dict, thresholds: dict, parity:
     if not len(pairs):
         return
     first, second = pairs.T
-    parity.box = max(parity.box, float(np.abs(ours[first] - boxes[second]).max()))
-    parity.score = max(parity.score, float(np.abs(our_scores[first] - scores[second]).max()))
+    parity.box = _larger(parity.box, float(np.abs(ours[first] - boxes[second]).max()))
+    parity.score = _larger(parity.score, float(np.abs(our_scores[first] - scores[second]).max()))
     if eager.has_field("mask"):
         parity.has_masks = True
         masks = eager.get_field("mask")[:, 0].float().numpy()
-        parity.mask = max(parity.mask, float(np.abs(masks[first] - outputs["masks"][second]).max()))
+        parity.mask = _larger(parity.mask, float(np.abs(masks[first] - outputs["masks"][second]).max()))
     if eager.has_field("mask_scores"):
         mask_scores = np.abs(eager.get_field("mask_scores").float().numpy()[first] - outputs["mask_scores"][second])
-        parity.score = max(parity.score, float(mask_scores.max()))
+        parity.score = _larger(parity.score, float(mask_scores.max()))
     if eager.has_field("keypoints"):
         points = eager.get_field("keypoints")
         found = outputs["keypoints"][second]
         apart = np.abs(points.keypoints.numpy()[first][:, :, :2] - found[:, :, :2]).max(axis=2)
         parity.keypoints += apart.size
-        parity.keypoints_apart += int((apart > BOX_LIMIT).sum())
+        parity.keypoints_apart += int((~(apart <= BOX_LIMIT)).sum())
         logits = np.abs(points.get_field("logits").numpy()[first] - found[:, :, 2])
-        parity.keypoint_score = max(parity.keypoint_score, float(logits.max()))
+        parity.keypoint_score = _larger(parity.keypoint_score, float(logits.max()))
 
 
 def match(boxes, labels, scores, other_boxes, other_labels, other_scores) -> tuple[np.ndarray, list[float]]:

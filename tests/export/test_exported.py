@@ -32,8 +32,9 @@ from maskrcnn_benchmark.export.exported import (
     pixel_transforms,
 )
 from maskrcnn_benchmark.export.model import make_exportable
-from maskrcnn_benchmark.export.parity import compare, compare_maps
+from maskrcnn_benchmark.export.parity import Parity, _compare_detections, compare, compare_maps
 from maskrcnn_benchmark.export.quantize import quantize
+from maskrcnn_benchmark.structures.bounding_box import BoxList
 
 
 @pytest.fixture(scope="module")
@@ -378,3 +379,16 @@ def test_operator_that_openvino_lacks_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "openvino", types.SimpleNamespace(convert_model=convert_model))
     with pytest.raises(NotExportable, match="DeformConv-20 .*USE_DCN_IN_TOWER.*; --format onnx can"):
         formats.write_openvino("model.onnx", str(tmp_path / "model.xml"), {})
+
+
+@pytest.mark.parametrize("name", ["boxes", "scores"])
+def test_nan_differs_from_everything(name):
+    boxes = torch.tensor([[10.0, 10, 40, 50], [20, 5, 30, 30]])
+    eager = BoxList(boxes, (64, 64))
+    eager.add_field("scores", torch.tensor([0.9, 0.5]))
+    eager.add_field("labels", torch.tensor([1, 2]))
+    outputs = {"boxes": boxes.numpy(), "scores": np.float32([0.9, 0.5]), "labels": np.array([1, 2]), "count": 2}
+    equal, spoiled = Parity(), Parity()
+    _compare_detections(eager, outputs, {}, equal)
+    _compare_detections(eager, outputs | {name: outputs[name] * np.float32("nan")}, {}, spoiled)
+    assert not equal.failures() and spoiled.failures()
