@@ -82,19 +82,19 @@ KINDS = {
     "other_class": (
         "label-mistake",
         "warning",
-        "boxes that are of another class, as the model is sure",
+        "boxes that have another class according to the model",
         "Look at the images with the highest loss first, and correct the class.",
     ),
     "misplaced": (
         "misplaced-box",
         "warning",
-        "boxes that do not fit their object, as the model is sure",
+        "boxes that do not fit their object according to the model",
         "Look at the images with the highest loss first, and draw the box anew.",
     ),
     "missing": (
         "missing-box",
         "warning",
-        "objects without a box, of which the model is sure",
+        "objects without a box according to the model",
         "Annotate them, or mark the region iscrowd: 1: training punishes the model for finding them.",
     ),
     "unfound": (
