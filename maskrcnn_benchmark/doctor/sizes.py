@@ -111,7 +111,8 @@ def anchor_findings(split: Split, sides: np.ndarray, anchors: Anchors) -> Iterat
     order = np.flatnonzero(lacking)[np.argsort(best[lacking], kind="stable")]
     sizes, ratios, proposed = propose_anchors(sides, anchors)
     if proposed <= share - GAIN:
-        remedy = f"{anchors.sizes_key} {sizes} and {anchors.ratios_key} {ratios} would leave {proposed:.1%} of the boxes."
+        keys = f"{anchors.sizes_key} {sizes} and {anchors.ratios_key} {ratios}"
+        remedy = f"{keys} would leave {proposed:.1%} of the boxes."
     else:
         remedy = f"Other {anchors.sizes_key} and {anchors.ratios_key} hardly help: the shapes vary too much."
     title = f"boxes ({share:.1%} of all) have no anchor with an IoU of {ANCHOR_IOU} or more, in terms of shape"
