@@ -162,6 +162,10 @@ def write_torch_export(program, path: str, metadata: dict) -> None:
             f"{', '.join(own)} has no form in torch and torchvision alone, because keypoints are found on maps of each "
             "box's own size; --format onnx has one"
         )
+    for node in program.graph.nodes:  # maps with a single row have other strides than those that were traced
+        if node.target is torch.ops.aten.view.default:
+            node.target = torch.ops.aten.reshape.default
+    program.graph_module.recompile()
     torch.export.save(program, path, extra_files={f"{METADATA_KEY}.json": json.dumps(metadata)})
 
 

@@ -161,32 +161,41 @@ def torchvision_decompositions() -> dict:
         boxes = boxes[:, None].expand(groups, classes, count, 4).reshape(-1, 4).double()
         number = torch.arange(groups * classes, device=boxes.device).repeat_interleave(count)
         flat = scores.flatten()
-        usable = (flat > score_threshold).nonzero().squeeze(1)
+        total = flat.shape[0]
         # Groups are moved apart. In float64 this does not change an IoU by more than float32 rounds it.
         reach = boxes.abs().max() * 2 + 2
         corners = boxes + (number * reach)[:, None]
         corners = torch.cat((corners[:, :2], corners[:, 2:] + box_offset), dim=1)
-        kept = usable[torch.ops.torchvision.nms(corners[usable], flat[usable].double(), iou_threshold)]
+        # Two boxes more, alone in their groups: torch.export takes an open number for 2 or more.
+        more = torch.arange(2, device=boxes.device)
+        far = (groups * classes + 1 + more)[:, None] * reach
+        number = torch.cat((number, groups * classes + more))
+        usable = torch.cat(((flat > score_threshold).nonzero().squeeze(1), total + more))
+        corners = torch.cat((corners, torch.cat((far, far, far + 1, far + 1), dim=1)))
+        ranked = torch.cat((flat.double(), flat.new_zeros(2).double()))
+        kept = usable[torch.ops.torchvision.nms(corners[usable], ranked[usable], iou_threshold)]
         if most < 2**31 - 1:
-            of_group = torch.nn.functional.one_hot(number[kept], groups * classes)
+            # not one_hot: torch.export would fix the number of images for it
+            of_group = (number[kept][:, None] == torch.arange(groups * classes + 2, device=boxes.device)).long()
             rank = of_group.cumsum(0).gather(1, number[kept][:, None])
             kept = kept[rank.squeeze(1) <= most]
-        marks = torch.zeros_like(flat).index_put((kept,), flat.new_ones(()))
-        return marks.reshape(scores.shape) > 0.5
+        marks = torch.zeros_like(ranked).index_put((kept,), ranked.new_ones(()))
+        return marks[:total].reshape(scores.shape) > 0.5
 
     def pool_levels_in_torch(maps, rois, levels, scales, height, width, sampling_ratio, aligned):
         pooled, place, start = [], torch.zeros_like(levels), 0
         for level, (features, scale) in enumerate(zip(maps, scales, strict=True)):
             here = levels == level
             rows = here.nonzero().squeeze(1)
-            rows_and_one = torch.cat((rows, rows.new_zeros(1)))
+            # Two ROIs more: torch.export takes an open number for 2 or more.
+            rows_and_two = torch.cat((rows, rows.new_zeros(2)))
             pooled.append(
                 torch.ops.torchvision.roi_align(
-                    features, rois[rows_and_one], scale, height, width, sampling_ratio, aligned
+                    features, rois[rows_and_two], scale, height, width, sampling_ratio, aligned
                 )
             )
             place = place + (here.cumsum(0) - 1 + start) * here
-            start = start + rows.shape[0] + 1
+            start = start + rows.shape[0] + 2
         return torch.cat(pooled)[place]
 
     ops = getattr(torch.ops, NAMESPACE)

@@ -83,7 +83,8 @@ def case(name: str, *opts):
     for part, parameter in model.named_parameters():
         if "offset" in part:
             parameter.data.mul_(0.01)  # offsets of hundreds of pixels amplify rounding
-        if "box.predictor" in part and parameter.dim() == 2 and parameter.shape[1] > 512:
+        is_of_boxes = "box.predictor" in part or "rpn.head.bbox_pred" in part
+        if is_of_boxes and parameter.dim() > 1 and parameter.shape[1] > 512:
             parameter.data.mul_(0.1)  # as do boxes that are moved by several of their sides
     return cfg, model, SEMANTIC_LABELS if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor" else LABELS
 
