@@ -3,7 +3,7 @@
 A file is written as `.NAME.HOST.RANDOM.tmp` beside its own name, and then moved. The writer holds a lock (flock) on it,
 which the system releases when the process ends, however it ends. A temporary file that can be locked is therefore left
 over; process ids would not show that, as every container counts processes from 1. The lock may be unknown to other
-machines, and some file systems have none: then a file is left over when nobody has written to it for LEFT_OVER seconds.
+machines, and some file systems have none: then a file is left over if it was not written to for LEFT_OVER seconds.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def atomic_write(path: str | os.PathLike):
             yield file
             file.flush()
             os.fsync(file.fileno())
-            if fcntl is not None:  # moved while it is locked: nobody takes it for left over
+            if fcntl is not None:  # moved while it is locked, so that it is not taken for left over
                 os.replace(file.name, path)
         if fcntl is None:
             os.replace(file.name, path)

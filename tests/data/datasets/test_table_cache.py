@@ -14,7 +14,7 @@ from helpers.odd_coco import odd_content
 from helpers.samples import assert_same_samples
 from PIL import Image
 
-from maskrcnn_benchmark.data.datasets import COCODataset, COCOSemanticDataset, box_dataset, table_cache
+from maskrcnn_benchmark.data.datasets import COCODataset, COCOSemanticDataset, table_cache
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.table_cache import FOLDER, TableSettings
@@ -46,20 +46,6 @@ def args(coco_folder):
 
 def tables_of(args) -> list[Path]:
     return sorted((Path(args["ann_file"]).parent / FOLDER).glob("*.table"))
-
-
-@pytest.fixture
-def reads(monkeypatch):
-    """The datasets that were read, by name, not mapped."""
-    names = []
-    check_images = box_dataset.check_images
-
-    def counted(table, root, annotations, source, report, *more):
-        names.append(report.name)
-        return check_images(table, root, annotations, source, report, *more)
-
-    monkeypatch.setattr(box_dataset, "check_images", counted)
-    return names
 
 
 def test_a_second_start_maps_the_table_and_looks_at_no_image(args, reads, caplog):
