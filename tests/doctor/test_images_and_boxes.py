@@ -148,8 +148,8 @@ def test_a_dataset_without_any_usable_box_says_why(clinic):
 def test_boxes_written_as_corners_are_pointed_out(clinic, rng):
     clinic.add_image(1, (200, 100))
     for _ in range(30):
-        x, y = rng.integers(0, 90), rng.integers(0, 60)
-        w, h = rng.integers(5, 100), rng.integers(5, 40)
+        x, y = rng.integers(70, 100), rng.integers(0, 60)
+        w, h = rng.integers(61, 100), rng.integers(5, 40)  # x + (x + w) > 200: each sticks out, whatever the seed
         clinic.add_box(1, [int(each) for each in (x, y, x + w, y + h)])
     (warning,) = named(clinic.diagnose(), "training-warning")
     assert "all would fit if their numbers were x1, y1, x2, y2" in warning.title
