@@ -154,19 +154,17 @@ def write_torch_export(program, path: str, metadata: dict) -> None:
         NotExportable: an op of the model has no form in torch and torchvision.
     """
     with quiet():
-        program = program.run_decompositions(ops.torchvision_decompositions())
+        program = program.run_decompositions(ops.torchvision_decompositions() | keypoints.torch_decompositions())
     targets = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
     own = sorted(target for target in targets if target.startswith("maskrcnn_benchmark"))
     if own:
-        raise NotExportable(
-            f"{', '.join(own)} has no form in torch and torchvision alone, because keypoints are found on maps of each "
-            "box's own size; --format onnx has one"
-        )
+        raise NotExportable(f"{', '.join(own)} has no form in torch and torchvision alone; --format onnx may have one")
     for node in program.graph.nodes:  # maps with a single row have other strides than those that were traced
         if node.target is torch.ops.aten.view.default:
             node.target = torch.ops.aten.reshape.default
     program.graph_module.recompile()
-    torch.export.save(program, path, extra_files={f"{METADATA_KEY}.json": json.dumps(metadata)})
+    with quiet():
+        torch.export.save(program, path, extra_files={f"{METADATA_KEY}.json": json.dumps(metadata)})
 
 
 def need(*packages: str) -> None:

@@ -1,4 +1,4 @@
-"""Find the keypoints of heatmaps, as an op with a form in ONNX.
+"""Find the keypoints of heatmaps, as an op with a form in ONNX and one in torch alone.
 
 Shapes: R regions, K keypoints of each, M pixels a side of a heatmap.
 """
@@ -78,3 +78,56 @@ def onnx_translations() -> dict:
         return op.Scan(heat_maps, boxes, body=body, num_scan_inputs=2)
 
     return {torch.ops.maskrcnn_benchmark_export.decode_keypoints.default: decode_in_onnx}
+
+
+def torch_decompositions() -> dict:
+    """Return the decomposition table of ExportedProgram.run_decompositions: the op by torch itself, a region a turn."""
+    from torch._higher_order_ops.map import map as map_rows
+
+    def decode_in_torch(heat_maps, boxes):
+        # One region more: a loop in torch.export takes one turn at least.
+        heat_maps = torch.cat((heat_maps, heat_maps.new_zeros(1, *heat_maps.shape[1:])))
+        boxes = torch.cat((boxes, boxes.new_zeros(1, 4)))
+        width, height = _sides(boxes).ceil().amax(dim=0).long().tolist()
+        columns, rows = (torch.arange(side, dtype=boxes.dtype, device=boxes.device) for side in (width, height))
+        return map_rows(_points_of_region, (heat_maps, boxes), columns, rows)[:-1]
+
+    return {torch.ops.maskrcnn_benchmark_export.decode_keypoints.default: decode_in_torch}
+
+
+def _points_of_region(region, columns: Tensor, rows: Tensor) -> Tensor:
+    """Find (K, 3) points in heatmaps (K, M, M) and a box (4,), on places of the largest box of all."""
+    heat_maps, box = region
+    sides = _sides(box)
+    width, height = sides.ceil()
+    across = _bicubic_weights(columns, heat_maps.shape[2], width)
+    down = _bicubic_weights(rows, heat_maps.shape[1], height)
+    enlarged = down @ heat_maps @ across.T
+    enlarged = torch.where((rows[:, None] < height) & (columns < width), enlarged, -torch.inf)
+    value_of_row, column_of_row = enlarged.max(dim=2)
+    value, row = value_of_row.max(dim=1)
+    column = column_of_row.gather(1, row[:, None]).squeeze(1)
+    x = (column + 0.5) * (sides[0] / width) + box[0]
+    y = (row + 0.5) * (sides[1] / height) + box[1]
+    return torch.stack((x, y, value), dim=1)
+
+
+def _sides(boxes: Tensor) -> Tensor:
+    return (boxes[..., 2:] - boxes[..., :2]).clamp(min=1)
+
+
+def _bicubic_weights(places: Tensor, size: int, length: Tensor) -> Tensor:
+    """Weigh `size` pixels for each of (P,) places, (P, size), when they are enlarged to `length` as F.interpolate does.
+
+    The cubic is that of Keys (1981) with a = -0.75.
+    """
+    a = -0.75
+    center = (places + 0.5) * (size / length) - 0.5
+    first = center.floor()
+    offset = torch.arange(-1, 3, device=places.device)
+    distance = (center[:, None] - (first[:, None] + offset)).abs()
+    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+    far = ((distance - 5) * distance + 8) * distance * a - 4 * a
+    pixels = (first[:, None].long() + offset).clamp(0, size - 1)
+    weights = torch.where(distance <= 1, near, far)
+    return weights.new_zeros(places.shape[0], size).scatter_add(1, pixels, weights)

@@ -12,7 +12,14 @@ from maskrcnn_benchmark.export.parity import compare, compare_maps
 IMAGES = noise((128, 128), (140, 171), (90, 200), (3, 300))
 DENSE = ("mask, mmdetection", "centermask2", "panoptic centermask", "deeplab")
 FIXED = ("retinanet, detectron2", "mask and keypoint", "centermask2", "cascade mask, mmdetection")
-PROGRAMS = ("mask, mmdetection", "deformable VoVNet", "deeplab", "mask scoring on fcos")
+PROGRAMS = (
+    "mask, mmdetection",
+    "deformable VoVNet",
+    "deeplab",
+    "mask scoring on fcos",
+    "mask and keypoint",
+    "keypoint, detectron2",
+)
 
 
 def require(*packages):
@@ -20,7 +27,12 @@ def require(*packages):
         pytest.importorskip(package, reason=f"{package} is not installed: pip install -e '.[export,openvino]'")
 
 
-def assert_equal(parts, path, images=IMAGES):
+def images_for(name):
+    """Leave out the flat image for keypoints: heatmaps are equal in both lines, so rounding decides."""
+    return IMAGES[:3] if "keypoint" in name else IMAGES
+
+
+def assert_equal(parts, path, images):
     exported = exporting.open_exported(str(path))
     parity = compare(setup_of(*parts), exported, images)
     assert (parity.detections or parity.pixels) and not parity.failures(), (path, parity.lines())
@@ -36,7 +48,7 @@ def test_onnx_and_openvino_equal_the_model(name, tmp_path):
     onnx, openvino = str(tmp_path / "model.onnx"), str(tmp_path / "model.xml")
     parts = case(name)
     exporting.export_model(*parts, onnx)
-    assert_equal(parts, onnx)
+    assert_equal(parts, onnx, images_for(name))
     require("openvino")
     metadata = exporting.open_exported(onnx).metadata
     if "deformable" in name:
@@ -44,7 +56,7 @@ def test_onnx_and_openvino_equal_the_model(name, tmp_path):
             formats.write_openvino(onnx, openvino, metadata)
         return
     formats.write_openvino(onnx, openvino, metadata)
-    assert_equal(parts, openvino)
+    assert_equal(parts, openvino, images_for(name))
 
 
 @pytest.mark.slow
@@ -53,7 +65,7 @@ def test_torch_export_equals_the_model(name, tmp_path):
     parts = case(name)
     path = str(tmp_path / "model.pt2")
     exporting.export_model(*parts, path, "torch_export")
-    assert_equal(parts, path)
+    assert_equal(parts, path, images_for(name))
 
 
 @pytest.mark.slow
