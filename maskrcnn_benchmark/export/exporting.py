@@ -74,7 +74,7 @@ def export_model(
         else:
             with tempfile.TemporaryDirectory() as folder:
                 onnx_path = os.path.join(folder, "model.onnx")
-                formats.write_onnx(program, exportable, onnx_path, metadata)
+                formats.write_onnx(program, exportable, onnx_path, metadata, has_deform_conv=False)
                 formats.write_openvino(onnx_path, written, metadata)
     return exportable
 

@@ -14,7 +14,7 @@ import warnings
 import torch
 from torch import nn
 
-from maskrcnn_benchmark.export import keypoints, ops
+from maskrcnn_benchmark.export import deform_conv, keypoints, ops
 from maskrcnn_benchmark.export.errors import NotExportable
 from maskrcnn_benchmark.export.model import example_inputs
 
@@ -76,8 +76,11 @@ def _part_of(error: Exception) -> str:
     return found
 
 
-def write_onnx(program, model: nn.Module, path: str, metadata: dict) -> None:
+def write_onnx(program, model: nn.Module, path: str, metadata: dict, has_deform_conv: bool = True) -> None:
     """Write a traced model as one ONNX file of opset 20 with standard operators alone.
+
+    Args:
+        has_deform_conv: whether the runtime has the operator DeformConv; if not, GridSample takes its place.
 
     Raises:
         ImportError: onnx or onnxscript is not installed.
@@ -85,6 +88,8 @@ def write_onnx(program, model: nn.Module, path: str, metadata: dict) -> None:
     """
     need("onnx", "onnxscript")
     translations = ops.onnx_translations() | keypoints.onnx_translations()
+    if not has_deform_conv:
+        translations |= deform_conv.onnx_translations()
     try:
         with quiet():
             written = torch.onnx.export(
@@ -139,10 +144,7 @@ def write_openvino(onnx_path: str, path: str, metadata: dict) -> None:
     except Exception as error:
         operators = re.search(r"No conversion rule found for operations: ([^\n]+)", str(error))
         found = operators.group(1) if operators else str(error)
-        hint = " (deformable convolutions: MODEL.RESNETS.STAGE_WITH_DCN, MODEL.FCOS.USE_DCN_IN_TOWER)"
-        raise NotExportable(
-            f"OpenVINO cannot read the ONNX operators {found}{hint * ('DeformConv' in found)}; --format onnx can"
-        ) from error
+        raise NotExportable(f"OpenVINO cannot read the ONNX operators {found}; --format onnx can") from error
     model.set_rt_info(json.dumps(metadata), [METADATA_KEY])
     openvino.save_model(model, path, compress_to_fp16=False)
 
