@@ -48,16 +48,16 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = args.keep or folder
         os.makedirs(folder, exist_ok=True)
-        onnx = os.path.join(folder, "fcos.onnx")
-        exporting.export_model(cfg, model, names, onnx)
-        openvino = os.path.join(folder, "fcos.xml")
-        formats.write_openvino(onnx, openvino, exporting.open_exported(onnx).metadata)
         calibration = [pixels, np.ascontiguousarray(pixels[::-1]), np.ascontiguousarray(pixels[:, ::-1])]
-        files = {"onnxruntime float32": onnx, "OpenVINO float32": openvino}
-        for name, path in list(files.items()):
-            stem, suffix = os.path.splitext(path)
-            quantize(path, calibration, f"{stem}_int8{suffix}")
-            files[name.replace("float32", "8 bits")] = f"{stem}_int8{suffix}"
+        files = {}
+        for name, kind in (("onnxruntime", "onnx"), ("OpenVINO", "openvino")):
+            exact, source, int8 = (
+                os.path.join(folder, f"{stem}{formats.FORMATS[kind]}") for stem in ("fcos", "source", "fcos_int8")
+            )
+            exporting.export_model(cfg, model, names, exact, kind)
+            exporting.export_model(cfg, model, names, source, kind, exact=False)
+            quantize(source, calibration, int8)
+            files |= {f"{name} float32": exact, f"{name} 8 bits": int8}
         sides = {}
         for dtype in (torch.float32, torch.bfloat16):
             copy = for_inference(model, dtype)

@@ -10,6 +10,7 @@ exported model differs: in the number or labels of detections, in boxes by more 
 
 import os
 import sys
+import tempfile
 
 import numpy as np
 import torch
@@ -74,7 +75,8 @@ def main() -> int:
     path, kind = formats.path_and_format(args.output or os.path.join(cfg.OUTPUT_DIR, "model"), args.format)
     formats.check_writable(path)
     size = tuple(args.fixed_size) if args.fixed_size else None
-    exportable = exporting.export_model(cfg, model, label_names, path, kind, size, args.batch or 1, args.dense_only)
+    parts = (cfg, model, label_names)
+    exportable = exporting.export_model(*parts, path, kind, size, args.batch or 1, args.dense_only)
     print(f"Written: {path} ({os.path.getsize(path) / 2**20:.1f} MiB), outputs {', '.join(exportable.names)}")
     print(versions(kind))
     if args.with_runtime:
@@ -84,7 +86,7 @@ def main() -> int:
         images = list(exporting.images_of_dataset(cfg, cfg.DATASETS.TEST[0], args.compare, cut=True))
     failures = []
     if images:
-        setup = setup_of(cfg, model, label_names)
+        setup = setup_of(*parts)
         exported = exporting.open_exported(path, threads=torch.get_num_threads())
         run = compare_maps if args.dense_only else compare
         parity = run(setup, exported, images, *[exportable] * args.dense_only)
@@ -93,7 +95,10 @@ def main() -> int:
     else:
         print("Not compared with the original: --compare 0")
     if args.int8 and not failures:
-        failures = write_int8(cfg, path, args.calibrate or CALIBRATION_IMAGES, args.max_loss)
+        with tempfile.TemporaryDirectory() as folder:
+            source = os.path.join(folder, os.path.basename(path))
+            exporting.export_model(*parts, source, kind, size, args.batch or 1, exact=False)
+            failures = write_int8(cfg, path, source, args.calibrate or CALIBRATION_IMAGES, args.max_loss)
     for failure in failures:
         print(f"FAIL: {failure}", file=sys.stderr)
     return int(bool(failures))
@@ -121,12 +126,12 @@ def check_arguments(args) -> None:
     formats.need(*formats.PACKAGES[kind], *{"onnx": ["onnxruntime"], "openvino": ["nncf"]}.get(kind, []) * args.int8)
 
 
-def write_int8(cfg, path: str, calibrate: int, max_loss: float | None) -> list[str]:
-    """Quantize the exported model, print what it loses on DATASETS.TEST, and return losses above the limit in words."""
+def write_int8(cfg, path: str, source: str, calibrate: int, max_loss: float | None) -> list[str]:
+    """Quantize `source`, print what it loses to `path` on DATASETS.TEST, and return losses above the limit in words."""
     stem, suffix = os.path.splitext(path)
     output, limit = f"{stem}_int8{suffix}", MAX_LOSS if max_loss is None else max_loss
     images = list(exporting.images_of_dataset(cfg, cfg.DATASETS.TRAIN[0], calibrate))
-    kept = quantize(path, images, output)
+    kept = quantize(source, images, output)
     print(f"Written: {output}, 8 bits but for {kept} last layers of heads; calibrated on {len(images)} images")
     if not cfg.DATASETS.TEST:
         print("DATASETS.TEST is empty: what 8 bits lose is not known")

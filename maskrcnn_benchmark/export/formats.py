@@ -14,7 +14,7 @@ import warnings
 import torch
 from torch import nn
 
-from maskrcnn_benchmark.export import deform_conv, keypoints, ops
+from maskrcnn_benchmark.export import deform_conv, group_norm, keypoints, ops
 from maskrcnn_benchmark.export.errors import NotExportable
 from maskrcnn_benchmark.export.model import example_inputs
 
@@ -76,10 +76,13 @@ def _part_of(error: Exception) -> str:
     return found
 
 
-def write_onnx(program, model: nn.Module, path: str, metadata: dict, has_deform_conv: bool = True) -> None:
+def write_onnx(
+    program, model: nn.Module, path: str, metadata: dict, exact: bool = True, has_deform_conv: bool = True
+) -> None:
     """Write a traced model as one ONNX file of opset 20 with standard operators alone.
 
     Args:
+        exact: see `exporting.export_model`.
         has_deform_conv: whether the runtime has the operator DeformConv; if not, GridSample takes its place.
 
     Raises:
@@ -88,6 +91,8 @@ def write_onnx(program, model: nn.Module, path: str, metadata: dict, has_deform_
     """
     need("onnx", "onnxscript")
     translations = ops.onnx_translations() | keypoints.onnx_translations()
+    if exact:
+        translations |= group_norm.onnx_translations()
     if not has_deform_conv:
         translations |= deform_conv.onnx_translations()
     try:
