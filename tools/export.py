@@ -119,7 +119,7 @@ def check_arguments(args) -> None:
     if args.compare < 0:
         raise ValueError(f"--compare must be 0 (no comparison) or more, got {args.compare}")
     if lacking := [path for path in args.images if not os.path.isfile(path)]:
-        raise FileNotFoundError(f"--images: there is no file {lacking[0]}")
+        raise FileNotFoundError(f"--images: there is no file {lacking[0]}; KEY VALUE pairs go before --images")
     _, kind = formats.path_and_format(args.output or "model", args.format)
     if args.int8 and (args.dense_only or kind == "torch_export"):
         raise ValueError("--int8 needs --format onnx or openvino, and no --dense-only")
