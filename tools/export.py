@@ -96,8 +96,10 @@ def main() -> int:
         print("Not compared with the original: --compare 0")
     if args.int8 and not failures:
         with tempfile.TemporaryDirectory() as folder:
-            source = os.path.join(folder, os.path.basename(path))
-            exporting.export_model(*parts, source, kind, size, args.batch or 1, exact=False)
+            source = path
+            if any(isinstance(module, torch.nn.GroupNorm) for module in model.modules()):
+                source = os.path.join(folder, os.path.basename(path))
+                exporting.export_model(*parts, source, kind, size, args.batch or 1, exact=False)
             failures = write_int8(cfg, path, source, args.calibrate or CALIBRATION_IMAGES, args.max_loss)
     for failure in failures:
         print(f"FAIL: {failure}", file=sys.stderr)

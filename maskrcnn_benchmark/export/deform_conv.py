@@ -1,6 +1,6 @@
 """Deformable convolution for runtimes without ONNX's DeformConv: samples at the offsets, then a 1x1 convolution.
 
-Shapes: N images, C and O channels, G groups of offsets, T taps of the kernel, H x W the output.
+Shapes: N images, C channels, G groups of offsets, T taps of the kernel, H x W the output.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ def onnx_translations() -> dict:
         sizes = [op.Shape(x, start=side, end=side + 1) for side in (2, 3)]
         tap_rows = [tap // columns for tap in range(taps)]
         tap_columns = [tap % columns for tap in range(taps)]
-        y = places(0, height, stride_h, pad_h, dilation_h, tap_rows, sizes[0])
-        x_ = places(1, width, stride_w, pad_w, dilation_w, tap_columns, sizes[1])
+        down = places(0, height, stride_h, pad_h, dilation_h, tap_rows, sizes[0])
+        across = places(1, width, stride_w, pad_w, dilation_w, tap_columns, sizes[1])
         last = constant(-1)
-        grid = op.Concat(op.Unsqueeze(x_, last), op.Unsqueeze(y, last), axis=-1)
+        grid = op.Concat(op.Unsqueeze(across, last), op.Unsqueeze(down, last), axis=-1)
         lines = op.Mul(constant(taps), height)
         grid = op.Reshape(grid, op.Concat(constant(-1), lines, width, constant(2), axis=0))
         channels = x.shape[1] // offset_groups

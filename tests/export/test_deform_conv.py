@@ -4,9 +4,10 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from helpers.onnx_session import OnnxSession, require
 from torch import nn
 
-from maskrcnn_benchmark.export import deform_conv, ops
+from maskrcnn_benchmark.export import deform_conv
 
 CHANNELS = 4
 
@@ -54,26 +55,10 @@ class Deform(nn.Module):
     ],
 )
 def test_samples_equal_the_op(options, use_mask, rng_seed):
-    for package in ("onnx", "onnxscript"):
-        pytest.importorskip(package, reason=f"{package} is not installed: pip install -e '.[export]'")
-    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-    import torchvision.ops  # noqa: F401  registers the op
-
+    require("onnx", "onnxscript", "onnxruntime", "torchvision.ops")  # the last registers the op
     model = Deform(Options(*options, use_mask))
-    names = ("x", "offset", "mask")
-    dynamic = torch.export.Dim.DYNAMIC
-    shapes = [{0: dynamic, 2: dynamic, 3: dynamic}] * 3
-    written = torch.onnx.export(
-        torch.export.export(model, model.inputs(2, 11, 14), dynamic_shapes=shapes, strict=False),
-        (),
-        dynamo=True,
-        opset_version=ops.OPSET,
-        custom_translation_table=deform_conv.onnx_translations(),
-        input_names=list(names),
-        verbose=False,
-    )
-    assert not [node for node in written.model.graph.all_nodes() if node.op_type == "DeformConv"]
-    session = onnxruntime.InferenceSession(written.model_proto.SerializeToString())
+    run = OnnxSession(model, model.inputs(2, 11, 14), [(0, 2, 3)] * 3, deform_conv.onnx_translations)
+    assert "DeformConv" not in run.operators
     for given in (model.inputs(2, 11, 14), model.inputs(1, 5, 4)):
-        (found,) = session.run(None, {name: value.numpy() for name, value in zip(names, given, strict=True)})
-        torch.testing.assert_close(torch.from_numpy(found), model(*given).detach(), atol=1e-4, rtol=1e-4)
+        (found,) = run(*given)
+        torch.testing.assert_close(found, model(*given).detach(), atol=1e-4, rtol=1e-4)

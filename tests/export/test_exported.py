@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import ROOT
 from helpers.export_cases import noise
+from helpers.onnx_session import require
 from helpers.tiny_data import write_images
 from helpers.tiny_detector import tiny_detector
 from PIL import Image
@@ -39,8 +40,7 @@ from maskrcnn_benchmark.structures.bounding_box import BoxList
 
 @pytest.fixture(scope="module")
 def onnx_file(tmp_path_factory):
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(package, reason=f"{package} is not installed: pip install -e '.[export]'")
+    require("onnx", "onnxscript", "onnxruntime")
     path = str(tmp_path_factory.mktemp("exported") / "model.onnx")
     exporting.export_model(*tiny_detector(), path)
     return path

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from helpers.export_cases import CASES, case, noise
+from helpers.onnx_session import require
 
 from maskrcnn_benchmark.engine.predictor_setup import setup_of
 from maskrcnn_benchmark.export import exporting, formats
@@ -20,11 +21,6 @@ PROGRAMS = (
     "mask and keypoint",
     "keypoint, detectron2",
 )
-
-
-def require(*packages):
-    for package in packages:
-        pytest.importorskip(package, reason=f"{package} is not installed: pip install -e '.[export,openvino]'")
 
 
 def images_for(name):

@@ -2,16 +2,14 @@
 
 import pytest
 import torch
+from helpers.onnx_session import OnnxSession
 from torch import nn
 
-from maskrcnn_benchmark.export import group_norm, ops
+from maskrcnn_benchmark.export import group_norm
 
 
 @pytest.mark.parametrize("affine", [True, False])
 def test_maps_of_constant_padding_are_normalized_exactly(affine, rng_seed):
-    for package in ("onnx", "onnxscript"):
-        pytest.importorskip(package, reason=f"{package} is not installed: pip install -e '.[export]'")
-    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     layer = nn.GroupNorm(4, 8, affine=affine)
     if affine:
         nn.init.normal_(layer.weight)
@@ -22,21 +20,10 @@ def test_maps_of_constant_padding_are_normalized_exactly(affine, rng_seed):
         maps[:, :, : height // 4, : width // 4] += torch.randn(images, 8, height // 4, width // 4)
         return maps
 
-    dynamic = torch.export.Dim.DYNAMIC
-    shapes = ({0: dynamic, 2: dynamic, 3: dynamic},)
-    written = torch.onnx.export(
-        torch.export.export(layer, (padded(2, 40, 48),), dynamic_shapes=shapes, strict=False),
-        (),
-        dynamo=True,
-        opset_version=ops.OPSET,
-        custom_translation_table=group_norm.onnx_translations(),
-        input_names=["maps"],
-        verbose=False,
-    )
-    session = onnxruntime.InferenceSession(written.model_proto.SerializeToString())
+    run = OnnxSession(layer, [padded(2, 40, 48)], [(0, 2, 3)], group_norm.onnx_translations)
     exact = nn.GroupNorm(4, 8, affine=affine).double()
     exact.load_state_dict(layer.state_dict())
     for maps in (padded(1, 320, 280), padded(3, 17, 5), torch.randn(1, 8, 1, 1)):
-        (found,) = session.run(None, {"maps": maps.numpy()})
+        (found,) = run(maps)
         # InstanceNormalization is 0.0007 to 0.001 off on the first
-        torch.testing.assert_close(torch.from_numpy(found).double(), exact(maps.double()), atol=2e-4, rtol=1e-5)
+        torch.testing.assert_close(found.double(), exact(maps.double()), atol=2e-4, rtol=1e-5)
