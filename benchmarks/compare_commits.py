@@ -1,10 +1,12 @@
 """Time two commits against each other in two alternating processes; see README.md in this folder for the protocol.
 
-    python benchmarks/compare_commits.py OLD [NEW] [--turns 15] [--threads 2] [--only training] [--json FILE]
+    python benchmarks/compare_commits.py OLD [NEW] [--processes 5] [--turns 3] [--only training] [--keep-memory]
 
-Each commit is checked out into a temporary folder and timed with its own benchmark scripts. The result of a case is the
-median over turns of old time / new time, with its 95 % bootstrap interval. A case passes if the median is at least the
-limit or the interval reaches 1. The peak memory of training steps is compared in the same way.
+Each commit is checked out into a temporary folder and timed with its own benchmark scripts. A case is timed in several
+pairs of processes, with some turns each, because processes of one commit differ, too: where the C library places maps
+decides how many page faults an image costs. The result is the median over all turns of old time / new time, with its
+95 % bootstrap interval, drawn by pair of processes. A case passes if the median is at least the limit or the interval
+reaches 1. The peak memory of training steps is compared in the same way.
 
 The exit status is 1 if a case fails, otherwise 0.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -47,28 +50,29 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("old")
     parser.add_argument("new", nargs="?", default="HEAD")
-    parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--processes", type=int, default=5, help="pairs of processes for each case")
+    parser.add_argument("--turns", type=int, default=3, help="turns of each pair")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", choices=GROUPS, nargs="+", default=list(GROUPS))
+    parser.add_argument("--keep-memory", action="store_true", help="KEEP_FREED_MEMORY on both sides")
     parser.add_argument("--json", type=Path, help="write every time to this file")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        return work(arguments.threads)
+        return work(arguments.threads, arguments.keep_memory)
     rows, passed = [], True
-    with checkouts(arguments.old, arguments.new) as folders, contextlib.ExitStack() as stack:
+    with checkouts(arguments.old, arguments.new) as folders:
         print(f"old {describe(arguments.old)}\nnew {describe(arguments.new)}")
-        print(f"{arguments.turns} turns, {arguments.threads} threads, load before {os.getloadavg()[0]:.1f}\n")
+        memory = ", keeping freed memory" if arguments.keep_memory else ""
+        turns = f"{arguments.turns} turns in each of {arguments.processes} pairs of processes"
+        print(f"{turns}, {arguments.threads} threads{memory}, load before {os.getloadavg()[0]:.1f}\n")
         print("| case | old ms | new ms | old / new | 95 % interval | limit | |\n|---|---|---|---|---|---|---|")
         for group in arguments.only:
             for case in GROUPS[group]:
-                workers = [stack.enter_context(Worker(folder, arguments.threads)) for folder in folders]
-                for row in compare(workers, group, case, arguments.turns):
+                for row in compare(folders, group, case, arguments):
                     rows.append(row)
                     passed &= row["passed"]
                     print(as_line(row), flush=True)
-                for worker in workers:
-                    worker.close()
     if arguments.json:
         arguments.json.write_text(json.dumps(rows))
     return 0 if passed else 1
@@ -106,8 +110,9 @@ def environment(folder: Path) -> dict[str, str]:
 class Worker:
     """Process that times the code of one commit in `folder`."""
 
-    def __init__(self, folder: Path, threads: int):
+    def __init__(self, folder: Path, threads: int, keep_memory: bool):
         command = [sys.executable, str(Path(__file__).resolve()), "-", "--worker", "--threads", str(threads)]
+        command += ["--keep-memory"] if keep_memory else []
         self.process = subprocess.Popen(
             command, cwd=folder, env=environment(folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -133,29 +138,53 @@ class Worker:
         return json.loads(answer)
 
 
-def compare(workers: list[Worker], group: str, case: str, turns: int) -> Iterator[dict]:
-    """Time one case of both commits in alternation; yield a row for each of its figures."""
-    names = [worker.ask(prepare=[group, case]) for worker in workers][0]
+def compare(folders: list[Path], group: str, case: str, arguments: argparse.Namespace) -> Iterator[dict]:
+    """Time one case of both commits in several pairs of alternating processes; yield a row for each of its figures."""
+    pairs = []
+    for _ in range(arguments.processes):
+        with contextlib.ExitStack() as stack:
+            workers = [
+                stack.enter_context(Worker(folder, arguments.threads, arguments.keep_memory)) for folder in folders
+            ]
+            names = [worker.ask(prepare=[group, case]) for worker in workers][0]
+            pairs.append({name: take_turns(workers, name, arguments.turns) for name in names})
     for name in names:
-        times: list[list[dict]] = [[], []]
-        for turn in range(turns):
-            for side in (0, 1) if turn % 2 == 0 else (1, 0):
-                times[side].append(workers[side].ask(run=name))
-        for figure in times[0][0]:
-            old, new = ([run[figure] for run in runs if figure in run] for runs in times)
+        for figure in pairs[0][name][0][0]:
+            times = [
+                [[run[figure] for run in side if figure in run] for side in sides]
+                for sides in (pair[name] for pair in pairs)
+            ]
             label = f"{group} {case} {name}" + (f": {figure}" if figure != "time" else "")
-            yield judge(label, figure, old, new, PLAIN_LIMIT if group == "plain" else FAST_LIMIT)
+            yield judge(label, figure, times, PLAIN_LIMIT if group == "plain" else FAST_LIMIT)
 
 
-def judge(label: str, figure: str, old: list[float], new: list[float], limit: float) -> dict:
-    """Compute the ratio of two series with its interval, and whether it passes."""
+def take_turns(workers: list[Worker], name: str, turns: int) -> tuple[list[dict], list[dict]]:
+    """Run one case in alternation; return the figures of every turn, old and new."""
+    figures: tuple[list[dict], list[dict]] = ([], [])
+    for turn in range(turns):
+        for side in (0, 1) if turn % 2 == 0 else (1, 0):
+            figures[side].append(workers[side].ask(run=name))
+    return figures
+
+
+def judge(label: str, figure: str, times: list[list[list[float]]], limit: float) -> dict:
+    """Compute the ratio of the figures of all pairs of processes with its interval, and whether it passes.
+
+    Args:
+        label: name of the case.
+        figure: name of the figure.
+        times: by pair of processes, the figures of the old and of the new commit by turn.
+        limit: lowest median that passes.
+    """
     is_memory = figure == "peak memory"
-    ratios = [a / b for a, b in zip(old, new, strict=True) if b > 0]
-    if not ratios:
-        ratios = [1.0]
-    draws = [statistics.median(random.choices(ratios, k=len(ratios))) for _ in range(BOOTSTRAP)]
-    low, high = sorted(draws)[int(0.025 * BOOTSTRAP)], sorted(draws)[int(0.975 * BOOTSTRAP)]
-    ratio = statistics.median(ratios)
+    ratios = [[a / b for a, b in zip(old, new, strict=True) if b > 0] or [1.0] for old, new in times]
+    draws = sorted(
+        statistics.median(x for one in random.choices(ratios, k=len(ratios)) for x in random.choices(one, k=len(one)))
+        for _ in range(BOOTSTRAP)
+    )
+    low, high = draws[int(0.025 * BOOTSTRAP)], draws[int(0.975 * BOOTSTRAP)]
+    ratio = statistics.median(itertools.chain(*ratios))
+    old, new = ([x for pair in times for x in pair[side]] for side in (0, 1))
     limit = 1 / MEMORY_LIMIT if is_memory else limit
     # parts of a profile have no limit, because a faster part may make another one slower
     judged = figure in ("time", "peak memory")
@@ -167,7 +196,7 @@ def judge(label: str, figure: str, old: list[float], new: list[float], limit: fl
         "interval": [low, high],
         "limit": limit if judged else None,
         "passed": not judged or ratio >= limit or high >= 1,
-        "times": [old, new],
+        "times": times,
     }
 
 
@@ -182,11 +211,15 @@ def as_line(row: dict) -> str:
 # The rest runs inside a worker, with the package and the benchmark scripts of one commit on the path.
 
 
-def work(threads: int) -> int:
+def work(threads: int, keep_memory: bool) -> int:
     """Answer requests from stdin until it is closed."""
     sys.path.remove(str(Path(__file__).resolve().parent))  # the scripts in this folder are of another commit
     import torch
 
+    if keep_memory:
+        from maskrcnn_benchmark.utils.kept_memory import keep_freed_memory
+
+        keep_freed_memory()
     torch.set_num_threads(threads)
     answers, sys.stdout = sys.stdout, sys.stderr  # scripts may print
     sides: dict[str, Callable[[], dict]] = {}
@@ -235,7 +268,13 @@ def prepare(group: str, case: str) -> dict[str, Callable[[], dict]]:
         ]
         return timed(makers)
     side = models_cpu.our_sides(file, kind, image)[0]
-    return {"float32": lambda: {k: s * 1e3 for k, (s, _) in profile_cpu.measure(side, 1, "wall").items()}}
+    return {"float32": lambda: profiled(profile_cpu.measure(side, 1, "wall"))}
+
+
+def profiled(parts: dict[str, tuple[float, int]]) -> dict[str, float]:
+    """Return the milliseconds of the parts of a profile, and their sum as the time that is judged."""
+    milliseconds_of = {part: seconds * 1e3 for part, (seconds, _) in parts.items()}
+    return milliseconds_of | {"time": sum(milliseconds_of.values())}
 
 
 def timed(sides) -> dict[str, Callable[[], dict]]:

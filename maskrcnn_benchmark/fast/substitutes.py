@@ -155,8 +155,12 @@ class FusedRPNHead(nn.Module):
         self.bbox_pred = substitute.conv(head.bbox_pred)
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        hidden = [self.conv(feature) for feature in features]
-        return [self.cls_logits(x) for x in hidden], [self.bbox_pred(x) for x in hidden]
+        logits, codes = [], []
+        for feature in features:  # by level, while the hidden map is in the cache
+            hidden = self.conv(feature)
+            logits.append(self.cls_logits(hidden))
+            codes.append(self.bbox_pred(hidden))
+        return logits, codes
 
 
 class FusedFPN2MLP(nn.Module):
