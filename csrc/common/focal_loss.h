@@ -12,8 +12,8 @@ namespace mb {
 
 // exp(-|x|). The CPU's float version is written out, because compilers do not vectorize std::exp: -|x| = n ln 2 + r, a
 // polynomial for exp(r) (Remez, 4e-9), n added to the exponent bits. Largest relative error 1e-7. |x| is clamped at 87,
-// where the result is 1.6e-38. The comparison uses the bits, which have the same order, in one operation. NaN counts as
-// 87.
+// where the result is 1.6e-38. Without the sign, bits are ordered like values, so one integer minimum clamps them. NaN
+// counts as 87.
 MB_HD float exp_minus_abs(float x) {
 #if defined(__CUDA_ARCH__)
   return expf(-fabsf(x));

@@ -1,5 +1,5 @@
 // Intersection over union of two xyxy boxes, rounded at every step as in the original programs, so that pairs near the
-// threshold are decided as there.
+// threshold get the same decision.
 #pragma once
 
 #include "macros.h"
@@ -25,8 +25,8 @@ MB_HD T intersection(const Box<T>& a, const Box<T>& b, T extra) {
   return (T(0) < width ? width : T(0)) * (T(0) < height ? height : T(0));
 }
 
-// False if the quotient is NaN: a box with a NaN coordinate has a NaN area, so it suppresses nothing and nothing
-// suppresses it. The same holds for two boxes without area.
+// False if the quotient is NaN. A box with a NaN coordinate has a NaN area, so it suppresses nothing and nothing
+// suppresses it. Two boxes without area do not suppress each other.
 template <typename T>
 MB_HD bool iou_exceeds(const Box<T>& a, T area_a, const Box<T>& b, T area_b, T extra, T threshold) {
   const T common = intersection(a, b, extra);

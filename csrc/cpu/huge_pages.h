@@ -12,7 +12,7 @@
 namespace mb {
 
 // Asks the kernel to back fresh memory with pages of 2 MB. A new tensor of 50 MB otherwise costs 12,000 page faults,
-// which take longer than pooling 1,000 ROIs into it. No more than a hint: where it is not heard, nothing changes.
+// which take longer than pooling 1,000 ROIs into it. This is only a hint, which the kernel may ignore.
 inline void use_huge_pages(void* data, int64_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   constexpr uintptr_t kPage = uintptr_t{1} << 21;

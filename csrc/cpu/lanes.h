@@ -62,7 +62,7 @@ MB_HD void store_lanes(const lanes_t<acc_t<T>>& lanes, T* to) {
 #define MB_SHUFFLE(TYPE, A, B, ...) __builtin_shuffle(A, B, TYPE{__VA_ARGS__})
 #endif
 
-// Interleaves the lanes of the halves of a and b.
+// Interleaves the lanes of a and b: their first halves into low, their second halves into high.
 MB_HD void zip(const lanes_t<float>& a, const lanes_t<float>& b, lanes_t<float>& low, lanes_t<float>& high) {
   typedef int32_t Index __attribute__((vector_size(64), unused));
   low = MB_SHUFFLE(Index, a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);

@@ -62,8 +62,8 @@ struct Axis {
     }
   }
 
-  // A box in continuous coordinates; the center of pixel p is p + 0.5. Within half a pixel of the mask around it,
-  // values still fade to the zeros of the border.
+  // A box in continuous coordinates; the center of pixel p is p + 0.5. Up to half a mask pixel outside the box, values
+  // fade to the zeros of the border.
   void sample(float from, float to, int64_t pixels, int64_t side) {
     const float length = to - from, fade = length / static_cast<float>(2 * side);
     clear(static_cast<int64_t>(std::floor(from - fade)) - 1, static_cast<int64_t>(std::ceil(to + fade)) + 1, pixels);
@@ -96,8 +96,8 @@ void place(const float* box, const Pasting& how, Axis& cols, Axis& rows) {
 
 enum Verdict : uint8_t { kOut, kIn, kNear };
 
-// One column of the image at the rows of the mask. kIn and kOut leave a margin above all rounding: pixels between two
-// rows with the same decision have it, too.
+// One column of the image at the rows of the mask. kIn and kOut leave a margin above all rounding, so that all pixels
+// between two rows with one verdict have it, too.
 MB_SIMD_CLONES void mix_columns(const float* left, const float* right, float fraction, int64_t rows, float low_mark,
                                 float high_mark, float* values, uint8_t* verdicts) {
   const float rest = 1.0f - fraction;
@@ -120,7 +120,7 @@ class Borders {
   }
 
   // COCO's text: differences of run lengths in base 32, least significant digit first, from character 48 on; bit 32
-  // means that the number continues. From the fourth on, a run is the difference to the second one before it.
+  // means that the number continues. From the fourth run on, the number is the difference from the run two before it.
   std::string compressed(int64_t pixels) {
     if (at.empty() || at.back() != pixels) at.push_back(pixels);
     std::string text;

@@ -47,8 +47,8 @@ void convolve(const Geometry& g, int64_t images, const Tensor& in, const Tensor&
   });
 }
 
-// Filters k .. k + kMultiple - 1 of all channels. For a channel, the numbers of one plane are adjacent. Channels are
-// `width` apart, planes `plane`. Steps are those of a filter, a channel, a row and a column of the taps.
+// Transforms kMultiple filters of all channels. steps: strides of a filter, a channel, a row and a column of the taps.
+// In `to`, the numbers of one channel and plane are adjacent. Channels are `width` apart, planes `plane`.
 MB_SIMD_CLONES void transform_filters(const float* from, const int64_t steps[4], int64_t channels, float* to,
                                       int64_t width, int64_t plane) {
   constexpr int kSide = kMultiple;

@@ -229,7 +229,7 @@ void transform_grad(const Geometry& g, const T* image, int64_t top, int64_t left
   }
 }
 
-// Tiles [begin, end) of the inputs and of the outputs' gradients, in planes with `steps` between tiles.
+// Transforms tiles [begin, end) of the inputs and of the outputs' gradients into the planes of `to`.
 template <typename T>
 void transform_both(const Geometry& g, const T* in, const T* grad, int64_t first, int64_t begin, int64_t end,
                     const GradientScratch& to) {

@@ -15,9 +15,9 @@ from maskrcnn_benchmark.layers.opaque_group_norm import make_group_norms_opaque
 # The modules that a detector calls with maps only. Missing ones are skipped.
 DENSE_PARTS = ("backbone", "rpn.head", "sem_seg_head")
 
-# Compiled programs per module. torch compiles another one for a batch of one image, and for images so small that a map
-# has 80 points or fewer (of 256 channels: the convolution then uses another library). torch's default limit is 8, and
-# it raises an error beyond.
+# Limit on compiled programs per module. torch compiles another one for a batch of one image, and for images so small
+# that a map has 80 points or fewer (at 256 channels: the convolution then uses another library). torch's default limit
+# is 8, beyond which it raises an error.
 PROGRAMS = 64
 
 

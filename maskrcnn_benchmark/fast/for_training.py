@@ -17,7 +17,7 @@ from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
 class NormedConv2d(Conv2d):
     """A convolution without bias that applies the frozen norm after it.
 
-    `norm_behind` is a tuple of the norm's module, so that it does not become a child and keys stay the same.
+    `norm_behind` holds the norm in a tuple, so that the norm does not become a child module and keys stay the same.
     """
 
     norm_behind: tuple[AppliedNorm]

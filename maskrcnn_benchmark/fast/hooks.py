@@ -18,5 +18,5 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def has_hooks_inside(*modules: nn.Module) -> bool:
-    """Apply `has_hooks` to these modules and everything inside them."""
+    """Check for hooks, as `has_hooks` does, on these modules and on all modules inside them."""
     return any(has_hooks(part) for module in modules for part in module.modules())

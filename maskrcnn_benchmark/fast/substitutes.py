@@ -3,7 +3,7 @@
 Each is made from the plain module, keeps the names of its parts, and shows in `forward` what it fuses. `Substitution`
 converts a model. SUBSTITUTES maps plain classes to fused ones.
 
-Batch norms are folded into the convolutions before, and nn.Identity remains of them.
+Batch norms have been folded into the convolutions before them and replaced by nn.Identity.
 """
 
 from __future__ import annotations

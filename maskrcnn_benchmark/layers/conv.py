@@ -38,7 +38,7 @@ class Conv2d(nn.Conv2d):
         return self.convolve(x, self.weight, self.bias)
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Convolve with another weight and bias, of the shapes of this module's own."""
+        """Convolve with the given weight and bias, which have the shapes of this module's own."""
         if not torch.is_grad_enabled() or is_traced():
             return self._conv_forward(x, weight, bias)
         if self._takes_winograd(x):
@@ -70,7 +70,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
 
 def in_full_batches(convolve: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Call convolve(x), with x padded by empty maps if that makes the gradients faster."""
+    """Call convolve(x), with the batch padded with maps of zeros if that makes the gradients faster."""
     count = len(x)
     missing = -count % FULL_BATCH
     small = x.dim() == 4 and x.shape[2] * x.shape[3] <= SMALL_MAP

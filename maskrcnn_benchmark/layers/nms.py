@@ -8,8 +8,8 @@ its group at IoU > threshold. The forks' CUDA kernel did that; their CPU kernel 
 CUDA.
 
 For equal scores the lower index comes first. A box with a NaN score is dropped: it is not kept and suppresses nothing.
-(So callers drop boxes without reading their number, for which the host would wait for the GPU.) A box with a NaN
-coordinate overlaps nothing, so it is kept and suppresses nothing. The same holds for two boxes without area.
+(Callers use this to drop boxes without reading their number, for which the host would wait for the GPU.) A box with a
+NaN coordinate overlaps nothing, so it is kept and suppresses nothing. Boxes without area do not suppress each other.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def roi_align(
     Args:
         input: (N, C, H, W), any floating dtype, contiguous or channels_last; sums are float32 (float64 for float64).
         rois: (R, 5) of a floating dtype: image index, then x1, y1, x2, y2 in pixels of the image. Or a list with one
-            tensor (R_i, 4) per image: x1, y1, x2, y2. Half types are computed in float32. They get no gradient.
+            tensor (R_i, 4) per image: x1, y1, x2, y2. Half types are computed in float32. ROIs get no gradient.
         output_size: bins, (P, Q) or one number for both.
         spatial_scale: pixels of the map per pixel of the image, for instance 1 / 16.
         sampling_ratio: samples per bin and axis; 0 or less: ceil(ROI side / bins), at most the map's side + 2.
@@ -92,7 +92,7 @@ def multilevel_roi_align(
     sampling_ratio: int,
     aligned: bool = False,
 ) -> Tensor:
-    """Apply `roi_align` with a separate map for every ROI.
+    """Apply `roi_align` to a pyramid, each ROI on the map of its level.
 
     Args:
         inputs: L maps (N, C, H_l, W_l) of one dtype and device. They are read as channels_last if one of them is.
@@ -174,7 +174,7 @@ def roi_align_twin(
 def _axis_weights(
     low: Tensor, high: Tensor, scale: float, aligned: bool, pooled: int, sampling_ratio: int, size: int
 ) -> tuple[int, Tensor]:
-    """Return the first pixel read along one axis, and the weights (pooled, pixels) of the pixels from there per bin."""
+    """Return the first pixel read along one axis, and each bin's weights (pooled, pixels) from there on."""
     offset = 0.5 if aligned else 0.0
     start = low * scale - offset
     length = high * scale - offset - start

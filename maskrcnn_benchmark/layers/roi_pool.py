@@ -20,7 +20,7 @@ def roi_pool(
     Args:
         input: (N, C, H, W) floating.
         rois: (R, 5) of a floating dtype: image index, then x1, y1, x2, y2 in pixels of the image. Or a list with one
-            tensor (R_i, 4) per image. They get no gradient.
+            tensor (R_i, 4) per image. ROIs get no gradient.
         output_size: bins, (P, Q) or one number for both.
         spatial_scale: pixels of the map per pixel of the image, for instance 1 / 16.
 
@@ -30,7 +30,8 @@ def roi_pool(
     from torchvision.ops import roi_pool as torchvision_roi_pool  # the import takes seconds
 
     rois = stack_rois(rois, len(input))
-    # torchvision requires one dtype for both, and half types cannot hold pixel coordinates. A maximum is not rounded.
+    # torchvision requires one dtype for both, and half types cannot hold pixel coordinates. A maximum is one of the
+    # inputs, so converting it back is exact.
     maps = input.to(rois.dtype) if input.element_size() < rois.element_size() else input
     return torchvision_roi_pool(maps, rois.to(maps.dtype), output_size, spatial_scale).to(input.dtype)
 

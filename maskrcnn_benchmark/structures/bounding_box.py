@@ -23,7 +23,7 @@ class BoxList:
 
     Args:
         bbox: (N, 4) tensor or nested list; stored as float32.
-        image_size: (width, height) of the image of the coordinates, in pixels.
+        image_size: (width, height) in pixels of the image that the coordinates refer to.
         mode: "xyxy" (corners) or "xywh" (corner, width, height).
         box_offset: added to a coordinate difference to get the side: 1 if both corners are pixels of the box, 0 if they
             are points (see Convention). Every list derived from this one has the same.

@@ -44,7 +44,7 @@ def to_image_list(tensors, size_divisible: int = 0) -> ImageList:
 
     Raises:
         TypeError: tensors has none of these forms.
-        ValueError: there is no image, or the images differ in their channels.
+        ValueError: there is no image, a tensor has another number of dimensions, or the images differ in channels.
     """
     if isinstance(tensors, ImageList):
         return tensors

@@ -1,4 +1,4 @@
-"""Names and original ids behind the numbers that a model predicts."""
+"""Class names and dataset ids of the labels that a model predicts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LabelNames:
-    """Meaning of labels.
+    """Names and dataset ids of a model's labels.
 
     Args:
         class_names: K names; label k, 1..K, is class_names[k - 1].

@@ -10,7 +10,7 @@ A mask is placed in one of two ways, by `aligned`:
 - True, as in detectron2: pixel centers are at half-integers, and the box is not changed. The mask is sampled bilinearly
   at the pixel centers, with zeros around it. A pixel is 1 where the result is at least the threshold.
 
-A box with a non-finite corner covers nothing; with `aligned`, neither does one without area.
+A box with a non-finite corner covers no pixels. With `aligned`, nor does a box without area.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def _mix(mask: Tensor, dim: int, low: Tensor, high: Tensor, fraction: Tensor) ->
 
 
 def _stretch(low: Tensor, high: Tensor, pixels: int, lines: int) -> tuple[int, Tensor, Tensor, Tensor]:
-    """Map one axis of a box of integer pixels, resized from `lines` lines: first pixel, and arguments of _mix."""
+    """Return the first pixel of a box of integer pixels along one axis, and how `_mix` resizes `lines` lines to it."""
     first, last = int(low), int(high)
     start = min(max(first, 0), pixels)
     at = torch.arange(start, max(min(last + 1, pixels), start), device=low.device)
@@ -182,7 +182,7 @@ def _stretch(low: Tensor, high: Tensor, pixels: int, lines: int) -> tuple[int, T
 
 
 def _sample(low: Tensor, high: Tensor, pixels: int, lines: int) -> tuple[int, Tensor, Tensor, Tensor]:
-    """Map one axis of a box in continuous coordinates, filled by all but the first and last of `lines` lines."""
+    """Do as `_stretch` for a box in continuous coordinates, filled by all but the first and last of `lines` lines."""
     size = lines - 2
     length = high - low
     fade = length / (2 * size)  # distance from the box over which the values fall to those outer lines

@@ -176,7 +176,7 @@ class PolygonList:
 
 
 def _gather(offsets: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions of the parts of the chosen items, and their new offsets; i has offsets[i]:offsets[i + 1]."""
+    """Return the positions of the chosen items' parts, and their new offsets; item i has offsets[i]:offsets[i + 1]."""
     lengths = offsets[chosen + 1] - offsets[chosen]
     new = np.concatenate(([0], np.cumsum(lengths)))
     return np.repeat(offsets[chosen] - new[:-1], lengths) + np.arange(new[-1]), new

@@ -52,7 +52,7 @@ def _decompress(text: str | bytes) -> np.ndarray:
     numbers = np.add.reduceat((digits & 31) << (5 * place), starts)
     negative = (digits[starts + lengths - 1] & 16) != 0
     numbers = np.where(negative, numbers - (1 << (5 * lengths)), numbers)
-    # From the fourth number on, each is the difference to the second one before it.
+    # From the fourth number on, each is stored as the difference from the number two places before it.
     numbers[1::2] = np.cumsum(numbers[1::2])
     numbers[2::2] = np.cumsum(numbers[2::2])
     return numbers

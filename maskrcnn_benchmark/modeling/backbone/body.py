@@ -15,7 +15,7 @@ from maskrcnn_benchmark.modeling.make_layers import group_norm_options
 
 
 def build_norm(cfg, default: str) -> Callable[[int], nn.Module]:
-    """Return channels -> norm, of the name MODEL.BACKBONE.NORM, or `default` if that is empty (see `get_norm`)."""
+    """Return a factory channels -> norm for MODEL.BACKBONE.NORM, or for `default` if that is empty (see `get_norm`)."""
     node = cfg.MODEL.BACKBONE
     name = node.NORM or default
     options = {

@@ -67,8 +67,6 @@ class Bottleneck(nn.Module):
             and ResNeXt's weights).
         norm: channels -> norm.
         conv: makes the 3x3 convolution; takes the arguments of `conv3x3`.
-
-    Forward: (N, C, H, W) to (N, D, H / s, W / s).
     """
 
     norm_after = {"conv1": "bn1", "conv2": "bn2", "conv3": "bn3"}

@@ -66,7 +66,7 @@ def depthwise_conv_norm_relu(name, in_channels, out_channels, norm, stride=1, di
 
 
 class CeilMaxPool(nn.Module):
-    """3x3 max pooling with stride 2 that starts at the first point: a side of n becomes ceil((n - 3) / 2) + 1.
+    """3x3 max pooling with stride 2, without padding, in ceil mode: a side of n becomes ceil((n - 3) / 2) + 1.
 
     A side of 1 stays 1 (the formula gives 0 there), so that images of any size pass.
     """
@@ -226,7 +226,7 @@ class VoVNet(nn.Module):
         freeze([part for _, part in self._parts()][: max(freeze_at, 0)])
 
     def _initialize(self, mode: str | None):
-        """Fill the convolutions by He's distribution; with None leave torch's weights, and clear all offsets."""
+        """Initialize convolutions by He's distribution; None keeps torch's, with offset weights set to 0."""
         offsets = {module.offset for module in self.modules() if isinstance(module, DFConv2d)}
         for module in self.modules():
             if module in offsets:
@@ -288,8 +288,8 @@ def build_vovnet(cfg, variant: str) -> VoVNet:
     """Build the body that MODEL.BACKBONE.CONV_BODY names, or `variant` if that key names no VoVNet.
 
     Raises:
-        ValueError: a list in MODEL.VOVNET does not have one number for each stage (or stem convolution), or a depthwise
-            body is to be deformable.
+        ValueError: a list in MODEL.VOVNET does not have one number for each stage (or stem convolution), or
+            convolutions are both depthwise and deformable.
     """
     node = cfg.MODEL.VOVNET
     asked = cfg.MODEL.BACKBONE.CONV_BODY.split("-FPN")[0]

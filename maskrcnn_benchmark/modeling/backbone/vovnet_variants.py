@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class OSARules:
-    """Differences between the codebases that have VoVNets, around the same convolutions.
+    """Details in which the source codebases' VoVNets differ.
 
     Args:
         ese: blocks of a stage that end with eSE: "none", "every" or "last".

@@ -78,7 +78,7 @@ def check_panoptic_fpn(cfg):
     """Check that the config describes a Mask R-CNN with FPN, or a CenterMask, which PanopticFPN extends.
 
     Raises:
-        ValueError: a key has another value.
+        ValueError: the config describes another model.
     """
     model = cfg.MODEL
     wanted = "MODEL.META_ARCHITECTURE PanopticFPN requires"

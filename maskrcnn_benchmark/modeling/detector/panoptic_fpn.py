@@ -1,6 +1,6 @@
 """Panoptic FPN (Kirillov et al., CVPR 2019): Mask R-CNN, or CenterMask, and a semantic head on one feature pyramid.
 
-Shapes: N images, D detections of an image, M pixels a side of a mask, C semantic classes, H x W pixels.
+Shapes: N images, D detections of an image, M x M pixels of a predicted mask, C semantic classes, H x W pixels.
 See panoptic_merge.py for how instances and stuff share the pixels.
 """
 
@@ -29,7 +29,7 @@ class PanopticFPN(nn.Module):
         semantic_loss_weight: factor of the semantic loss.
         instance_loss_weight: factor of the losses of the ROI heads.
         size_divisible: images given without an ImageList are padded to a multiple of this.
-        first_instance_map: rpn and roi_heads read FPN's maps from this one on.
+        first_instance_map: index of the first FPN map that rpn and roi_heads read.
 
     Forward takes an ImageList, or images (3, H_i, W_i) as `to_image_list` accepts them.
 

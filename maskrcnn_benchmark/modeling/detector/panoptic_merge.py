@@ -1,4 +1,4 @@
-"""Merge overlapping instances and a class per pixel into segments that share the pixels.
+"""Merge overlapping instances and per-pixel classes into disjoint segments.
 
 Shapes: D detections, M pixels a side of a mask, H x W pixels of the image.
 """
@@ -58,7 +58,7 @@ def merge_segments(
 def share_pixels(
     instances: Iterable[tuple[dict, np.ndarray, int, int]], classes: np.ndarray, rules: MergeRules
 ) -> PanopticMap:
-    """Merge masks.
+    """Assign each pixel to the first instance that covers it, then the remaining pixels to stuff.
 
     Args:
         instances: in descending order of scores: the segment's description, its mask (h, w) bool, and the position

@@ -23,7 +23,7 @@ class SemanticSegmentor(nn.Module):
 
     Args:
         backbone: maps (N, 3, H, W) to a list of maps, finest first.
-        head: maps that list to logits (N, K, h, w). It is the attribute `aspp`, as in VoVNet-DeepLabV3's files.
+        head: maps that list to logits (N, K, h, w). It is the attribute `aspp`, as in VoVNet-DeepLabV3's checkpoints.
         loss: (logits (N, K, H, W), labels (N, H, W)) -> scalar, see semantic/segmentation_losses.py.
         loss_weight: factor of the loss.
         align_corners: of the upsampling of the logits.
@@ -36,8 +36,8 @@ class SemanticSegmentor(nn.Module):
         output_sizes: in evaluation, N (width, height); default: the images' sizes in the network input.
 
     Returns:
-        In training, {"loss_semantic": scalar}. In evaluation, N BoxLists without boxes with the field "semantic"
-        (PackedMap of classes) in output size.
+        In training, {"loss_semantic": scalar}. In evaluation, N empty BoxLists with the field "semantic" (PackedMap of
+        classes) in output size.
 
     Raises:
         ValueError: training without targets, or with targets that have no semantic map.
@@ -78,7 +78,11 @@ class SemanticSegmentor(nn.Module):
 
 
 def semantic_maps(targets) -> list:
-    """Return the SemanticMaps of N targets."""
+    """Return the SemanticMaps of N targets.
+
+    Raises:
+        ValueError: there are no targets, or one of them has no semantic map.
+    """
     if not targets or any(isinstance(target, BoxList) and not target.has_field("semantic") for target in targets):
         raise ValueError(
             "in training SemanticSegmentor requires targets, one BoxList per image, with the field 'semantic' "

@@ -1,16 +1,16 @@
-"""Check that the strides of a config are those of the backbone's maps."""
+"""Check that the strides in a config match the backbone's maps."""
 
 from __future__ import annotations
 
 from maskrcnn_benchmark.config.stages import has_box_head, has_roi_heads
 from maskrcnn_benchmark.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
 
-# Maps that the levels above FPN add, each of twice the stride of the one before.
+# Number of maps that FPN's top_blocks add. Each has twice the stride of the one before.
 _ADDED = {type(None): 0, LastLevelMaxPool: 1, LastLevelP6P7: 2}
 
 
 def strides_of_maps(backbone) -> tuple[int, ...] | None:
-    """Return the strides of a backbone's maps, finest first; None if they are not known, as of a client's."""
+    """Return the strides of a backbone's maps, finest first; None if they are unknown, as for a user's own backbone."""
     body, fpn = getattr(backbone, "body", None), getattr(backbone, "fpn", None)
     strides = getattr(body, "out_strides", None)
     if strides is None or fpn is None:
@@ -24,7 +24,7 @@ def strides_of_maps(backbone) -> tuple[int, ...] | None:
 
 
 def first_instance_map(cfg, backbone) -> int:
-    """Return the index of the map that instance heads read first: the one of the finest stride that they ask for."""
+    """Return the index of the first map that instance heads read, by their finest configured stride; 0 if unknown."""
     strides = strides_of_maps(backbone)
     finest = cfg.MODEL.FCOS.FPN_STRIDES[0] if cfg.MODEL.FCOS_ON else cfg.MODEL.RPN.ANCHOR_STRIDE[0]
     return strides.index(finest) if strides is not None and finest in strides else 0
@@ -33,7 +33,7 @@ def first_instance_map(cfg, backbone) -> int:
 def check_strides(cfg, model) -> None:
     """Compare the strides of anchors or locations, and the scales of poolers, with the maps of the model's backbone.
 
-    For programs that are about to train or test. A model by itself may be built in parts.
+    The tools call this before they train or test. build_detection_model does not: a model may be built in parts.
 
     Raises:
         ValueError: they differ in number or value. The message names the key and its value for this backbone.

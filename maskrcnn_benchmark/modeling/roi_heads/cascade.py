@@ -150,7 +150,8 @@ def of_stage(number: int, loss_weights, losses: dict) -> dict:
 @torch.no_grad()
 def _proposals_of_next_stage(head, box_regression, regions, targets):
     """Return N BoxLists: the regions as refined by this stage, and the ground truth itself."""
-    # Only a region that is its own ground truth has codes of 0, to the last bit. It comes back below, unmoved.
+    # A positive region with codes of exactly 0 is a ground-truth box that was added to the proposals. Drop it here: the
+    # ground truth is added again below, without the refinement.
     not_truth = [
         (before.get_field("labels") <= 0) | (before.get_field("regression_targets") != 0).any(dim=1)
         for before in regions

@@ -1,4 +1,4 @@
-"""Label regions by the objects that they overlap, and sample those to train on.
+"""Label regions by the objects that they overlap, and sample regions for training.
 
 Shapes: N images, R_i regions of an image.
 """
@@ -38,15 +38,15 @@ def label_regions(matcher: Matcher, proposals: BoxList, target: BoxList, box_off
 
 
 class RegionSampler:
-    """Choose the regions that heads without a box head train on.
+    """Select the regions for training mask and keypoint heads in a model without a box head.
 
     Args:
         matcher: Matcher of regions and ground truth.
         sampler: BalancedPositiveNegativeSampler, of which the positives are used; None keeps all positives.
         box_offset: see Convention.
 
-    Call it with N BoxLists of regions (xyxy) and N of ground truth. It returns N BoxLists of the chosen regions with
-    the fields of the first and "labels" (R_i,) int64 above 0, those of the objects.
+    Call it with N BoxLists of regions (xyxy) and N of ground truth. It returns N BoxLists of the selected regions with
+    their fields and "labels" (R_i,) int64, the labels of their objects, all above 0.
     """
 
     def __init__(self, matcher: Matcher, sampler: BalancedPositiveNegativeSampler | None, box_offset: float = 1.0):
@@ -65,7 +65,7 @@ class RegionSampler:
 
 
 def make_region_sampler(cfg) -> RegionSampler:
-    """Build the sampler for heads that read the detections of a dense detector."""
+    """Build the sampler for ROI heads on the detections of a dense detector."""
     node, stage = cfg.MODEL.ROI_HEADS, single_stage(cfg)
     convention = get_convention(cfg.MODEL.CONVENTION)
     sampler = None

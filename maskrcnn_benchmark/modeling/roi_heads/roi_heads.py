@@ -19,14 +19,14 @@ from maskrcnn_benchmark.modeling.roi_heads.stage import Stage, cascade_stages, s
 
 
 class CombinedROIHeads(nn.ModuleDict):
-    """Box, mask and keypoint head in sequence; or without a box head, the others on what the first stage detects.
+    """Box, mask and keypoint head in sequence; without a box head, the others read the first stage's detections.
 
     Args:
         box: ROIBoxHead, or None if the proposals are the detections.
         mask: ROIMaskHead, or None.
         keypoint: ROIKeypointHead, or None.
         maskiou: ROIMaskIoUHead that scores the masks, or None.
-        sampler: RegionSampler of training without a box head.
+        sampler: RegionSampler for training without a box head.
         clips_detections: clip detections to their images at the end, and drop those without area.
 
     Forward takes
@@ -36,8 +36,8 @@ class CombinedROIHeads(nn.ModuleDict):
         output_sizes: in evaluation, N (width, height); if given, NMS runs at these sizes.
 
     Returns:
-        (x, boxes, losses), where x is the last head's features. In training, boxes are the regions that were sampled,
-        and losses are all heads'. In evaluation, boxes are the detections with all heads' fields, and losses is {}.
+        (x, boxes, losses), where x is the last head's features. In training, boxes are the sampled regions, and losses
+        has the losses of all heads. In evaluation, boxes are the detections with all heads' fields, and losses is {}.
     """
 
     def __init__(self, box=None, mask=None, keypoint=None, maskiou=None, sampler=None, clips_detections=False):
@@ -64,7 +64,7 @@ class CombinedROIHeads(nn.ModuleDict):
         return x, boxes if self.training else self.finish(boxes), losses
 
     def finish(self, detections):
-        """Return the detections (N BoxLists) as evaluation returns them, when all heads have read their boxes."""
+        """Clip the detections (N BoxLists) if clips_detections. Call this after all heads have read their boxes."""
         return [boxes.clip_to_image() for boxes in detections] if self.clips_detections else detections
 
 

@@ -13,7 +13,7 @@ class Stage:
     """Settings of one box head.
 
     Args:
-        fg_iou, bg_iou: a region is foreground from the first IoU on, and background below the second.
+        fg_iou, bg_iou: a region is foreground at an IoU of at least fg_iou, and background below bg_iou.
         box_weights: weights of the box coder.
         class_agnostic: all classes share one box code.
     """

@@ -157,7 +157,7 @@ class AnchorGenerator(nn.Module):
         return grid
 
     def visible(self, anchors: torch.Tensor, image_size) -> torch.Tensor:
-        """Find the anchors (P, 4) within an image of image_size (height, width), before padding: (P,) bool."""
+        """Return the mask (P,) of the anchors (P, 4) that are visible in an image of unpadded size (height, width)."""
         reach = self.straddle_thresh
         if reach < 0:
             return torch.ones(len(anchors), dtype=torch.bool, device=anchors.device)

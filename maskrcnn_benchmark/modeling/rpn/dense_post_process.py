@@ -39,8 +39,8 @@ class DensePostProcessor(nn.Module):
         image_sizes: N pairs (height, width) of the images before padding.
 
     Returns:
-        N BoxLists in pixels of the network input with the fields "labels" (D,) int64 in 1..K and "scores" (D,): the
-        class probability, or with a quality the square root of the product, or the product.
+        N BoxLists in pixels of the network input with the fields "labels" (D,) int64 in 1..K and "scores" (D,). A score
+        is the class probability; with quality logits it is the product above, or with score_root its square root.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class DensePostProcessor(nn.Module):
         return self._best(self.candidates(anchors, outputs, image_sizes))
 
     def candidates(self, anchors, outputs, image_sizes) -> list[BoxList]:
-        """Return the best (anchor, class) pairs above the threshold as unsorted N BoxLists, like forward's."""
+        """Return the best (anchor, class) pairs above the threshold as N unsorted BoxLists, like forward's."""
         logits, *others = outputs
         levels = zip(self._above_threshold(logits), anchors, *others, strict=True)
         return join_levels(

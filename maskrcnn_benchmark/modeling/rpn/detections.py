@@ -1,4 +1,4 @@
-"""From the candidates of a one-stage head to detections.
+"""Select detections among the candidates of a one-stage head.
 
 Shapes: N images, L levels, C candidates, D detections.
 """

@@ -24,10 +24,10 @@ class RPNPostProcessor(nn.Module):
     """Select the best anchors of every level, decode their boxes and apply NMS.
 
     Args:
-        pre_nms_top_n: candidates per level and image. 0 or less keeps all; so it does for the other two counts.
+        pre_nms_top_n: candidates per level and image. 0 or less keeps all, for the other two counts as well.
         post_nms_top_n: proposals per level and image.
         nms_thresh: a candidate is suppressed by a better one of its level at an IoU above this; 0 or less disables NMS.
-        min_size: narrower or lower candidates are dropped, in pixels; those without area always.
+        min_size: minimum width and height of a candidate, in pixels. Candidates without area are always dropped.
         box_coder: BoxCoder.
         fpn_post_nms_top_n: with several levels, proposals kept of all levels together.
         per_batch: select these from all images of this process's batch together, instead of from each image.

@@ -33,8 +33,8 @@ class RPNLoss:
 
     Both sums are divided by a count over all images of all processes: the sampled anchors, positive and negative, or
     the sample size. Each process multiplies its sums by the number of processes. Averaged gradients then equal those
-    of one process on the whole batch. (The originals divide by each process's own number. It is the same if every
-    image fills its sample.)
+    of one process on the whole batch. (The original implementations divide by each process's own count. The results
+    are equal if every image fills its sample.)
 
     Raises:
         ValueError: the normalizer is unknown.

@@ -116,7 +116,7 @@ def build_rpn(cfg, in_channels):
 
     Raises:
         KeyError: MODEL.RPN.RPN_HEAD is not registered.
-        ValueError: the config does not describe one of them.
+        ValueError: a value of the config does not fit the chosen stage.
     """
     if cfg.MODEL.FCOS_ON:
         return build_fcos(cfg, in_channels)

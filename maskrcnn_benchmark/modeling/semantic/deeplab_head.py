@@ -23,7 +23,7 @@ class DeepLabHead(nn.Module):
     """Atrous spatial pyramid pooling and a classifier.
 
     A 1x1 convolution, three dilated 3x3 convolutions and global mean pooling run in parallel. A 1x1 convolution joins
-    them. Each has a norm and a ReLU.
+    them. A norm and a ReLU follow each convolution.
 
     Args:
         in_channels: C.
@@ -36,7 +36,7 @@ class DeepLabHead(nn.Module):
         decoder: joins the map of stride 4 before the classifier; None for DeepLabV3.
 
     Forward takes the body's maps, finest first. It uses the last, and for the decoder the first. It returns logits
-    (N, K, h, w), with a decoder (N, K, h', w'). The module names are those of VoVNet-DeepLabV3's files.
+    (N, K, h, w), with a decoder (N, K, h', w'). The module names are those of VoVNet-DeepLabV3's checkpoints.
 
     Raises:
         ValueError: rates are not three integers of 1 or more; or, in forward, a batch norm is trained on one image.
@@ -147,7 +147,7 @@ def conv3x3(in_channels: int, out_channels: int, dilation: int = 1) -> Conv2d:
 
 
 def initialise(module: nn.Module) -> None:
-    """Initialize the weights of all convolutions by He's normal distribution (fan out), and biases by 0."""
+    """Initialize all convolutions: weights by He's normal distribution (fan out), biases to 0."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")

@@ -17,7 +17,7 @@ from maskrcnn_benchmark.modeling.semantic.maps import upsample
 
 
 class ConvNormReLU(Conv2d):
-    """3x3 convolution, norm and ReLU in one module. Its keys are those of a convolution with a child `norm`.
+    """3x3 convolution, norm and ReLU. The state_dict keys are those of a convolution with a child module `norm`.
 
     Args:
         norm: channels -> norm; None uses a bias instead.

@@ -1,4 +1,4 @@
-"""Convert logits to classes in an image's own size.
+"""Resize logits, and convert them to class maps.
 
 Shapes: N images, K classes, H x W pixels.
 """

@@ -3,8 +3,8 @@
 Shapes: N images, K classes, H x W pixels of the padded images, M labelled pixels of all images of all processes.
 
 Every loss takes logits (N, K, H, W) and labels (N, H, W) int64, 0..K-1 or IGNORE_LABEL. It returns a scalar, 0 if there
-are no labelled pixels. All losses divide by counts of the whole batch, over all processes. Gradients equal those of the
-whole batch after DistributedDataParallel averages them over the processes. So does the averaged loss.
+are no labelled pixels. All losses divide by counts of the whole batch, over all processes. Averaged over the processes,
+as DistributedDataParallel does with gradients, losses and gradients equal those of one process on the whole batch.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def dice(logits: Tensor, labels: Tensor) -> Tensor:
     sums = torch.stack(((probabilities * truth).sum(0), probabilities.sum(0) + truth.sum(0)))  # (2, K)
     both, each = _sum_of_all(sums)
     value = 1 - ((2 * both + DICE_SMOOTHING) / (each + DICE_SMOOTHING)).mean()
-    # Only this process's part has a gradient, and the mean over the processes divides it.
+    # Only this process's part has a gradient, and averaging over the processes divides it: scale it, not the value.
     world = get_world_size()
     return value * world - value.detach() * (world - 1)
 
@@ -82,7 +82,7 @@ def _sum_of_all(local: Tensor) -> Tensor:
 
 
 def _share_of_all(count: Tensor) -> Tensor:
-    """Return the mean of the processes' counts, the divisor of a process's sum; not 0, so that no pixels give 0."""
+    """Return the mean count per process, the divisor of this process's sum; never 0, so that zero pixels give 0."""
     total = all_reduce_sum(count.to(torch.float32))
     return total.clamp(min=torch.finfo(torch.float32).tiny) / get_world_size()
 

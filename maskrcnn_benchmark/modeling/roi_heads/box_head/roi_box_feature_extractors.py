@@ -41,7 +41,7 @@ class ResNet50Conv5ROIFeatureExtractor(nn.Module):
 @registry.ROI_BOX_FEATURE_EXTRACTORS.register("ResNet50Conv5ROIFeatureExtractor")
 @registry.ROI_MASK_FEATURE_EXTRACTORS.register("ResNet50Conv5ROIFeatureExtractor")
 def build_resnet50_conv5(cfg, in_channels):
-    """Build layer4 on pooled regions. As a mask extractor it also pools as ROI_BOX_HEAD says: it is usually shared."""
+    """Build layer4 on pooled regions. For masks, too, the pooler is ROI_BOX_HEAD's: the heads usually share it."""
     node = cfg.MODEL.RESNETS
     out_channels = node.RES2_OUT_CHANNELS * 8
     layer4 = make_stage(

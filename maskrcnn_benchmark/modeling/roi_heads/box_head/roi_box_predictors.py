@@ -17,7 +17,6 @@ class BoxPredictor(nn.Module):
     Args:
         in_channels: C.
         num_box_classes: K if every class has its own box code; 2 (background and foreground) if all classes share one.
-            classes share one correction.
 
     Forward takes (R, C), or maps (R, C, h, w), which are averaged. It returns class logits (R, K) and codes
     (R, 4 * num_box_classes) for BoxCoder.

@@ -32,7 +32,7 @@ class MaskPostProcessor(nn.Module):
         return self.attach(self.probabilities(x, boxes), boxes)
 
     def probabilities(self, x: Tensor, boxes: list[BoxList]) -> Tensor:
-        """Return (R, 1, M, M), each detection's mask of its own class."""
+        """Return each detection's mask probabilities (R, 1, M, M) for its own class."""
         labels = torch.cat([detections.get_field("labels") for detections in boxes])
         return x[torch.arange(len(x), device=x.device), labels][:, None].float().sigmoid()
 
@@ -87,7 +87,7 @@ class Masker:
 
 
 def mask_pasting(cfg) -> MaskPasting:
-    """Return how the config's convention pastes masks."""
+    """Return the MaskPasting of the config's convention."""
     convention = get_convention(cfg.MODEL.CONVENTION)
     return MaskPasting(convention.mask_padding, convention.mask_aligned)
 

@@ -21,7 +21,7 @@ from maskrcnn_benchmark.structures.bounding_box import BoxList
 
 
 class MaskTargets(NamedTuple):
-    """Targets of the P regions that match an object, of R.
+    """Mask targets of R regions, P of which match an object.
 
     Attributes:
         masks: (P, M, M) float32 of 0 and 1.

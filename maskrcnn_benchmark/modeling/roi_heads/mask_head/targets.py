@@ -14,7 +14,7 @@ from maskrcnn_benchmark.layers.roi_align import roi_align
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.polygons import PolygonInstance
 
-# Narrower or lower regions are widened to this many pixels, so that polygons stay finite.
+# Shorter sides of a region count as this many pixels, so that scaled polygons stay finite.
 LEAST_SIDE = 0.1
 
 
@@ -61,8 +61,8 @@ def _pixels_in_box(mask, box, side):
 def resize_masks_in_boxes(segmentation_masks, proposals: BoxList, discretization_size: int) -> torch.Tensor:
     """Follow mmdetection: crop the mask to the region, with corners truncated to integers, and resize it by OpenCV.
 
-    OpenCV interpolates uint8 bilinearly in fixed point. For zeros and ones the result is 1 from slightly more than a
-    half.
+    OpenCV interpolates uint8 bilinearly in fixed point. A target is 1 where the interpolated value exceeds a half by a
+    small margin.
     """
     import cv2
 
@@ -79,7 +79,7 @@ def resize_masks_in_boxes(segmentation_masks, proposals: BoxList, discretization
 
 
 def _rasterize_instances(segmentation_masks):
-    """Rasterize one instance after the other as (H, W) uint8 tensors.
+    """Yield each instance as a (H, W) uint8 tensor.
 
     Many regions share an object, so its polygons are rasterized once.
     """

@@ -21,7 +21,7 @@ from maskrcnn_benchmark.modeling.roi_heads.maskiou_head.loss import MaskIoULoss
 
 
 def join_masks(pooled: Tensor, masks: Tensor) -> Tensor:
-    """Append masks (R, 1, M, M), reduced to S by their maxima, to pooled features (R, C, S, S): (R, C + 1, S, S)."""
+    """Append masks (R, 1, M, M), max-pooled to S x S, to pooled features (R, C, S, S): (R, C + 1, S, S)."""
     masks = F.max_pool2d(masks.to(pooled.dtype), masks.shape[-1] // pooled.shape[-1])
     return torch.cat((pooled, masks), dim=1)
 

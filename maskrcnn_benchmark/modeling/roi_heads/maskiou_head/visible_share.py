@@ -1,6 +1,6 @@
 """Measure how much of an object lies inside its region (Mask Scoring R-CNN, section 3.3).
 
-The mask of a region shows that part alone, but the MaskIoU head is to learn the IoU with the whole object.
+A region's mask contains only that part of the object, but the MaskIoU head learns the IoU with the whole object.
 
 Each function takes a SegmentationMask with one object per region and a BoxList of R regions (xyxy) of the same image on
 the CPU. It returns (R,) float64 shares, at least 1e-10.
@@ -50,8 +50,9 @@ def _share_of_pixels(mask, box) -> float:
 def share_by_first_part(segmentation_masks, regions: BoxList) -> torch.Tensor:
     """Follow CenterMask: pixels of the object's first polygon inside the region, divided by all its pixels.
 
-    Both are counted on canvases: the region, and what covers polygon and region (with corners truncated to integers)
-    within the image. The share may exceed 1. Pixel masks are counted as in `share_by_areas`.
+    The first count rasterizes the polygon on the region. The second rasterizes it on the smallest window that contains
+    polygon and region (with corners truncated to integers), clipped to the image. The share may exceed 1. Pixel masks
+    are counted as in `share_by_areas`.
     """
     if segmentation_masks.mode == "mask":
         return share_by_areas(segmentation_masks, regions)

@@ -105,7 +105,7 @@ FCOSModule = DenseDetector  # the forks' name
 
 
 def build_fcos(cfg, in_channels):
-    """Build the FCOS of a config; in_channels are the FPN's."""
+    """Build FCOS from a config; in_channels is the number of channels of every FPN level."""
     fcos = cfg.MODEL.FCOS
     head = FCOSHead(
         in_channels,

@@ -33,6 +33,6 @@ def make_fcos_postprocessor(cfg, is_train: bool = False) -> DensePostProcessor:
         box_offset=convention.box_offset,
         score_root=convention.dense_score_root,
         best_first=convention.dense_best_first,
-        # Without ROI heads nothing reads whole boxes.
+        # Only ROI heads read unclipped boxes.
         clips=convention.dense_boxes_clipped or not has_roi_heads(cfg.MODEL),
     )

@@ -65,7 +65,7 @@ RetinaNetModule = DenseDetector  # the forks' name
 
 
 def build_retinanet(cfg, in_channels):
-    """Build the RetinaNet of a config; in_channels are the FPN's."""
+    """Build RetinaNet from a config; in_channels is the number of channels of every FPN level."""
     retinanet = cfg.MODEL.RETINANET
     box_coder = make_box_coder(cfg, (10.0, 10.0, 5.0, 5.0))
     anchor_generator = make_anchor_generator_retinanet(cfg)
