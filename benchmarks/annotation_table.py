@@ -141,7 +141,7 @@ OPENED = {
 
 
 def formats(folder: Path, repeats: int) -> None:
-    """Print what opening the arrays of a table costs in three formats."""
+    """Print the time and memory of opening the arrays of a table in three formats."""
     import numpy as np
 
     from maskrcnn_benchmark.utils.array_file import ArrayFile

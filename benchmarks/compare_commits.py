@@ -168,12 +168,12 @@ def take_turns(workers: list[Worker], name: str, turns: int) -> tuple[list[dict]
 
 
 def judge(label: str, figure: str, times: list[list[list[float]]], limit: float) -> dict:
-    """Compute the ratio of the figures of all pairs of processes with its interval, and whether it passes.
+    """Compute the median of old / new over all pairs of processes, its 95 % interval, and whether it passes.
 
     Args:
         label: name of the case.
         figure: name of the figure.
-        times: by pair of processes, the figures of the old and of the new commit by turn.
+        times: for each pair of processes, the figures of the old and of the new commit, one per turn.
         limit: lowest median that passes.
     """
     is_memory = figure == "peak memory"

@@ -42,7 +42,8 @@ BODIES = {
     "faster": {"R-50": models_cpu.BODIES["R-50"], "V-39": models_cpu.BODIES["V-39"]},
 }
 NAMES = {"fcos": "FCOS", "faster": "Faster"}
-OPS = ("nms", "roi_align", "pooler", "focal_loss")  # keys of ops_cpu.CASES, without masks, which end on the host
+# Keys of ops_cpu.CASES that run on a GPU, without mask pasting, whose RLEs end on the host.
+OPS = ("nms", "roi_align", "pooler", "focal_loss")
 PARTS = ("checks", *OPS, *BODIES, "training")
 HEAD = "| what | ours ms | torchvision ms | ratio | target | met |\n|---|---|---|---|---|---|"
 
@@ -128,7 +129,7 @@ def our_variants(model: nn.Module, image: Tensor) -> dict[str, tuple[torch.dtype
 
 
 class Detect:
-    """Function that predicts one image (3, H, W), as a BoxList in its pixels.
+    """Callable that predicts one image (3, H, W), as a BoxList in pixels of the image.
 
     Args:
         recorded: run backbone and first head from a CUDA graph; their shapes do not depend on the content of images.

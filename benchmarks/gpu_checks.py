@@ -18,7 +18,7 @@ Check = tuple[str, Callable[[], float], float]
 ALLOWED = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 SCALES = (1 / 4, 1 / 8, 1 / 16)
-MANY = 36_000  # boxes in more tiles of 64 than the block that processes them has threads
+MANY = 36_000  # boxes: more tiles of 64 than the 512 threads of the block that processes them
 
 
 def checks(device: torch.device) -> Iterator[Check]:

@@ -1,10 +1,10 @@
-"""How many of the doctor's first suggestions are mistakes: plants known ones in clean annotations and looks for them.
+"""Measure how many of the doctor's first suggestions are right, on mistakes planted in clean annotations.
 
     python benchmarks/label_mistakes.py bccd/coco/instances_test.json --images bccd/JPEGImages --weights model_final.pth
 
-Of the boxes, --share each get another class, are deleted, and are shifted by half their size. The mistakes that are
-found are compared with the planted ones; what was wrong in the annotations before counts as a wrong suggestion. Use
-images that the model was not trained on.
+There are three kinds of mistakes, each planted in --share of the boxes: another class, a deleted box, and a box shifted
+by half its size. A suggestion is right if it is at a planted mistake of its kind, so a mistake that the annotations had
+before counts as wrong. Use images that the model was not trained on.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from maskrcnn_benchmark.doctor.examine import config_of_file, read_splits
 from maskrcnn_benchmark.doctor.mistakes import mistake_findings, pairwise_iou
 
 SHIFT = 0.5  # of a box's width and height
-# Finding that each kind of planted mistake belongs to, and least IoU of a suggestion with the place of the mistake.
+# Kind of planted mistake -> check of the doctor that should find it.
 CHECK = {"class": "label-mistake", "deleted": "missing-box", "shifted": "misplaced-box"}
-SAME_IOU = 0.5
+SAME_IOU = 0.5  # least IoU of a right suggestion with the true box
 
 
 def plant(content: dict, share: float, seed: int) -> dict[str, list[tuple]]:
@@ -51,7 +51,7 @@ def plant(content: dict, share: float, seed: int) -> dict[str, list[tuple]]:
 
 
 def is_planted(example, boxes: list[tuple]) -> bool:
-    """Return whether the example's last box is where one of the planted mistakes is."""
+    """Return whether the example's last box overlaps the true box of a planted mistake by at least SAME_IOU."""
     place = np.array(example.boxes[-1:], dtype=np.float64)
     true = [(x, y, x + w - 1, y + h - 1) for image, x, y, w, h in boxes if image == example.image_id]
     return bool(true) and bool((pairwise_iou(place, np.array(true, dtype=np.float64)) >= SAME_IOU).any())

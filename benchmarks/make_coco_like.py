@@ -23,9 +23,9 @@ from PIL import Image
 IMAGES, POLYGONS = 118_287, 860_000
 WIDTH, HEIGHT = 320, 240
 CATEGORIES = 80
-POINTS = 16, 36  # of a polygon, the last excluded
+POINTS = 16, 36  # of a polygon; the upper bound is exclusive
 CROWD = 0.01
-# Images a turn, so that memory stays small; links of a file, of which ext4 allows 65,000.
+# Annotations made at a time, to bound memory, and hard links per file, of which ext4 allows 65,000.
 TURN, LINKS = 2_000, 60_000
 
 
@@ -49,7 +49,7 @@ def image_entry(number: int) -> str:
 
 
 def polygons(rng: np.random.Generator, count: int) -> list[np.ndarray]:
-    """Draw star-shaped polygons inside the image: (P, 2) coordinates with two decimals, each."""
+    """Make `count` random star-shaped polygons inside the image, each (P, 2) with coordinates of two decimals."""
     lengths = rng.integers(*POINTS, count)
     centres = rng.uniform((20, 20), (WIDTH - 20, HEIGHT - 20), (count, 2))
     room = np.minimum(centres, (WIDTH, HEIGHT) - centres).min(axis=1)
@@ -99,7 +99,7 @@ def write(out: Path, factor: float, seed: int) -> None:
         for i, number in enumerate(numbers.tolist()):
             file.write(", " * (i > 0) + image_entry(number))
         file.write('],"annotations": [')
-        # COCO's objects of an image do not stand beside each other; one image in a hundred has none
+        # as in COCO, the annotations of an image are not adjacent, and one image in a hundred has none
         of_image = rng.choice(numbers[rng.random(count) < 0.99], objects)
         categories = rng.integers(1, CATEGORIES + 1, objects)
         crowd = rng.random(objects) < CROWD

@@ -1,11 +1,11 @@
-"""Makes many small, distinct photographs with boxes from a few real ones.
+"""Make many small, distinct photographs with boxes from a few real ones.
 
     python benchmarks/make_small_photos.py /tmp/photos --sources folder/of/photographs           # 100,000 images
     python benchmarks/make_small_photos.py /tmp/photos --sources folder/of/photographs --count 1000
 
 Each image is a window of a source, of 25 to 60 % of its short side at a random place, mirrored or not, with other
-brightness, contrast, colors and noise, as a JPEG of about 100 pixels. One in --repeat images is an earlier one and
-compressed anew. OUT/images has 1,000 images a folder; OUT/instances.json has --boxes boxes an image. The content
+brightness, contrast, colors and noise, as a JPEG of about 100 pixels. One in --repeat images is an earlier one,
+compressed again. OUT/images has 1,000 images a folder; OUT/instances.json has --boxes boxes an image. The content
 depends on the sources and --seed only.
 """
 
@@ -20,14 +20,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-SIDES = 80, 121  # of an image, the last excluded
+SIDES = 80, 121  # of an image in pixels; the upper bound is exclusive
 WINDOW = 0.25, 0.6  # share of the source's short side
 TURN = 1_000
 CATEGORIES = "bird", "cat", "dog", "horse", "sheep"
 
 
 def photo(sources: list[np.ndarray], seed: int, number: int) -> Image.Image:
-    """Return the image of a number, which depends on nothing else but the sources and the seed."""
+    """Make image `number`, which depends only on its number, the sources and the seed."""
     rng = np.random.default_rng((seed, number))
     source = sources[rng.integers(len(sources))]
     width, height = rng.integers(*SIDES, 2).tolist()

@@ -99,7 +99,7 @@ def _find_objects_of_ssd(model: nn.Module, image: Tensor) -> None:
 
 def row(name: str, peer: Peer, size: int, arguments: argparse.Namespace) -> str:
     image = torch.rand(3, size, size)
-    # ssdlite has no proposals: beside our smallest setting
+    # ssdlite has no proposals: compare it with ours at the smallest number of proposals
     proposals = peer.proposals or min(other.proposals for other in PEERS.values() if other.proposals)
     mine, other = our_model(image, proposals), their_model(peer, image)
     adds = [

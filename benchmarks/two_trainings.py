@@ -22,7 +22,7 @@ SIDE, IMAGES = 160, 4
 
 
 def work(threads: int) -> None:
-    """For each line of stdin, a number of seconds, train for this time and print the steps per second."""
+    """Read numbers of seconds from stdin; for each, train that long and print the steps per second."""
     import torch
 
     from maskrcnn_benchmark.config import cfg as defaults

@@ -26,7 +26,7 @@ LINKS = 30_000  # hard links of one file; file systems have a limit
 
 
 def make_folder(root: Path, images: int, objects: int) -> Path:
-    """Write `images` label files of `objects` lines, as many links to a JPEG, and data.yaml; return the last."""
+    """Write `images` label files of `objects` lines, as many links to a JPEG, and data.yaml; return its path."""
     rng = random.Random(0)
     (root / "images").mkdir(parents=True)
     (root / "labels").mkdir()

@@ -36,7 +36,7 @@ NO_MAXIMUM = 2**20
 
 
 class COCODemo:
-    """Predict images and draw the objects.
+    """Predictor that draws the objects on OpenCV images.
 
     Args:
         cfg: config. The weights are those of OUTPUT_DIR/last_checkpoint if it exists, otherwise MODEL.WEIGHT.

@@ -1,7 +1,7 @@
-"""Detection and segmentation: maskrcnn-benchmark, FCOS and VoVNet, on today's PyTorch.
+"""Detection and segmentation: maskrcnn-benchmark, FCOS and VoVNet, on current PyTorch.
 
-Importing this package imports nothing else: start from `config.cfg` and `modeling.detector.build_detection_model`, or
-with a trained model from `Predictor`, which is imported when it is first used.
+Importing this package imports nothing else. Start from `config.cfg` and `modeling.detector.build_detection_model`. For
+a trained model, start from `Predictor`, which is imported when it is first used.
 """
 
 __version__ = "0.2.0"

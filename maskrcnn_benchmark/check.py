@@ -25,7 +25,7 @@ from maskrcnn_benchmark.structures.bounding_box import BoxList
 
 
 def installation() -> str:
-    """Return a line about versions and one about the compiled ops."""
+    """Describe the versions and the compiled ops in a few lines."""
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
     lines = [f"maskrcnn_benchmark {__version__} in {build_ops.PACKAGE}, {versions}"]
     if library.LOADED:
@@ -37,14 +37,16 @@ def installation() -> str:
 
 
 def check_model(model: ShippedModel, device: str | None = None) -> tuple[Prediction, bool, str]:
-    """Predict the sample image by a model of the package; an object is found if class and box (IoU 0.5) are right.
+    """Run a model of the package on the sample image, and compare the detections with its objects.
+
+    A detection is right if its class is that of an object, and its IoU with it is at least 0.5.
 
     Args:
-        model: one of them.
+        model: an entry of `shipped_models`.
         device: "cpu", "cuda", "cuda:N"; None is the model's own.
 
     Returns:
-        the objects found, whether they are those in the image and no others, and a line about them.
+        The detections, whether they are exactly the objects in the image, and a line about them.
     """
     predictor = Predictor.from_zoo(model.name, device=device)
     start = time.perf_counter()

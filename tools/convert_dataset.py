@@ -28,10 +28,10 @@ from maskrcnn_benchmark.utils.counted import counted
 
 
 def parse_block(text: str) -> dict:
-    """Return the block of the command line.
+    """Parse the dataset block of the command line.
 
     Raises:
-        ValueError: it is no block.
+        ValueError: the text is not a block.
     """
     try:
         block = yaml.safe_load(text)

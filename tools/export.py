@@ -107,7 +107,7 @@ def main() -> int:
 
 
 def check_arguments(args) -> None:
-    """Refuse what can be refused before the model is loaded."""
+    """Check the arguments before the model is loaded."""
     if not args.config_file and not args.weights:
         raise ValueError("give --config-file FILE, or --weights FILE of a checkpoint of tools/train_net.py")
     if args.batch is not None and not args.fixed_size:
@@ -129,7 +129,7 @@ def check_arguments(args) -> None:
 
 
 def write_int8(cfg, path: str, source: str, calibrate: int, max_loss: float | None) -> list[str]:
-    """Quantize `source`, print what it loses to `path` on DATASETS.TEST, and return losses above the limit in words."""
+    """Quantize `source`, compare it with `path` on DATASETS.TEST, and return a message per loss above the limit."""
     stem, suffix = os.path.splitext(path)
     output, limit = f"{stem}_int8{suffix}", MAX_LOSS if max_loss is None else max_loss
     images = list(exporting.images_of_dataset(cfg, cfg.DATASETS.TRAIN[0], calibrate))

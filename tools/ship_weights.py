@@ -27,7 +27,7 @@ from maskrcnn_benchmark.evaluation import load_predictions
 from maskrcnn_benchmark.evaluation.matching import balancing_score
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 
-# What the package says about its models: one line each.
+# One-line summaries of the package's models.
 SUMMARIES = {
     "digits_fcos": "FCOS with a quarter-width VoVNet: finds handwritten digits",
     "digits_mask_rcnn": "Mask R-CNN with a quarter-width VoVNet: finds handwritten digits and their strokes",
@@ -44,8 +44,8 @@ def measure(cfg, path) -> tuple[dict[str, float], float]:
     """Test the weights in a file on DATASETS.TEST; return the figures, and the score with the highest F1.
 
     Args:
-        cfg: a configuration without weights; OUTPUT_DIR receives what a test writes.
-        path: the weights.
+        cfg: a configuration without weights. The test writes to its OUTPUT_DIR.
+        path: file with the weights.
     """
     model = build_detection_model(cfg).to(cfg.MODEL.DEVICE)
     checkpointer = DetectronCheckpointer(cfg, model)
@@ -77,9 +77,9 @@ def ship(checkpoint_file: str, name: str, folder, summary: str, command: str) ->
     """Write both files of a model and return its description.
 
     Args:
-        checkpoint_file: of tools/train_net.py.
-        name: of the model.
-        folder: where the files go.
+        checkpoint_file: checkpoint of tools/train_net.py.
+        name: name of the model.
+        folder: folder for the files.
         summary, command: see ShippedModel.
 
     Raises:

@@ -76,7 +76,7 @@ def figures_of(model: ShippedModel) -> str:
 
 
 def show_shipped(model: ShippedModel) -> None:
-    """Print all fields of a model of the package but its config."""
+    """Print the main fields of a model of the package."""
     names = ("summary", "parameters", "data", "command", "date", "made_with", "sha256", "licence")
     rows = [("name", model.name), ("call", f"Predictor.from_zoo({model.name!r})"), ("figures", figures_of(model))]
     rows += [(name.replace("_", " "), str(getattr(model, name))) for name in names]

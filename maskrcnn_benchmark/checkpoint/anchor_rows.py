@@ -111,11 +111,11 @@ def reorder(key: str, tensor: Tensor, anchors: int | None, ratios: int, *, to_ou
     """Reorder the rows of an anchor predictor; other tensors are returned unchanged.
 
     Args:
-        key: our name.
-        tensor: of that name.
+        key: our name of the tensor.
+        tensor: tensor to reorder.
         anchors: A.
         ratios: R.
-        to_ours: from sizes outside to ratios outside, else the reverse.
+        to_ours: convert from sizes outside to ratios outside; otherwise the reverse.
     """
     if not anchors or ratios in (1, anchors) or not ANCHOR_PREDICTOR.search(key):
         return tensor

@@ -30,7 +30,7 @@ def _prefix_of_body(model_keys) -> str | None:
 
 
 def check_body(report: LoadReport) -> None:
-    """Raise if a file does not have all weights of the model's body, or has further weights of a body.
+    """Check that a file has all weights of the model's body, and no others of a body.
 
     The body is `backbone.body` of a detector, or the model itself if it is a body with or without an FPN. Running
     statistics may be missing completely (Caffe2 folds them into the affine weights), but not partly. Heads may be
@@ -76,7 +76,7 @@ def check_body(report: LoadReport) -> None:
 
 
 def check_some(report: LoadReport) -> None:
-    """Raise if a file has no tensor of the model, or does not have all weights of a model that is a body.
+    """Check that a file has tensors of the model, and all weights if the model is a body.
 
     Raises:
         ValueError: see `check_body`.
@@ -88,10 +88,10 @@ def check_some(report: LoadReport) -> None:
 
 
 def check_complete(report: LoadReport, counters_too: bool) -> None:
-    """Raise if a file lacks any tensor of the model, which would keep its initial values.
+    """Check that a file has every tensor of the model. A missing one would keep its initial values.
 
     Args:
-        report: of the load.
+        report: LoadReport of the file.
         counters_too: also require num_batches_tracked, which early files of the forks lack.
 
     Raises:

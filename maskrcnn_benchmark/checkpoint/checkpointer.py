@@ -39,7 +39,7 @@ def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
 
 
 class Checkpointer:
-    """Save and restore a module of any kind, with optimizer and scheduler.
+    """Writer and reader of checkpoints of a module of any kind, with optimizer and scheduler.
 
     Args:
         model: keys are saved without the prefixes of DataParallel, DistributedDataParallel and torch.compile.

@@ -29,12 +29,12 @@ class Target:
     """Format that `tools/convert_checkpoint.py --to` writes.
 
     Attributes:
-        dialects: tables of names. Those apply whose `ours` matches names of the model; none for our own names.
+        dialects: tables of names, applied if their `ours` matches a name of the model. () writes our own names.
         body_only: the program has only bodies, whose names have no prefix.
         entry: entry of the file in which the program looks for the tensors; "" for a bare state dict.
         extras: regular expression of names that are written unchanged, because our models have the same names, or no
             such tensors.
-        alone: prefix, in our names, of a body without a detector.
+        alone: prefix added to our names of a body without a detector, before they are converted.
         prefix: prefix that is added to every name.
     """
 

@@ -17,16 +17,16 @@ class Dialect:
     """Names of one program.
 
     Attributes:
-        name: in reports.
-        theirs: regular expression; the table applies to a file if it is found in one of the keys, after the tables
-            before this one.
+        name: name shown in reports.
+        theirs: regular expression; the table applies to a file if it is found in one of the keys, as renamed by the
+            tables before this one.
         rows: (theirs, ours), see key_tables; the first matching row renames a key.
         ours: regular expression for the reverse direction; the table applies to a model if it is found in one of the
             keys. "" if the table is only for reading.
         class_rows: order of the classes' rows, a key of class_rows.CLASS_ROWS.
         sizes_outside: anchors of a cell are numbered sizes outside, ratios inside, see anchor_rows.
-        beside: if not "", towards our names only a key with a neighbor is renamed: a key that is equal up to the last
-            slash and continues like this.
+        beside: if not "", a key is renamed to ours only if the file also has the key in which this replaces everything
+            from the last slash on.
         convention: MODEL.CONVENTION of models in these files, if there is only one.
     """
 

@@ -55,7 +55,7 @@ def cache_url(url: str, model_dir: str | None = None, progress: bool = True) -> 
     In a distributed run one process per machine downloads and all processes wait for it, so all must call this.
 
     Args:
-        url: of the file.
+        url: address of the file.
         model_dir: cache folder; default: `cache_folder()`.
         progress: print percentages to stderr if it is a terminal.
 
@@ -82,7 +82,7 @@ def download(
     Args:
         addresses: URLs, tried in order.
         name: file name in the cache folder.
-        size, sha256: of the file, verified if known; a hash in the name is also verified.
+        size, sha256: bytes and hash of the file, verified if known; a hash in the name is also verified.
         model_dir, progress: see `cache_url`, also for distributed runs.
 
     Raises:
@@ -130,8 +130,8 @@ class _Transfer:
     """A download that continues after interruptions.
 
     Args:
-        url: of the file.
-        file: empty, open for writing.
+        url: address of the file.
+        file: empty file, open for writing.
         progress: print percentages to stderr.
     """
 

@@ -162,7 +162,7 @@ def load_state_dict(
     """Copy the matching tensors of a checkpoint's "model" entry into `model`, and report them.
 
     Args:
-        model: to load into.
+        model: module to load into.
         loaded_state_dict: the checkpoint's "model" entry.
         check: called with the LoadReport before anything is copied; may raise.
         skip_mismatched_outside: skip tensors of another shape, instead of raising, if their model key does not start

@@ -1,4 +1,4 @@
-"""Safe replacements of numpy's constructors for unpickling: only plain numbers and fixed-length strings."""
+"""Safe replacements for numpy's constructors in unpickling: only plain numbers and fixed-length strings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _as_bytes(data) -> bytes:
 
 
 class Dtype:
-    """Replacement of numpy.dtype while unpickling: only plain numbers and fixed-length strings."""
+    """Replacement for numpy.dtype while unpickling: only plain numbers and fixed-length strings."""
 
     __slots__ = ("value",)
 
@@ -41,7 +41,7 @@ class Dtype:
 
 
 class Array(np.ndarray):
-    """Replacement of numpy.ndarray while unpickling; the result is an ordinary array of this subclass."""
+    """Replacement for numpy.ndarray while unpickling; the result is an ordinary array of this subclass."""
 
     def __new__(cls, *args):
         return np.zeros(0, np.uint8).view(cls)

@@ -33,8 +33,8 @@ def to_plain(value, name: str = "checkpoint", _seen: dict | None = None):
     require it.
 
     Args:
-        value: to copy.
-        name: of the value in errors.
+        value: value to copy.
+        name: name of the value in errors.
 
     Raises:
         TypeError: the value has another type; the message names the entry.

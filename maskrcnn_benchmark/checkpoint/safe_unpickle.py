@@ -237,7 +237,7 @@ def load_pickled(path: str | os.PathLike, allow: Mapping[tuple[str, str], type] 
     Only tensors, plain Python types, and numpy arrays and scalars of numbers or strings are read.
 
     Args:
-        path: of the file.
+        path: path of the file.
         allow: further classes, {(module, name) as in the file: class to create}. Only their `__new__` and
             `__setstate__` (or `__dict__`) are used. For example
             {("maskrcnn_benchmark.structures.bounding_box", "BoxList"): BoxList} for a predictions.pth.

@@ -31,19 +31,19 @@ class ShippedModel:
     """A model that comes with the package.
 
     Attributes:
-        name: what `Predictor.from_zoo` takes.
+        name: name for `Predictor.from_zoo`.
         path: the weights, a .safetensors file; the JSON file beside it has the other attributes.
         summary: one line about the model.
-        parameters: how many numbers were trained.
-        sha256: of the weights, in hexadecimal digits.
-        class_names, category_ids: of labels 1..K.
+        parameters: number of parameters of the model.
+        sha256: hash of the weights file, in hexadecimal digits.
+        class_names, category_ids: names and dataset ids of labels 1..K.
         score_threshold: the score with the highest F1 on the test set.
         figures: metric to value on the test set, measured with the weights in the file.
-        data: what it was trained and tested on.
-        command: how it was trained.
-        date: of the training, YYYY-MM-DD.
-        made_with: versions that made it.
-        licence: of the weights, and of the training data.
+        data: training and test data.
+        command: command that trained it.
+        date: date when the file was made, YYYY-MM-DD.
+        made_with: versions and seed that made it.
+        licence: licences of the weights and of the training data.
         config: settings that differ from the defaults, as a tree.
     """
 
@@ -71,10 +71,10 @@ def shipped_models(folder: str | os.PathLike = FOLDER) -> dict[str, ShippedModel
 
 
 def shipped_model(name: str, folder: str | os.PathLike = FOLDER) -> ShippedModel:
-    """Return one of them, and check that its weights are what was shipped.
+    """Return a model by name, after checking that its weights are those that were shipped.
 
     Raises:
-        ValueError: there is no such model, and the message lists the names; or the file has another checksum.
+        ValueError: there is no such model (the message lists the names), or the weights have another checksum.
     """
     models = shipped_models(folder)
     if name not in models:
@@ -96,10 +96,10 @@ def shipped_model(name: str, folder: str | os.PathLike = FOLDER) -> ShippedModel
 
 
 def write_weights(name: str, state: Mapping[str, torch.Tensor], folder: str | os.PathLike = FOLDER) -> Path:
-    """Write the weights of a model in half precision, and return the file.
+    """Write the weights of a model in half precision, and return the path.
 
     Args:
-        name: of the model.
+        name: name of the model.
         state: tensors by name; those that are not floating point keep their dtype.
 
     Raises:
@@ -112,7 +112,7 @@ def write_weights(name: str, state: Mapping[str, torch.Tensor], folder: str | os
 
 
 def write_description(model: ShippedModel) -> Path:
-    """Write the JSON file beside the weights, and return it."""
+    """Write the JSON file beside the weights, and return its path."""
     entries = dataclasses.asdict(model)
     del entries["name"], entries["path"]
     path = model.path.with_suffix(".json")

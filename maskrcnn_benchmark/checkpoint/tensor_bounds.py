@@ -50,7 +50,7 @@ def check_expansion(value, size: int) -> None:
     """Raise if copies of the tensors would take much more memory than the file, as for tensors with stride 0.
 
     Raises:
-        pickle.UnpicklingError: they would.
+        pickle.UnpicklingError: copies would exceed the tensors' storage by more than the file's size plus 64 MiB.
     """
     pending, room, seen = [value], size + _FREE_EXPANSION, set()
     while pending:

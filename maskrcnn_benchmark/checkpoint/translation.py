@@ -25,7 +25,7 @@ WITHOUT_USE = re.compile(
     r"^(backbone\.)?(fc|fc1000|classifier|head\.fc|last_linear|model\.classifier)\.|(^|\.)features\.18\."
     rf"|^n_averaged$|anchor_generator\.|^pixel_(mean|std)$|{COUNTER.pattern}"
 )
-# Ours that other programs compute themselves, and the second name of C4's layer4, which box and mask head share.
+# Our tensors without a counterpart: anchors, and the second name of C4's layer4, which box and mask head share.
 OURS_ALONE = re.compile(r"^rpn\.anchor_generator\.|^roi_heads\.mask\.feature_extractor\.head\.")
 
 

@@ -75,7 +75,7 @@ def find_prefix(
 ) -> str:
     """Find the prefix to remove from the file's names so that most tensors of the model match; "" for none.
 
-    A prefix is searched only if less than half of the backbone (or of a model without one) matches without it.
+    A prefix is searched for only if less than half of the backbone (or of a model without one) matches without it.
 
     Args:
         model_state: the model's tensors.

@@ -68,7 +68,7 @@ def mask_scoring(cfg) -> str | None:
 
 
 def regions_without_box_head(cfg) -> str | None:
-    """Heads that read FCOS's detections can't share the extractor of a box head that is not there."""
+    """Check that CenterMask's mask head does not use a box head's feature extractor: there is no box head."""
     model = cfg.MODEL
     if model.FCOS_MASK and model.MASK_ON and model.ROI_MASK_HEAD.FEATURE_EXTRACTOR.startswith("ResNet50Conv5"):
         return (

@@ -17,10 +17,10 @@ class Convention:
         box_offset: width = x2 - x1 + box_offset; 1 for inclusive boxes. Used in areas, IoU, NMS, clipping, box coding,
             flips and the sides of anchors.
         codes_bounded_below: decoding limits how much a box shrinks, not only how much it grows.
-        best_matches_kept: True: every ground-truth box keeps its best matches, if their IoU reaches the background
-            threshold, even those that overlap another box more; of several such boxes the last one gets the match.
-            False: RPN's anchors with the best IoU for some ground-truth box are positives, whatever the IoU, each
-            assigned to the box that it overlaps most.
+        best_matches_kept: True: every ground-truth box keeps its best matches if their IoU reaches the background
+            threshold, even those that overlap another box more. If several boxes claim one anchor or region, the
+            last one gets it. False: RPN's anchors with the best IoU for some ground-truth box are positives, whatever
+            the IoU. Each is assigned to the box that it overlaps most.
 
     Backbone:
         size_divisibility: the model pads images to a multiple of this; 0 pads them only to the largest image.
@@ -28,8 +28,8 @@ class Convention:
         vovnet_he_init: initialize a VoVNet by He's distribution; otherwise by torch's default.
 
     Anchors and proposals:
-        anchor_rounding: rounding of a cell's anchors to whole pixels. "sides" rounds the sides of the anchor of the
-            stride's size before scaling; "corners" rounds the final corners; "none" disables it.
+        anchor_rounding: rounding of cell anchors to whole pixels. "sides" rounds the sides of the base anchor, whose
+            size is the stride, before scaling; "corners" rounds the final corners; "none" disables it.
         anchor_at_cell_center: anchors are centred on the middle of their cell, (stride - box_offset) / 2 from its
             corner, instead of on the corner.
         outer_anchors_match: anchors that exceed the image by more than RPN.STRADDLE_THRESH are matched before they are
@@ -69,8 +69,8 @@ class Convention:
         mask_padding, mask_aligned: how masks are pasted into the image, see structures.paste_masks.
 
     Data:
-        resize_to_nearest: round both sides of a resized image to the nearest pixel of one scale; otherwise round the
-            longer side down.
+        resize_to_nearest: scale both sides of an image by one factor and round them to the nearest pixel; otherwise
+            round the longer side down.
     """
 
     box_offset: float

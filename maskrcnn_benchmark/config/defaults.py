@@ -30,7 +30,7 @@ _C.WINOGRAD = True
 # On a CPU, keep freed memory for the next image instead of returning it to the system: faster, but up to a third more
 # memory (new).
 _C.KEEP_FREED_MEMORY = True
-# Of apex; without effect, as torch.amp prints nothing.
+# Key of apex, without effect: torch.amp prints nothing.
 _C.AMP_VERBOSE = False
 # Folder for all files that a run writes.
 _C.OUTPUT_DIR = "."

@@ -56,7 +56,8 @@ DATASETS.TEST = ()
 DATASETS.ROOT = ""
 # Also train on images without any annotation (new).
 DATASETS.KEEP_EMPTY_IMAGES = False
-# Read annotations with iscrowd 1 as ordinary objects, in training and evaluation (new). CVAT exports brush masks so.
+# Read annotations with iscrowd 1 as ordinary objects, in training and evaluation (new). CVAT exports brush masks with
+# iscrowd 1.
 DATASETS.CROWD_AS_OBJECTS = False
 # Keep unused categories that name the project (Roboflow's category 0) or the background (new).
 DATASETS.KEEP_PLACEHOLDER_CATEGORIES = False
@@ -69,7 +70,7 @@ DATASETS.KEYPOINT_SIGMAS = ()
 
 # EXIF rotation and mirroring (new). "stored": ignored; "upright": applied; "auto": applied if the annotations have the
 # rotated size. Where sizes do not decide (square images, half turns, no annotated size), an image is rotated if
-# all other sizes and boxes of the dataset speak for it.
+# all other sizes and boxes of the dataset agree with rotation.
 DATASETS.EXIF_ROTATION = "auto"
 # Images whose size differs from the annotated one (new). "error" raises; "scale" scales boxes, masks and keypoints by
 # one factor common to all images; "scale_each" by a factor per image; "keep" leaves them unchanged.

@@ -47,8 +47,8 @@ DEEPLAB.DECODER_LOW_LEVEL_CHANNELS = 48
 PANOPTIC_FPN = CN()
 # Weight of the losses of box and mask head.
 PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT = 1.0
-# Dropped: instances below this score, instances of which better ones cover more than OVERLAP_THRESH, and stuff of fewer
-# pixels of the original image.
+# Dropped are instances below this score, instances that better ones cover by more than the fraction OVERLAP_THRESH, and
+# stuff with fewer than STUFF_AREA_LIMIT pixels of the original image.
 PANOPTIC_FPN.COMBINE = CN()
 PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH = 0.5
 PANOPTIC_FPN.COMBINE.OVERLAP_THRESH = 0.5

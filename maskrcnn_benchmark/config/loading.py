@@ -124,7 +124,7 @@ class CfgNode(yacs.config.CfgNode):
             node: the deepest existing section or value of the path.
             path: parts of the key.
             found: length of the path up to the first missing part.
-            value: of the key.
+            value: value given for the key.
             source: name of the file or list in errors.
         """
         for length in range(found, len(path) + 1):

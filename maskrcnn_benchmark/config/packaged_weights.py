@@ -15,7 +15,7 @@ class PackagedFile:
     Args:
         requirement: requirement for pip; its dependencies are not needed.
         module: import name of the package, which is located but never imported.
-        path: of the file, relative to the module's folder.
+        path: path of the file, relative to the module's folder.
     """
 
     requirement: str

@@ -29,7 +29,7 @@ class Format:
         numbers: pixel values, or one of `words`.
         names: strings, or a file with strings.
         required: keys of `texts` that a block must have.
-        whole_numbers: a single number each.
+        whole_numbers: a single integer each.
     """
 
     factory: str
@@ -306,9 +306,10 @@ class DatasetCatalog:
 
     @staticmethod
     def name(entry: str | dict) -> str:
-        """Return the dataset's name: the catalog name, a block's NAME, else its split or annotation file, no ending.
+        """Return the dataset's name: its catalog name, or a block's NAME.
 
-        Splits of a YOLO dataset have the name of its folder before their own.
+        A block without NAME has the name of its split or annotation file, without extension. A YOLO dataset has the
+        name FOLDER_SPLIT.
         """
         if isinstance(entry, str):
             return entry

@@ -59,7 +59,7 @@ def entries(rule: Rule, *, length: int | None = None, or_empty: bool = False, as
     """Accept lists with entries that pass a rule.
 
     Args:
-        rule: for each entry.
+        rule: rule for each entry.
         length: number of entries; None = one or more.
         or_empty: also accept the empty list.
         ascending: require that no entry is smaller than the one before it.
@@ -85,7 +85,7 @@ def entries(rule: Rule, *, length: int | None = None, or_empty: bool = False, as
 
 
 def size_range(value) -> str | None:
-    """Accept (smallest, largest) size or (-1, -1)."""
+    """Accept (smallest, largest) size, (-1, -1), or an empty list."""
     if isinstance(value, (list, tuple)) and (not value or tuple(value) == (-1, -1)):
         return None
     if entries(whole(1), length=2)(value) is None and value[0] <= value[1]:

@@ -18,7 +18,7 @@ def has_roi_heads(model) -> bool:
 
 
 def classes_of_regions(model) -> tuple[str, int]:
-    """Return the key, below MODEL, of the number of classes of the ROI heads, and the number, background included."""
+    """Return (key below MODEL, value) of the number of classes of the ROI heads, background included."""
     if model.FCOS_MASK:
         return "FCOS.NUM_CLASSES", model.FCOS.NUM_CLASSES
     return "ROI_BOX_HEAD.NUM_CLASSES", model.ROI_BOX_HEAD.NUM_CLASSES

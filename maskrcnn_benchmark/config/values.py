@@ -33,8 +33,8 @@ def convert(value, default, *, any_number: bool = False):
     if there is one. Nested sequences get the type of the outer one.
 
     Args:
-        value: to convert.
-        default: of the key.
+        value: value to convert.
+        default: default of the key.
         any_number: accept any number although the default is an integer.
 
     Raises:

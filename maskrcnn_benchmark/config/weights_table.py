@@ -74,8 +74,8 @@ def weights_table() -> dict[str, PublishedWeights]:
 def find_weights(name: str) -> PublishedWeights:
     """Return the entry of a name, with or without catalog:// before it.
 
-    A unique file name also selects an entry, as does, for detectors, the name of a config; both with or without folders
-    and endings.
+    A unique file name also selects an entry. For detectors, so does a unique config name. Folders and extensions may be
+    omitted.
 
     Raises:
         UnknownNameError (a KeyError): no entry has this name, or several have it.

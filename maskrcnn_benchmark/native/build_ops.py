@@ -40,7 +40,7 @@ COMMAND = "python -m maskrcnn_benchmark.utils.build_ops"
 OLDEST_TORCH = (2, 11)
 LIBRARIES = {"cpu": "_C.so", "cuda": "_C_cuda.so"}
 REPORT, LOG = "_build.json", "_build.log"
-# -ffp-contract=off, --fmad=false: every CPU and GPU decides a pair of boxes near the threshold equally.
+# -ffp-contract=off, --fmad=false: every CPU and GPU makes the same decision for boxes near the NMS threshold.
 # -fno-trapping-math allows loops with branches to be vectorized; it changes no result.
 CXX_FLAGS = "-std=c++17 -O3 -fPIC -fvisibility=hidden -ffp-contract=off -fno-trapping-math -fno-math-errno"
 CXX_FLAGS += " -DTORCH_TARGET_VERSION=0x020b000000000000"
@@ -88,7 +88,7 @@ def source_hash(kind: str, sources: Path) -> str:
 
 
 def cache_folder(sources: Path) -> Path:
-    """Return the folder for libraries of exactly these sources if the user cannot write to the package."""
+    """Return the folder for libraries of exactly these sources, for users without write access to the package."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return root / "maskrcnn_benchmark" / f"ops-{source_hash('cpu', sources)}-{source_hash('cuda', sources)}"
 
@@ -287,7 +287,7 @@ def _ninja_path(path: Path) -> str:
 
 
 def build(target: Path | None = None, sources: Path | None = None, if_changed: bool = False) -> dict:
-    """Build what can be built, and write and return the report. Never raises.
+    """Build what can be built, and write and return the report. A failed build is reported, not raised.
 
     Args:
         target: folder for libraries, report and log; default: the package, or the user's cache if that is read-only.

@@ -59,7 +59,7 @@ def cpu_name() -> str:
 
 
 def _cpu_info(names: str) -> str:
-    """Return Linux's value for the first core of the first of `names` (a pattern) that exists; "" elsewhere."""
+    """Return the first value in /proc/cpuinfo whose name matches the pattern `names`; "" if there is none."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:

@@ -18,8 +18,8 @@ def energy_meter(device: torch.device) -> tuple[Callable[[], float] | None, str]
     there.
 
     Returns:
-        (read, source): `read()` returns Joule since an arbitrary start, so differences are energy; `source` names the
-        counter. Without a counter, `read` is None and `source` is the reason.
+        (read, source): `read()` returns joules since an arbitrary start, so only differences are meaningful; `source`
+        names the counter. Without a counter, `read` is None and `source` is the reason.
     """
     return _nvml_meter(device) if device.type == "cuda" else _rapl_meter()
 
@@ -38,7 +38,7 @@ def _rapl_meter(folder: Path = POWERCAP):
 
 
 class _Counter:
-    """Counter of one CPU package in micro-Joule, which wraps around to 0."""
+    """Counter of one CPU package in microjoules, which wraps around to 0."""
 
     def __init__(self, zone: Path):
         self.file = zone / "energy_uj"

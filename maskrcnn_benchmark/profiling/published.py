@@ -213,7 +213,9 @@ TABLES = (
 
 
 def config_name(file) -> str:
-    """Return a config file's name without folder and ending, or as v1/NAME and v2/NAME: those of CenterMask repeat.
+    """Return a config file's name without folder and extension.
+
+    CenterMask's configs are v1/NAME and v2/NAME, because their names repeat.
 
     >>> config_name("configs/vovnet/centermask/v2/centermask_V_39_eSE_FPN_ms_3x.yaml")
     'v2/centermask_V_39_eSE_FPN_ms_3x'

@@ -55,7 +55,7 @@ class StageClock:
 
     @contextlib.contextmanager
     def stage(self, name: str):
-        """Count the time of the block for a stage."""
+        """Add the time of the `with` block to a stage."""
         self._enter(name)
         try:
             yield
@@ -64,7 +64,7 @@ class StageClock:
 
     @contextlib.contextmanager
     def inside(self, model: nn.Module):
-        """Divide calls of the model inside the block into stages, except inside compiled modules."""
+        """Divide the time of model calls in the `with` block among stages. A compiled module is not divided."""
         compiled = tuple(f"{path}." for path, module in model.named_modules() if is_compiled(module))
         handles = []
         for path, module in model.named_modules():

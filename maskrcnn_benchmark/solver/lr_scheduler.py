@@ -69,7 +69,7 @@ class _WarmupLR(LRScheduler):
 
 
 class WarmupMultiStepLR(_WarmupLR):
-    """Multiply the learning rate by `gamma` at each of the `milestones` (Goyal et al., 2017; defaults of the forks)."""
+    """Step decay by the factor `gamma` at each of the `milestones` (Goyal et al., 2017; defaults of the forks)."""
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ _OF_THE_SCHEDULE = ("lr", "initial_lr")
 
 
 def adopt_state(optimizer: torch.optim.Optimizer, state: dict, names: list[str]) -> dict:
-    """Sort a saved state by parameter names into the groups of `optimizer`, and keep the settings of `optimizer`.
+    """Regroup a saved state by parameter name to match `optimizer`, and keep the settings of `optimizer`.
 
     Weight decay, momentum, betas and all other settings are those of `optimizer`; the ones that differ from the saved
     state are logged. The learning rate comes from the state, until the schedule sets it. A parameter without a saved

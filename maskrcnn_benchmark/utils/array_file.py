@@ -20,20 +20,20 @@ from maskrcnn_benchmark.utils.atomic_write import atomic_write
 MAGIC = b"MBARRAY1"
 _LENGTHS = struct.Struct("<QQ")
 ALIGNMENT = 64
-# Bytes that a checksum looks at in a turn.
+# Bytes per block of a checksum.
 TURN = 1 << 22
 
 
 class ArrayFileError(ValueError):
-    """A file is no array file, or not a complete one."""
+    """Raised for a file that is not an array file, is incomplete, or has changed."""
 
 
 def write_arrays(path: str, meta: dict, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays to a file, completely or not at all, see `atomic_write`.
 
     Args:
-        meta: what JSON can hold.
-        arrays: of numbers or bool.
+        meta: metadata that can be serialized as JSON.
+        arrays: arrays of numbers or bool, by name.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full.
@@ -57,7 +57,7 @@ def write_arrays(path: str, meta: dict, arrays: Mapping[str, np.ndarray]) -> Non
 
 
 class ArrayFile:
-    """A file of `write_arrays`, mapped read-only.
+    """A file written by `write_arrays`, mapped read-only.
 
     Args:
         path: the file.
@@ -65,7 +65,9 @@ class ArrayFile:
             no memory.
 
     Attributes:
-        meta: as written. arrays: read-only arrays by name. crc: CRC-32 of the header, which differs between contents.
+        meta: metadata as written.
+        arrays: read-only arrays by name.
+        crc: CRC-32 of the header. It identifies the content, because the header has the checksums of the arrays.
 
     Raises:
         FileNotFoundError, OSError: the file cannot be opened.
@@ -108,7 +110,7 @@ def _bytes_of(array: np.ndarray) -> np.ndarray:
 
 
 def _checksum(data: np.ndarray) -> int:
-    """Add 64-bit words, each turn weighted by its number: zeroed and exchanged blocks show."""
+    """Sum 64-bit words, with each block of TURN bytes weighted by its number, to detect zeroed and swapped blocks."""
     total = 0
     for number, begin in enumerate(range(0, len(data), TURN), start=1):
         total += number * _sum(data[begin : begin + TURN])

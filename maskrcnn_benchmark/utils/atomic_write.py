@@ -2,8 +2,8 @@
 
 A file is written as `.NAME.HOST.RANDOM.tmp` beside its own name, and then moved. The writer holds a lock (flock) on it,
 which the system releases when the process ends, however it ends. A temporary file that can be locked is therefore left
-over; process ids would not show that, as every container counts processes from 1. The lock may be unknown to other
-machines, and some file systems have none: then a file is left over if it was not written to for LEFT_OVER seconds.
+over; process ids would not show that, because every container counts processes from 1. Other machines may not see the
+lock, and some file systems have none: there, a file not written to for LEFT_OVER seconds is left over.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ try:
 except ImportError:  # Windows, which does not remove open files
     fcntl = None
 
-# Seconds.
+# Seconds without a write after which a temporary file of another machine, or one without a lock, is left over.
 LEFT_OVER = 86_400.0
 
 # Characters of the name and of the host in a temporary name: file systems allow 255 bytes.
@@ -38,9 +38,9 @@ def atomic_write(path: str | os.PathLike):
     """Open a temporary binary file beside `path`, and move it to `path` when the block ends without an error.
 
     A reader sees the old file or the new one, never a part, whenever the process or the machine stops: the data are on
-    the disk before the name is. After an error the old file is unchanged, and the temporary one is removed. Several
-    processes or threads may write the same file: that of the last one stays. Missing folders are created. What killed
-    processes left in the folder is removed when this process writes there for the first time.
+    the disk before the name is. After an error the old file is unchanged, and the temporary one is removed. If
+    several processes or threads write the same file, the last one wins. Missing folders are created. When this process
+    first writes to a folder, it removes temporary files that killed processes left there.
     """
     path = os.path.abspath(path)
     folder, name = os.path.split(path)
@@ -126,7 +126,7 @@ def _lock(handle: int) -> bool:
 
 
 def _is_at(handle: int, path: str) -> bool:
-    """Return whether an open file is the one that has this path."""
+    """Return whether `path` still refers to the open file."""
     try:
         return os.path.samestat(os.fstat(handle), os.stat(path))
     except FileNotFoundError:
@@ -138,7 +138,7 @@ def _host() -> str:
 
 
 def _start_of(name: str, count: int) -> str:
-    """Return a name's start of at most `count` bytes."""
+    """Truncate a name to at most `count` bytes."""
     return os.fsencode(name)[:count].decode(errors="ignore")
 
 

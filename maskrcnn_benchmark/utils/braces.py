@@ -1,4 +1,4 @@
-"""Expand the braces of a shell in names of files: {000..127} and {a,b}."""
+"""Expand shell braces in file names: {000..127} and {a,b}."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import re
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
-# More names than this are a mistake in a range.
+# More names than this indicate a mistake in a range.
 MOST = 1_000_000
 
 
 def expand_braces(text: str) -> list[str]:
-    """Return all names that a text stands for, in order. Numbers are as wide as their first one is written.
+    """Return all names that a pattern expands to, in order. Numbers are padded to the width of the first one.
 
     Raises:
-        ValueError: a range falls, braces do not match, or there are more than MOST names.
+        ValueError: a range is descending, braces do not match, or there are more than MOST names.
     """
     choices, count, end = [], 1, 0
     for match in _BRACES.finditer(text):

@@ -70,7 +70,7 @@ def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def reduce_dict(input_dict: dict[str, torch.Tensor], average: bool = True) -> dict[str, torch.Tensor]:
-    """Sum or average over the processes a dict of scalar tensors with the same keys everywhere.
+    """Sum or average a dict of scalar tensors over the processes, which must all have the same keys.
 
     With more than one process the result is valid on all of them, and its keys are sorted by name. (They are summed in
     that order, whatever order each process built its dict in.) With one process it is `input_dict` itself.

@@ -48,7 +48,7 @@ _VERB = re.compile(rf"\b({'|'.join(VERBS)})\b")
 
 
 def counted(count: int, phrase: str) -> str:
-    """Return the count and a phrase that begins with a plural noun, both in the singular if the count is 1.
+    """Format a count and a phrase with a plural noun, which becomes singular if the count is 1.
 
     The first noun of NOUNS, the first verb of VERBS after it in the same clause, and "their" are changed.
     """

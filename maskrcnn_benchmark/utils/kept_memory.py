@@ -31,10 +31,10 @@ def keep_freed_memory() -> bool:
 
 
 def return_freed_memory() -> bool:
-    """Return memory that is freed, but kept by the C library between blocks in use, to the system.
+    """Return to the system the freed memory that the C library keeps between blocks in use.
 
     Returns:
-        Whether some was returned: only glibc on Linux can. After `keep_freed_memory` too.
+        Whether any was returned: only glibc on Linux supports it. It also works after `keep_freed_memory`.
     """
     if not sys.platform.startswith("linux"):
         return False

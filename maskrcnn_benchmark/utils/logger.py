@@ -14,7 +14,7 @@ ALIASES = {"fcos_core": "maskrcnn_benchmark"}
 
 
 class _UnderAlias(logging.Formatter):
-    """Write the name of the package's loggers as `alias` instead of `name`."""
+    """Formatter that writes the names of the package's loggers with `alias` instead of `name`."""
 
     def __init__(self, alias: str, name: str):
         super().__init__(FORMAT)

@@ -23,7 +23,7 @@ def save_config(cfg, path: str) -> None:
 
 
 def save_labels(dataset_list: list, output_dir: str) -> None:
-    """Write OUTPUT_DIR/labels.json: the dataset's own category ids (as strings) to names (rank 0).
+    """Write OUTPUT_DIR/labels.json, which maps the dataset's own category ids (as strings) to names (rank 0).
 
     Args:
         dataset_list: datasets with the same label space. The first one that has `categories` (id -> name) is used. It

@@ -33,7 +33,7 @@ _KINDS = (
 
 
 class NotAFileError(OSError):
-    """A path leads to a folder, named pipe, socket or device where a file is required."""
+    """Raised for a folder, named pipe, socket or device where a file is required."""
 
 
 def open_regular(path: str | os.PathLike) -> BinaryIO:
@@ -117,7 +117,7 @@ def nearest_path(path: str | os.PathLike) -> str | None:
 
 
 def nearest_name(name: str, names: list[str]) -> str | None:
-    """Return the name most like `name`; None if none is similar. Case counts least."""
+    """Return the name most like `name`, ignoring case; None if none is similar."""
     by_case: dict[str, str] = {}
     for each in names:
         by_case.setdefault(each.casefold(), each)

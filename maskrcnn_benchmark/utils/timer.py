@@ -7,7 +7,7 @@ import time
 
 
 class Timer:
-    """Sums the time between `tic()` and `toc()`, in seconds."""
+    """Stopwatch that sums the time between `tic()` and `toc()`, in seconds."""
 
     def __init__(self):
         self.reset()

@@ -118,7 +118,7 @@ def draw_tags(
 
 
 def tag_texts(boxes, class_names: Sequence[str] | None = None) -> tuple[list[str], list[str]]:
-    """Return texts of boxes with track, class and score, as far as their fields go, and those without the class."""
+    """Return the tag texts of boxes (track, class and score, if the fields exist), and those without the class."""
     texts, short_texts = [], []
     fields = [
         boxes.get_field(name).tolist() if boxes.has_field(name) else [None] * len(boxes)
@@ -292,6 +292,7 @@ def grid(
 
     Args:
         images: may differ in size; a row is as high as its highest image, a column as wide as its widest.
+        columns: images per row.
         captions: one per image; cut if wider than the image's column.
         gap: pixels between images.
         border: pixels around all images; None is gap.

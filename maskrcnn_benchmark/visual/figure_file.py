@@ -9,7 +9,7 @@ from maskrcnn_benchmark.utils.atomic_write import atomic_write
 
 
 def check_figure_file(path: str | os.PathLike) -> None:
-    """Raise what new_figure and save_figure would raise, for programs that run for long before they draw.
+    """Check that a figure can be saved to `path`, for programs that run for long before they draw.
 
     Raises:
         ImportError: matplotlib is not installed.

@@ -43,9 +43,9 @@ PREFERRED = (
 )
 # Beginnings of Unicode names.
 EAST_ASIAN = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC", "FULLWIDTH", "HALFWIDTH")
-# They choose between forms of the letter before them, and have no form of their own.
+# Variation selectors, which choose a form of the letter before them and are not drawn themselves.
 VARIANTS = tuple(map(chr, range(0xFE00, 0xFE10)))
-# Devanagari to Myanmar, and Khmer.
+# Scripts that need shaping: Devanagari to Myanmar, and Khmer.
 SHAPED = (("\u0900", "\u109f"), ("\u1780", "\u17ff"))
 ENDINGS = (".ttf", ".otf", ".ttc")
 # Maximum number of the machine's fonts to try.
@@ -62,7 +62,7 @@ class Fonts:
     text come from one font.
 
     Args:
-        texts: what will be drawn.
+        texts: texts to draw.
         size: height in pixels.
         path: font file to use in any case.
 
@@ -114,7 +114,7 @@ def _open(path: str | None, size: int) -> ImageFont.FreeTypeFont:
 
 
 def _letters(texts: Iterable[str]) -> str:
-    """Return what is visible of the texts, once each: no spaces, joiners or choices of a variant."""
+    """Return the distinct visible characters of the texts, without spaces, joiners and variation selectors."""
     visible = {letter for text in texts for letter in text if not letter.isspace()}
     return "".join(sorted(each for each in visible if unicodedata.category(each) != "Cf" and each not in VARIANTS))
 
@@ -134,7 +134,7 @@ def missing_letters(font, letters: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _find(letters: str) -> tuple[str | None, str]:
-    """Return the file of the font that has most of the letters, None for Pillow's own, and those that it lacks."""
+    """Return (file of the font with most of the letters, or None for Pillow's own; letters that it lacks)."""
     best, lacking = None, missing_letters(ImageFont.load_default(PROBE_SIZE), letters)
     for path in _machine_fonts() if lacking else ():
         try:

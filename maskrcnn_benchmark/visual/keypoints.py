@@ -1,4 +1,4 @@
-"""Keypoints drawn on an image.
+"""Draw keypoints on an image.
 
 Shapes: N objects, K keypoints of each.
 """
@@ -58,7 +58,7 @@ def draw_keypoints(
 
 
 def _trunk(places: np.ndarray, drawn: np.ndarray, colors) -> list[tuple]:
-    """Return a person's lines from the nose between the shoulders, and from there between the hips."""
+    """Return a person's lines from the nose to the middle of the shoulders, and from there to that of the hips."""
     nose, *others = (
         PersonKeypoints.NAMES.index(name)
         for name in ("nose", "left_shoulder", "right_shoulder", "left_hip", "right_hip")
