@@ -25,7 +25,7 @@ from maskrcnn_benchmark.data.samplers import (
     ShardSampler,
     TrainingBatchSampler,
 )
-from maskrcnn_benchmark.data.samplers.build import (  # noqa: F401  # the forks' place of two of them
+from maskrcnn_benchmark.data.samplers.build import (  # noqa: F401  # two are re-exported for the forks
     aspect_groups,
     make_batch_data_sampler,
     make_data_sampler,
@@ -120,7 +120,7 @@ def build_dataset(
         root: the data folder; "" uses $MB_DATASETS, else "datasets".
         images: see `image_settings(cfg)`; None is ImageSettings().
         reading: see `reading_of(cfg)`; None is Reading().
-        specialize: class of a dataset of boxes -> the subclass to build in its place.
+        specialize: maps the class of each BoxDataset to the subclass to build instead.
 
     Returns:
         In training, a list of one dataset. In testing, a list of one dataset per entry.
@@ -178,7 +178,7 @@ def _disable_horizontal_flip(cfg, dataset) -> None:
 
 
 def _for_entry(reading: Reading, entry) -> Reading:
-    """Replace a keypoint limit of -1 by the forks' rule: 10 visible keypoints per image of COCO's own files, else 0."""
+    """Resolve MIN_VISIBLE_KEYPOINTS -1 to the forks' rule: 10 per image for COCO's own keypoint files, else 0."""
     if reading.min_visible_keypoints >= 0:
         return reading
     of_coco = isinstance(entry, str) and entry.startswith("keypoints_coco_")
@@ -208,7 +208,7 @@ def make_data_loader(
         `loader.dataset` has class_names, image_id(i) and get_img_info(i).
 
     Raises:
-        ValueError: the batch size is not divisible by the number of processes, or a dataset is invalid (see there).
+        ValueError: the batch size is not divisible by the number of processes, or a dataset is invalid (see its class).
     """
     check_values(cfg, is_train=is_train)
     rank, world_size = (comm.get_rank(), comm.get_world_size()) if is_distributed else (0, 1)

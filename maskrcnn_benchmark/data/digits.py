@@ -164,7 +164,7 @@ def write_scene(path: str | os.PathLike, size: int = 480, seed: int = 0, split: 
     Args:
         path: .jpg file.
         size: side of the scene in pixels.
-        seed: of the random numbers.
+        seed: seed of the random numbers.
         split: "train" or "test", the source of digits and photographs.
 
     Raises:

@@ -45,7 +45,7 @@ def label_names(dataset) -> dict[str, list[str]]:
 
 
 def label_ids(dataset) -> dict[str, list]:
-    """Return the annotation files' ids of labels by kind: "category_ids", one per class name, and "semantic_ids".
+    """Return the label ids of the annotation files by kind: "category_ids", one per class name, and "semantic_ids".
 
     Concatenated datasets with different ids have no "category_ids".
     """
@@ -183,7 +183,7 @@ def check_evaluation(cfg, name: str, dataset) -> None:
 
     Args:
         cfg: see MODEL, DATASETS and TEST.
-        name: of the test set in DATASETS.TEST.
+        name: name of the test set in DATASETS.TEST.
         dataset: a dataset; those with keypoints have num_keypoints, keypoint_flip_inds and get_groundtruth.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# Images whose size is looked up; they are spread over the dataset.
+# Approximate number of images whose size is looked up, spread evenly over the dataset.
 SAMPLED = 500
 
 

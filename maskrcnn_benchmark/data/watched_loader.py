@@ -10,7 +10,7 @@ import weakref
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-# Seconds until the exit of a worker with a broken connection is visible.
+# Maximum seconds between a worker's broken connection and its exit code becoming visible.
 GRACE = 5.0
 
 _CAUSES = {
@@ -26,7 +26,7 @@ class WorkerError(RuntimeError):
 
 
 class WatchedLoader(DataLoader):
-    """DataLoader with errors that name the failed worker, its image and its exit.
+    """DataLoader whose errors name the failed worker, the image it was loading and how it exited.
 
     Args:
         dataset: a map-style dataset. Errors use its `path(index)` and `image_id(index)` if it has them.
@@ -53,8 +53,9 @@ class WatchedLoader(DataLoader):
 class _WatchedIterator:
     def __init__(self, loader: WatchedLoader, options: dict, timeout: float):
         self.dataset, self.timeout = loader.dataset, timeout
-        # start time (s) of the current wait for a batch, or None; why the watchdog killed workers, or None
+        # start time (s) of the current wait for a batch, or None
         self.waiting: float | None = None
+        # why the watchdog killed workers, or None
         self.reason: str | None = None
         # one row per worker: index + 1 of the image being loaded, 0 between images; its start time in ns
         self.progress = torch.zeros(loader.num_workers, 2, dtype=torch.int64).share_memory_()
@@ -115,7 +116,7 @@ class _WatchedIterator:
         return "; ".join(parts)
 
     def kill_stopped(self) -> None:
-        """Kill the workers that are loading an image, or all if none is, so that the waiting process continues."""
+        """Kill the workers that are loading an image or stopped, else all, so that the waiting process continues."""
         workers, now = self._workers(), time.monotonic_ns()
         rows = enumerate(zip(workers, self.progress.tolist(), strict=True))
         busy = [(begun, k) for k, (worker, (place, begun)) in rows if place or _is_stopped(worker.pid)]

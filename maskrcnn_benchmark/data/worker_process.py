@@ -12,7 +12,7 @@ import torch
 
 def start_worker(worker_id: int) -> None:
     """Set up a worker; DataLoader's worker_init_fn."""
-    leave_signals_to_the_training()  # first: threads inherit the mask of signals
+    leave_signals_to_the_training()  # first: threads inherit the signal mask
     use_one_thread()
 
 

@@ -20,7 +20,8 @@ ROUNDING = 1.0
 # COCO evaluation uses a box as it is in the file unless clipping moves a side by more than this many pixels.
 CUT = 0.01
 
-# Boxes seem to be corners instead of sizes if this share sticks out of the image; fewer than FEW boxes say nothing.
+# Boxes are suspected to be x1, y1, x2, y2 if at least this share of them sticks out of the image. Fewer than FEW boxes
+# are not checked.
 MANY_OUT = 0.25
 FEW = 8
 
@@ -48,8 +49,8 @@ class AnnotationTable:
         difficult: (B,) bool, or None if the format has no such flag.
         xywh: (B, 4) float64 boxes as in the file, for COCO evaluation; None for other formats.
         areas: (B,) float64 areas as in the file, NaN if unusable, for COCO evaluation; None for other formats.
-        annotated: (I,) bool, true if the file annotates the image, usably or not; None if only usable annotations
-            count.
+        annotated: (I,) bool, true if the file has any annotation of the image, usable or not; None if only usable
+            annotations count.
         segments: (B,) int64, the box's segment in its image's PanopticMap, counted from 1; None if boxes do not come
             from segments.
     """
@@ -109,7 +110,7 @@ class AnnotationTable:
         return np.bincount(self.image_index, minlength=len(self.image_ids)) > 0
 
     def visible_keypoints(self) -> np.ndarray:
-        """Return (I,) the number of visible keypoints per image, over all its objects."""
+        """Return the number of visible keypoints of all objects of each image, (I,) float64."""
         counts = (self.keypoints[:, :, 2] > 0).sum(axis=1)
         return np.bincount(self.image_index, weights=counts, minlength=len(self.image_ids))
 
@@ -131,7 +132,7 @@ class AnnotationTable:
         Args:
             sizes: (I, 2) width, height.
             report: receives the findings.
-            factors: (I, 2) float64 in x and y, see `scale`; None scales nothing.
+            factors: (I, 2) float64 scale factors in x and y, see `scale`; None scales nothing.
         """
         if factors is not None:
             self.scale(factors, sizes, report)
@@ -181,7 +182,7 @@ class AnnotationTable:
         """Scale boxes, masks and keypoints to a new image size, and drop boxes that become too small.
 
         Args:
-            factors: (I, 2) float64 in x and y.
+            factors: (I, 2) float64 scale factors in x and y.
             sizes: (I, 2) width and height of the images after scaling.
             report: receives the findings.
         """

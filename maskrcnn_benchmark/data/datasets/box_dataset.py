@@ -53,16 +53,16 @@ class BoxDataset(Dataset):
         transforms: (image, target) -> (image, target); None returns PIL images.
         images: how image files are read; None is ImageSettings().
         reading: how annotations are read; None is Reading().
-        sources: files that `table` reads. If given, what comes of them is kept as a file, and later starts neither call
-            `table` nor look at images (table_cache.py).
-        rebuild: read again although there is such a file.
+        sources: files that `table` reads. If given, the result is cached in a table file (table_cache.py) as
+            `reading.tables` says. Later starts map this file, and neither call `table` nor read image headers.
+        rebuild: ignore an existing table file and write a new one.
 
     An item is (image, target, index), after `transforms`. The image is a PIL RGB image. The target is a BoxList of
     inclusive boxes in pixels with the field "labels" (int64, 1..K) and, if annotated, "masks", "keypoints" and
     "difficult" (uint8). Crowd regions are not part of it.
 
-    Unless there is such a file, the constructor reads the header of every image file. Boxes are clipped to the size of
-    the image file, not to the size in the annotations. An image of another size than at that time is an error.
+    Without a table file, the constructor reads the header of every image file. Boxes are clipped to the size of the
+    image file, not to the size in the annotations. Indexing an image whose size has changed since then raises an error.
 
     Attributes:
         ids: I image ids of the annotations.
@@ -78,7 +78,7 @@ class BoxDataset(Dataset):
         OSError: images cannot be decoded; the first few are named.
     """
 
-    # Headers that the reader of the annotations has read, by file name, until they are checked.
+    # Image headers that the annotation reader has already read, by file name; dropped after the image check.
     _known_headers: Mapping[str, ImageHeader] = {}
 
     def __init__(
@@ -152,19 +152,19 @@ class BoxDataset(Dataset):
         return SampleTable.of(table, checked, more)
 
     def leave_out(self, what: str, places: Sequence[tuple[Any, str]], error: OSError) -> None:
-        """Handle images that cannot be used: raise the error. The doctor's subclasses list them and read on.
+        """Raise `error` for images that cannot be used. The doctor's subclasses record them and continue instead.
 
         Args:
             what: kind of the problem.
             places: (image id, file or reason) of each image.
-            error: names them.
+            error: error to raise, which names the images.
         """
         raise error
 
     def _table_key(self) -> dict:
-        """What a stored table depends on, besides its sources."""
+        """Return what the content of a table file depends on, besides its sources."""
         reading = asdict(self.reading)
-        # these are applied to the table
+        # neither changes the content of the table
         del reading["tables"], reading["keypoint_flip_pairs"]
         return {
             "dataset": type(self).__name__,
@@ -205,7 +205,7 @@ class BoxDataset(Dataset):
         return dict(enumerate(self.ids))
 
     def is_turned(self, index: int) -> bool:
-        """Return whether the image is rotated as its EXIF orientation says."""
+        """Return whether the EXIF rotation is applied to the image."""
         return bool(self._samples.turned[index])
 
     def is_truncated(self, index: int) -> bool:
@@ -214,14 +214,14 @@ class BoxDataset(Dataset):
 
     @property
     def image_sizes(self) -> np.ndarray:
-        """Width and height of the images, as items have them: (I, 2) int64."""
+        """Width and height of the images before transforms, (I, 2) int64."""
         return self._samples.sizes
 
     def get_groundtruth(self, index: int, size: tuple[int, int] | None = None) -> BoxList:
         """Return the target of an image before transforms.
 
         Args:
-            index: of the image.
+            index: index of the image.
             size: (width, height) of the decoded image, if known. If the file has changed since the start, boxes are
                 clipped to this size.
         """
@@ -253,8 +253,8 @@ class BoxDataset(Dataset):
         """Yield name and data of an image's fields besides "labels".
 
         Args:
-            index: of the image.
-            rows: of its boxes in the flat arrays.
+            index: index of the image.
+            rows: range of its boxes in the flat arrays.
             size: (width, height) of the image.
         """
         if self._samples.masks is not None:
@@ -281,13 +281,13 @@ class BoxDataset(Dataset):
         return None if factors == (1.0, 1.0) else factors
 
     def path(self, index: int) -> str:
-        """Return the path of the image file; of one in a tar file, for messages, that path and the name in it."""
+        """Return the path of the image file. For an image in a tar file it is TAR/NAME, which is only for messages."""
         if self._samples.places is not None:
             return str(self.image_file(index))
         return os.path.join(self.root, self._samples.file_names[index])
 
     def image_file(self, index: int) -> str | ShardMember:
-        """Return what `read_image` and `read_header` read: the path of the image, or its place in a tar file."""
+        """Return the path of the image, or its ShardMember in a tar file, to pass to `read_image` or `read_header`."""
         if self._samples.places is None:
             return self.path(index)
         number, offset, size = self._samples.places[index].tolist()
@@ -307,7 +307,7 @@ class BoxDataset(Dataset):
         return {"images": len(self.ids), "boxes": len(self._samples.boxes), "classes": len(self.class_names)}
 
     def _leave_out_crowd(self, table: AnnotationTable) -> None:
-        """Drop crowd regions. Subclasses in which these are something else override this."""
+        """Drop crowd regions. Subclasses override this to skip the warning about single objects."""
         leave_out_crowd(table, self.report)
 
     def _of_a_person(self) -> bool:
@@ -354,7 +354,7 @@ class BoxDataset(Dataset):
         return self._samples.keypoint_names
 
     def _more_arrays(self, table: AnnotationTable) -> dict[str, np.ndarray]:
-        """Return further arrays to keep in the table. Subclasses override this; crowd regions are still included."""
+        """Return further arrays to keep with the samples. Subclasses override this; crowd regions are included."""
         return {}
 
     def _check_maps(self, table: AnnotationTable, sizes: np.ndarray) -> None:

@@ -8,7 +8,8 @@ from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
 from maskrcnn_benchmark.data.datasets.coco_values import whole_number
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 
-# Compared without surrounding signs: labelme's converter lists "_background_" and "__ignore__".
+# Compared in lower case and without surrounding "_", "-" and spaces: labelme's converter lists "_background_" and
+# "__ignore__".
 PLACEHOLDERS = ("background", "ignore", "bg")
 
 

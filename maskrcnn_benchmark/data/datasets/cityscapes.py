@@ -37,7 +37,7 @@ class CityScapesDataset(BoxDataset, AbstractDataset):
         name: name of the dataset in messages.
         images: how image files are read; None is ImageSettings().
         reading: only `keep_empty_images` and `tables` are used; None is Reading().
-        rebuild: read again although the outcome of reading is kept as a file.
+        rebuild: ignore an existing table file and write a new one (table_cache.py).
 
     Items are those of BoxDataset with the field "masks". `ids` are the file names up to "_leftImg8bit.png".
 

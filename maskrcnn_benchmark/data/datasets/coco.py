@@ -24,13 +24,13 @@ class COCOFileDataset(BoxDataset):
 
     Args:
         ann_file: the json. "info", "licenses", "area", "iscrowd" and "segmentation" may be missing.
-        root: folder that the json's file names are relative to.
+        root: folder that the json's file names are relative to, or tar files that hold the images (shards.py).
         remove_images_without_annotations: drop images without a usable box (for training).
         transforms: (image, target) -> (image, target); None returns PIL images.
         name: name of the dataset in messages; default: the json's file name without its extension.
         images: how image files are read; None is ImageSettings().
-        reading: how annotations are read, and whether the outcome is kept as a file; None is Reading().
-        rebuild: read again although there is such a file.
+        reading: how annotations are read, and whether they are cached in a table file; None is Reading().
+        rebuild: ignore an existing table file and write a new one (table_cache.py).
 
     Raises:
         FileNotFoundError: the json, the folder or images are missing; the first few are named.
@@ -79,7 +79,10 @@ class COCOFileDataset(BoxDataset):
 
 
 def _shard_states(root: str) -> dict:
-    """Return what shows without reading whether shards are the same: places in others would be of other images."""
+    """Return size and modification time of each shard, by a name for messages; {} for a plain folder.
+
+    A table stores byte offsets into the shards, which are wrong once a shard is replaced.
+    """
     if not are_shards(root):
         return {}
     found = map(os.stat, shard_paths(root))
@@ -117,7 +120,8 @@ class COCODataset(COCOFileDataset):
 def load_pycocotools(ann_file: str):
     """Read a file into a pycocotools.coco.COCO, without its prints.
 
-    Missing "area", "iscrowd" and "info" are filled in. "area" and "iscrowd" become numbers where they are text or null.
+    Missing "info", "annotations", "id", "iscrowd" and "area" are filled in. "area" and "iscrowd" become numbers where
+    they are text or null.
     """
     from pycocotools.coco import COCO
 

@@ -18,13 +18,13 @@ from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.data.datasets.value_column import ValueColumn
 
-# Pixels. Beyond every image, and far below where float32 overflows.
+# Boxes are clipped to this many pixels: beyond every image, and far below where float32 overflows.
 FAR = 1e9
 
-# Above it, not every JSON reader and evaluator has exact integers.
+# Category ids must be smaller: JSON readers that use float64 round larger integers.
 LARGEST_ID = 2**53
 
-# Number of category ids that an error lists.
+# Maximum number of category ids listed in an error.
 SPELLED_OUT = 20
 
 
@@ -39,7 +39,9 @@ def read_coco(
     keypoints that are broken do not drop their box, see MaskColumns and KeypointColumns.
 
     Args:
-        reading: choices of the configuration; None takes its defaults.
+        ann_file: the json.
+        report: receives the findings.
+        reading: options of the config; None is Reading().
         crowd_masks: read the masks of crowd regions too, as evaluation requires.
 
     Raises:
@@ -53,11 +55,12 @@ def read_coco(
 def table_of(
     data: dict, ann_file: str, report: DatasetReport, reading: Reading | None = None, *, crowd_masks: bool = False
 ) -> AnnotationTable:
-    """Make a table of the content of such a file, or of what a reader of another format returns (records.py).
+    """Build the table from the content of a COCO json, or from what another format's reader returns (records.py).
 
     Args:
-        data: its images are removed once they are read, to save memory.
-        ann_file: what errors call the source.
+        data: "categories", "images" and "annotations". "images" is removed once it is read, to save memory.
+        ann_file: name of the source in errors.
+        report, reading, crowd_masks: see `read_coco`.
     """
     reading = reading or Reading()
     category_ids, class_names = read_categories(data, ann_file, report)
@@ -155,7 +158,7 @@ def read_images(data: dict, ann_file: str, report: DatasetReport) -> dict:
     report.add(
         "noted", "images whose file has another id too (each sees its own annotations only)", shared, "image ids"
     )
-    # numbers before texts: a file may mix them, Python does not compare them
+    # numbers before texts: a file may mix them, and Python cannot compare the two
     return {key: images[key] for key in sorted(images, key=lambda key: (isinstance(key, str), key))}
 
 
@@ -233,7 +236,7 @@ def _rows(annotations, ann_file: str):
 
 
 def _shares(xywh: np.ndarray) -> str:
-    """Return a hint if all (B, 4) boxes are shares of the image's size instead of pixels."""
+    """Return a hint if all (B, 4) boxes seem to be relative to the image's size instead of in pixels, else ""."""
     if not len(xywh) or xywh.min() < 0 or xywh.max() > 1:
         return ""
     return "all coordinates are between 0 and 1; expected are pixels. Multiply them by the size of the image"
@@ -250,11 +253,10 @@ def _compared(used: ValueColumn, category: np.ndarray, category_ids: list) -> st
 
 
 def _refuse_shifted_ids(used: ValueColumn, category: np.ndarray, category_ids: list, data: dict, ann_file: str) -> None:
-    """Refuse category ids that count from another number than those of "categories".
+    """Raise ValueError if annotations count category ids from a different number than "categories" does.
 
-    Raises:
-        ValueError: every id that annotations use is one more, or one less, than a listed one, and not every one is
-            listed: the others would silently be of the wrong class.
+    This is so if some used ids are not listed, and all used ids are listed ones plus 1, or all are listed ones minus 1.
+    Dropping the unlisted ones would leave the rest with the wrong class.
     """
     if not (category < 0).any():
         return
@@ -272,12 +274,12 @@ def _refuse_shifted_ids(used: ValueColumn, category: np.ndarray, category_ids: l
 def _note_same_boxes(
     xywh: np.ndarray, image_index: np.ndarray, category: np.ndarray, ids: ValueColumn, report: DatasetReport
 ) -> None:
-    """Note annotations that have image, class and box of an earlier one."""
+    """Report annotations with the image, class and box of an earlier one."""
     keys = np.column_stack([image_index, category, xywh]) + 0.0  # -0 becomes 0
     hashes = np.zeros(len(keys), dtype=np.uint64)
     for column in keys.T:
         hashes = (hashes ^ (hashes >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15) + column.view(np.uint64)
-    # Only rows with equal hashes are compared: sorting by six keys takes seconds where there are a million.
+    # Only rows with equal hashes are compared: sorting a million rows by six keys takes seconds.
     order = np.argsort(hashes)
     equal = hashes[order[1:]] == hashes[order[:-1]]
     rows = np.union1d(order[1:][equal], order[:-1][equal])

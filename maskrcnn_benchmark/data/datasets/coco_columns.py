@@ -1,6 +1,6 @@
 """Collect the annotations of a file in columns, a batch of records at a time.
 
-Shapes: A annotations as the file has them, before any is dropped; J keypoints of an object.
+Shapes: A annotations of the file, before any is dropped; J keypoints of an object.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ class Columns:
     Attributes:
         id, image_id, category_id, iscrowd, area: ValueColumn of A values each, as the file has them.
         xywh: (A, 4) float64 boxes; NaN where there is none. Boxes that are missing, or 0 pixels wide and high, are
-            those around the segmentation.
-        text_boxes, completed: indices of the annotations whose box was text, and came from the segmentation.
+            replaced by the bounding box of the segmentation.
+        text_boxes: indices of the annotations whose box was text.
+        completed: indices of the annotations whose box was taken from the segmentation.
         masks, keypoints: see MaskColumns and KeypointColumns.
     """
 
@@ -44,7 +45,7 @@ class Columns:
         self.completed: list[int] = []
         self.masks = MaskColumns()
         self.keypoints = KeypointColumns()
-        self._given_boxes: dict[int, object] = {}  # of annotations without a usable one
+        self._given_boxes: dict[int, object] = {}  # original boxes that are malformed or empty, by annotation
         parts = [self._extend(batch) for batch in batches(rows, source)]
         self.xywh = np.concatenate([np.zeros((0, 4)), *(part.pop("xywh") for part in parts)])
         self.id, self.image_id, self.category_id, self.iscrowd, self.area = (
@@ -100,12 +101,12 @@ class Columns:
 
 
 class KeypointColumns:
-    """Entries "keypoints" of A annotations."""
+    """The "keypoints" entries of A annotations, in one flat array."""
 
     def __init__(self):
         self._numbers = array("d")
         self._lengths: list[int] = []
-        self._odd: dict[int, object] = {}  # entries that are no list of numbers
+        self._odd: dict[int, object] = {}  # entries that are not lists of numbers
 
     def extend(self, entries: Sequence) -> None:
         """Append one entry per annotation."""
@@ -125,12 +126,15 @@ class KeypointColumns:
             self._lengths.append(len(self._numbers) - before)
 
     def table(self, rows: np.ndarray, ids: list, report: DatasetReport) -> np.ndarray | None:
-        """Return the entries of `rows` as (len(rows), J, 3) float32, where most have J keypoints; None if none has any.
+        """Return the keypoints of `rows`, (len(rows), J, 3) float32; None if no row has any.
 
-        Entries that are missing or broken become zeros, which means not visible; broken ones are counted.
+        J is the most common number of keypoints. Entries that are missing or broken become zeros, which means not
+        visible; broken ones are counted.
 
         Args:
-            ids: of the rows, for the report.
+            rows: indices of annotations.
+            ids: annotation ids of the rows, for the report.
+            report: receives the findings.
         """
         if not self._odd and not self._numbers:
             return None

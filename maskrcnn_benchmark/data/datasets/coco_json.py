@@ -1,7 +1,7 @@
-"""Open a COCO json: annotation by annotation if its JSON is regular, otherwise as a whole.
+"""Read a COCO json: annotation by annotation if its JSON is regular, otherwise as a whole.
 
-msgspec splits the file into entries, each of which is parsed when its turn comes. For 43 MB of annotations that takes
-0.2 s and 48 MB of memory; as a whole, json takes 1.5 s and 283 MB, and orjson 0.7 s and 415 MB.
+msgspec splits the file into entries, which are parsed a batch at a time. For 43 MB of annotations that takes 0.2 s and
+48 MB of memory; as a whole, json takes 1.5 s and 283 MB, and orjson 0.7 s and 415 MB.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from maskrcnn_benchmark.utils.text_file import NotAFileError, did_you_mean, open
 
 Result = TypeVar("Result")
 
-# Bytes that are checked to be UTF-8 at a time.
+# Bytes per step of the UTF-8 check.
 BLOCK = 1 << 22
 
 
 class _Image(msgspec.Struct, gc=False):
-    """An entry of "images", without what is not used of it: addresses and licences are most of its text."""
+    """Entry of "images", with only the keys that are used. URLs and licences, most of its text, are skipped."""
 
     id: Any = msgspec.UNSET
     file_name: Any = msgspec.UNSET
@@ -37,19 +37,19 @@ class _Image(msgspec.Struct, gc=False):
 
 
 class _Odd(Exception):
-    """The file has something that only the general way reads, or refuses with a reason."""
+    """The file is irregular: only `load_json` can read it, or explain why it cannot be read."""
 
 
 def read_content(ann_file: str, report: DatasetReport, use: Callable[[dict], Result]) -> Result:
     """Call `use` with the content of a COCO json and return its result.
 
-    "annotations" is an iterator of ObjectRecord where it can be. Parsed as a whole, COCO's training set takes 2.5 GB of
-    lists and numbers. What is parsed is the same either way: where a file is not regular (NaN, half a surrogate,
-    another encoding, an entry of another type), it is read again by `load_json`, which accepts it or raises its error.
+    If the file is regular, "annotations" is an iterator of ObjectRecord; parsed as a whole, COCO's training set takes
+    2.5 GB of lists and numbers. An irregular file (NaN, half a surrogate pair, another encoding, an entry of another
+    type) is read again as a whole by `load_json`, which accepts it or raises. Both ways give the same values.
 
     Args:
-        report: findings that `use` adds before an irregular entry is met are taken back.
-        use: called twice if such an entry is met.
+        report: if an irregular entry is met, the findings that `use` has added so far are removed.
+        use: called again from the start if an irregular entry is met.
 
     Raises:
         FileNotFoundError, OSError, ValueError: see `load_json`.
@@ -67,7 +67,7 @@ def _map(path: str) -> mmap.mmap:
     """Map a regular file into memory for reading.
 
     Raises:
-        _Odd: there is none, or it is empty.
+        _Odd: the file does not exist, is not a regular file, or is empty.
     """
     try:
         with open_regular(path) as file:
@@ -97,13 +97,13 @@ def _image_entry(image: _Image) -> dict:
 
 
 def name_of_address(address) -> str | None:
-    """Return folder and name of an image's "coco_url", which LVIS has instead of a file name; None for no address."""
+    """Return FOLDER/NAME from a "coco_url", which LVIS has instead of "file_name"; None if it is not a URL."""
     parts = address.split("/") if isinstance(address, str) else []
     return "/".join(parts[-2:]) if len(parts) > 3 else None
 
 
 def _objects(entries: list[msgspec.Raw], text: mmap.mmap) -> Iterator[list[ObjectRecord]]:
-    """Yield the entries decoded, some at a time."""
+    """Decode the entries and yield BATCH at a time. `entries` is emptied."""
     decode = msgspec.json.Decoder(ObjectRecord).decode
     entries.reverse()
     while entries:
@@ -115,13 +115,13 @@ def _objects(entries: list[msgspec.Raw], text: mmap.mmap) -> Iterator[list[Objec
 
 
 def _release(text: mmap.mmap) -> None:
-    """Give back the memory of a mapped file; what is read again comes from the page cache."""
+    """Release the memory of a mapped file. Pages that are read again come from the page cache."""
     if hasattr(mmap, "MADV_DONTNEED"):
         text.madvise(mmap.MADV_DONTNEED)
 
 
 def _check_utf8(text: mmap.mmap) -> None:
-    """Look at all bytes: entries that are skipped are not decoded."""
+    """Raise _Odd unless all bytes are UTF-8 without a byte order mark. msgspec does not decode what it skips."""
     if text[:3] == codecs.BOM_UTF8:
         raise _Odd
     decoder = codecs.getincrementaldecoder("utf-8")()
@@ -140,7 +140,7 @@ def load_json(ann_file: str) -> dict:
     Raises:
         FileNotFoundError: no such file.
         OSError: it is a folder, a named pipe, a socket or a device.
-        ValueError: it is not text in UTF-8, UTF-16 or UTF-32, not JSON, or no object.
+        ValueError: it is not text in UTF-8, UTF-16 or UTF-32, not JSON, or not an object.
     """
     try:
         text = read_text(ann_file)

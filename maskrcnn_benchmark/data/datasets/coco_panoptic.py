@@ -31,27 +31,27 @@ from maskrcnn_benchmark.structures.segmentation_mask import SegmentationMask
 from maskrcnn_benchmark.structures.semantic_map import IGNORE_LABEL, SemanticMap
 from maskrcnn_benchmark.utils.text_file import did_you_mean
 
-# Beginnings of names of the table's arrays that hold texts: map of each image, name of each category.
+# Name prefixes of the table's string arrays: the segment map of each image, and the category names.
 FILES, NAMES = "files_", "names_"
 
 
 class COCOPanopticDataset(BoxDataset):
     """Images and segments of a COCO panoptic json, sorted by image id.
 
-    Items are those of BoxDataset: boxes, "labels" 1..K and "masks" of things. Their field "semantic" (SemanticMap) has
-    0 for things, 1..T for stuff, and IGNORE_LABEL for unlabelled pixels.
+    Items are those of BoxDataset: boxes, "labels" 1..K and "masks" of things. The target's field "semantic"
+    (SemanticMap) is 0 for things, 1..T for stuff, and IGNORE_LABEL for unlabelled pixels.
 
     Args:
         panoptic_file: the json; "info", "licenses", "area", "bbox" of stuff and "iscrowd" are optional.
         root: image folder; the json's image names are relative to it.
-        remove_images_without_annotations: leave out images without things (for training).
-        transforms: called (image, target) -> (image, target); None returns PIL images.
+        remove_images_without_annotations: drop images without things (for training).
+        transforms: (image, target) -> (image, target); None returns PIL images.
         segments_dir: folder of the segment maps; default: the json's path without its ending.
         instances_file: COCO instances json with boxes and masks of things; default: they are made from the segments.
         name: dataset name in messages; default: the json's file name without its ending.
         images: how image files are read; None is ImageSettings().
-        reading: of its settings, only `keep_empty_images` and `tables` are used; None takes the default.
-        rebuild: read again although the outcome of reading is kept as a file.
+        reading: only `keep_empty_images` and `tables` are used; None is Reading().
+        rebuild: ignore an existing table file and write a new one (table_cache.py).
 
     Attributes (besides those of BoxDataset):
         class_names: K thing names.
@@ -62,7 +62,7 @@ class COCOPanopticDataset(BoxDataset):
 
     Raises:
         FileNotFoundError: a json, a folder, images or segment maps are missing; the first few are named.
-        ValueError: the json is no COCO panoptic file, contradicts itself, or has nothing to train on.
+        ValueError: the json is not a COCO panoptic file, contradicts itself, or has nothing to train on.
         OSError: images or segment maps cannot be decoded; the first few are named.
     """
 
@@ -187,7 +187,7 @@ class COCOPanopticDataset(BoxDataset):
         return os.path.join(self.segments_dir, self._segment_files[index])
 
     def get_groundtruth(self, index: int, size: tuple[int, int] | None = None) -> BoxList:
-        """See BoxDataset. A thing whose segment has no pixel in the map is left out."""
+        """Return the target of an image, see BoxDataset. Things without a pixel in the segment map are left out."""
         target = super().get_groundtruth(index, size)
         if self._samples.segments is None or not len(target):
             return target
@@ -242,5 +242,5 @@ class COCOPanopticDataset(BoxDataset):
 
 
 def _part(arrays: dict[str, np.ndarray], start: str) -> dict[str, np.ndarray]:
-    """Return the arrays whose names begin so, without that beginning."""
+    """Return the arrays whose names begin with `start`, with that prefix removed from the names."""
     return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}

@@ -16,7 +16,7 @@ from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.semantic_map import IGNORE_LABEL, SemanticMap
 
-# Names of arrays of the table: the first crowd region of each image, and the masks of crowd regions.
+# Name of the table's array of the first crowd region of each image, and name prefix of the crowd masks' arrays.
 OFFSETS, CROWD = "crowd_offsets", "crowd_masks_"
 
 
@@ -24,15 +24,14 @@ class COCOSemanticDataset(COCOFileDataset):
     """Images of a COCO instances json with semantic maps; class 0 is the background, class k the k-th category.
 
     Arguments: see COCOFileDataset. An item is (image, BoxList, index) as in SemanticDataset: no boxes, and the field
-    "semantic". Objects are drawn by falling area, so that a large one never hides a small one. A crowd region is
-    IGNORE_LABEL where no object covers it.
+    "semantic". Objects are drawn in order of decreasing area, so that a large one never hides a small one. A crowd
+    region is IGNORE_LABEL where no object covers it.
 
     Attributes, besides those of BoxDataset:
         semantic_names: "background" and K category names. class_names is empty: items have no objects.
 
     Raises:
-        ValueError: the json has no segmentations, or more classes than a map can hold; and see COCOFileDataset, as for
-            other errors.
+        ValueError: the json has no segmentations, or more classes than a map can hold. See COCOFileDataset for others.
     """
 
     def __init__(self, *args, **kwargs):
@@ -88,7 +87,7 @@ class COCOSemanticDataset(COCOFileDataset):
             masks = (
                 self._samples.masks.masks(first, last, size).get_mask_tensor().reshape(-1, height, width).numpy() != 0
             )
-            # stable: of two objects of one area the later one is in front
+            # stable: of two objects of equal area the later one is in front
             for i in np.argsort(-masks.reshape(len(masks), -1).sum(axis=1), kind="stable"):
                 labels[masks[i]] = self._samples.labels[first + i]
         return labels

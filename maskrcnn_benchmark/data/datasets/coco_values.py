@@ -101,7 +101,7 @@ def positions(
     by_number: dict = {}
     for place, value in enumerate(known):
         number = whole_number(value)
-        by_number[number] = -1 if number in by_number else place  # two of one number: neither is meant
+        by_number[number] = -1 if number in by_number else place  # two ids with this number: ambiguous
     by_number.pop(None, None)
     matched = []
     for i in lost:
@@ -124,8 +124,9 @@ def boxes(values: Sequence) -> tuple[np.ndarray, list[int], list[int]]:
     """Convert boxes to numbers.
 
     Returns:
-        (len(values), 4) float64, NaN where an entry is not four numbers; the indices of entries that were numbers as
-        text; the indices of all entries that were no list of four numbers, these among them.
+        Boxes, (len(values), 4) float64, NaN where an entry is not four numbers.
+        Indices of the entries whose numbers were written as text.
+        Indices of all entries that were not lists of four numbers, including those written as text.
     """
     if not len(values):
         return np.zeros((0, 4)), [], []
@@ -152,7 +153,10 @@ def boxes(values: Sequence) -> tuple[np.ndarray, list[int], list[int]]:
 
 
 def areas(values: ValueColumn, ids: Sequence, report: DatasetReport) -> np.ndarray:
-    """Convert areas to (len(values),) float64; NaN where the box is used. Values that are not above 0 are counted."""
+    """Convert areas to (len(values),) float64; NaN where the area of the box is to be used instead.
+
+    Values outside (0, LARGEST_AREA] become NaN and are counted; missing ones are not counted.
+    """
     try:
         # None becomes NaN, text is parsed
         array = np.array(values if values.array is None else values.array, dtype=np.float64).reshape(len(values))

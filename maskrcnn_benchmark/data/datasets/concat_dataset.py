@@ -70,7 +70,7 @@ class ConcatDataset(TorchConcatDataset):
 
     @property
     def image_sizes(self) -> np.ndarray | None:
-        """(I, 2) int64 width and height of all images; None if a dataset does not have them at hand."""
+        """Width and height of all images, (I, 2) int64; None if a dataset has no `image_sizes`."""
         sizes = [getattr(dataset, "image_sizes", None) for dataset in self.datasets]
         return None if any(each is None for each in sizes) else np.concatenate(sizes)
 

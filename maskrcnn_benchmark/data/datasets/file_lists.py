@@ -1,4 +1,4 @@
-"""List the images, or the annotation files, of a folder and the folders in it."""
+"""List the images or annotation files below a folder."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import os
 
 from maskrcnn_benchmark.utils.text_file import did_you_mean
 
-# File name endings of images in folders without a list of them.
+# File name endings by which images are recognised when a folder is searched.
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 
 
 def list_images(folder: str) -> list[str]:
-    """Return the paths of all image files below a folder, in alphabetical order; hidden ones are left out."""
+    """Return the paths of all image files below a folder, in alphabetical order, without hidden ones."""
     found, folders, known = [], [folder], set()
     while folders:
         folder = folders.pop()

@@ -22,7 +22,7 @@ def refuse_other_size(size: tuple[int, int], known: tuple[int, int]) -> None:
 
 
 def hint_for(error: Exception, table_file: str | None) -> str:
-    """Return what to do about an image that fails, for the end of a message; "" if that has nothing to do with a table.
+    """Return advice on an image that failed to load, for the end of an error message; "" if there is none.
 
     Args:
         table_file: path of the dataset's table; None if it is in memory.

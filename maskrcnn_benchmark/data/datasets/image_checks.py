@@ -32,10 +32,11 @@ MISSING, UNDECODABLE = "missing images", "images that cannot be decoded"
 ROUNDING = 1
 # A box sticks out of its image if it exceeds it by more than this share of the image's side plus one pixel.
 STICKS_OUT = 0.01
-# Number of images of more than 8 bits whose values are checked, and the share of the range that they should use.
+# Maximum number of images of more than 8 bits whose values are checked, and the share of the range below which a
+# warning says that they are nearly black.
 SAMPLES = 32
 USED_PART = 0.5
-# Files of shards, up to which an error looks for the name most like a missing one.
+# An error suggests the name nearest to a missing one only if the shards have fewer files than this.
 MANY_NAMES = 20_000
 
 
@@ -49,7 +50,7 @@ class CheckedImages:
         turned: (I,) bool, true if the EXIF rotation is applied.
         factors: (I, 2) float64, factors in x and y to scale the annotations by; None if all are 1.
         truncated: (I,) bool, true if the file ends early.
-        places: (I, 3) int64, number of the shard, offset and size of images in tar files; None in a folder.
+        places: (I, 3) int64, for images in tar files: shard number, byte offset and size in bytes; None in a folder.
     """
 
     file_names: list[str]
@@ -112,7 +113,7 @@ class _Check:
     def __init__(self, table, root, annotations, source, report, settings, known_headers):
         self.table, self.root, self.annotations, self.source = table, root, annotations, source
         self.report, self.settings, self.known_headers = report, settings, known_headers
-        self.files: list = []  # paths or members of shards, as the image names
+        self.files: list = []  # path or ShardMember of each image
         self.places: np.ndarray | None = None
 
     def note(self, action: str, what: str, where) -> None:
@@ -251,7 +252,8 @@ class _Check:
 
         Args:
             sizes: (I, 2) width, height of the images as the dataset returns them.
-            rotated: (I,) bool, true if EXIF asks for a rotation. A setting other than "auto" overrules a swapped size.
+            rotated: (I,) bool, true if EXIF asks for a rotation. Unless exif_rotation is "auto", swapped sizes of these
+                images are accepted.
         """
         given, setting, source = self.table.given_sizes, self.settings.size_mismatch, self.source
         known = (given > 0).all(axis=1)
@@ -360,7 +362,10 @@ class _Check:
 
 
 def headers_of(root: str, file_names: Sequence[str], known: Mapping[str, ImageHeader]) -> list[ImageHeader | OSError]:
-    """Read the headers of images in a folder that are not in `known`, by file name; an error where that fails."""
+    """Return the headers of images in a folder, in order. For a file that cannot be read the element is the error.
+
+    Headers in `known`, by file name, are not read again.
+    """
     unknown = [name for name in file_names if name not in known]
     read = dict(zip(unknown, read_headers(os.path.join(root, name) for name in unknown), strict=True))
     return [read[name] if name in read else known[name] for name in file_names]
@@ -371,7 +376,7 @@ def refuse_broken(dataset: str, root: str, annotations: str, file_names: Sequenc
 
     Args:
         dataset: its name. root: image folder. annotations: annotation file or folder.
-        file_names, headers: one of both per image, see `read_headers`.
+        file_names, headers: one of each per image, see `read_headers`.
     """
     broken = [i for i, header in enumerate(headers) if isinstance(header, OSError)]
     if broken:

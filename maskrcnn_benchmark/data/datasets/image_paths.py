@@ -35,8 +35,8 @@ class FoundImages:
         ambiguous: names that would share one file with another image.
         respelled: names found in another spelling: slashes, percent-encoding, Unicode form, letter case.
         moved: names found without the folders, the drive or the address before them.
-        elsewhere: the part of `moved` whose removed folders are probably others than the image folder: one names a
-            split that the image folder does not, or the last one exists beside the image folder.
+        elsewhere: the names in `moved` that probably mean another folder: a removed folder names a split that the path
+            of the image folder does not, or the last removed folder exists beside the image folder.
     """
 
     file_names: list[str]
@@ -84,7 +84,7 @@ def find_images(root: str, file_names: list[str], missing: list[int]) -> FoundIm
 
 
 def _is_elsewhere(removed: list[str], root: str) -> bool:
-    """Return whether removed folders are others than the image folder, see FoundImages."""
+    """Return whether removed folders probably mean another folder than the image folder, see FoundImages."""
     if not removed or _plain(removed[-1]) == _plain(os.path.basename(root)):
         return False
     own = set(map(_plain, root.split(os.sep)))

@@ -44,7 +44,7 @@ EIGHT_BITS = (0, 255)
 
 # Reading headers mostly waits for the disk. Eight threads keep a network disk busy and do not slow a local one.
 READERS = 8
-# Headers that a reader reads at a time.
+# Headers per task of a reader thread.
 TURN = 256
 
 # Exceptions that PIL's plugins raise on damaged files.

@@ -7,22 +7,22 @@ import stat
 
 from maskrcnn_benchmark.data.datasets.shards import ShardMember
 
-# So many bytes hold the header of most photographs.
+# Bytes read at the start of a file; enough for the header of most photographs.
 FIRST_BYTES = 4096
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
-# Markers after the first two bytes, FF before them: JFIF's segment, tables, a comment; then the frame; then the scan.
+# Second bytes of segment markers; the first is FF. In order: JFIF, tables and comment; frame headers; start of scan.
 _JFIF, _QUANTIZATION, _HUFFMAN, _RESTART, _COMMENT = 0xE0, 0xDB, 0xC4, 0xDD, 0xFE
 _BASELINE, _PROGRESSIVE = 0xC0, 0xC2
 _SCAN = 0xDA
 
 
 def plain_jpeg_size(path: str | ShardMember) -> tuple[int, int] | None:
-    """Return (width, height) of a complete JPEG with three 8-bit channels; None for all that PIL has to judge.
+    """Return (width, height) of a complete JPEG with three 8-bit channels; None if PIL has to read the file.
 
-    None are files that cannot be opened, other formats, files that do not end as a JPEG does, and JPEGs with EXIF, with
-    several images, with other channels, or with anything unusual before the pixels.
+    PIL has to read files that cannot be opened, other formats, files that do not end as a JPEG does, and JPEGs with
+    EXIF, with several images, with other channels, or with anything unusual before the pixels.
     """
     try:
         if isinstance(path, ShardMember):
@@ -51,7 +51,7 @@ def _ends(path: str) -> tuple[bytes, bytes]:
 
 
 def _size(data: bytes) -> tuple[int, int] | None:
-    """Walk over the segments up to the scan."""
+    """Parse the segments up to the scan and return (width, height); None if one is unusual or cut off."""
     place, size = 2, None
     while place + 20 <= len(data) and data[place] == 0xFF:
         marker = data[place + 1]

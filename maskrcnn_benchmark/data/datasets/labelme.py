@@ -21,11 +21,12 @@ FROM_THE_DATA = "from the data"
 class LabelMeDataset(RecordsDataset):
     """Images of a folder of LabelMe json files, sorted by path.
 
-    Polygons, rectangles, circles and masks are objects; shapes of one label and one group_id are one object. Points and
-    lines are left out and counted. Images are those that "imagePath" names; embedded ones ("imageData") are not read.
+    Polygons, rectangles, circles and masks are objects; shapes with the same label and group_id form one object. Points
+    and lines are left out and counted. Images are those that "imagePath" names; embedded ones ("imageData") are not
+    read.
 
     Args:
-        annotation_dir: folder of the json files, which may lie in folders of it.
+        annotation_dir: folder of the json files, searched recursively.
         image_dir: folder that "imagePath" is relative to; None: each json's own folder.
         remove_images_without_annotations: drop images without a usable box (for training).
         transforms: (image, target) -> (image, target); None returns PIL images.
@@ -34,8 +35,8 @@ class LabelMeDataset(RecordsDataset):
         split_file: text file with the name of one json or image per line; None uses all files.
         name: name of the dataset in messages; default: that of the folder.
         images: how image files are read; None is ImageSettings().
-        reading: how annotations are read, and whether the outcome is kept as a file; None is Reading().
-        rebuild: read again although there is such a file.
+        reading: how annotations are read, and whether they are cached in a table file; None is Reading().
+        rebuild: ignore an existing table file and write a new one (table_cache.py).
 
     Image ids are the paths of the json files without ending.
 
@@ -121,7 +122,7 @@ class LabelMeDataset(RecordsDataset):
         """Return the image file of each json, relative to the root.
 
         Raises:
-            FileNotFoundError: images are missing that only the json files have, as imageData.
+            FileNotFoundError: images are missing as files and only embedded in their json (imageData).
         """
         found, by_stem, embedded = {}, [], []
         for path, file in files.items():
@@ -152,7 +153,7 @@ class LabelMeDataset(RecordsDataset):
 
 
 def _chosen(split_file: str, files: dict, name: str) -> list[str]:
-    """Return the entries of `files` that the lines of a list name, with or without folders and ending."""
+    """Return the keys of `files` that a split file lists. Its lines may omit the folders and the ending."""
     by_name = {os.path.basename(path): path for path in files}
     lines = [line.strip().replace("\\", "/") for line in read_text(split_file).splitlines() if line.strip()]
     chosen, missing = {}, []

@@ -1,4 +1,4 @@
-"""Shapes of a LabelMe json, as objects."""
+"""Convert the shapes of LabelMe json files to objects."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from maskrcnn_benchmark.utils.text_file import decode_text, open_regular
 # LabelMe's converters leave these out.
 IGNORED_LABELS = frozenset(("__ignore__", "_background_"))
 
-# Shapes without an inside.
+# Types of shapes that enclose no area.
 WITHOUT_AREA = ("point", "points", "line", "linestrip")
 
-# Corners of the polygon that stands for a circle: its area is 0.2 % smaller.
+# Corners of the polygon that approximates a circle; its area is 0.2 % smaller.
 CIRCLE_CORNERS = 64
 
 MISSING = "shapes without a label"
@@ -47,7 +47,7 @@ class Shape(msgspec.Struct, gc=False):
 
 
 class LabelMeFile(msgspec.Struct, gc=False):
-    """A LabelMe json, without what is not used of it."""
+    """A LabelMe json, with only the keys that are used."""
 
     shapes: list[Shape]
     imagePath: Any = None  # noqa: N815
@@ -64,7 +64,7 @@ def read_file(path: str) -> LabelMeFile | None:
     """Read a LabelMe json; None for a json of another kind.
 
     Raises:
-        ValueError: it is not JSON, or its "shapes" are no list of objects.
+        ValueError: it is not JSON, or its "shapes" are not a list of objects.
     """
     with open_regular(path) as file:
         data = file.read()
@@ -89,7 +89,7 @@ def read_file(path: str) -> LabelMeFile | None:
 def objects_of(
     files: dict[str, LabelMeFile], class_names: Sequence[str], report: DatasetReport
 ) -> Iterator[ObjectRecord]:
-    """Yield the objects of all files, which are named by their image ids. Category ids count the names from 1."""
+    """Yield the objects of all files, which are given by image id. Category id k is the k-th name, counted from 1."""
     numbers = {name: k for k, name in enumerate(class_names, start=1)}
     odd: dict[str, list[str]] = defaultdict(list)
     for image_id, file in files.items():
@@ -181,7 +181,7 @@ def _mask(shape: Shape, points: list[list[float]], file: LabelMeFile) -> ObjectR
 
 
 def _complete(record: ObjectRecord) -> None:
-    """Give a rectangle of a group its outline."""
+    """Add its outline as segmentation to a rectangle that belongs to a group."""
     if record.segmentation is None:
         x, y, w, h = record.bbox
         record.segmentation = [[x, y, x + w, y, x + w, y + h, x, y + h]]

@@ -8,7 +8,7 @@ from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 
-# Share of crowd regions among all objects that is suspicious. In COCO about one object in a hundred is one.
+# Share of crowd regions among all objects that is suspicious. In COCO about one object in a hundred is a crowd region.
 MANY_CROWD = 0.05
 
 

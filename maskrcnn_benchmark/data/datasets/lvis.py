@@ -16,13 +16,13 @@ FREQUENCIES = ("r", "c", "f")
 
 @dataclass(frozen=True)
 class Federation:
-    """What is known of the categories of each image.
+    """Federated annotation: for which categories each image is annotated.
 
     Attributes:
-        absent: by image id, the ids of categories of which the image has no object ("neg_category_ids").
-        incomplete: by image id, the ids of categories of which not every object is annotated
+        absent: image id -> ids of the categories without an object in the image ("neg_category_ids").
+        incomplete: image id -> ids of the categories whose objects in the image are not all annotated
             ("not_exhaustive_category_ids").
-        frequency: by category id, "r" (rare), "c" (common) or "f" (frequent); others have none.
+        frequency: category id -> "r" (rare), "c" (common) or "f" (frequent); categories without one are left out.
     """
 
     absent: dict[object, set[int]]
@@ -38,7 +38,7 @@ class LVISDataset(COCODataset):
     """
 
     def federation(self) -> Federation:
-        """Read what is known of the categories of each image.
+        """Read for which categories each image is annotated.
 
         Raises:
             ValueError: the file is not an LVIS file.

@@ -45,7 +45,7 @@ def fit_masks(
     report.add("dropped", "run lengths written as a polygon", [ids[i] for i in owners[runs]])
     what = "polygons farther outside the image than it is large (run lengths, or of another image)"
     report.add("dropped", what, [ids[i] for i in owners[far & ~runs]])
-    bare = (np.diff(table.offsets) == 0) & (np.diff(table.run_offsets) == 0)  # already counted by read_masks
+    bare = (np.diff(table.offsets) == 0) & (np.diff(table.run_offsets) == 0)  # already counted by MaskColumns
     table = table.select_polygons(~(runs | far))
     lost = ~bare & (np.diff(table.offsets) == 0) & (np.diff(table.run_offsets) == 0)
     table = table.with_boxes(boxes, bare | lost)
@@ -61,7 +61,7 @@ def fit_masks(
 
 
 def _by_parts(check, table: MaskTable, of_objects: np.ndarray) -> np.ndarray:
-    """Call a check for some objects after others and join what it returns: it makes several copies of their points."""
+    """Run a check on PART objects at a time and join the results: it makes several copies of their points."""
     parts = range(0, len(table), PART)
     found = [check(table.part(a, min(a + PART, len(table))), of_objects[a : a + PART]) for a in parts]
     return np.concatenate([np.zeros(0, dtype=bool), *found])

@@ -19,7 +19,7 @@ from maskrcnn_benchmark.utils.kept_memory import return_freed_memory
 # Largest coordinate in pixels; above it float32 is too coarse for rasterising.
 FARTHEST = 1e6
 
-# Points of a block of memory: 64 MB. Polygons whose points are put in order at a time.
+# Points per block of memory (64 MB), and polygons that are reordered at a time.
 BLOCK, PART = 1 << 23, 50_000
 
 
@@ -33,7 +33,7 @@ class MaskColumns:
         self._runs = [np.zeros(0, np.uint32)]
         self._run_lengths: dict[int, int] = {}
         self._run_sizes: dict[int, tuple[int, int]] = {}
-        self._given = bytearray()  # whether each annotation has anything in the place of a segmentation
+        self._given = bytearray()  # whether each annotation has a non-empty segmentation entry
         self._broken_polygons: dict[int, int] = {}
         self._broken_runs: set[int] = set()
         self._flat: set[int] = set()
@@ -45,7 +45,7 @@ class MaskColumns:
     def extend(self, segmentations: Sequence) -> None:
         """Append one entry per annotation: a list of polygons, an RLE object, or anything else.
 
-        Polygons that are broken are left out. One flat list of coordinates is taken for one polygon.
+        Polygons that are broken are left out. A flat list of coordinates is read as one polygon.
         """
         before = len(self), len(self._lengths)
         coordinates = array("d")
@@ -57,7 +57,7 @@ class MaskColumns:
         self._points.extend(as_float32(np.frombuffer(coordinates, dtype=np.float64)).reshape(-1, 2))
 
     def _extend_regular(self, coordinates: array, segmentations: Sequence) -> bool:
-        """Append entries that are lists of polygons. False: one is not, and the caller has to undo all."""
+        """Append the entries if all their polygons are valid; otherwise return False, and the caller must undo it."""
         for segmentation in segmentations:
             if not isinstance(segmentation, list):
                 self._append(coordinates, segmentation)
@@ -101,13 +101,14 @@ class MaskColumns:
     def table(self, rows: np.ndarray, wanted: np.ndarray, ids: Sequence, report: DatasetReport) -> MaskTable | None:
         """Return the masks of `rows`, in this order; None if no wanted annotation has one.
 
-        What was odd is counted. An object without a usable segmentation has neither polygons nor runs, until
-        `mask_checks.fit_masks` gives it the outline of its box. The columns are empty afterwards.
+        Repaired and dropped entries are counted. An object without a usable segmentation has neither polygons nor runs,
+        until `mask_checks.fit_masks` gives it the outline of its box. The columns are empty afterwards.
 
         Args:
             rows: (B,) int64, index of the annotation of each object.
-            wanted: (B,) bool; the others (crowd) get nothing.
+            wanted: (B,) bool; other objects (crowd) get no mask.
             ids: B annotation ids, for the report.
+            report: receives the findings.
         """
         if not np.frombuffer(self._given, dtype=np.uint8)[rows[wanted]].any():
             return None
@@ -171,7 +172,7 @@ def read_masks(segmentations: Sequence, wanted: np.ndarray, ids: Sequence, repor
 
 
 def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Join the ranges start, start + 1, ..., start + length - 1 of all owners."""
+    """Concatenate the ranges start, start + 1, ..., start + length - 1 of all pairs of start and length."""
     ends = np.cumsum(lengths, dtype=np.int64)
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)
 

@@ -39,7 +39,7 @@ class MaskTable:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> MaskTable:
-        """Return what `to_arrays` was called on."""
+        """Make a table from the result of `to_arrays`."""
         return cls(**arrays)
 
     def select(self, keep: np.ndarray) -> MaskTable:
@@ -167,9 +167,9 @@ class MaskTable:
 
 
 def _joined(values: np.ndarray, offsets: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """Return the values of the owners i for which `keep` is true; they are offsets[i]:offsets[i + 1].
+    """Concatenate values[offsets[i]:offsets[i + 1]] of all i for which `keep` is true.
 
-    A mask of all values would be turned into indices that take more memory than the values.
+    Indexing with a boolean mask of all values would make indices that take more memory than the values.
     """
     edges = np.flatnonzero(np.diff(keep.astype(np.int8), prepend=0, append=0))
     bounds = offsets[edges].reshape(-1, 2).tolist()
@@ -193,7 +193,7 @@ def _parts(offsets: np.ndarray, keep: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def as_float32(numbers: np.ndarray) -> np.ndarray:
     """Convert float64 coordinates to float32 numbers that rasterise to the same mask.
 
-    COCO's rasteriser puts a coordinate x into cell floor(5 x + 0.5) of a grid. Where rounding to float32 would change
+    COCO's rasteriser puts a coordinate x into cell trunc(5 x + 0.5) of a grid. Where rounding to float32 would change
     the cell, the neighbouring float32 number is used.
     """
     near = numbers.astype(np.float32)

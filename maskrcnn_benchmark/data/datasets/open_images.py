@@ -30,26 +30,26 @@ class OpenImagesDataset(RecordsDataset):
     """Images of a folder with boxes from an Open Images csv, sorted by ImageID.
 
     A row with IsGroupOf 1 is a crowd region, neither trained on nor evaluated. Coordinates are relative to the upright
-    image. COCO's metrics evaluate it; image-level labels are not used.
+    image. The dataset is evaluated with COCO's metrics; image-level labels are not used.
 
     Args:
-        root: folder of the images, ImageID.jpg, which may lie in folders of it. Images that are there are used, so
-            that a part of a split can be downloaded.
+        root: folder of the images, ImageID.jpg, searched recursively. Only images that are there are used, so that
+            a part of a split can be downloaded.
         ann_file: csv with the columns ImageID, LabelName, XMin, XMax, YMin, YMax and optionally IsGroupOf.
         classes_file: csv with LabelName and name of each class, such as class-descriptions-boxable.csv; its order is
             that of the labels, and boxes of other classes are left out. None: the LabelNames in the csv, sorted.
         split_file: list or csv with an ImageID at the start of each line. If given, each of these images must exist.
         masks_file: csv with MaskPath, ImageID, LabelName, BoxXMin, BoxXMax, BoxYMin and BoxYMax. A mask belongs to the
-            box with these sides. Boxes without a mask are then crowd regions.
-        mask_dir: folder of the masks' PNG files, which may lie in folders of it.
-        hierarchy_file: json with LabelName and Subcategory, such as bbox_labels_600_hierarchy.json. In evaluation an
-            object, and a detection, is then also one of each class above its own.
+            box with these coordinates. Boxes without a mask are then crowd regions.
+        mask_dir: folder of the masks' PNG files, searched recursively.
+        hierarchy_file: json with LabelName and Subcategory, such as bbox_labels_600_hierarchy.json. In evaluation,
+            objects and detections then also count for every class above their own.
         remove_images_without_annotations: drop images without a usable box (for training).
         transforms: (image, target) -> (image, target); None returns PIL images.
         name: name of the dataset in messages; default: the csv's file name without its ending.
         images: how image files are read. The EXIF rotation is applied unless it is "stored". None is ImageSettings().
-        reading: how annotations are read, and whether the outcome is kept as a file; None is Reading().
-        rebuild: read again although there is such a file.
+        reading: how annotations are read, and whether they are cached in a table file; None is Reading().
+        rebuild: ignore an existing table file and write a new one (table_cache.py).
 
     Raises:
         FileNotFoundError: a file, the folder, or images of the split are missing.
@@ -144,10 +144,10 @@ class OpenImagesDataset(RecordsDataset):
         return read_classes(self._classes_file)
 
     def ancestors(self) -> dict[int, list[int]]:
-        """Return the category ids of the classes above each class that has some, as HIERARCHY says.
+        """Return the category ids of the ancestors of each class in the hierarchy; classes without any are left out.
 
         Raises:
-            ValueError: the file is no hierarchy, or has none of the classes.
+            ValueError: the file is not a hierarchy, or has none of the classes.
         """
         if self._hierarchy_file is None:
             return {}
@@ -198,15 +198,15 @@ class OpenImagesDataset(RecordsDataset):
         return {image_id: there.get(image_id) for image_id in wanted}
 
     def _boxes(self) -> Iterator[tuple]:
-        """Yield (line, ImageID, LabelName, XMin, YMin, XMax, YMax, IsGroupOf) of the csv, as texts."""
+        """Yield (line, ImageID, LabelName, XMin, YMin, XMax, YMax, IsGroupOf) of the csv; all but line are text."""
         return csv_rows(self._csv, "ANNOTATIONS", COLUMNS, "IsGroupOf", HINT)
 
     def _objects(
         self, sizes: dict, numbers: dict[str, int], left_out: Set[str], report: DatasetReport
     ) -> Iterator[tuple]:
-        """Yield (record, mask or None, size of the image) of images in `sizes`.
+        """Yield (record, path of its mask or None, (width, height) of the image) for the images in `sizes`.
 
-        Rows of images in `left_out` are not counted: an error names these images.
+        Rows of images in `left_out` are not counted as dropped: these images have been reported already.
         """
         elsewhere: Counter[str] = Counter()
         repeated: list[str] = []
@@ -261,6 +261,6 @@ class OpenImagesDataset(RecordsDataset):
 
 
 def _crowd(text: str | None) -> int | str | None:
-    """Return IsGroupOf as "iscrowd" of a record; -1 stands for unknown, and what is no flag is left to its check."""
+    """Convert IsGroupOf to "iscrowd". -1 (unknown) becomes 0; an invalid flag is returned, for `flags` to reject."""
     known = flag(text)
     return text if known is None else int(known and not real_number(text) < 0)

@@ -14,13 +14,13 @@ HEADERS = ("LabelName", "Label", "MID")
 
 
 def csv_rows(path: str, key: str, columns: Sequence[str], optional: str = "", hint: str = "") -> Iterator[tuple]:
-    """Yield (line, values of `columns`, value of `optional` or None) of a csv, as texts.
+    """Yield (line number, *values of `columns`, value of `optional` or None) of each row of a csv. Values are text.
 
     Args:
         path: the csv, in UTF-8, or in UTF-16 with a byte order mark.
-        key: of the block, for errors.
-        columns: names that its first line has.
-        optional: name that it may have.
+        key: config key that names the csv, for errors.
+        columns: names of required columns.
+        optional: name of a column that may be missing.
         hint: end of the error about missing columns.
 
     Raises:
@@ -69,12 +69,13 @@ def read_classes(path: str) -> dict[str, str]:
 
 
 def read_ancestors(path: str) -> dict[str, set[str]]:
-    """Return the LabelNames above each one in a hierarchy such as bbox_labels_600_hierarchy.json.
+    """Return the ancestors of each class in a hierarchy such as bbox_labels_600_hierarchy.json, all by LabelName.
 
-    The root ("Entity") is no class and left out. A "Part" of a class is not one of its kinds: it is not followed.
+    The root ("Entity") is not a class and is left out. "Part" entries are not followed: a part of a class is not a kind
+    of it.
 
     Raises:
-        ValueError: the file is no such hierarchy.
+        ValueError: the file is not such a hierarchy.
     """
     try:
         root = json.loads(read_text(path))

@@ -1,4 +1,4 @@
-"""Masks of Open Images: a csv that says which box each belongs to, and PNG files, often smaller than their image."""
+"""Read Open Images' masks: a csv that assigns each mask to a box, and PNG files, often smaller than their image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from maskrcnn_benchmark.utils.text_file import open_regular
 
 COLUMNS = ("MaskPath", "ImageID", "LabelName", "BoxXMin", "BoxYMin", "BoxXMax", "BoxYMax")
 
-# Largest difference of a coordinate in the csv of masks and in that of boxes, which have six decimals at most.
+# Maximum difference between a coordinate in the csv of masks and in that of boxes; both have at most six decimals.
 TOLERANCE = 2e-4
 
 READERS = 8
@@ -31,13 +31,13 @@ BATCH = 512
 
 
 class MaskTable:
-    """Masks of a dataset's images, each to be taken by one box.
+    """Masks of a dataset's images, each of which one box can take.
 
     Args:
         csv_file: csv with COLUMNS.
-        folder: of the PNG files, which may lie in folders of it.
+        folder: folder of the PNG files, searched recursively.
         images: ids of the images that are used.
-        name: of the dataset, for errors.
+        name: name of the dataset, for errors.
 
     Raises:
         FileNotFoundError: the csv or the folder does not exist, or none of the PNG files does.
@@ -70,7 +70,7 @@ class MaskTable:
             )
 
     def take(self, image_id: str, label: str, sides: tuple[float, float, float, float]) -> str | None:
-        """Return the PNG file of the box with these relative sides x1, y1, x2, y2; None if it has none."""
+        """Remove and return the PNG file of the box with these relative sides x1, y1, x2, y2; None if it has none."""
         rows = self._rows.get((image_id, label))
         if not rows:
             return None
@@ -79,7 +79,7 @@ class MaskTable:
         return self._paths[rows.pop(nearest)] if apart[nearest] <= TOLERANCE else None
 
     def report(self, report: DatasetReport) -> None:
-        """Add what is left over."""
+        """Report the masks that no box has taken, and those without a file."""
         left = [os.path.basename(self._paths[row]) for rows in self._rows.values() for row in rows]
         report.add("dropped", "masks that belong to no box", left, "files")
         report.add("dropped", "masks without a file in MASK_IMAGES", self.missing, "files")

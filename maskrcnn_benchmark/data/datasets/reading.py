@@ -10,7 +10,7 @@ from maskrcnn_benchmark.data.datasets.table_cache import TableSettings
 
 @dataclass(frozen=True)
 class Reading:
-    """How questionable annotations are read, both in training and in evaluation.
+    """Options for reading annotations, shared by training and evaluation.
 
     Attributes:
         keep_empty_images: train on images without any annotation (DATASETS.KEEP_EMPTY_IMAGES).
@@ -23,7 +23,7 @@ class Reading:
             them from "left" and "right" in the names (INPUT.KEYPOINT_FLIP_PAIRS).
         keep_keypoints: False drops keypoints, for models without a keypoint head (MODEL.KEYPOINT_ON). Such models then
             need no flip pairs.
-        tables: whether and where the outcome of reading is kept as a file.
+        tables: whether and where annotations are cached in table files (DATASETS.TABLE, DATASETS.TABLE_DIR).
     """
 
     keep_empty_images: bool = False

@@ -1,9 +1,9 @@
-"""Records: the one form in which readers of all annotation formats return what they have read.
+"""Records: the common form in which the readers of all annotation formats return annotations.
 
 A reader of a format is a function that returns a dict of three entries, named as in a COCO file. `table_of`
-(coco_annotations.py) turns it into an `AnnotationTable`: it decides about everything questionable in it and counts it,
-so that all formats share one set of decisions. `BoxDataset(lambda: table_of(read_my_format(path), path, report), ...,
-files=[path])` keeps the outcome as a file that processes map (table_cache.py).
+(coco_annotations.py) converts it to an `AnnotationTable`. It drops or repairs questionable entries and counts them, so
+that all formats follow the same rules. `BoxDataset(lambda: table_of(read_my_format(path), path, report), ...,
+sources=Sources(path, arguments, lambda: ([path], {})))` caches the result in a table file (table_cache.py).
 
     def read_my_format(path: str) -> dict:
         return {
@@ -37,7 +37,7 @@ class ObjectRecord(msgspec.Struct, gc=False):
     """Annotated object with the keys of COCO's "annotations". Every value may be missing or of another type.
 
     Attributes:
-        id: what reports call the object, a number or text such as "0001.txt#3".
+        id: name of the object in reports, a number or text such as "0001.txt#3".
         image_id, category_id: ids of the reader's "images" and "categories".
         bbox: x, y, width, height in pixels. Missing: taken from the segmentation.
         segmentation: polygons [[x, y, x, y, ...], ...] in pixels, or COCO's RLE object.
@@ -63,11 +63,11 @@ def batches(rows: Iterable, source: str) -> Iterator[list[ObjectRecord]]:
     """Yield the rows as records, BATCH at a time.
 
     Args:
-        rows: ObjectRecord or dict, each.
+        rows: all ObjectRecord, or all dicts with its keys.
         source: annotation file, for errors.
 
     Raises:
-        ValueError: a row is neither.
+        ValueError: a row is neither an ObjectRecord nor a dict.
     """
     rows, number = iter(rows), 0
     while batch := list(islice(rows, BATCH)):

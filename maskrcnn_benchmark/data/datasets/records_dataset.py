@@ -73,21 +73,21 @@ class RecordsDataset(BoxDataset):
         """Return "categories", "images" and "annotations", see records.py.
 
         Args:
-            report: receives the findings that only the reader of the format can make.
+            report: receives the findings that are specific to the format.
         """
 
     def upright_sizes(self, file_names: Mapping[str, str]) -> dict[str, tuple[int, int]]:
-        """Return the (width, height) that relative coordinates refer to, by image id: of the upright image.
+        """Return the (width, height) that relative coordinates refer to, by image id.
 
-        `image_settings.exif_rotation` "stored" takes the sizes before the EXIF rotation. Headers are read once: the
-        checks of the images, and evaluation, use what was read first.
+        It is the size after the EXIF rotation, or before it if `image_settings.exif_rotation` is "stored". Headers are
+        read once; the image checks and evaluation reuse them.
 
         Args:
             file_names: image files by image id, relative to the root.
 
         Raises:
-            OSError: images cannot be decoded; the first few are named. If that is not an error (`leave_out`), they are
-                not in the result.
+            OSError: images cannot be decoded; the first few are named. If `leave_out` does not raise, they are missing
+                in the result instead.
         """
         if hasattr(self, "_samples"):
             known = zip(self.ids, self.image_sizes.tolist(), strict=True)

@@ -94,7 +94,7 @@ class DatasetReport:
         finding.examples.extend(places[: limit - len(finding.examples)])
 
     def warn(self, message: str) -> None:
-        """Log a warning, and again whenever a table with these findings is used."""
+        """Log a warning. It is logged again whenever a table file with these findings is used."""
         self.warnings.append(message)
         logger.warning("%s", message)
 
@@ -119,7 +119,7 @@ class DatasetReport:
         return copy.deepcopy(self)
 
     def restore(self, earlier: DatasetReport) -> None:
-        """Take back what was added since `earlier`, a copy, was made."""
+        """Discard what was added since `earlier`, a result of `copy`, was made."""
         self.__dict__.update(copy.deepcopy(earlier.__dict__))
 
     def count(self, what: str) -> int:

@@ -1,6 +1,6 @@
-"""Arrays from which a dataset makes its samples, in memory or mapped from a file.
+"""Hold the arrays from which a dataset makes its samples, in memory or mapped from a file.
 
-Shapes: I images, B objects of all of them together, J keypoints of an object.
+Shapes: I images, B objects of all images together, K foreground classes, J keypoints of an object.
 """
 
 from __future__ import annotations
@@ -19,20 +19,24 @@ from maskrcnn_benchmark.utils.array_file import ArrayFile
 
 @dataclass
 class SampleTable:
-    """Images, and their objects that are trained on, checked and fitted to the images.
+    """Checked images and their objects.
 
     Attributes:
-        ids: I ids of the annotations. file_names: I names below the image folder.
-        sizes: (I, 2) int64 width, height as items have them. turned: (I,) bool, the EXIF rotation is applied.
-        truncated: (I,) bool, the file ends early. factors: (I, 2) float64, see CheckedImages, or None.
+        ids: I image ids of the annotations.
+        file_names: I names below the image folder.
+        sizes: (I, 2) int64 width and height before transforms.
+        turned: (I,) bool, true if the EXIF rotation is applied.
+        truncated: (I,) bool, true if the file ends early.
+        factors, places: (I, 2) float64 and (I, 3) int64, or None, see CheckedImages.
         offsets: (I + 1,) int64, the first object of each image, and B.
-        boxes: (B, 4) float32 inclusive corners. labels: (B,) int64, 1..K.
-        masks: of B objects, or None. keypoints: (B, J, 3) float32 or None. difficult: (B,) bool or None.
-        segments: (B,) int64 or None, see AnnotationTable.
-        category_ids, class_names: K each. keypoint_names: J, or None.
-        places: (I, 3) int64, see CheckedImages, or None.
-        more: further arrays by name, which a kind of dataset adds.
-        file: the file that the arrays are mapped from; None in memory.
+        boxes: (B, 4) float32 inclusive corners x1, y1, x2, y2 in pixels.
+        labels: (B,) int64, 1..K.
+        masks: masks of the B objects, or None.
+        keypoints, difficult, segments: (B, J, 3) float32, (B,) bool and (B,) int64, or None, see AnnotationTable.
+        category_ids, class_names: K each.
+        keypoint_names: J strings, or None.
+        more: further arrays by name, added by the dataset's class.
+        file: file that the arrays are mapped from; None if they are in memory.
     """
 
     ids: ValueColumn
@@ -80,7 +84,7 @@ class SampleTable:
         )
 
     def to_file(self) -> tuple[dict, dict[str, np.ndarray]]:
-        """Return the fields that are no arrays, for JSON, and the arrays by name."""
+        """Return the fields that are not arrays, for JSON, and the arrays by name."""
         meta, arrays = {}, {}
         for each in fields(self):
             value = getattr(self, each.name)
@@ -101,13 +105,13 @@ class SampleTable:
         """Make a table with mapped arrays; `file.meta["table"]` is the first result of `to_file`.
 
         Raises:
-            KeyError: something is missing.
+            KeyError: a field is missing.
         """
         values, known = dict(file.meta["table"]), {each.name for each in fields(cls)}
         parts: dict[str, dict[str, np.ndarray]] = {"more": {}}
         for name, array in file.arrays.items():
             whole, _, part = name.partition(".")
-            if whole not in known:  # not the dataset's
+            if whole not in known:  # arrays of a SourceState (sources.py)
                 continue
             if part:
                 parts.setdefault(whole, {})[part] = array

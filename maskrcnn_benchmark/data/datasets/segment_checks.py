@@ -27,7 +27,12 @@ LOSSY = {"P": "palette", "PA": "palette", "L": "grey", "LA": "grey", "1": "1-bit
 
 @dataclass
 class _Compared:
-    """Differences between a map and its json entry: `empty`, (S,) bool, segments without a pixel; stray pixels."""
+    """Differences between a map and its json entry.
+
+    Attributes:
+        empty: (S,) bool, true for segments without a pixel.
+        stray_pixels: number of pixels whose segment is not in the json.
+    """
 
     empty: np.ndarray
     stray_pixels: int

@@ -33,7 +33,7 @@ from maskrcnn_benchmark.structures.semantic_map import IGNORE_LABEL, SemanticMap
 
 logger = logging.getLogger(__name__)
 
-# As IGNORE instead of a list: ignore every value that is not a class.
+# Value of IGNORE that ignores every pixel value that is not a class.
 OTHERS = "others"
 
 
@@ -51,13 +51,13 @@ class SemanticDataset(BoxDataset):
         transforms: (image, target) -> (image, target); None returns PIL images.
         name: name of the dataset in messages; default: the name of the list file or of map_dir.
         images: how image files are read; None is ImageSettings().
-        reading: only `tables` is used: whether the outcome is kept as a file; None is Reading().
-        rebuild: read again although there is such a file.
+        reading: only `tables` is used, see TableSettings; None is Reading().
+        rebuild: ignore an existing table file and write a new one (table_cache.py).
 
     An item is (image, BoxList, index) as in BoxDataset. The BoxList has no boxes; its field "semantic" is a SemanticMap
     of 0..K-1 and IGNORE_LABEL, in the size of the image.
 
-    The constructor decodes every map, unless a table of them is kept. It repairs and counts maps of another resolution
+    The constructor decodes every map, unless a table file is used. It repairs and counts maps of another resolution
     (resized by nearest neighbour), images with an EXIF rotation whose map has the rotated size (rotated), and grey maps
     stored as RGB.
 
@@ -164,7 +164,7 @@ class SemanticDataset(BoxDataset):
         return os.path.join(self.map_dir, self._map_files[index])
 
     def _table_key(self) -> dict:
-        return {**super()._table_key(), "dataset": SemanticDataset.__name__}  # others only name its arguments
+        return {**super()._table_key(), "dataset": SemanticDataset.__name__}  # subclasses only set arguments
 
     def _more_arrays(self, table: AnnotationTable) -> dict[str, np.ndarray]:
         files = {f"map_{name}": array for name, array in self._map_files.to_arrays().items()}

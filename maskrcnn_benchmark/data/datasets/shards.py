@@ -1,7 +1,7 @@
 """Read images from tar files, such as WebDataset's shards, in place, by an index of their files.
 
-A folder of a million small files costs a shared disk a million look-ups; a shard is one file of a gigabyte. Which image
-comes when does not depend on the shards: annotations name images, and samplers order them.
+A folder of a million small files costs a shared disk a million look-ups; a shard is one file of a gigabyte. The order
+of the images does not depend on the shards: annotations name images, and samplers order them.
 
 Shapes: I images.
 """
@@ -20,11 +20,11 @@ import numpy as np
 from maskrcnn_benchmark.utils.braces import expand_braces
 from maskrcnn_benchmark.utils.text_file import open_regular
 
-# Ends of names of compressed archives, in which nothing can be read in place.
+# File name endings of compressed archives, whose files cannot be read in place.
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
-BLOCK = 512  # bytes, of a tar file
-# Files that a thread keeps open.
+BLOCK = 512  # bytes per block of a tar file
+# Maximum number of files that a thread keeps open.
 OPEN = 64
 
 
@@ -55,7 +55,9 @@ class ShardMember:
     """File in a tar file.
 
     Attributes:
-        shard: path of the tar file. name: of the file, for messages. offset, size: bytes of its content.
+        shard: path of the tar file.
+        name: name of the file in it, for messages.
+        offset, size: start and length of the content, in bytes.
     """
 
     shard: str
@@ -81,13 +83,13 @@ class ShardMember:
 
 
 class ShardIndex:
-    """Places of the files in tar files.
+    """Index of the files in tar files.
 
     Args:
         paths: the tar files.
 
     Attributes:
-        places: (N, 3) int64 number of the tar file, offset and size of N files.
+        places: (N, 3) int64 number of the tar file, byte offset and size in bytes of N files.
 
     Raises:
         OSError: a tar file cannot be read, is not one, or ends early.
@@ -106,7 +108,7 @@ class ShardIndex:
         self._by_base = _unique(list(map(os.path.basename, self.names)))
 
     def find(self, name: str) -> int | None:
-        """Return the index of the file with this name, or else of the only one with its last part; None: no file."""
+        """Return the index of the file with this name, else of the only one with its base name, else None."""
         name = name.replace("\\", "/")
         found = self._by_name.get(name, self._by_name.get(os.path.normpath(name)))
         return self._by_base.get(os.path.basename(name)) if found is None else found
@@ -133,7 +135,7 @@ def _members(path: str) -> Iterable[tuple[str, int, int]]:
                         if entry.offset_data + entry.size > length:
                             raise OSError(f"shard {path} ends early: it lacks a part of {entry.name}")
                         yield os.path.normpath(entry.name), entry.offset_data, entry.size
-                    archive.members = []  # they would be kept
+                    archive.members = []  # tarfile would keep all of them in memory
                 file.seek(archive.offset)
                 if file.read(BLOCK) != bytes(BLOCK):  # tarfile takes a broken header for the end
                     where = f"after {archive.offset:,} of {length:,} bytes"
@@ -148,7 +150,7 @@ _local = threading.local()
 def _read_at(path: str, offset: int, count: int) -> bytes:
     """Read bytes of a file that this thread keeps open.
 
-    The position goes with every call, so that processes that were forked may share open files.
+    `pread` takes the position as an argument, so that forked processes can share open files.
     """
     if not hasattr(os, "pread"):  # Windows
         with open(path, "rb") as file:

@@ -1,7 +1,7 @@
-"""Files that a dataset is read from, and whether they have changed.
+"""Detect whether the files that a dataset is read from have changed.
 
-A folder of annotations counts as the list of its files, and as the status and the SHA-256 of each. Its own modification
-time would not do: it does not change when a file in it is edited.
+A folder of annotations is compared by the list of its files, and by the status and SHA-256 of each. The folder's own
+modification time does not change when a file in it is edited.
 
 Shapes: F files.
 """
@@ -32,16 +32,15 @@ _INT64 = 2**63 - 1
 
 @dataclass(frozen=True)
 class Sources:
-    """What a dataset is read from.
+    """Files and arguments that a dataset is read from.
 
     Attributes:
         place: annotation file, beside which the table is kept, or folder of annotations, in which it is kept.
-        arguments: arguments of the dataset's constructor, as JSON can hold them, with absolute paths. They are kept in
+        arguments: arguments of the dataset's constructor, JSON-serializable and with absolute paths. They are kept in
             the table, so that it can be opened without a config.
-        find: returns the files whose content counts, and what else counts, by a name for messages, as JSON can hold
-            it, such as the names of the images in a folder.
-
-    Names of what else counts are plural, as in "the names of its images have changed".
+        find: returns the files whose content is compared, and a dict of other JSON-serializable values to compare, such
+            as the names of the images in a folder. Its keys are plural nouns for messages, as in "the names of its
+            images have changed".
     """
 
     place: str
@@ -60,7 +59,7 @@ class SourceState:
         files: F paths.
         status: (F, 4) int64 size, modification and change time in ns, and inode. A program that writes a file may set
             its modification time, but not its change time.
-        others: SHA-256 by name: of the list of files, and of what else counts.
+        others: SHA-256 of the list of files and of each other value of `Sources.find`, by its key.
 
     Raises:
         OSError: a file is missing.
@@ -75,7 +74,7 @@ class SourceState:
 
     @property
     def size(self) -> int:
-        """Bytes of all files together."""
+        """Total size of all files in bytes."""
         return int(self.status[:, 0].sum())
 
     def is_as_before(self) -> bool:
@@ -91,12 +90,13 @@ class SourceState:
         return {**names, STATUS: self.status, DIGESTS: _digests_of(self.files)}
 
     def difference(self, others: dict, arrays: Mapping[str, np.ndarray]) -> str | None:
-        """Compare with an earlier state, and return what differs, for a message; None: nothing.
+        """Compare with an earlier state, and return what differs, for a message; None if nothing does.
 
         Files are read only if their status differs although their size does not.
 
         Args:
-            others: of the earlier state. arrays: result of its `to_arrays`.
+            others: `others` of the earlier state.
+            arrays: result of its `to_arrays`.
         """
         status, digests = arrays[STATUS], arrays[DIGESTS]
         for name in (*self.others, *others):

@@ -23,7 +23,7 @@ from maskrcnn_benchmark.data.datasets.voc import PascalVOCDataset
 from maskrcnn_benchmark.data.datasets.yolo import YOLODataset
 from maskrcnn_benchmark.utils.array_file import ArrayFile
 
-# Datasets that keep tables, by the name that these have of them.
+# Dataset classes with table files, by the class name stored in the file.
 KINDS = {
     kind.__name__: kind
     for kind in (
@@ -53,7 +53,7 @@ def open_stored(path: str, rebuild: bool = False) -> BoxDataset:
 
     Raises:
         FileNotFoundError: no such file.
-        ArrayFileError (a ValueError): it is no table, or incomplete. Delete it; the next start rebuilds it.
+        ArrayFileError (a ValueError): it is not a table, or incomplete. Delete it; the next start rebuilds it.
         OSError, ValueError: see COCOFileDataset.
     """
     meta = ArrayFile(path, check=False).meta
@@ -74,7 +74,7 @@ def verify_annotations(dataset: BoxDataset) -> Iterator[tuple[str, str]]:
 
 
 def verify_images(dataset: BoxDataset) -> Iterator[tuple[int, str]]:
-    """Read the headers of all images and yield (index, what is wrong) of those that are not as the dataset says."""
+    """Read the headers of all images and yield (index, what is wrong) of those that have changed."""
     for first in range(0, len(dataset), TURN):
         indices = range(first, min(first + TURN, len(dataset)))
         for index, header in zip(indices, read_headers(map(dataset.image_file, indices)), strict=True):

@@ -1,17 +1,17 @@
-"""Keep a dataset's SampleTable as a file: annotations are read once, and later starts map the file.
+"""Cache a dataset's SampleTable in a file: annotations are read once, and later starts map the file.
 
 The table of NAME.json is `.mb_tables/NAME.json.KEY.table` beside it; that of a folder of annotations is in the folder.
-DATASETS.TABLE_DIR names another place. Where nothing can be written, it is ~/.cache/maskrcnn_benchmark
-($XDG_CACHE_HOME). KEY stands for paths and settings. The file holds them too, with the state of the annotation files
-(sources.py) and the version of the code that read them. It is used if all of these fit and its checksums are right.
-Otherwise the dataset is read again and the file is replaced.
+If this cannot be written, the table is in ~/.cache/maskrcnn_benchmark/tables ($XDG_CACHE_HOME replaces ~/.cache).
+DATASETS.TABLE_DIR replaces both places. KEY is a hash of paths and settings. The file holds them too, with the state of
+the annotation files (sources.py) and the version of the code that read them. It is used if all of these match and its
+checksums are right. Otherwise the dataset is read again and the file is replaced.
 
 One process reads while others wait for it on a lock, which the system releases when its owner ends, however it ends.
 The file appears complete or not at all. If nothing can be written or locked, every process keeps the table in memory.
 
 Formats, for a table of 23 MB (benchmarks/annotation_table.py --formats): opening takes 0.3 ms, or 5 ms with checksums,
-as one file of arrays; 2 ms as .npy files, which cannot be replaced all in one step; 127 ms and 32 MB a process as Arrow
-IPC, mostly for importing pyarrow, which returns the same NumPy views.
+as one file of arrays; 2 ms as .npy files, which cannot be replaced atomically; 127 ms and 32 MB a process as Arrow IPC,
+mostly for importing pyarrow, which returns the same NumPy views.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ logger = logging.getLogger(__name__)
 
 MODES = ("auto", "always", "never")
 
-# Bytes, or number, of annotation files from which a table is kept. Fewer are read in less than half a second, and
-# checking their images at every start finds changed ones.
+# A table is kept for annotation files of at least LARGE bytes together, or at least MANY files. Less is read in under
+# half a second, and checking the images at every start finds changed ones.
 LARGE, MANY = 4_000_000, 2_000
 
 FOLDER = ".mb_tables"
 
-# Seconds between two looks at the lock; after so many, a process that waits reads for itself.
+# Seconds between two attempts to take the lock, and until a waiting process reads the annotations itself.
 LOOK, PATIENCE = 0.2, 3600.0
 
 
 @dataclass(frozen=True)
 class TableSettings:
-    """Whether and where tables are kept.
+    """Settings for keeping tables.
 
     Attributes:
-        mode: DATASETS.TABLE, one of MODES. "auto": for annotation files of LARGE bytes together, or MANY files.
-        folder: DATASETS.TABLE_DIR; "" is beside the annotations.
+        mode: DATASETS.TABLE, one of MODES. "auto": if annotation files have LARGE bytes together, or are MANY.
+        folder: DATASETS.TABLE_DIR, the folder of the tables; "" keeps them beside the annotations.
 
     Raises:
         ValueError: the mode is none of MODES.
@@ -76,9 +76,9 @@ class TableCache:
     """Table file of one dataset.
 
     Args:
-        sources: what the table is made of.
-        key: whatever else it depends on: kind and arguments of the dataset, and settings, as JSON can hold them.
-        settings: None takes the defaults.
+        sources: files and arguments that the table is made from.
+        key: what else the table depends on, such as class and settings of the dataset; JSON-serializable.
+        settings: None is TableSettings().
     """
 
     def __init__(self, sources: Sources, key: dict, settings: TableSettings | None = None):
@@ -88,15 +88,15 @@ class TableCache:
         self.settings = settings or TableSettings()
 
     def get(self, report: DatasetReport, read: Callable[[], SampleTable], rebuild: bool = False) -> SampleTable:
-        """Map the table; make it first if there is none that fits.
+        """Map the table file, or create it first if none matches. If no table can be kept, return the result of `read`.
 
         Args:
-            report: is given the findings of reading, now or then.
-            read: reads annotations and images, and adds to `report`.
-            rebuild: read again whatever is there.
+            report: receives the findings of `read`, or those stored in the table.
+            read: reads annotations and images, and adds its findings to `report`.
+            rebuild: ignore an existing table file and write a new one.
 
         Raises:
-            OSError, ValueError: of `read`.
+            OSError, ValueError: see `read`.
         """
         state = self._state()
         if state is None:
@@ -127,7 +127,7 @@ class TableCache:
         return f"{os.path.basename(self.place)}.{digest[:12]}.table"
 
     def _state(self) -> SourceState | None:
-        """Return the state of the sources; None if no table is wanted, or if `read` will miss a file."""
+        """Return the state of the sources; None if no table is wanted, or if a file is missing (`read` reports it)."""
         if self.settings.mode == "never":
             return None
         try:
@@ -219,7 +219,8 @@ def _locked(path: str, name: str) -> Iterator[bool]:
     """Hold the lock of a table while it is made. The folder is created.
 
     Yields:
-        False where the folder cannot be written or locked, or another process has held the lock for PATIENCE seconds.
+        True if the lock is held; False if the folder cannot be written or locked, or another process has held the lock
+            for PATIENCE seconds.
     """
     handle = None
     try:

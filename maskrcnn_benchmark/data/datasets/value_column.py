@@ -16,8 +16,8 @@ BATCH = 4096
 class ValueColumn(Sequence):
     """Read-only list of values, such as ids. Elements are Python objects. It equals a list of the same values.
 
-    Processes share the array, of 8 bytes a value, where all values are ints, or all floats. Otherwise it is a list, or
-    a table of texts that came from a file.
+    If all values are ints, or all are floats, they are stored in an array of 8 bytes per value, whose memory processes
+    share. Otherwise they are stored in a list, or in a StringTable if they come from a file.
 
     Args:
         values: of any types.

@@ -39,7 +39,7 @@ class PascalVOCDataset(BoxDataset):
         name: name of the dataset in messages; default: the names of data_dir and the split.
         images: how image files are read; None is ImageSettings().
         reading: only `keep_empty_images` and `tables` are used; None is Reading().
-        rebuild: read again although the outcome of reading is kept as a file.
+        rebuild: ignore an existing table file and write a new one (table_cache.py).
 
     Items are those of BoxDataset with the field "difficult" (uint8). Boxes are those of the files minus 1, as VOC
     counts pixels from 1, see first_pixel. `ids` are the names in the split file. See `read_voc` for dropped objects.

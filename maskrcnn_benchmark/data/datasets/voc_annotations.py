@@ -38,7 +38,7 @@ def read_voc(
     first_pixel 0 coordinates are edges, counted from 0, and xmax is xmin + width. An object without <difficult> is not
     difficult. Parts of objects (<part>) are not read.
 
-    An image without an xml file has no objects: some exporters write none then.
+    An image without an xml file has no objects: some exporters write no file for such images.
 
     Dropped and counted:
     - objects of other classes;
@@ -193,11 +193,11 @@ def find_images(folder: str, split_file: str | None, annotations: str) -> dict[s
 def find_by_filename(
     file_names: dict[str, str], folder: str, annotations: str, report: DatasetReport
 ) -> dict[str, str]:
-    """Replace images that do not exist by those that <filename> or <path> of their xml names, if these exist.
+    """Replace each missing image by the file that <filename> or <path> of its xml names, if that exists.
 
     Args:
         file_names: see `find_images`.
-        folder: of the images.
+        folder: folder of the images.
         annotations: folder of the xml files.
         report: receives the findings.
     """

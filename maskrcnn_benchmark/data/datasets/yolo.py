@@ -18,7 +18,7 @@ from maskrcnn_benchmark.data.datasets.sources import Sources, absolute
 from maskrcnn_benchmark.data.datasets.yolo_splits import YoloSplit, read_split
 from maskrcnn_benchmark.utils.text_file import decode_text, open_regular
 
-# Relative coordinates beyond are pixels.
+# Coordinates beyond this are taken to be pixels instead of relative.
 FARTHEST = 2.0
 
 NOT_NUMBERS = "lines that are not numbers"
@@ -39,8 +39,8 @@ class YOLODataset(RecordsDataset):
         transforms: (image, target) -> (image, target); None returns PIL images.
         name: name of the dataset in messages; default: folder and split.
         images: how image files are read. The EXIF rotation is applied unless it is "stored". None is ImageSettings().
-        reading: how annotations are read, and whether the outcome is kept as a file; None is Reading().
-        rebuild: read again although there is such a file.
+        reading: how annotations are read, and whether they are cached in a table file; None is Reading().
+        rebuild: ignore an existing table file and write a new one (table_cache.py).
 
     Image ids are paths relative to the dataset's folder, category ids the class numbers of the files.
 
@@ -65,7 +65,7 @@ class YOLODataset(RecordsDataset):
         self._data_file, self._split_name = os.fspath(data_file), split
         self._found = found = read_split(data_file, split)
         images = images or ImageSettings()
-        if images.exif_rotation == "auto":  # the programs that write and read such files turn images
+        if images.exif_rotation == "auto":  # YOLO programs apply the EXIF rotation
             images = replace(images, exif_rotation="upright")
         folder = os.path.basename(os.path.dirname(os.path.abspath(data_file)))
         arguments = {
@@ -121,7 +121,7 @@ class YOLODataset(RecordsDataset):
 
 
 def _sources_of(split: YoloSplit) -> tuple[list[str], dict]:
-    """See Sources. What the yaml and lists of images say is in `split`."""
+    """Return the files and other values to compare, see `Sources.find`."""
     lists = asdict(split)
     names, labels, unused = (lists.pop(name) for name in ("images", "labels", "unused"))
     files = [*filter(None, labels), *unused]
@@ -133,7 +133,7 @@ def _sources_of(split: YoloSplit) -> tuple[list[str], dict]:
 
 
 def _relative(path: str, root: str) -> str:
-    """Return a path relative to a folder that it is below, else unchanged; with slashes."""
+    """Return a path with forward slashes, relative to `root` if it is below it."""
     inside = path[len(root) + 1 :] if path.startswith(root + os.sep) else path
     return inside.replace(os.sep, "/")
 
@@ -201,7 +201,7 @@ def _lines(path: str) -> list[str]:
 
 
 def _record(values: list[float], width: int, height: int, keypoints: int, dims: int) -> ObjectRecord | None:
-    """Return the object of a line's numbers behind the class; None if their number is wrong."""
+    """Build the object from the numbers after the class in a line; None if there is a wrong number of them."""
     if len(values) == 4 or (keypoints and len(values) == 4 + keypoints * dims):
         x, y, w, h = values[:4]
         record = ObjectRecord(bbox=[(x - w / 2) * width, (y - h / 2) * height, w * width, h * height])

@@ -19,9 +19,9 @@ DATA_FILES = ("data.yaml", "data.yml", "dataset.yaml", "data_config.yaml", "obj.
 SPLITS = ("train", "val", "valid", "test")
 # Two names of one split.
 SAME = {"val": "valid", "valid": "val"}
-# A folder of images, and the folder beside it that has the labels.
+# Name of an image folder -> name of the label folder beside it.
 LABEL_FOLDERS = {"images": "labels", "JPEGImages": "labels"}
-# Text files in a folder of labels that are none.
+# Text files in a label folder that are not label files.
 NO_LABELS = ("classes.txt", "notes.txt", "README.txt", "readme.txt", "predefined_classes.txt")
 
 
@@ -33,13 +33,15 @@ class YoloSplit:
         data_file: the file that describes it.
         root: the dataset's folder.
         images: paths of its images.
-        labels: path of the label file of each, or None where there is none.
+        labels: path of the label file of each image, or None where there is none.
         class_names: K names; class 0 is the first.
-        keypoints: number of keypoints an object, 0 if there are none. dims: 2 (x, y) or 3 (x, y, visibility).
-        keypoint_names: of each, or None.
-        moved: what `path` in the yaml is, if that folder does not exist here.
-        name: key of the split in the file. missing: lines of lists that name no file.
+        keypoints: number of keypoints per object, 0 if there are none.
+        dims: numbers per keypoint, 2 (x, y) or 3 (x, y, visibility).
+        keypoint_names: names of the keypoints, or None.
+        moved: value of `path` in the yaml if that folder does not exist here, else "".
         unused: label files that belong to none of the images, if the split is made of folders, not of a list.
+        name: key of the split in the file.
+        missing: lines of image lists whose file does not exist.
     """
 
     data_file: str
@@ -132,7 +134,7 @@ def _in_folder(folder: str) -> str:
 
 
 def _default_place(folder: str, split: str) -> str | None:
-    """Return the folder with a split's images where no file says which it is."""
+    """Return the default image folder of a split, for data files that name none; None if there is no such folder."""
     names = filter(None, (split, SAME.get(split)))
     places = [place for name in names for place in (f"images/{name}", f"{name}/images")]
     return next((place for place in (*places, "images") if os.path.isdir(os.path.join(folder, place))), None)
@@ -225,7 +227,7 @@ def _existing(entry: str, root: str) -> str | list[str] | None:
 
 
 def _of_another_machine(entry: str, roots: list[str]) -> str | None:
-    """Return the list, or the folder, that a path of another machine, or one that leads out, means here."""
+    """Resolve a path of another machine, or one with "../", to a list file or folder here; None if there is none."""
     if entry.endswith(".txt"):
         return _existing_tail(entry, roots)
     if not entry.startswith(("../", "/")) and entry[1:2] != ":":
@@ -236,7 +238,7 @@ def _of_another_machine(entry: str, roots: list[str]) -> str | None:
 
 
 def _existing_tail(line: str, roots: Iterable[str]) -> str | None:
-    """Return the file below a root that a path of another machine means: its longest end that exists."""
+    """Return the file below a root that matches the longest tail of a path of another machine; None if none does."""
     parts = [part for part in line.split("/") if part not in ("", ".", "..")]
     for start in range(len(parts)):
         for root in roots:
@@ -247,7 +249,7 @@ def _existing_tail(line: str, roots: Iterable[str]) -> str | None:
 
 
 def _images_of(path: str, roots: list[str]) -> list[str]:
-    """Return absolute paths of images, and what a list names and does not exist, as relative ones."""
+    """Return the absolute paths of a split's images. Lines of a list without a file are returned as relative paths."""
     if os.path.isdir(path):
         return list_images(path)
     if not path.lower().endswith(".txt"):
@@ -258,7 +260,7 @@ def _images_of(path: str, roots: list[str]) -> list[str]:
 
 
 def _listed(line: str, places: list[str]) -> str:
-    """Return the absolute path of an image of a list; the line without slashes at its start if there is none."""
+    """Return the absolute path of an image in a list; if it does not exist, the line without leading slashes."""
     for place in places:
         path = os.path.normpath(os.path.join(place, line))
         if os.path.isfile(path):
@@ -285,7 +287,7 @@ def _find_labels(images: list[str]) -> tuple[list[str | None], list[str]]:
 
 
 def _label_folders(folder: str) -> Iterator[str]:
-    """Yield where the labels of a folder's images may be: images/ becomes labels/, the last one first."""
+    """Yield candidate label folders of an image folder: one images/ in its path becomes labels/, the last one first."""
     parts = folder.split(os.sep)
     for i in range(len(parts) - 1, -1, -1):
         if parts[i] in LABEL_FOLDERS:

@@ -1,4 +1,4 @@
-"""Compose samplers like the forks' functions. The trainer uses TrainingBatchSampler instead."""
+"""Build samplers with the forks' functions. The trainer uses TrainingBatchSampler instead."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def aspect_ratios(dataset) -> list[float]:
 
 
 def quantize(values, bins) -> list[int]:
-    """Return for each value the number of `bins` that are at most it. Bins may be in any order."""
+    """Return the bin index of each value: the number of edges in `bins`, in any order, that do not exceed it."""
     bins = sorted(bins)
     return [bisect.bisect_right(bins, value) for value in values]
 

@@ -13,7 +13,7 @@ from maskrcnn_benchmark.utils import comm
 class DistributedSampler(Sampler):
     """Sample one contiguous part of a permutation per process, as in the forks.
 
-    The order is padded from its own start, so that all parts have the same length.
+    The permutation is padded with its own first samples, so that all parts have the same length.
 
     Args:
         dataset: any object with a length.

@@ -33,7 +33,7 @@ class TrainingBatchSampler(Sampler):
         group_ids: group of every sample, by index; the samples of a batch are of one group.
         images_per_batch: B, samples per optimizer step, over all processes and accumulation parts.
         num_iterations: optimizer steps of the whole training.
-        seed: of the training; not negative.
+        seed: training seed, 0 or more.
         start_iteration: steps already done, which are skipped.
         rank: rank of this process.
         world_size: number of processes.

@@ -49,9 +49,9 @@ class RandomCrop:
     """Crop a window of at most (height, width) at a random position.
 
     Args:
-        size: (height, width). Smaller sides are kept; PadTo pads them afterwards.
-        max_class_share: a window is drawn again, up to CROP_TRIES times, if one class has more than this share of its
-            labelled pixels; 1 accepts the first window.
+        size: (height, width). Shorter image sides are kept; PadTo pads them afterwards.
+        max_class_share: a window is rejected if one class has more than this share of its labelled pixels. At most
+            CROP_TRIES windows are drawn, and the last is accepted; a share of 1 accepts the first.
     """
 
     def __init__(self, size: tuple[int, int], max_class_share: float = 1.0):

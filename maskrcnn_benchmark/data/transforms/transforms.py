@@ -79,7 +79,7 @@ class LeaveOut:
 class Resize:
     """Resize the short side to a size drawn from `min_size`, limiting the long side to `max_size`.
 
-    Bilinear with antialiasing, like PIL: about one value in two thousand differs by 1 (very rarely 2) of 255.
+    Bilinear with antialiasing, like PIL. About one value in two thousand differs from PIL's by 1, very rarely by 2.
 
     Args:
         min_size: pixels, or a list to draw from.
@@ -166,7 +166,7 @@ class ColorJitter:
 
     Args:
         brightness, contrast, saturation: the factor is drawn from [max(0, 1 - value), 1 + value]; 0 disables it.
-        hue: the shift is drawn from [-hue, hue], in turns of the colour circle, at most 0.5.
+        hue: the shift is drawn from [-hue, hue], in turns of the colour wheel, at most 0.5.
 
     Raises:
         ValueError: a number is negative, or hue exceeds 0.5.
@@ -204,7 +204,7 @@ class ColorJitter:
 
 def _shift_hue(image: Image.Image, turns: float) -> Image.Image:
     hue, saturation, value = image.convert("HSV").split()
-    shifted = np.asarray(hue) + np.uint8(int(turns * 255) % 256)  # wraps around the colour circle
+    shifted = np.asarray(hue) + np.uint8(int(turns * 255) % 256)  # wraps around the colour wheel
     return Image.merge("HSV", (Image.fromarray(shifted), saturation, value)).convert("RGB")
 
 
