@@ -28,7 +28,8 @@ __all__ = ["Checkpointer", "DetectronCheckpointer", "read_checkpoint", "write_ch
 _LONGEST_MESSAGE = 3000
 
 
-def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
+def bare_model(model: torch.nn.Module) -> torch.nn.Module:
+    """Return the model inside DataParallel, DistributedDataParallel and torch.compile, nested in any order."""
     while True:
         if isinstance(model, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
             model = model.module
@@ -73,7 +74,7 @@ class Checkpointer:
         """
         if not self.save_dir or not self.save_to_disk:
             return
-        state = _unwrapped(self.model).state_dict()
+        state = bare_model(self.model).state_dict()
         data = {"model": {without_inserted(key): value for key, value in state.items()}}
         if self.optimizer is not None:
             data["optimizer"] = self.optimizer.state_dict()
@@ -171,7 +172,7 @@ class Checkpointer:
                 check_complete(report, counters_too="entries" in own_file)
 
         self.report = load_state_dict(
-            _unwrapped(self.model),
+            bare_model(self.model),
             checkpoint.pop("model"),
             check=check_all,
             skip_mismatched_outside="backbone." if skip_mismatched_heads else None,

@@ -9,9 +9,9 @@ import time
 
 import torch
 
-from maskrcnn_benchmark.checkpoint.checkpointer import write_checkpoint
+from maskrcnn_benchmark.checkpoint.checkpointer import bare_model, write_checkpoint
 from maskrcnn_benchmark.engine import rng_state
-from maskrcnn_benchmark.utils.comm import all_gather, get_rank, get_world_size, is_main_process, unwrapped
+from maskrcnn_benchmark.utils.comm import all_gather, get_rank, get_world_size, is_main_process
 
 BEST_NAME = "model_best.pth"
 # Number of timed checkpoints that stay: if the newest is damaged, there is the one before.
@@ -87,7 +87,7 @@ class TrainingCheckpoints:
             return
         path = os.path.join(self.checkpointer.save_dir, BEST_NAME)
         logger.info("Best so far: saving checkpoint to %s", path)
-        write_checkpoint(path, {"model": unwrapped(model).state_dict(), **self.arguments})
+        write_checkpoint(path, {"model": bare_model(model).state_dict(), **self.arguments})
 
     def summary(self) -> str:
         """Describe the current iteration and the checkpoint to resume from."""

@@ -89,10 +89,6 @@ class AdaptiveLevelMapper:
         return level.nan_to_num(self.k_min).clamp(self.k_min, self.k_max).to(torch.int64) - self.k_min
 
 
-# values of LEVEL_MAP_FUNCTION, under CenterMask's names
-LEVEL_MAPPERS = ("MASKRCNNLevelMapFunc", "CenterMaskLevelMapFunc")
-
-
 class Pooler(nn.Module):
     """ROIAlign on one map, or on the matching one of several.
 
@@ -189,5 +185,5 @@ def make_pooler(cfg, head_name: str) -> Pooler:
         placement=convention.roi_placement,
         box_offset=convention.box_offset,
         level_eps=convention.level_eps,
-        by_share=node.LEVEL_MAP_FUNCTION == LEVEL_MAPPERS[1],
+        by_share=node.LEVEL_MAP_FUNCTION == "CenterMaskLevelMapFunc",
     )

@@ -11,15 +11,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from maskrcnn_benchmark.structures.bounding_box import FLIP_LEFT_RIGHT, FLIP_TOP_BOTTOM, TO_REMOVE
+from maskrcnn_benchmark.structures.bounding_box import FLIP_LEFT_RIGHT, TO_REMOVE, check_flip
 from maskrcnn_benchmark.structures.rle import decode_counts, parse_counts
-
-
-def check_method(method: int, what: str) -> None:
-    if method not in (FLIP_LEFT_RIGHT, FLIP_TOP_BOTTOM):
-        raise NotImplementedError(
-            f"{what}.transpose supports FLIP_LEFT_RIGHT (0) and FLIP_TOP_BOTTOM (1), got {method!r}"
-        )
 
 
 def as_numbers(size) -> tuple:
@@ -77,7 +70,7 @@ class BinaryMaskList:
 
     def transpose(self, method: int, box_offset: float = TO_REMOVE) -> BinaryMaskList:
         """Flip the masks. box_offset has no effect on pixels."""
-        check_method(method, "BinaryMaskList")
+        check_flip(method, "BinaryMaskList")
         return BinaryMaskList(self.masks.flip(2 if method == FLIP_LEFT_RIGHT else 1), self.size, copy=False)
 
     def crop(self, box) -> BinaryMaskList:

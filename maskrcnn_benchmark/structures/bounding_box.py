@@ -18,6 +18,14 @@ FLIP_TOP_BOTTOM = 1
 TO_REMOVE = 1
 
 
+def check_flip(method: int, name: str) -> None:
+    """Raise NotImplementedError if `method` is not a flip that the class `name` supports."""
+    if method not in (FLIP_LEFT_RIGHT, FLIP_TOP_BOTTOM):
+        raise NotImplementedError(
+            f"{name}.transpose supports FLIP_LEFT_RIGHT (0) and FLIP_TOP_BOTTOM (1), got {method!r}"
+        )
+
+
 class BoxList:
     """N boxes in one image, and named fields with one entry per box.
 
@@ -134,10 +142,7 @@ class BoxList:
 
         The vertical flip lacks the - 1 of inclusive boxes, as in the original.
         """
-        if method not in (FLIP_LEFT_RIGHT, FLIP_TOP_BOTTOM):
-            raise NotImplementedError(
-                f"BoxList.transpose supports FLIP_LEFT_RIGHT (0) and FLIP_TOP_BOTTOM (1), got {method!r}"
-            )
+        check_flip(method, "BoxList")
         width, height = self.size
         x1, y1, x2, y2 = self._corners()
         if method == FLIP_LEFT_RIGHT:

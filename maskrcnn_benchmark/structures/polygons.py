@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from maskrcnn_benchmark.structures.binary_masks import BinaryMaskList, as_numbers, check_method, selected_indices
-from maskrcnn_benchmark.structures.bounding_box import FLIP_LEFT_RIGHT, TO_REMOVE
+from maskrcnn_benchmark.structures.binary_masks import BinaryMaskList, as_numbers, selected_indices
+from maskrcnn_benchmark.structures.bounding_box import FLIP_LEFT_RIGHT, TO_REMOVE, check_flip
 from maskrcnn_benchmark.structures.rle import decode_counts, parse_counts
 
 # A polygon with fewer points has no area.
@@ -49,7 +49,7 @@ class PolygonInstance:
 
     def convert_to_binarymask(self) -> torch.Tensor:
         """Rasterize to (H, W) uint8."""
-        return torch.from_numpy(_rasterise([polygon.numpy() for polygon in self.polygons], self.size))
+        return torch.from_numpy(_rasterize([polygon.numpy() for polygon in self.polygons], self.size))
 
     def __len__(self) -> int:
         return len(self.polygons)
@@ -124,7 +124,7 @@ class PolygonList:
 
     def transpose(self, method: int, box_offset: float = TO_REMOVE) -> PolygonList:
         """Flip the polygons: x -> W - x - box_offset or y -> H - y - box_offset."""
-        check_method(method, "PolygonList")
+        check_flip(method, "PolygonList")
         axis = 0 if method == FLIP_LEFT_RIGHT else 1
         points = self._points.copy()
         points[:, axis] = self.size[axis] - points[:, axis] - box_offset
@@ -157,7 +157,7 @@ class PolygonList:
         if len(self) == 0:
             width, height = self.size
             return BinaryMaskList(torch.zeros((0, int(height), int(width)), dtype=torch.uint8), self.size)
-        masks = np.stack([_rasterise(self._of(i), self.size) for i in range(len(self))])
+        masks = np.stack([_rasterize(self._of(i), self.size) for i in range(len(self))])
         return BinaryMaskList(torch.from_numpy(masks), self.size, copy=False)
 
     def __getitem__(self, item) -> PolygonList:
@@ -187,7 +187,7 @@ def _window_size(box) -> tuple:
     return x2 - x1, y2 - y1
 
 
-def _rasterise(polygons: Sequence[np.ndarray], size) -> np.ndarray:
+def _rasterize(polygons: Sequence[np.ndarray], size) -> np.ndarray:
     """Rasterize flat polygons, and return their union (H, W) uint8."""
     from pycocotools import mask as coco_mask
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from maskrcnn_benchmark.structures.bounding_box import FLIP_LEFT_RIGHT, FLIP_TOP_BOTTOM, TO_REMOVE
+from maskrcnn_benchmark.structures.bounding_box import FLIP_LEFT_RIGHT, TO_REMOVE, check_flip
 
 # The label of pixels without a class, and of padding. They are ignored in training and evaluation.
 IGNORE_LABEL = 255
@@ -50,10 +50,7 @@ class SemanticMap:
 
     def transpose(self, method: int, box_offset: float = TO_REMOVE) -> SemanticMap:
         """Flip the map; method is FLIP_LEFT_RIGHT or FLIP_TOP_BOTTOM. box_offset has no effect on pixels."""
-        if method not in (FLIP_LEFT_RIGHT, FLIP_TOP_BOTTOM):
-            raise NotImplementedError(
-                f"SemanticMap.transpose supports FLIP_LEFT_RIGHT (0) and FLIP_TOP_BOTTOM (1), got {method!r}"
-            )
+        check_flip(method, "SemanticMap")
         return SemanticMap(self.labels.flip(1 if method == FLIP_LEFT_RIGHT else 0))
 
     def crop(self, box) -> SemanticMap:

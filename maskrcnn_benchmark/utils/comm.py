@@ -12,16 +12,16 @@ import torch.distributed as dist
 from maskrcnn_benchmark.forks import is_pytorch_1_1_0_or_later  # noqa: F401
 
 
-def _initialised() -> bool:
+def _initialized() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
 def get_world_size() -> int:
-    return dist.get_world_size() if _initialised() else 1
+    return dist.get_world_size() if _initialized() else 1
 
 
 def get_rank() -> int:
-    return dist.get_rank() if _initialised() else 0
+    return dist.get_rank() if _initialized() else 0
 
 
 def is_main_process() -> bool:

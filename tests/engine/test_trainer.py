@@ -195,6 +195,18 @@ def test_evaluation_does_not_affect_training_and_keeps_the_best(tmp_path, caplog
     assert torch.load(tmp_path / "with/model_final.pth", weights_only=True)["best_score"] == 0.75
 
 
+def test_best_weights_of_a_compiled_model_have_plain_names(tmp_path):
+    train(
+        tmp_path,
+        4,
+        wrap=lambda model: torch.compile(model, backend="eager"),
+        evaluate=lambda _: {"AP": 0.9},
+        test_period=4,
+    )
+    best = torch.load(tmp_path / "model_best.pth", weights_only=True)
+    assert_identical(best["model"], weights(tmp_path / "model_final.pth"))
+
+
 def test_best_score_survives_a_resume(tmp_path):
     train(tmp_path, 4, evaluate=lambda iteration: {"AP": 0.9}, test_period=4)
     train(tmp_path, 8, evaluate=lambda iteration: {"AP": 0.5}, test_period=4)

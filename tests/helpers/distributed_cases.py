@@ -19,9 +19,10 @@ from maskrcnn_benchmark.engine.training_step import TrainingStep
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.modeling.rpn.rpn import build_rpn
 from maskrcnn_benchmark.modeling.semantic import segmentation_losses as segmentation
+from maskrcnn_benchmark.modeling.semantic.loss import semantic_loss
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.image_list import ImageList, to_image_list
-from maskrcnn_benchmark.structures.semantic_map import IGNORE_LABEL
+from maskrcnn_benchmark.structures.semantic_map import IGNORE_LABEL, SemanticMap
 from maskrcnn_benchmark.utils import comm
 
 
@@ -140,6 +141,7 @@ def segmentation_losses(which):
         "dice": segmentation.dice(logits, labels[which]),
         "cross_entropy_dice": segmentation.cross_entropy_dice(logits, labels[which], weights),
         "hard_examples": segmentation.hard_examples(logits, labels[which], 0.5, 0.0),
+        "semantic_loss": semantic_loss(logits, [SemanticMap(each.to(torch.uint8)) for each in labels[which]]),
     }.items():
         (grad,) = torch.autograd.grad(loss, logits)
         results[name] = loss.detach(), grad

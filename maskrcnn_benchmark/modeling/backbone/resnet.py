@@ -5,7 +5,6 @@ Shapes: N images of H x W pixels, C channels.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
@@ -17,6 +16,7 @@ from maskrcnn_benchmark.layers.deform_conv import DFConv2d
 from maskrcnn_benchmark.layers.norm import FrozenBatchNorm2d
 from maskrcnn_benchmark.modeling import registry
 from maskrcnn_benchmark.modeling.backbone.body import (
+    as_backbone,
     build_norm,
     dilated_strides,
     freeze,
@@ -145,11 +145,11 @@ def make_stage(
             )
         )
         in_channels = out_channels
-    _initialise(stage)
+    _initialize(stage)
     return stage
 
 
-def _initialise(module):
+def _initialize(module):
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_uniform_(part.weight, a=1)
@@ -207,7 +207,7 @@ class ResNet(nn.Module):
         self.outputs = outputs
         self.out_features = tuple(FEATURES[i - 1] for i in outputs)
         self.stem = Stem(stem_channels, stem_norm or norm)
-        _initialise(self.stem)
+        _initialize(self.stem)
         deformable = partial(DFConv2d, with_modulated_dcn=modulated, deformable_groups=deformable_groups)
         in_channels, stride = stem_channels, 4
         channels, strides = {}, {}
@@ -298,9 +298,7 @@ def build_resnet_last_map(cfg, variant: str, form: str) -> nn.Sequential:
     asked = cfg.MODEL.BACKBONE.CONV_BODY.rpartition("-")[2]
     form = asked if asked in ("C4", "C5") else form
     body = build_resnet(cfg, variant, outputs=(3,) if form == "C4" else (4,))
-    backbone = nn.Sequential(OrderedDict(body=body))
-    backbone.out_channels = body.out_channels[-1]
-    return backbone
+    return as_backbone(body)
 
 
 for _variant in VARIANTS:

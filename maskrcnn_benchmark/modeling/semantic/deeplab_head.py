@@ -76,7 +76,7 @@ class DeepLabHead(nn.Module):
         self.extra_bn = norm(channels) if extra_conv else None
         self.decoder = decoder
         self.conv3 = Conv2d(channels, num_classes, 1)
-        initialise(self)
+        initialize(self)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         x = maps[-1]
@@ -146,7 +146,7 @@ def conv3x3(in_channels: int, out_channels: int, dilation: int = 1) -> Conv2d:
     return Conv2d(in_channels, out_channels, 3, padding=dilation, dilation=dilation, bias=False)
 
 
-def initialise(module: nn.Module) -> None:
+def initialize(module: nn.Module) -> None:
     """Initialize all convolutions: weights by He's normal distribution (fan out), biases to 0."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
@@ -168,7 +168,7 @@ def build_deeplab_head(cfg, in_channels: Sequence[int]) -> DeepLabHead:
         decoder = DeepLabDecoder(
             in_channels[0], node.DECODER_LOW_LEVEL_CHANNELS, node.CHANNELS, norm, node.ALIGN_CORNERS
         )
-        initialise(decoder)
+        initialize(decoder)
     return DeepLabHead(
         in_channels[-1],
         cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,

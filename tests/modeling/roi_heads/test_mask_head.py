@@ -19,6 +19,7 @@ from maskrcnn_benchmark.modeling.roi_heads.mask_head.loss import (
     make_roi_mask_loss_evaluator,
     project_masks_on_boxes,
 )
+from maskrcnn_benchmark.modeling.roi_heads.mask_head.mask_head import ROIMaskHead
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.roi_mask_predictors import make_roi_mask_predictor
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.targets import PROJECTIONS, sample_masks_in_boxes
 from maskrcnn_benchmark.structures.bounding_box import BoxList
@@ -78,6 +79,33 @@ def test_loss_without_positives_keeps_the_graph(truth):
     found = MaskRCNNLoss(Matcher(0.5, 0.5), 4)(regions, logits, [target(truth, [1] * len(truth))])
     found.backward()
     assert found == 0 and logits.grad is not None
+
+
+def test_targets_without_matches_keep_their_shape():
+    found = MaskRCNNLoss(Matcher(0.5, 0.5), 4).targets([BoxList([[60.0, 60, 70, 70]], SIZE)], [target([], [])])
+    assert found.masks.shape == (0, 4, 4) and found.rows.shape == (0,) and found.labels.tolist() == [0]
+
+
+def shared_mask_head():
+    """Make a mask head that reads the box head's features (R, 2, 4, 4)."""
+    loss = MaskRCNNLoss(Matcher(0.5, 0.5), 4)
+    return ROIMaskHead(torch.nn.Identity(), torch.nn.Identity(), loss, MaskPostProcessor(), share_box_features=True)
+
+
+@pytest.mark.parametrize("all_positive", [False, True])
+def test_shared_features_are_those_of_the_positive_regions(all_positive, rng_seed):
+    truth = target([[10, 10, 50, 50]], [1])
+    regions = BoxList([[12.0, 10, 50, 50], [10, 10, 50, 48]], SIZE)
+    regions.add_field("labels", torch.tensor([1, 1]))
+    features = torch.randn(2, 2, 4, 4)
+    x, boxes, losses = shared_mask_head()(None, [regions], [truth], features, all_positive=all_positive)
+    assert boxes == [regions] and torch.equal(x, features) and losses["loss_mask"] > 0
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_maskiou_head_and_shared_features_are_refused(training):
+    with pytest.raises(ValueError, match="SHARE_BOX_FEATURE_EXTRACTOR"):
+        shared_mask_head().train(training)(None, [], maskiou=torch.nn.Identity())
 
 
 def test_missing_masks_and_wrong_resolution_are_refused():

@@ -13,6 +13,7 @@ from maskrcnn_benchmark.config.convention import get_convention
 from maskrcnn_benchmark.modeling.balanced_positive_negative_sampler import BalancedPositiveNegativeSampler
 from maskrcnn_benchmark.modeling.host_waits import true_indices
 from maskrcnn_benchmark.modeling.matcher import Matcher
+from maskrcnn_benchmark.modeling.roi_heads.regions import label_regions
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.structures.keypoint import keypoints_to_heat_map
 
@@ -56,24 +57,22 @@ class KeypointRCNNLoss:
 
     def _match(self, proposals, target):
         """Return labels (R_i,) and keypoints (R_i, K, 3) of the objects that the proposals overlap most."""
-        truth = target.convert("xyxy").bbox
-        matches = self.matcher.match_boxes(truth, proposals.bbox, self.box_offset)
+        labelled, matches = label_regions(self.matcher, proposals, target, self.box_offset)
+        labels = labelled.get_field("labels")
         if len(target) == 0:
-            return torch.zeros_like(matches), proposals.bbox.new_zeros((len(proposals), 0, 3))
+            return labels, proposals.bbox.new_zeros((len(proposals), 0, 3))
         if not target.has_field("keypoints"):
             raise ValueError(
                 f"MODEL.KEYPOINT_ON is True, but the ground truth has no keypoints, only {target.fields()}; set it to "
                 "False or train on a dataset with keypoints"
             )
+        truth = target.convert("xyxy").bbox
         keypoints = target.get_field("keypoints").keypoints.to(truth.device)
         x, y, visibility = keypoints.unbind(dim=2)
         x1, y1, x2, y2 = truth[:, :, None].unbind(dim=1)
         seen = ((x >= x1) & (x <= x2) & (y >= y1) & (y <= y2) & (visibility > 0)).any(dim=1)
 
         nearest = matches.clamp(min=0)
-        labels = target.get_field("labels")[nearest].to(torch.int64)
-        labels = torch.where(matches == Matcher.BELOW_LOW_THRESHOLD, 0, labels)
-        labels = torch.where(matches == Matcher.BETWEEN_THRESHOLDS, -1, labels)
         # An object without a keypoint to learn is neither an example nor background.
         labels = torch.where(seen[nearest], labels, -1)
         return labels, keypoints[nearest]

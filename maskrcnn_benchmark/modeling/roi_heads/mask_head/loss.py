@@ -16,6 +16,7 @@ from maskrcnn_benchmark.modeling.host_waits import send
 from maskrcnn_benchmark.modeling.matcher import Matcher
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.targets import PROJECTIONS, project_masks_on_boxes
 from maskrcnn_benchmark.modeling.roi_heads.maskiou_head.visible_share import VISIBLE_SHARES
+from maskrcnn_benchmark.modeling.roi_heads.regions import label_regions
 from maskrcnn_benchmark.modeling.roi_heads.stage import Stage, single_stage
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 
@@ -88,17 +89,18 @@ class MaskRCNNLoss:
         # Masks are cropped on the host. It waits once, for boxes and matches (integers, exact in float32) of all
         # images.
         on_host = torch.cat((boxes, matches[:, None].to(boxes.dtype)), dim=1).cpu()
+        size = self.discretization_size
         masks, shares = [], []
         for regions, target, rows in zip(proposals, targets, on_host.split(list(map(len, proposals))), strict=True):
             rows = rows[rows[:, 4] >= 0]
             if len(rows):
                 chosen = target.get_field("masks")[rows[:, 4].long()]
                 regions = BoxList(rows[:, :4], regions.size, box_offset=regions.box_offset)
-                masks.append(self.project(chosen, regions, self.discretization_size))
+                masks.append(self.project(chosen, regions, size))
                 if self.visible_share is not None:
                     shares.append(self.visible_share(chosen, regions))
         if not masks:
-            return MaskTargets(boxes.new_zeros((0,)), matches.new_zeros(0), labels)
+            return MaskTargets(boxes.new_zeros((0, size, size)), matches.new_zeros(0), labels)
         masks = torch.cat(masks)
         rows = torch.nonzero_static(matches >= 0, size=len(masks)).squeeze(1)
         of_objects = send(torch.cat(shares), boxes.device) if shares else None
@@ -111,10 +113,8 @@ class MaskRCNNLoss:
                 f"MODEL.MASK_ON is True, but the ground truth has no masks, only {target.fields()}; set it to False "
                 "or train on a dataset with segmentations"
             )
-        matches = self.matcher.match_boxes(target.convert("xyxy").bbox, proposals.bbox, self.box_offset)
-        if len(target) == 0:
-            return matches, torch.zeros_like(matches)
-        return matches, target.get_field("labels")[matches.clamp(min=0)].to(torch.int64)
+        labelled, matches = label_regions(self.matcher, proposals, target, self.box_offset)
+        return matches, labelled.get_field("labels")
 
 
 def make_roi_mask_loss_evaluator(cfg, stage: Stage | None = None) -> MaskRCNNLoss:

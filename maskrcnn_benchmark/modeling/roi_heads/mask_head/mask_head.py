@@ -40,12 +40,15 @@ class ROIMaskHead(nn.Module):
         targets: in training, N BoxLists with the fields "labels" and "masks".
         box_features: in training, the box head's features (R, ...) of the boxes.
         maskiou: ROIMaskIoUHead that scores the masks, or None. The extractor then has `pooler` and `convolve`.
-        all_positive: in training, the labels are known to be above 0, as RegionSampler's are; not with shared features.
+        all_positive: in training, the labels are known to be above 0, as RegionSampler's are.
 
     Returns:
         (x, boxes, losses), x being the extractor's output. In training, the boxes unchanged, and the scalars loss_mask
         and, with maskiou, loss_maskiou. In evaluation, the boxes with the fields "mask" and, with maskiou,
         "mask_scores", and {}.
+
+    Raises:
+        ValueError: maskiou is given, but the box head's features are shared: it reads the mask head's pooled features.
 
     `predict` and `attach` are the two halves of evaluation. Test-time augmentation averages the masks of several
     views of an image in between.
@@ -60,12 +63,17 @@ class ROIMaskHead(nn.Module):
         self.share_box_features = share_box_features
 
     def forward(self, features, boxes, targets=None, box_features=None, maskiou=None, all_positive=False):
+        if maskiou is not None and self.share_box_features:
+            raise ValueError(
+                "the MaskIoU head reads the mask head's own pooled features, but this mask head shares the box head's; "
+                "set MODEL.ROI_MASK_HEAD.SHARE_BOX_FEATURE_EXTRACTOR to False or MODEL.MASKIOU_ON to False"
+            )
         if not self.training:
             x, pooled = self._extract(features, boxes, maskiou)
             with torch.no_grad():
                 return x, self.attach(*self._score(x, pooled, boxes, maskiou), boxes), {}
         regions = boxes
-        if not all_positive:
+        if not all_positive or self.share_box_features:
             positive = true_indices([boxlist.get_field("labels") > 0 for boxlist in boxes])
             regions = [boxlist[indices] for boxlist, indices in zip(boxes, positive, strict=True)]
         if self.share_box_features:

@@ -28,7 +28,7 @@ class MaskRCNNC4Predictor(nn.Module):
         super().__init__()
         self.conv5_mask = ConvTranspose2d(in_channels, conv_channels, 2, 2)
         self.mask_fcn_logits = Conv2d(conv_channels, num_classes, 1)
-        _initialise(self, logits_std)
+        _initialize(self, logits_std)
 
     def forward(self, x):
         return self.mask_fcn_logits(F.relu(self.conv5_mask(x)))
@@ -40,13 +40,13 @@ class MaskRCNNConv1x1Predictor(nn.Module):
     def __init__(self, in_channels, num_classes, logits_std=0.0):
         super().__init__()
         self.mask_fcn_logits = Conv2d(in_channels, num_classes, 1)
-        _initialise(self, logits_std)
+        _initialize(self, logits_std)
 
     def forward(self, x):
         return self.mask_fcn_logits(x)
 
 
-def _initialise(predictor, logits_std):
+def _initialize(predictor, logits_std):
     for layer in predictor.children():
         nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(layer.bias)
