@@ -1,1 +1,1 @@
-"""Find what is wrong with a dataset, and with its fit to a config (tools/check_dataset.py, docs/data.md)."""
+"""Find problems of a dataset, and mismatches between dataset and config (tools/check_dataset.py, docs/data.md)."""

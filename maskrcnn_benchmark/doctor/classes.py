@@ -9,8 +9,8 @@ import numpy as np
 from maskrcnn_benchmark.doctor.findings import Example, Finding
 from maskrcnn_benchmark.doctor.splits import Split
 
-# The share of a class among the boxes is different if it differs by this factor between training and test data, and
-# the class would have at least MANY boxes in the smaller of both at the other's share.
+# A class is reported if its shares of the training and test boxes differ by FACTOR or more, and if the larger share
+# would be at least MANY boxes of the smaller of the two sets.
 FACTOR = 3.0
 MANY = 10
 
@@ -19,7 +19,8 @@ def class_findings(splits: Sequence[Split]) -> Iterator[Finding]:
     """Yield classes that occur once or never, and those whose share differs between training and test data.
 
     Args:
-        splits: those with boxes. Splits with other class names than the first are not compared.
+        splits: splits without a table or classes are skipped. Splits whose class names differ from those of the first
+            one are not compared.
     """
     with_boxes = [split for split in splits if split.table is not None and split.class_names]
     if not with_boxes:

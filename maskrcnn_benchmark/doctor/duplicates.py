@@ -1,9 +1,9 @@
 """Find images that are nearly the same, within a dataset and across datasets.
 
-An image becomes 9 x 8 grey pixels. Its 64-bit difference hash says of each pixel whether it is darker than its right
-neighbour; it does not change with size, compression or brightness. Two images are nearly the same if at most
-MAX_DISTANCE bits differ and the pixels differ little. Candidates are found by bands: if at most three of 64 bits
-differ, one of the four 16-bit bands is equal.
+Each image is reduced to a thumbnail of 9 x 8 grey pixels. Its 64-bit difference hash (dHash) has one bit per pair of
+horizontal neighbours: whether the left one is darker. The hash hardly depends on size, compression or brightness. Two
+images are nearly the same if at most MAX_DISTANCE bits differ and the pixels differ little. Candidates are found by
+bands: if at most three of 64 bits differ, one of the four 16-bit bands is equal.
 
 Shapes: N images of all datasets together.
 """
@@ -51,13 +51,13 @@ class Hashes:
 
     @property
     def bands(self) -> np.ndarray:
-        """(N, 4) uint16, the hashes."""
+        """Hashes as (N, 4) uint16."""
         bits = self.pixels[:, :, 1:] > self.pixels[:, :, :-1]
         return np.packbits(bits.reshape(-1, (WIDTH - 1) * HEIGHT), axis=1).view(np.uint16)
 
 
 def hash_images(splits: Sequence[Split]) -> Hashes:
-    """Decode all images of the splits, as far as JPEG allows at an eighth of their size."""
+    """Decode all images of the splits to thumbnails; JPEG files are decoded at down to an eighth of their size."""
     total = sum(len(split.dataset) for split in splits)
     pixels, known = np.zeros((total, HEIGHT, WIDTH), dtype=np.uint8), np.zeros(total, dtype=bool)
     progress = ProgressBar(total, unit="image")
@@ -91,7 +91,7 @@ def grey_thumbnail(file: str | ShardMember) -> np.ndarray | None:
 def near_pairs(hashes: Hashes) -> np.ndarray:
     """Return (P, 2) int64 pairs of images that are nearly the same, the lower index first, in ascending order.
 
-    Of many images with one hash, each is paired with the first only.
+    Images with equal hashes are paired only with the first of them.
     """
     rows = np.flatnonzero(hashes.known)
     bands = hashes.bands[rows]
@@ -124,7 +124,7 @@ def duplicate_findings(splits: Sequence[Split]) -> Iterator[Finding]:
     """Yield images that are nearly the same as another one, of their split or of another.
 
     Args:
-        splits: those with images that can be found by index.
+        splits: splits without a table are skipped.
     """
     splits = [split for split in splits if split.table is not None and len(split.dataset)]
     if not splits:
@@ -135,7 +135,7 @@ def duplicate_findings(splits: Sequence[Split]) -> Iterator[Finding]:
     kinds, places = np.unique(owners, axis=0, return_inverse=True)
     for number, (one, other) in enumerate(kinds.tolist()):
         chosen = pairs[places.reshape(-1) == number]
-        chosen = chosen[np.unique(chosen[:, 1], return_index=True)[1]]  # each image with the first one that it is like
+        chosen = chosen[np.unique(chosen[:, 1], return_index=True)[1]]  # each image with its first match
         names = (splits[one].name,) if one == other else (splits[one].name, splits[other].name)
         examples = [
             Example(

@@ -17,7 +17,7 @@ from maskrcnn_benchmark.doctor.sizes import anchor_findings, input_sides, size_c
 from maskrcnn_benchmark.doctor.splits import Split, read_split
 from maskrcnn_benchmark.doctor.training_findings import findings_of_labels, findings_of_training
 
-# Folders, seen from an annotation file, in which its images are looked for.
+# Folders in which the images of an annotation file are searched, relative to the file.
 USUAL_FOLDERS = ("", "images", "..", "../images")
 
 
@@ -26,7 +26,8 @@ def read_splits(cfg, is_model_known: bool = True) -> list[Split]:
 
     Args:
         cfg: see `read_split`.
-        is_model_known: False keeps keypoints, which training drops for models without a keypoint head.
+        is_model_known: False keeps keypoints, which training drops for models without a keypoint head. It sets
+            MODEL.KEYPOINT_ON in cfg.
 
     Raises:
         ValueError: there are none.
@@ -49,7 +50,7 @@ def config_of_file(annotations: str, images: str | None):
 
     Args:
         annotations: COCO json.
-        images: its image folder; None looks for it beside the file.
+        images: its image folder; None searches for it near the file.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
@@ -67,7 +68,7 @@ def config_of_file(annotations: str, images: str | None):
 
 
 def _usual_folder(annotations: str) -> str:
-    """Return the folder, near the annotation file or named like it, that has the first image that the file names."""
+    """Return the folder, near the annotation file or named like it, that has the first image of the file."""
     base, stem = os.path.split(os.path.abspath(annotations))
     stem = os.path.splitext(stem)[0].rpartition("_")[2]  # instances_train2017.json: ../train2017
     folders = [os.path.normpath(os.path.join(base, name)) for name in (*USUAL_FOLDERS, stem, f"../{stem}")]
@@ -94,7 +95,7 @@ def examine(cfg, splits: list[Split], subject: str, is_model_known: bool = True)
         cfg: config of the detector and its input; not frozen.
         splits: see `read_splits`.
         subject: what is examined, for the report.
-        is_model_known: False leaves out what depends on the detector and on the resize.
+        is_model_known: False skips the checks that depend on the detector or on the resize.
     """
     diagnosis = Diagnosis(subject)
     levels, anchors, stride = None, None, None

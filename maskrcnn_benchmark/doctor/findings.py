@@ -48,7 +48,7 @@ class Finding:
 
     Attributes:
         check: short name of the check, stable for programs, such as "nested-boxes".
-        severity: one of SEVERITIES. An error ends a training or evaluates wrongly; a warning costs accuracy or data.
+        severity: one of SEVERITIES. An error stops training or falsifies the metrics; a warning costs accuracy or data.
         title: what was found, without the count.
         splits: names of the datasets that it is about.
         count: number of affected entries; None if the finding has no count.
@@ -79,11 +79,12 @@ class SplitSummary:
     """Counts of one dataset.
 
     Attributes:
-        name: of the dataset. role: "train" or "test".
-        images, boxes: numbers of usable ones.
+        name: name of the dataset.
+        role: "train" or "test".
+        images, boxes: numbers of usable images and boxes.
         class_counts: boxes by class, in the order of labels.
         sizes: boxes by range of sizes, see `sizes.py`; empty if unknown.
-        measured_in: what `sizes` are pixels of: "the image" or "the network input".
+        measured_in: "the image" or "the network input", whose pixels `sizes` are measured in.
     """
 
     name: str

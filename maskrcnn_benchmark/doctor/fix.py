@@ -16,7 +16,7 @@ from maskrcnn_benchmark.evaluation.coco_export import coco_content
 from maskrcnn_benchmark.utils.atomic_write import atomic_write, write_json
 from maskrcnn_benchmark.utils.counted import counted
 
-# Starts of findings that leave the annotations as they are: they are about pixels, or kept in the clean copy.
+# Starts of findings that change no annotation: they are about pixels, or about entries that the clean copy keeps.
 UNCHANGED = ("images of mode", "truncated images", "images rotated", "crowd regions", "images without usable")
 # Start of the finding about exact copies of annotations, which the clean copy has once.
 COPIES = "annotations with image, class and box of another"
@@ -37,9 +37,11 @@ class CleanCopy:
     """Outcome of `write_clean`.
 
     Attributes:
-        name: of the dataset. path: of its COCO file, None if it cannot be written.
-        block: the entry for DATASETS that reads it. images, annotations: numbers of these.
-        remark: why it is not written, or a setting that it requires.
+        name: name of the dataset.
+        path: path of its COCO file; None if it cannot be written.
+        block: entry for DATASETS that reads the file.
+        images, annotations: numbers of images and annotations in the file.
+        remark: why the file is not written, or a setting that it requires.
     """
 
     name: str

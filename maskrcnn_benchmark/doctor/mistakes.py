@@ -5,7 +5,8 @@ what is left, by confidence. A prediction that is left and confident contradicts
 absence of one.
 
 The loss of an annotated box is -log of the probability that the model gives to it: the highest product of score and IoU
-among the predictions of its class. That of a prediction without a box is -log(1 - score).
+among the predictions of its class. The loss of a prediction without a box is -log(1 - score). If a prediction
+contradicts a box, their losses are added.
 
 Shapes: G annotated boxes and P predictions of an image.
 """
@@ -26,19 +27,20 @@ from maskrcnn_benchmark.engine.predictor import Predictor
 from maskrcnn_benchmark.engine.progress import ProgressBar
 from maskrcnn_benchmark.structures.bounding_box import TO_REMOVE
 
-# Least score of a prediction that contradicts an annotation.
+# Minimum score of a prediction that contradicts an annotation.
 CONFIDENT = 0.6
-# Least IoU of a prediction of another class with the annotated box that it contradicts.
+# Minimum IoU of a prediction of another class with the annotated box that it contradicts.
 SAME_PLACE = 0.6
-# Least score and IoU of a prediction that confirms a box, whatever else is predicted there.
+# Minimum score and IoU of a prediction that confirms a box, whatever else is predicted there.
 CONFIRMS = 0.3
 FITS = 0.5
-# Least IoU of a prediction that says that a box is misplaced, and of one that is near it.
+# Minimum IoU of a prediction of the same class with the box that it marks as misplaced.
 OVERLAPS = 0.15
+# Minimum IoU of any prediction with a box that counts as found.
 NEAR = 0.3
-# Least probability of a box; its loss is the highest.
+# Lower bound of probabilities, which limits the loss.
 LEAST = 0.01
-# Loss from which a box is reported that nothing contradicts: a probability of 0.2.
+# Minimum loss of a reported box that no prediction contradicts: a probability of 0.2.
 HIGH_LOSS = 1.6
 
 
@@ -51,10 +53,10 @@ class Suspect:
     """An annotated box, or a place without one, that a model contradicts.
 
     Attributes:
-        loss: of the model.
+        loss: loss of the model; for a box where it finds nothing, the share of the image that the box covers.
         image: index of the image.
-        row: of the box; None if there is none.
-        note: what the model says.
+        row: index of the box; None if there is none.
+        note: description of the contradiction.
         box: (x1, y1, x2, y2) that the model predicts; None if it predicts nothing.
     """
 
@@ -67,8 +69,15 @@ class Suspect:
 
 @dataclass
 class Contradictions:
-    """What a model says against the annotations of a dataset: boxes of another class, boxes in the wrong place, objects
-    without a box, boxes where it finds nothing, and boxes that it finds, but with a high loss."""
+    """Contradictions between a model and the annotations of a dataset.
+
+    Attributes:
+        other_class: boxes of another class according to the model.
+        misplaced: boxes that do not fit their object.
+        missing: objects without a box.
+        unfound: boxes where the model finds nothing.
+        high_loss: boxes that the model finds, but with a high loss.
+    """
 
     other_class: list[Suspect] = field(default_factory=list)
     misplaced: list[Suspect] = field(default_factory=list)
@@ -113,12 +122,12 @@ KINDS = {
 
 
 def load_predictor(cfg, weights: str, splits: Sequence[Split]) -> Predictor:
-    """Load a model that looks for mistakes.
+    """Load a model to check annotations with.
 
     Args:
-        cfg: config of the model; None takes the one in the checkpoint.
-        weights: checkpoint of this package or another. If it has no class names, and the model as many classes as the
-            first dataset, these are its classes.
+        cfg: config of the model; None uses the one in the checkpoint.
+        weights: checkpoint of this package or another. If it has no class names, and the model has as many classes as
+            the first dataset, the dataset's class names are used.
         splits: the datasets.
 
     Raises:
@@ -134,7 +143,7 @@ def load_predictor(cfg, weights: str, splits: Sequence[Split]) -> Predictor:
 
 
 def mistake_findings(split: Split, predictor) -> Iterator[Finding]:
-    """Yield what a model says against the annotations, see `Contradictions`, the highest loss first.
+    """Yield one finding per kind of `Contradictions`, with examples of the highest loss first.
 
     Args:
         split: with boxes.

@@ -1,4 +1,4 @@
-"""What a detector makes of a box's size: the resize of its image, its level, and the anchors that it may match.
+"""Resize, feature levels and anchor shapes of a detector, for the checks of box sizes.
 
 Shapes: I images, B boxes, A anchors, L levels.
 """
@@ -40,8 +40,9 @@ class Anchors:
 
     Attributes:
         sides: (A, 2) float64 width and height in pixels of the network input.
-        sizes: one per level, or all of the one level. ratios: heights divided by widths.
-        sizes_key, ratios_key: the config keys of these.
+        sizes: one size per level, or all sizes of a single level.
+        ratios: heights divided by widths.
+        sizes_key, ratios_key: the config keys of `sizes` and `ratios`.
         threshold: IoU from which an anchor is assigned to a box, besides each box's best one.
         remake: (sizes, ratios) -> sides of the anchors that these would give.
     """
@@ -57,10 +58,10 @@ class Anchors:
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """How images are resized: the middle one of several training sizes.
+    """Resize of images to the network input. Of several training sizes, the middle one is used.
 
     Attributes:
-        resize: of training or testing, with a single size.
+        resize: Resize of training or testing, with a single size.
         key: the config key of the size.
     """
 

@@ -19,14 +19,14 @@ from maskrcnn_benchmark.visual.drawing import draw_frames, side_by_side
 THUMBNAILS = 6
 SIDE = 360
 IN_WORDS = 20
-# Boxes smaller than this share of the image are shown in a part of it, of ROOM times their side and at least LEAST
-# pixels.
+# If the boxes are smaller than this share of the image, the thumbnail is a crop of ROOM times their side, at least
+# LEAST pixels.
 TINY = 0.15
 ROOM = 5
 LEAST = 64
 # Colors of the box that a finding is about (magenta is rare in photographs), and of the one that it is compared with.
 COLORS = ((235, 10, 170), (30, 110, 235))
-# Bars of classes that are shown at once.
+# Bars of classes that are not folded away.
 BARS = 24
 LEGEND = (
     "Magenta boxes are those of the finding. Blue ones are what they are compared with, or what the model predicts."
@@ -56,10 +56,10 @@ summary { cursor: pointer; font-size: .85rem }
 
 
 def to_html(diagnosis: Diagnosis, splits: Sequence[Split]) -> str:
-    """Return the page.
+    """Render a diagnosis as an HTML page.
 
     Args:
-        diagnosis: of the splits.
+        diagnosis: Diagnosis of the splits.
         splits: those that examples name; their images are decoded for the thumbnails.
     """
     by_name = {split.name: split for split in splits}

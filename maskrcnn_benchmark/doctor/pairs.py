@@ -11,12 +11,13 @@ import numpy as np
 
 
 def pairs_in_groups(groups: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (first, second), index arrays of all pairs of rows with equal groups, each pair once, in parts.
+    """Yield all pairs of rows of the same group, each pair once, in parts (first, second): two arrays of row indices.
 
-    The parts are all neighbours in the sorted order, all rows two places apart, and so on, until no group has as many.
+    Rows are sorted by group. The first part has all pairs of neighbours, the second all pairs of rows that are two
+    apart, and so on.
 
     Args:
-        groups: (N,) numbers.
+        groups: (N,) group numbers.
     """
     order = np.argsort(groups, kind="stable")
     ordered = groups[order]

@@ -14,16 +14,17 @@ from maskrcnn_benchmark.doctor.findings import Finding
 from maskrcnn_benchmark.doctor.network import Anchors, Levels, NetworkInput
 from maskrcnn_benchmark.doctor.splits import Split
 
-# Square root of the area below which an object is hard to detect, in pixels of the network input, and the share of
-# such boxes from which it is a warning.
+# Objects are hard to detect below this square root of the area, in pixels of the network input.
 SMALL = 16
+# Minimum share of such boxes for a warning.
 MANY_SMALL = 0.2
-# Share of boxes below FCOS's finest stride from which it is a warning.
+# Minimum share of boxes narrower than FCOS's finest stride for a warning.
 MANY_LOST = 0.01
-# IoU that every box should have with the best-shaped anchor, the share of boxes below it from which it is a warning,
-# and the least gain of share for which other sizes are proposed.
+# IoU that every box should have with the best-shaped anchor.
 ANCHOR_IOU = 0.5
+# Minimum share of boxes below this IoU for a warning.
 MANY_UNCOVERED = 0.05
+# Minimum reduction of this share for which other anchors are proposed.
 GAIN = 0.02
 # Edges of the ranges of sizes in summaries: square roots of areas in pixels.
 EDGES = (16, 32, 64, 128, 256, 512)
@@ -47,14 +48,14 @@ def size_counts(sides: np.ndarray) -> dict[str, int]:
 def size_findings(
     split: Split, sides: np.ndarray, network_input: NetworkInput, levels: Levels | None, stride: int | None
 ) -> Iterator[Finding]:
-    """Yield shares of small boxes and of levels.
+    """Yield findings about small boxes, boxes narrower than FCOS's finest stride, and the boxes of each level.
 
     Args:
-        split: with boxes.
-        sides: (B, 2) of its boxes in the network input.
+        split: split with a table.
+        sides: (B, 2) width and height of its boxes in pixels of the network input.
         network_input: how its images are resized.
-        levels: of the detector, or None.
-        stride: FCOS's finest one, or None.
+        levels: levels of the detector, or None.
+        stride: FCOS's finest stride in pixels, or None.
     """
     if not len(sides):
         return
@@ -95,9 +96,9 @@ def anchor_findings(split: Split, sides: np.ndarray, anchors: Anchors) -> Iterat
     The IoU compares shapes: box and anchor share their center.
 
     Args:
-        split: with boxes.
-        sides: (B, 2) of its boxes in the network input.
-        anchors: of the detector.
+        split: split with a table.
+        sides: (B, 2) width and height of its boxes in pixels of the network input.
+        anchors: anchors of the detector.
     """
     if not len(sides):
         return
@@ -124,7 +125,8 @@ def best_ious(sides: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     """Return (B,) the highest IoU of each box with an anchor of the same center.
 
     Args:
-        sides: (B, 2) width, height. anchors: (A, 2) width, height.
+        sides: (B, 2) width, height of the boxes.
+        anchors: (A, 2) width, height.
     """
     areas, best = sides.prod(axis=1), np.zeros(len(sides))
     for anchor in anchors:
@@ -136,8 +138,9 @@ def best_ious(sides: np.ndarray, anchors: np.ndarray) -> np.ndarray:
 def propose_anchors(sides: np.ndarray, anchors: Anchors) -> tuple[tuple, tuple, float]:
     """Return sizes and ratios, as many as the detector has, that leave the fewest boxes without a similar anchor.
 
-    Candidates are the present ones, smaller ones, equal steps between the boxes' quantiles, and the centers of the
-    boxes' clusters. Sizes go by the logarithm of the square root of the area, ratios by that of height / width.
+    Candidates for sizes are the current ones, these scaled down, log-spaced sizes between quantiles of the boxes, and
+    cluster centers. Candidates for ratios are the current ones and cluster centers. Boxes are clustered by the
+    logarithm of their size (square root of the area) or ratio (height / width).
 
     Returns:
         Sizes, ratios, and the share of boxes whose best IoU is below ANCHOR_IOU with them.

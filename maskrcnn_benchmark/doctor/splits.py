@@ -1,4 +1,4 @@
-"""Read datasets as training and testing read them, and keep what the doctor looks at.
+"""Read datasets as training and testing read them, and keep what the checks need.
 
 Where training would stop, because an image is missing or cannot be decoded, the reason is kept and reading goes on
 without that image.
@@ -38,12 +38,12 @@ from maskrcnn_benchmark.doctor.findings import MOST, Example
 
 @dataclass
 class Trouble:
-    """What would have ended the training.
+    """Error that would have stopped training.
 
     Attributes:
-        what: the kind of it.
-        message: training's own error.
-        places: (image id, file and reason) of each image; empty if it is not about single images.
+        what: kind of the error.
+        message: message of training's own error.
+        places: (image id, file and reason) of each image; empty if the error is not about single images.
     """
 
     what: str
@@ -56,12 +56,14 @@ class Split:
     """A dataset of DATASETS.TRAIN or TEST.
 
     Attributes:
-        name: of the dataset. role: "train" or "test". entry: of DATASETS.
+        name: name of the dataset.
+        role: "train" or "test".
+        entry: entry of DATASETS.TRAIN or TEST.
         dataset: as training or testing would have it, without the images of `troubles`; None if it cannot be read.
         given: annotations as read from the files, before they are fitted to the images.
-        table: the usable ones, boxes clipped to their images; images and boxes as in `dataset`.
-        troubles: what would have ended the training.
-        source: the dataset, with its report, even if it cannot be used; None if its reading ended earlier.
+        table: the usable annotations, boxes clipped to their images; images and boxes as in `dataset`.
+        troubles: errors that would have stopped training.
+        source: the dataset, with its report, even if it cannot be used; None if reading failed before it was made.
     """
 
     name: str
@@ -160,13 +162,16 @@ class Split:
         return found
 
     def _image_of_place(self, place: str):
-        """Return the id of the image whose file, or label file, a reader calls "NAME#number"; None if unknown."""
+        """Return the image id of an annotation id "NAME#number"; None if unknown.
+
+        NAME is the image file or the label file of the image.
+        """
         if not hasattr(self, "_images_by_stem"):
             self._images_by_stem = {}
             for image_id in self.given.image_ids if self.given is not None else self.image_places:
                 stem = os.path.basename(str(image_id))
                 for name in {stem, os.path.splitext(stem)[0]}:
-                    # None: of several images
+                    # None: several images have this name
                     self._images_by_stem[name] = None if name in self._images_by_stem else image_id
         name = place.rpartition("#")[0]
         stems = name, os.path.splitext(name)[0]
@@ -203,7 +208,7 @@ class _Rows(msgspec.Struct):
 
 @cache
 def raw_places(ann_file: str) -> dict:
-    """Map annotation ids of a COCO file, as text, to (image id, corners or None): also of those that are dropped."""
+    """Map annotation ids of a COCO file, as text, to (image id, corners or None), including dropped annotations."""
     try:
         with open(ann_file, "rb") as file:
             rows = msgspec.json.decode(file.read(), type=_Rows).annotations
@@ -217,7 +222,7 @@ def raw_places(ann_file: str) -> dict:
 
 @cache
 def record_places(dataset: RecordsDataset) -> dict:
-    """Map record ids, as text, to (image id, corners or None): also of those that are dropped."""
+    """Map record ids, as text, to (image id, corners or None), including dropped records."""
     try:
         rows = dataset.read_records(DatasetReport(dataset.name))["annotations"]
         return {_key(row.id): (row.image_id, _corners(row.bbox)) for row in rows}
@@ -249,14 +254,14 @@ class _Examined:
         self.is_read = True
 
     def leave_out(self, what: str, places: Sequence[tuple[Any, str]], error: OSError) -> None:
-        if not self.is_read:  # else evaluation's rules read the files again
+        if not self.is_read:  # later calls come from evaluation, which reads the files again
             self.troubles.append(Trouble(what, str(error), list(places)))
 
     def _check(self, table: AnnotationTable, remove_images_without_annotations: bool) -> SampleTable:
         self.given, table = table, copy.copy(table)
         before = self.report.copy()
         while True:
-            # the reader's arrays are replaced and not changed, once evaluation's are left out
+            # a shallow copy is enough: only evaluation's arrays are changed in place, all others are replaced
             working = copy.copy(table)
             working.xywh = working.areas = None
             try:
@@ -319,10 +324,10 @@ def read_split(cfg, entry, is_train: bool, name: str) -> Split:
     """Read a dataset of a config.
 
     Args:
-        cfg: see DATASETS and INPUT. Tables of earlier starts are not used.
+        cfg: config; DATASETS and INPUT are read. Cached annotation tables are not used.
         entry: name or block, from DATASETS.TRAIN or TEST.
         is_train: read as training does, without images that have no usable annotation.
-        name: of the dataset in messages.
+        name: name of the dataset in messages.
     """
     role = "train" if is_train else "test"
     # a stored table lacks the annotations that were left out

@@ -29,7 +29,7 @@ ORDINARY = (
 )
 # Starts of findings that cost accuracy, although nothing is changed.
 HARMFUL = ("annotations with image, class and box of another", "annotation ids used for different")
-# What readers of formats call places of annotations.
+# Words by which the readers of the formats refer to annotations.
 OF_ANNOTATIONS = ("annotation ids", "objects", "shapes", "rows", "segments", "lines")
 REMEDY_OF_ACTION = {
     "dropped": "Training leaves them out. Correct or delete them.",
@@ -46,7 +46,7 @@ REMEDIES = {
 
 
 def findings_of_training(split: Split) -> Iterator[Finding]:
-    """Yield what training says about a dataset: what would end it, and the dataset's report."""
+    """Yield the errors that would stop training, and the dataset's report."""
     for trouble in split.troubles:
         yield _of_trouble(split, trouble)
     report = getattr(split.source, "report", None)

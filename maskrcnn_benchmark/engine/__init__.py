@@ -1,1 +1,1 @@
-"""Train, test and predict: the loops, and what a run needs around them."""
+"""Train, test and predict: the loops, process setup, checkpoints, logs and output files."""

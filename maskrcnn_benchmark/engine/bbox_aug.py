@@ -1,12 +1,12 @@
 """Test-time augmentation: run a detector on resized and mirrored views of an image, and merge the results.
 
-Shapes: N images, V views per image, C candidates and D detections of an image, R detections of all images together,
-M pixels per side of a mask or heat map, K keypoints per object.
+Shapes: N images, L feature levels, R detections of all images together, M pixels per side of a heat map, K keypoints
+per object.
 
 Boxes are merged as in maskrcnn-benchmark and FCOS: the candidates of all views go through one NMS together. Masks are
-merged as in detectron2: they are predicted in every view for the merged detections, and averaged as probabilities,
-as the IoUs of a MaskIoU head are.
-Keypoint heat maps are averaged as logits, as in Detectron.
+merged as in detectron2: they are predicted in every view for the merged detections, and their probabilities are
+averaged. The IoUs that a MaskIoU head predicts are averaged, too. Keypoint heat maps are averaged as logits, as in
+Detectron.
 """
 
 from __future__ import annotations

@@ -92,11 +92,11 @@ def tests_during_training(cfg, model, loader_val, optimizer, start: int):
     several datasets under their names. It then logs the losses on `loader_val` in one line, "[Validation]:   eta: ...".
 
     Args:
-        loader_val: loader of (ImageList, BoxLists, indices), or a list of them, with as many batches on every process.
+        loader_val: loader of (ImageList, BoxLists, indices), or a list of them. Every process has equally many batches.
         start: iterations done before this run.
 
     Returns:
-        Function (iteration) -> figures.
+        Function (iteration) -> metrics.
     """
     without_files = cfg.clone()
     without_files.defrost()

@@ -17,12 +17,12 @@ SINGLE = (str, os.PathLike, Image.Image)
 
 @dataclass(frozen=True)
 class ImageReader:
-    """Read an image from a path, a PIL image, an array or a tensor.
+    """Reader of paths, PIL images, arrays and tensors as 8-bit RGB.
 
     Args:
         upright: apply the EXIF orientation of files and PIL images.
         value_range: see `datasets.images`.
-        channel_order: "rgb" or "bgr": the order of colour arrays and tensors.
+        channel_order: "rgb" or "bgr": the order of colour arrays and tensors; None rejects these.
 
     Raises:
         ValueError: channel_order is neither.
@@ -47,7 +47,7 @@ class ImageReader:
 
         Raises:
             OSError: the file is missing, is not an image, or cannot be decoded.
-            ValueError: unsupported shape or dtype of an array or tensor, or a colour one without channel_order.
+            ValueError: an array or tensor has an unsupported shape or dtype, or is in colour without channel_order.
             TypeError: given is something else.
         """
         if isinstance(given, (str, os.PathLike)):

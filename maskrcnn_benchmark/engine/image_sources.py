@@ -40,7 +40,7 @@ def find_sources(inputs: Sequence[str], stdin=None) -> tuple[list[ImageSource], 
         inputs: any of
             - files
             - folders, searched recursively for images
-            - patterns with * or ?
+            - patterns with *, ? or [...]
             - text files with one path per line, relative to the folder of the text file
             - "-": such a list from stdin.
         stdin: file to read for "-"; None is sys.stdin.

@@ -63,7 +63,7 @@ def start(cfg, args: argparse.Namespace, log_dir: str, lock: bool = False) -> lo
         The package's logger.
 
     Raises:
-        ValueError: MODEL.DEVICE is not a device, or another training uses the folder.
+        ValueError: MODEL.DEVICE is not a device, `log_dir` is a file, or another training uses `log_dir`.
     """
     if not re.fullmatch(r"cpu|cuda(:\d+)?", cfg.MODEL.DEVICE):
         raise ValueError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; it should be 'cpu', 'cuda' or 'cuda:N'")

@@ -14,7 +14,7 @@ TENSORBOARD_FOLDER = "tensorboard"
 
 
 class MetricsFile:
-    """Append metrics to OUTPUT_DIR/metrics.json, and to TensorBoard events if `tensorboard` is installed.
+    """Writer of OUTPUT_DIR/metrics.json, and of TensorBoard events if `tensorboard` is installed.
 
     Args:
         output_dir: existing folder.

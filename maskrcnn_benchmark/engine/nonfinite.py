@@ -13,7 +13,9 @@ from maskrcnn_benchmark.utils.comm import all_gather, get_rank
 
 
 def stop_at_nonfinite_loss(iteration: int, batches: list, losses: list[dict], dataset, output_dir: str) -> None:
-    """Save this process's batches and raise the same error on every process. Every process must call it.
+    """Save this process's batches if one has a non-finite loss, and raise the same error on every process.
+
+    Every process must call it.
 
     Args:
         iteration: iteration of the loss, counted from 1. The weights are those before its step.

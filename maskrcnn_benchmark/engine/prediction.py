@@ -315,7 +315,7 @@ class Prediction:
 
 
 def label_of(given: str | int, class_names: Sequence[str]) -> int:
-    """Return the label of a class name. A label is checked and returned.
+    """Return the label of a class name; check a label and return it unchanged.
 
     Raises:
         ValueError: there is no such class. The message suggests the nearest name.
@@ -332,10 +332,13 @@ def label_of(given: str | int, class_names: Sequence[str]) -> int:
 
 
 def thresholds_by_label(score: Mapping[str, float], class_names: Sequence[str]) -> np.ndarray:
-    """Convert score thresholds by class name to an array (K + 1,) float32 by label. Entry 0 is unused.
+    """Convert score thresholds by class to an array by label.
 
     Args:
         score: mapping from class names or labels to thresholds; other classes get 0.
+
+    Returns:
+        (len(class_names) + 1,) float32. Entry 0 is unused.
 
     Raises:
         ValueError: the model has no such class, or a threshold is not in [0, 1].

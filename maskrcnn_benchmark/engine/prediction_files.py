@@ -78,12 +78,12 @@ def from_json(line: dict, label_names: LabelNames, box_offset: float, path: str 
 
 
 def save_drawn(prediction: Prediction, folder: str, name: str, score) -> None:
-    """Write FOLDER/NAME with the objects of at least `score` drawn, see `Prediction.filter`."""
+    """Draw the objects that pass `Prediction.filter(score)`, and write the image to FOLDER/NAME."""
     save_image(prediction.filter(score=score).draw(), os.path.join(folder, written_name(name)))
 
 
 def save_crops(prediction: Prediction, folder: str, name: str, score) -> None:
-    """Write FOLDER/CLASS/NAME_NUMBER.jpg for each object of at least `score`."""
+    """Crop each object that passes `Prediction.filter(score)`, and write it to FOLDER/CLASS/NAME_NUMBER.jpg."""
     chosen = prediction.filter(score=score)
     if not len(chosen):
         return

@@ -49,7 +49,7 @@ AHEAD = 4
 
 
 class Predictor:
-    """Predict images with a trained model.
+    """Trained model with its preprocessing and post-processing, for images in any common form.
 
     Args:
         cfg: config, path of a YAML file, or None: use the config in the checkpoint.
@@ -145,8 +145,8 @@ class Predictor:
 
         Args:
             name: "digits_fcos" or "digits_mask_rcnn", see `checkpoint.shipped.shipped_models`.
-            **options: see Predictor. score_threshold is by default the one with the highest F1 on the model's test set;
-                None leaves what the model found.
+            **options: see Predictor. score_threshold defaults to the one with the highest F1 on the model's test set;
+                None keeps all detections.
 
         Raises:
             ValueError: there is no such model, or its file is damaged.

@@ -123,8 +123,8 @@ def load_model(
     """Build and load the model; arguments are Predictor's.
 
     Returns:
-        The configuration, the plain model on its device, its LabelNames, and the typical [width, height] of the images
-        that it was trained on, None if unknown.
+        (cfg, model, LabelNames, image size): the config, the plain model on its device, its label names, and the
+        typical [width, height] of the training images, None if unknown.
 
     Raises:
         ValueError, OSError: see Predictor.
@@ -198,13 +198,13 @@ def setup_of(cfg, model: nn.Module, label_names: LabelNames) -> PredictorSetup:
 def window_transform(cfg, tiles: int, image_size: Sequence[int] | None) -> Callable:
     """Build the transform of a window of a large image.
 
-    A window is resized as any image is, but objects in it do not become smaller than they are in training images: a
-    window larger than the training images is resized by their factor.
+    A window is resized like any other image, unless that would shrink it more than the training images were shrunk.
+    Then it is resized by the factor of the training images, so that its objects are as large as in training.
 
     Args:
         cfg: config of the model.
         tiles: side of a window in pixels.
-        image_size: typical [width, height] of the training images; None, for weights that lack it, sets no limit.
+        image_size: typical [width, height] of the training images. None (unknown) sets no limit.
     """
     transforms = build_transforms(cfg, is_train=False)
     (resize,) = (each for each in transforms.transforms if isinstance(each, Resize))
@@ -243,7 +243,7 @@ def config_of(checkpoint: dict, path: str | os.PathLike):
 
 
 def config_with(settings: dict):
-    """Return a configuration of the defaults and these settings, a tree."""
+    """Merge a nested dict of settings into a copy of the default config."""
     cfg = default_cfg.clone()
     cfg.merge_from_other_cfg(settings)
     return cfg
@@ -277,7 +277,9 @@ def _adapt(cfg, device: str | None, dtype: str | None) -> None:
 
 
 def use_tiles(cfg, tiles: int, overlap: float) -> None:
-    """Change the config of a semantic model so that it cuts windows of `tiles` pixels, 0 for those that it has.
+    """Set sliding windows of `tiles` pixels in the config of a SemanticSegmentor; 0 keeps its own windows.
+
+    The configs of other models are not changed.
 
     Raises:
         ValueError: the model is panoptic.

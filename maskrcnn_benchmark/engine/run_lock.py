@@ -1,7 +1,7 @@
 """Prevent two trainings from writing to the same OUTPUT_DIR.
 
-The lock is a small JSON file with its owner (host, process, start), who touches it every BEAT seconds. A lock whose
-owner is dead is taken over. On the same machine, an owner is dead if its process has ended or its process number was
+The lock is a small JSON file that names its owner (host, process, start time). The owner touches it every BEAT seconds.
+A lock whose owner is dead is taken over. On the same machine, an owner is dead if its process has ended or its PID was
 reused. On another machine, it is dead if the file has not been touched for STALE seconds. Locks of the operating system
 are not used, because not all shared disks support them.
 """
@@ -33,13 +33,13 @@ class FolderInUse(ValueError):
 
 
 class RunLock:
-    """Hold OUTPUT_DIR/training.lock from construction to `release`.
+    """Lock file OUTPUT_DIR/training.lock, held from construction to `release`.
 
     Args:
         folder: existing folder.
 
     Raises:
-        FolderInUse: a running process holds the lock. The message has its host, process number and start time.
+        FolderInUse: a running process holds the lock. The message has its host, PID and start time.
         OSError: the folder is not writable.
     """
 
@@ -196,17 +196,17 @@ def _touched(path: str) -> float | None:
 
 
 def _machine() -> str | None:
-    """Identify the system to which process numbers belong: host, boot and process namespace (containers)."""
+    """Identify the system in which PIDs are unique: host, boot and PID namespace (containers)."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             boot = file.read().strip()
         return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # not a Linux
+    except OSError:  # not Linux
         return None
 
 
 def _start_of(process: int) -> str | None:
-    """Return the start time of a process in the kernel's unit; None if the process is dead or cannot be read."""
+    """Return the start time of a process in clock ticks since boot; None if it is dead or cannot be read."""
     try:
         with open(f"/proc/{process}/stat") as file:
             fields = file.read().rpartition(")")[2].split()
@@ -216,5 +216,5 @@ def _start_of(process: int) -> str | None:
 
 
 def _is_running(process, started) -> bool:
-    """Return whether the process with this number and start time is running on this machine."""
+    """Return whether the process with this PID and start time is running on this machine."""
     return isinstance(process, int) and started is not None and _start_of(process) == started

@@ -93,7 +93,7 @@ def report(error: Exception, debug: bool) -> None:
 def message_for_user(error: Exception) -> str | None:
     """Return the message of an error that needs no traceback; None for all others.
 
-    No traceback is needed for errors of a `raise` in our code, also in a loader worker, and of the operating system.
+    These are errors raised by a `raise` statement in our code, here or in a loader worker, and OSErrors.
     """
     message = str(error)
     if _IN_WORKER.match(message):

@@ -4,8 +4,8 @@ Shapes: D detections of all windows together, G groups of detections, one group 
 
 A detection is "cut" if it touches a border of its window that is not a border of the image: the object may continue
 beyond it. Two detections of two windows are the same object if they have the same class and overlap in the area that
-both windows share. An object is represented by its best detection that is not cut. If all its detections are cut, it
-becomes their union. A prediction of the whole image adds the objects that fit into no window.
+both windows share. An object is represented by its best detection that is not cut and contains the others. If there is
+none, it becomes the union of its detections. A prediction of the whole image adds the objects that fit into no window.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from maskrcnn_benchmark.structures.rle import decode_counts, encode_window, pars
 
 Window = tuple[int, int, int, int]
 
-# Least IoU, within the area that both windows share, of two detections of the same object.
+# Minimum IoU of two detections of the same object, within the area that both windows share.
 SAME = 0.5
-# Least share of a cut detection inside another detection of which it is a part.
+# Minimum share of a detection's area inside another detection that contains it.
 PART = 0.7
-# Largest distance of a box that touches a border: in pixels, and as a share of the window's side.
+# Maximum distance at which a box touches a border, the larger of: pixels, and a share of the window's side.
 TOUCHES, TOUCHES_SHARE = 2.0, 0.01
 
 
@@ -139,7 +139,7 @@ class _Detections:
         return [(float(iou[i, j]), first[i], second[j]) for i, j in zip(*np.nonzero(iou >= SAME), strict=True)]
 
     def object_of(self, members: list[int]) -> tuple[Prediction, bool]:
-        """Merge a group to one object; return a prediction with this object, and whether it is cut."""
+        """Merge a group into one object; return a prediction with this object, and whether it is cut."""
         members = sorted(members, key=lambda k: -self.scores[k])
         whole = [k for k in members if not self.cut[k] and self._covers_the_others(k, members)]
         if whole:

@@ -27,10 +27,10 @@ class Tracker:
     """Tracker of the objects of one video.
 
     Args:
-        high: least score of a detection that can start a track. These detections are matched first.
-        low: least score of a detection that can continue a track.
-        min_iou: least IoU of a detection with high score and the predicted box of its track.
-        low_min_iou: least IoU of a detection with low score and the predicted box of its track.
+        high: minimum score of a detection that can start a track. These detections are matched first.
+        low: minimum score of a detection that can continue a track.
+        min_iou: minimum IoU of a detection with high score and the predicted box of its track.
+        low_min_iou: minimum IoU of a detection with low score and the predicted box of its track.
         patience: number of frames after which an unmatched track is dropped.
         same_class: match a track only with detections of its class.
 
@@ -80,7 +80,7 @@ class Tracker:
 
         Returns:
             (N,) int64 object numbers from 1. Detections without a number get 0: their score is low, or their track is
-            new. A track gets its number at its second match, and in the first frame at once.
+            new. A track gets its number at its second detection; tracks of the first frame get it at once.
 
         Raises:
             ValueError: shapes differ, or boxes are not finite.
@@ -119,7 +119,7 @@ class Tracker:
 
         Args:
             boxes, scores, labels, frames: see `update`.
-            least: least score of a drawn detection without a number; None is `high`.
+            least: minimum score of a drawn detection without a number; None is `high`.
 
         Returns:
             Object numbers (N,) int64, and the indices of the detections to draw in descending order of scores. These
@@ -161,7 +161,7 @@ class Tracker:
 
 
 class VideoTracks:
-    """Track the objects of several videos, one after the other.
+    """Tracking of several videos, one after the other, for the argument `track` of `predict_many`.
 
     Args:
         videos: names of the videos; a frame is named VIDEO/NUMBER.

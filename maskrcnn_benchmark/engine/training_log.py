@@ -117,7 +117,7 @@ def peak_memory(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:
         import resource
-    except ModuleNotFoundError:  # not a Unix
+    except ModuleNotFoundError:  # not Unix
         return 0.0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, KiB elsewhere

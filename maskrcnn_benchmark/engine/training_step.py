@@ -70,7 +70,7 @@ class TrainingStep:
         return averaged
 
     def granted(self, name: str, own: bool) -> bool:
-        """Return whether any process set the request `name` in the last `accumulate`, equal on all processes.
+        """Return whether any process set the request `name` in the last `accumulate`. All processes agree on it.
 
         Args:
             name: name of the request.
@@ -88,7 +88,7 @@ class TrainingStep:
         self.scaler.update()
 
     def _without_gradient_exchange(self):
-        """Skip DistributedDataParallel's exchange of gradients, except in the last of several backward passes."""
+        """Return a context that skips DistributedDataParallel's gradient all-reduce (`no_sync`)."""
         return self.model.no_sync() if hasattr(self.model, "no_sync") else contextlib.nullcontext()
 
 

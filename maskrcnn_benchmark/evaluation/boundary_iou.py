@@ -17,7 +17,7 @@ DISTANCE = 0.02
 
 
 class BoundaryIoU:
-    """Accumulate intersections and unions of boundaries per class over images.
+    """Intersections and unions of boundaries per class, accumulated over images.
 
     Args:
         num_classes: K.

@@ -33,7 +33,7 @@ logger = logging.getLogger("maskrcnn_benchmark.inference")
 
 
 class COCOProtocol:
-    """How `coco_evaluation` computes figures; lvis.py and open_images.py have others."""
+    """Protocol by which `coco_evaluation` computes figures; lvis.py and open_images.py define others."""
 
     results = COCOResults
 
@@ -73,12 +73,12 @@ def coco_evaluation(
             box_proposals.pth and box_proposals.json with box_only; None or "" writes nothing.
         box_only: evaluate the recall of class-agnostic proposals.
         iou_types: keys of PREPARE; "segm" requires the field "mask", "keypoints" the field "keypoints".
-        expected_results, expected_results_sigma_tol: for programs of the forks; `evaluate` compares for every dataset.
+        expected_results, expected_results_sigma_tol: for callers from the forks; `evaluate` has its own check.
         options: further options; its box_only and iou_types are ignored.
         protocol: how figures are computed; None is COCOProtocol().
 
     Returns:
-        The figures. `detections` holds the result lists by iou type, or nothing with box_only.
+        The figures. `detections` has the result lists by iou type; it is empty with box_only.
 
     Raises:
         ValueError: an iou type is unknown, a prediction has a label that the dataset does not have, or the annotation

@@ -1,4 +1,4 @@
-"""Write a dataset of any format as a COCO file, with everything repaired as in training and evaluation."""
+"""Convert a dataset of any format to the layout of a COCO file, repaired as in training and evaluation."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from maskrcnn_benchmark.structures.rle import encode_window
 def coco_content(dataset: BoxDataset) -> dict:
     """Return a dataset in the layout of a COCO instances file.
 
-    Ids are whole numbers: image and category ids are those of the source if these are all positive numbers, else they
-    count from 1. Difficult objects of Pascal VOC become crowd regions, which are neither trained on nor evaluated. What
-    LVIS knows of each image is kept. Of a panoptic dataset the things are written.
+    Image and category ids are kept if all are positive integers. Otherwise they are renumbered from 1. Difficult
+    objects of Pascal VOC become crowd regions, which are neither trained on nor evaluated. LVIS's lists of absent and
+    not exhaustively annotated categories are kept. For a panoptic dataset, only things are included.
 
     Args:
-        dataset: opened for testing, so that crowd regions, difficult objects and images without objects are in it.
+        dataset: opened for testing, so that crowd regions, difficult objects and images without objects are included.
 
     Raises:
-        ValueError: it has no boxes, or its annotations are malformed.
+        ValueError: the dataset has no boxes, or its annotations are malformed.
     """
     if not dataset.class_names:
         raise ValueError(f"dataset {dataset.name} has no boxes to convert")
@@ -90,7 +90,7 @@ def _crowd_segments(dataset: COCOPanopticDataset, first_id: int) -> list[dict]:
 
 
 def _as_json(annotation: dict) -> None:
-    """Convert what JSON cannot hold: RLE counts as bytes."""
+    """Convert RLE counts from bytes, which JSON does not support, to text."""
     segmentation = annotation.get("segmentation")
     if isinstance(segmentation, dict) and isinstance(segmentation["counts"], bytes):
         annotation["segmentation"] = {**segmentation, "counts": segmentation["counts"].decode("ascii")}
@@ -107,7 +107,7 @@ def _add_federation(content: dict, dataset: LVISDataset) -> None:
 
 
 def _renumber(entries: list[dict], annotations: list[dict], key: str) -> dict:
-    """Count ids from 1 unless all are positive whole numbers; return the new ids by the old ones."""
+    """Renumber ids from 1, in place, unless all are positive integers; return the new ids by old ids."""
     ids = [entry["id"] for entry in entries]
     if all(type(number) is int and number > 0 for number in ids):
         return {number: number for number in ids}

@@ -34,8 +34,8 @@ def ground_truth_of(dataset, iou_types: Collection[str] = ("bbox",)) -> dict:
     `iscrowd` and `area`.
 
     Args:
-        dataset: has image_id(index) and get_img_info(index), and either `ann_file`, a COCO file, `read_records`, see
-            RecordsDataset, or get_groundtruth(index) and class_names like an AbstractDataset. Only its images are
+        dataset: has image_id(index) and get_img_info(index), and one of: `ann_file` (a COCO file), `read_records` (see
+            RecordsDataset), or get_groundtruth(index) and class_names (see AbstractDataset). Only its images are
             evaluated.
         iou_types: "segm" adds "segmentation" (polygons, RLE of the image's size, or the outline of the box if there is
             none), "keypoints" adds "keypoints" and "num_keypoints".
@@ -97,7 +97,7 @@ def _ground_truth(
     reading: Reading | None,
     factors: dict | None,
 ) -> dict:
-    """Do the same for content that is already read, from a COCO file or by another reader; errors name `ann_file`."""
+    """Convert content in COCO's layout that is already read, see `load_ground_truth`; errors name `ann_file`."""
     if data.get("annotations") is None:
         logger.warning(f"{ann_file} has no 'annotations'; every figure will be {NOT_COMPUTED:g} (not computed)")
     table = table_of(data, ann_file, report, reading, crowd_masks=True)

@@ -33,7 +33,7 @@ class LVISResults(COCOResults):
 
 
 class LVISProtocol(COCOProtocol):
-    """How `coco_evaluation` evaluates LVIS.
+    """LVIS protocol for `coco_evaluation`.
 
     Args:
         federation: see LVISDataset.
@@ -125,7 +125,7 @@ def lvis_evaluation(
     """Evaluate detections against an LVISDataset. Arguments, files and errors: see `coco_evaluation`.
 
     Raises:
-        ValueError: also if iou_types has "keypoints", or the annotation file is not an LVIS file.
+        ValueError: as in `coco_evaluation`, or iou_types has "keypoints", or the annotation file is not an LVIS file.
     """
     if "keypoints" in iou_types:
         raise ValueError("LVIS has no keypoints to evaluate; set MODEL.KEYPOINT_ON to False")

@@ -1,8 +1,8 @@
 """Evaluate Open Images with its hierarchy of classes (Kuznetsova et al., IJCV 2020).
 
-A cat is an animal. As in the Open Images challenge, an object of a class is also one of every class above it, and so is
-a detection: a model that is trained on the annotated classes need not predict those above them. Figures are COCO's;
-AP50 is the mean over classes that the challenge is about.
+As in the Open Images challenge, an object also counts as an object of every ancestor class: a cat is an animal. The
+same holds for detections, so a model that is trained on the annotated classes need not predict their ancestors. Figures
+are COCO's. AP50 corresponds to the challenge's metric, the mean over classes of AP at IoU 0.5.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from maskrcnn_benchmark.evaluation.predictions import Predictions
 
 
 class OpenImagesProtocol(COCOProtocol):
-    """How `coco_evaluation` evaluates classes of a hierarchy.
+    """Protocol for `coco_evaluation` with a class hierarchy.
 
     Args:
-        ancestors: category ids above each category id.
+        ancestors: category ids of all ancestors, by category id.
     """
 
     def __init__(self, ancestors: Mapping[int, Sequence[int]]):
         self.ancestors = ancestors
 
     def prepare(self, ground_truth: dict) -> dict:
-        """Return the ground truth with every object repeated for each class above its own."""
+        """Return the ground truth with every object repeated for each ancestor of its class."""
         annotations = self._repeated(ground_truth["annotations"])
         numbered = [{**annotation, "id": k} for k, annotation in enumerate(annotations, start=1)]
         return {**ground_truth, "annotations": numbered}

@@ -16,7 +16,7 @@ THRESHOLD = 0.5
 
 
 class PanopticQuality:
-    """Accumulate matches of segments over images.
+    """Matches of segments, accumulated over images.
 
     Args:
         num_classes: C.

@@ -1,7 +1,4 @@
-"""Write and read panoptic results in COCO's format: a json and maps of segment ids.
-
-Shapes: S segments of an image.
-"""
+"""Write and read panoptic results in COCO's format: a JSON file and maps of segment ids."""
 
 from __future__ import annotations
 

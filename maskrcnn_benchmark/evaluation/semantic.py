@@ -15,7 +15,7 @@ CHUNK = 2**20
 
 
 class SemanticConfusion:
-    """Accumulate pixel counts over images by true and predicted class.
+    """Confusion matrix of pixels, accumulated over images.
 
     Args:
         num_classes: K.

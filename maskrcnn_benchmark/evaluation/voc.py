@@ -149,8 +149,9 @@ def _in_original_size(prediction: BoxList, dataset, index: int) -> BoxList:
 def match_image(detections: BoxList, truth: BoxList) -> list[tuple[int, float, int]]:
     """Match the detections of an image with its objects.
 
-    Each detection, best first, is matched with the object of its label that it overlaps most (inclusive boxes). At IoU
-    0.5 or more it is TRUE if it is the first one on that object, IGNORED if the object is difficult, else FALSE.
+    Each detection, best first, is compared with the object of its label that it overlaps most (inclusive boxes). If
+    their IoU is at least 0.5, it is IGNORED if the object is difficult, and TRUE if it is the first one on that object.
+    All others are FALSE.
 
     Args:
         detections: D boxes in pixels of the image, with fields labels and scores.

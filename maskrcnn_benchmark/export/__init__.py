@@ -1,1 +1,1 @@
-"""Models outside of Python: ONNX, OpenVINO, torch.export, and a runtime without PyTorch."""
+"""Export models to ONNX, OpenVINO and torch.export, and run them without PyTorch."""

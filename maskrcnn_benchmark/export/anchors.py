@@ -1,4 +1,4 @@
-"""Anchors and locations of maps whose sizes are not known before the graph runs.
+"""Anchors and locations for feature maps of dynamic size.
 
 Shapes: A anchors of a cell, H x W cells.
 """
@@ -13,7 +13,7 @@ from maskrcnn_benchmark.modeling.rpn.anchor_generator import AnchorGenerator, Po
 
 
 class Grid(nn.Module):
-    """Compute what the generator's `grid_anchors` does, without its cache.
+    """Anchors or points of all levels, as from the generator's `grid_anchors` but without its cache.
 
     Forward takes L maps (N, C, H_l, W_l) and returns L tensors (H_l W_l A, 4) of boxes, or (H_l W_l, 2) of points.
 

@@ -1,4 +1,4 @@
-"""Deformable convolution for runtimes without ONNX's DeformConv: samples at the offsets, then a 1x1 convolution.
+"""Deformable convolution for runtimes without ONNX's DeformConv: GridSample at the offsets, then a 1x1 convolution.
 
 Shapes: N images, C channels, G groups of offsets, T taps of the kernel, H x W the output.
 """
@@ -11,8 +11,8 @@ import torch
 def onnx_translations() -> dict:
     """Return the translation table of torch.onnx.export; needs the packages onnxscript and torchvision.
 
-    GridSample reads 0 outside the map, neighbors included, as the op does. Channels of a group of offsets share places,
-    so the groups take the place of images.
+    GridSample treats pixels outside the map as 0, as the op does. The channels of an offset group share their sampling
+    locations, so the groups are folded into the batch dimension.
     """
     import torchvision.ops  # noqa: F401  registers the op
     from onnxscript import FLOAT
@@ -40,7 +40,7 @@ def onnx_translations() -> dict:
         rows, columns = weight.shape[2], weight.shape[3]
         taps = rows * columns
         height, width = (op.Shape(offset, start=side, end=side + 1) for side in (2, 3))
-        # (N G, T, 2, H, W): y and x of each tap, relative to where the convolution has it
+        # (N G, T, 2, H, W): offsets (y, x) of each tap from its place in a regular convolution
         moves = op.Reshape(offset, op.Concat(constant(-1, taps, 2), height, width, axis=0))
 
         def places(axis, length, stride, pad, dilation, steps, size):

@@ -1,6 +1,6 @@
-"""One-stage detectors (FCOS, RetinaNet) in fixed output shapes.
+"""One-stage detectors (FCOS, RetinaNet) with fixed output shapes.
 
-Shapes: N images, L levels, P_l anchors of level l, K foreground classes, D detections of an image.
+Shapes: N images, L levels, K foreground classes, D detection slots of an image.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from maskrcnn_benchmark.modeling.rpn.flatten import flatten_level
 
 
 class DenseDetections(nn.Module):
-    """Compute what DenseDetector does in evaluation.
+    """Exportable form of a DenseDetector in evaluation.
 
-    Forward takes L maps (N, C, H_l, W_l) and sizes (N, 2).
+    Forward takes L maps (N, C, H_l, W_l) and sizes (N, 2), (height, width).
 
     Returns:
-        boxes (N, D, 4) float32 in pixels of the network input, scores (N, D), labels (N, D) int64, and which places
-        hold a detection (N, D), best first. The other places are 0.
+        boxes (N, D, 4) float32 in pixels of the network input, scores (N, D), labels (N, D) int64, and a mask (N, D)
+        bool of the used slots. The best detection comes first. Unused slots are 0.
 
     Raises:
-        NotExportable: a limit of candidates or detections is missing, or a part is of an unknown class.
+        NotExportable: the number of candidates or detections is not limited, or a part has an unknown class.
     """
 
     def __init__(self, detector: DenseDetector):
@@ -56,7 +56,10 @@ class DenseDetections(nn.Module):
         return boxes, scores, labels, found
 
     def _candidates(self, anchors: Tensor, logits: Tensor, codes: Tensor, quality: Tensor | None = None):
-        """Return one level's boxes (N, c, 4), scores (N, c), NOTHING up to the threshold, and labels (N, c)."""
+        """Return one level's candidates: boxes (N, c, 4), scores (N, c) and labels (N, c).
+
+        Scores are NOTHING where the class probability does not exceed the threshold.
+        """
         select = self.select
         probability = flatten_level(logits, select.num_classes).float().sigmoid()
         passed = probability > select.score_thresh

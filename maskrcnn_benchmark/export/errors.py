@@ -1,7 +1,7 @@
-"""The error of models that cannot leave Python."""
+"""Exception for models that cannot be exported."""
 
 from __future__ import annotations
 
 
 class NotExportable(ValueError):
-    """A part of a model has no form outside of PyTorch; the message names it, says why, and what to do."""
+    """A part of a model cannot be exported. The message names the part, the reason and the remedy."""

@@ -1,4 +1,4 @@
-"""An exported model in the place of one of ours: for Predictor, and for tests on datasets.
+"""Use an exported model in place of a PyTorch model, in Predictor and in tests on datasets.
 
 Shapes: N images, H x W their padded size, C semantic classes.
 """
@@ -30,13 +30,14 @@ from maskrcnn_benchmark.structures.paste_masks import MaskPasting
 
 
 class ExportedModel(nn.Module):
-    """Run an exported model with the interface of a detector in evaluation.
+    """Exported model with the interface of a detector in evaluation.
 
     Args:
         model: runtime.Model of a whole model.
 
-    Forward takes an ImageList of pixels (N, 3, H, W), 0..255 RGB, or a list of such images, and N (width, height) of
-    the originals, default: the images' sizes. It returns N BoxLists, as GeneralizedRCNN and PanopticFPN do.
+    Forward takes an ImageList of pixels (N, 3, H, W), 0..255 RGB, or a list of such images, and `output_sizes`, N pairs
+    (width, height) that default to the sizes of the images. It returns N BoxLists, as GeneralizedRCNN and PanopticFPN
+    do.
 
     Raises:
         ValueError: an image does not fit into the fixed size of the model.
@@ -63,7 +64,7 @@ class ExportedModel(nn.Module):
         ]
 
     def logits(self, images) -> Tensor:
-        """Return the semantic logits (N, C, H, W), padding included, of what `AsPixels(marked=True)` returns."""
+        """Return the semantic logits (N, C, H, W), including padding, of images from `AsPixels(marked=True)`."""
         pixels = to_image_list(images).tensors
         inside = pixels[:, 0] > 0
         sizes = [(int(each.any(dim=1).sum()), int(each.any(dim=0).sum())) for each in inside]
@@ -71,7 +72,7 @@ class ExportedModel(nn.Module):
         return torch.from_numpy(logits)[:, :, : pixels.shape[2], : pixels.shape[3]]
 
     def _run(self, pixels: Tensor, sizes: list, original_sizes: list) -> dict[str, np.ndarray]:
-        """Run a batch; one of a model of fixed size is padded to it and filled up."""
+        """Run a batch. For a model of fixed size, pad the images, and split and fill up the batch to the model's."""
         data = self.exported.metadata
         batch = np.ascontiguousarray(pixels.to(torch.uint8).permute(0, 2, 3, 1).numpy())
         if data["fixed_size"] is None:
@@ -120,10 +121,10 @@ class ExportedModel(nn.Module):
 
 
 class AsPixels:
-    """Convert an image to (3, H, W) uint8 instead of normalizing it: (image, target) -> (image, target).
+    """Transform (image, target) -> (image, target) that converts to (3, H, W) uint8 without normalization.
 
     Args:
-        marked: return int16 of 1..256 instead, so that zeros are padding: black is not.
+        marked: return int16 values 1..256 instead, so that black (1) differs from padding (0).
     """
 
     def __init__(self, marked: bool = False):
@@ -140,7 +141,7 @@ class AsPixels:
 
 
 def pixel_transforms(cfg) -> Compose:
-    """Build the transforms of a test whose images stay pixels: an exported model normalizes them itself."""
+    """Build the test transforms without normalization, which is part of an exported model."""
     steps = build_transforms(cfg, is_train=False).transforms
     pixels = AsPixels(marked=cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor")
     return Compose([pixels if isinstance(step, Normalize) else step for step in steps])
@@ -154,7 +155,7 @@ def config_of(model: runtime.Model):
 
 
 def open_whole(path: str | os.PathLike, threads: int | None = None) -> runtime.Model:
-    """Open an exported model that predicts.
+    """Open an exported model; reject one that holds the dense part only.
 
     Raises:
         ValueError: the file was not written by tools/export.py, or holds the dense part alone.
@@ -169,10 +170,11 @@ def open_whole(path: str | os.PathLike, threads: int | None = None) -> runtime.M
 def exported_setup(
     path: str | os.PathLike, threads: int | None = None, tiles: int = 0, overlap: float = 0.2
 ) -> PredictorSetup:
-    """Return what Predictor(setup=...) needs to predict with an exported model; see `open_whole`.
+    """Make the PredictorSetup of an exported model, for Predictor(setup=...).
 
     Args:
-        tiles, overlap: see Predictor; give them to both.
+        path, threads: see `open_whole`, which also raises the errors.
+        tiles, overlap: see Predictor; pass the same values to it.
     """
     model = open_whole(path, threads)
     data, cfg = model.metadata, config_of(model)

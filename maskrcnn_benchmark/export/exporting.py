@@ -29,7 +29,7 @@ class ProgramModel(runtime.Model):
         if not os.path.exists(path):
             raise FileNotFoundError(f"there is no file {path}")
         try:
-            # Guards fix which maps have a single row or column, and no operator of the program depends on that.
+            # The guards pin which maps have a single row or column, but no operator of the program depends on that.
             program = torch.export.load(path, extra_files=files).module(check_guards=False)
         except Exception as error:
             raise ValueError(f"{path} is damaged, or no program of torch.export: {error}") from error
@@ -50,15 +50,20 @@ def export_model(
     dense_only: bool = False,
     exact: bool = True,
 ) -> nn.Module:
-    """Write a model in one of FORMATS, and return what was exported of it.
+    """Export a model to a file, and return the module that was traced.
 
     Args:
         cfg, model, label_names: as `engine.predictor_setup.load_model` returns them, on the CPU.
-        path: with the format's suffix.
-        fixed_size: (height, width) of all images, with batches of `batch`; None leaves all three open.
-        dense_only: export backbone and dense head alone, see DensePart.
-        exact: False leaves group normalization to the runtime, which is less exact and a few percent faster: for
-            models that are quantized.
+        path: file to write, with the format's suffix.
+        kind: key of formats.FORMATS.
+        fixed_size: (height, width) of all images; None makes both and the batch size dynamic.
+        batch: batch size for `fixed_size`.
+        dense_only: export only backbone and dense heads, see DensePart.
+        exact: False uses the runtime's group normalization, which is less exact and a few percent faster; meant for
+            models that are quantized afterwards.
+
+    Returns:
+        The ExportableModel, or the DensePart with dense_only.
 
     Raises:
         NotExportable: a part of the model has no form outside of PyTorch.
@@ -86,7 +91,7 @@ def open_exported(path: str, threads: int | None = None) -> runtime.Model:
     """Open an exported model of any format; see `runtime.Model`.
 
     Raises:
-        ValueError: the file is of no format, damaged, or was not written by tools/export.py.
+        ValueError: the suffix is unknown, or the file is damaged or was not written by tools/export.py.
         OSError: there is no such file.
         ImportError: its engine is not installed.
     """
@@ -105,11 +110,11 @@ def copy_runtime(folder: str) -> str:
 
 
 def images_of_dataset(cfg, entry, count: int, cut: bool = False) -> Iterator[np.ndarray]:
-    """Yield `count` images (H, W, 3) uint8 RGB of a dataset, of as many sizes as it has.
+    """Yield up to `count` images (H, W, 3) uint8 RGB of a dataset, alternating between its image sizes.
 
     Args:
-        entry: of DATASETS.TRAIN or DATASETS.TEST.
-        cut: where all images have one size, cut every second one.
+        entry: entry of DATASETS.TRAIN or DATASETS.TEST.
+        cut: crop every second image if all images of the dataset have the same size.
     """
     (dataset,) = build_dataset(
         [entry],

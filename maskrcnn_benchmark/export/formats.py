@@ -1,4 +1,4 @@
-"""Write an exportable model as ONNX, OpenVINO or torch.export's program."""
+"""Write an exportable model as ONNX, OpenVINO or torch.export program."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ PACKAGES = {
 }
 METADATA_KEY = "maskrcnn_benchmark"
 _TALKERS = ("", "torch.onnx", "torch.export", "torch.fx.experimental.symbolic_shapes", "onnxscript", "onnx_ir", "nncf")
-# Sides that no stride divides: a graph traced with them resizes maps wherever another size may need it.
+# Sides that no stride divides, so that the traced graph contains every resize that some size needs.
 ODD_SIZE = (803, 1085)
 
 
 def trace(model: nn.Module, fixed_size: tuple[int, int] | None = None, batch: int = 1, divisor: int = 0):
-    """Follow an exportable model with torch.export.
+    """Trace an exportable model with torch.export.
 
     Args:
         model: ExportableModel or DensePart.
-        fixed_size: (height, width) of all images; None leaves the batch and both sides open.
-        batch: images of a batch of fixed size.
-        divisor: images are always padded to a multiple of it; 0 if they are not.
+        fixed_size: (height, width) of all images; None makes both and the batch size dynamic.
+        batch: batch size for `fixed_size`.
+        divisor: padded images have sides that are multiples of it; 0 if they need not.
 
     Raises:
-        NotExportable: torch.export cannot follow a part of the model; its message is the cause.
+        NotExportable: torch.export cannot trace the model. The message names the part and the cause.
     """
     dynamic = torch.export.Dim.DYNAMIC
     shapes = None
@@ -64,7 +64,7 @@ def trace(model: nn.Module, fixed_size: tuple[int, int] | None = None, batch: in
 
 
 def _part_of(error: Exception) -> str:
-    """Name the deepest file of this package in the error's traceback."""
+    """Name the class or function, module and line of this package that are deepest in the error's traceback."""
     found, trace_ = "the model", error.__traceback__
     while trace_ is not None:
         code = trace_.tb_frame.f_code
@@ -79,11 +79,12 @@ def _part_of(error: Exception) -> str:
 def write_onnx(
     program, model: nn.Module, path: str, metadata: dict, exact: bool = True, has_deform_conv: bool = True
 ) -> None:
-    """Write a traced model as one ONNX file of opset 20 with standard operators alone.
+    """Write a traced model as one ONNX file of opset 20 with standard operators only.
 
     Args:
+        program: result of `trace` for `model`.
         exact: see `exporting.export_model`.
-        has_deform_conv: whether the runtime has the operator DeformConv; if not, GridSample takes its place.
+        has_deform_conv: whether the runtime supports the operator DeformConv; if not, GridSample replaces it.
 
     Raises:
         ImportError: onnx or onnxscript is not installed.
@@ -119,9 +120,9 @@ def write_onnx(
 
 
 def _pad_pooling(graph) -> None:
-    """Change 3x3 max pooling of stride 2 from ceil_mode to a line of padding at the right and bottom: it is the same.
+    """Replace ceil_mode of 3x3 max pooling with stride 2 by one pixel of padding at the bottom and right.
 
-    OpenVINO refuses ceil_mode on maps of two lines.
+    The results are equal. OpenVINO rejects ceil_mode on maps of two rows or columns.
     """
     import onnx_ir
 
@@ -139,7 +140,7 @@ def write_openvino(onnx_path: str, path: str, metadata: dict) -> None:
 
     Raises:
         ImportError: openvino is not installed.
-        NotExportable: OpenVINO has no form of an operator.
+        NotExportable: OpenVINO does not support an operator.
     """
     need("openvino")
     import openvino
@@ -175,7 +176,7 @@ def write_torch_export(program, path: str, metadata: dict) -> None:
 
 
 def need(*packages: str) -> None:
-    """Raise an ImportError with the command to install where a package is missing."""
+    """Raise ImportError with the install command if a package is missing."""
     for package in packages:
         try:
             __import__(package)
@@ -186,7 +187,7 @@ def need(*packages: str) -> None:
 
 @contextlib.contextmanager
 def in_place_of(path: str):
-    """Yield a path to write to; its file, and any beside it, take the place of `path` when all are complete."""
+    """Yield a temporary path to write to; at the end of the block, its file and any beside it move to `path`."""
     target = os.path.dirname(os.path.abspath(path))
     with tempfile.TemporaryDirectory(dir=target, prefix=".export_") as folder:
         yield os.path.join(folder, os.path.basename(path))
@@ -196,7 +197,7 @@ def in_place_of(path: str):
 
 @contextlib.contextmanager
 def quiet():
-    """Keep the exporter's progress and its warnings about versions off the terminal."""
+    """Suppress the exporters' progress output and warnings."""
     loggers = [logging.getLogger(name) for name in _TALKERS]
     levels = [logger.level for logger in loggers]
     try:

@@ -1,8 +1,8 @@
-"""Group normalization in ONNX as exact as PyTorch's.
+"""Export group normalization to ONNX with PyTorch's accuracy.
 
-InstanceNormalization, which the exporter takes by itself, adds up a map in few float32 sums. Where much of the map is
-padding, equal numbers are rounded the same way each time: scores move by 1e-4 and boxes by hundredths of a pixel.
-Here a line is added up first, and then the lines.
+By default the exporter uses InstanceNormalization, which sums a map in few float32 accumulators. Where much of the map
+is padding, equal values are rounded the same way each time: scores change by 1e-4 and boxes by hundredths of a pixel.
+Here each row is summed first, and then the sums of the rows.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def onnx_translations() -> dict:
         count = op.Cast(width, to=FLOAT.dtype)
 
         def mean(values):
-            """Return (N, G, 1, 1) of (N, G, lines, W)."""
-            # not ReduceMean of ReduceMean, which OpenVINO makes one
+            """Return the mean (N, G, 1, 1) of (N, G, rows, W)."""
+            # not ReduceMean of ReduceMean, which OpenVINO fuses into one
             of_lines = op.ReduceSum(values, constant(3), keepdims=0)
             return op.Unsqueeze(op.Div(op.ReduceMean(of_lines, constant(2), keepdims=1), count), constant(3))
 
@@ -32,7 +32,7 @@ def onnx_translations() -> dict:
         centered = op.Sub(lines, mean(lines))
         variance = mean(op.Mul(centered, centered))
         scale = op.Reciprocal(op.Sqrt(op.Add(variance, op.Constant(value_float=float(eps)))))
-        # (N, G, channels of the group, H W), so that a channel's weight is in the one factor
+        # (N, G, channels of the group, H W), so that weight and scale are multiplied before the map
         result = op.Reshape(centered, constant(0, num_groups, x.shape[1] // num_groups, -1))
         of_channel = constant(1, num_groups, x.shape[1] // num_groups, 1)
         result = op.Mul(result, scale if weight is None else op.Mul(scale, op.Reshape(weight, of_channel)))

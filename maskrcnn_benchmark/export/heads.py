@@ -1,7 +1,6 @@
-"""Mask, mask scoring and keypoint heads on detections, in fixed output shapes.
+"""Mask, mask scoring and keypoint heads on detections, with fixed output shapes.
 
-Shapes: N images, L maps, D places for detections, R detections of all images together, K keypoints, M pixels a side
-of a mask.
+Shapes: N images, L maps, D detection slots of an image, K keypoints, M pixels per side of a mask.
 """
 
 from __future__ import annotations
@@ -20,23 +19,29 @@ from maskrcnn_benchmark.modeling.roi_heads.maskiou_head.maskiou_head import ROIM
 
 
 class DetectionsWithHeads(nn.Module):
-    """A detector, and the heads that read its detections.
+    """Detector, and the heads that run on its detections.
 
     Args:
         detector: DenseDetections, BoxDetections or Proposals.
         roi_heads: CombinedROIHeads or CascadeROIHeads whose poolers are RoiPoolers; None for no heads.
         box_offset: see Convention.
-        all_places: compute all D places, so that no shape depends on data.
+        all_places: run the heads on all D slots, so that no shape depends on data.
 
-    Forward takes L maps, sizes (N, 2), and original sizes (N, 2) or None.
+    Forward takes L maps, sizes (N, 2), and original sizes (N, 2) or None; sizes are (height, width).
 
     Returns:
-        boxes (N, D, 4) float32 in pixels of the network input, scores (N, D), labels (N, D) int64, count (N,); and by
-        the heads masks (N, D, M, M), probabilities; mask_scores (N, D), scores times predicted IoUs; keypoints
-        (N, D, K, 3) of x, y and logit. Best first, 0 in places without a detection. `names` names them.
+        These tensors in this order, as far as the model has them; `names` lists their names. The best detection comes
+        first. Unused slots are 0.
+        - boxes (N, D, 4) float32 in pixels of the network input
+        - scores (N, D)
+        - labels (N, D) int64
+        - count (N,): number of used slots
+        - masks (N, D, M, M): probabilities
+        - mask_scores (N, D): scores times predicted IoUs
+        - keypoints (N, D, K, 3): x, y, logit
 
     Raises:
-        NotExportable: a head is of an unknown class.
+        NotExportable: a head has an unknown class.
     """
 
     def __init__(self, detector: nn.Module, roi_heads=None, box_offset: float = 1.0, all_places: bool = False):

@@ -1,6 +1,6 @@
-"""Find the keypoints of heatmaps, as an op with a form in ONNX and one in torch alone.
+"""Decode keypoints from heatmaps, as an op with an implementation in ONNX and one in plain torch.
 
-Shapes: R regions, K keypoints of each, M pixels a side of a heatmap.
+Shapes: R regions, K keypoints of each, M pixels per side of a heatmap.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor
 from maskrcnn_benchmark.modeling.roi_heads.keypoint_head.inference import Keypointer
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 
-# One region: its heatmaps are enlarged to its box, and each keypoint is where its map is largest.
+# ONNX graph for one region: resize its heatmaps to the size of its box, and take the maximum of each.
 _OF_ONE_REGION = """
 find (float[K, M, M] heat_maps, float[4] box) => (float[K, 3] points) {
     one = Constant<value_ints: ints = [1]>()
@@ -57,7 +57,7 @@ find (float[K, M, M] heat_maps, float[4] box) => (float[K, 3] points) {
 
 @torch.library.custom_op("maskrcnn_benchmark_export::decode_keypoints", mutates_args=())
 def decode_keypoints(heat_maps: Tensor, boxes: Tensor) -> Tensor:
-    """Compute what Keypointer does: heatmaps (R, K, M, M) and boxes (R, 4) to (R, K, 3) of x, y and the logit there."""
+    """Decode heatmaps (R, K, M, M) of boxes (R, 4) to keypoints (R, K, 3) x, y, logit, as Keypointer does."""
     points, logits = Keypointer()(heat_maps, BoxList(boxes, (1, 1)))
     return torch.cat((points[:, :, :2], logits[:, :, None]), dim=2)
 
@@ -81,11 +81,11 @@ def onnx_translations() -> dict:
 
 
 def torch_decompositions() -> dict:
-    """Return the decomposition table of ExportedProgram.run_decompositions: the op by torch itself, a region a turn."""
+    """Return the table of ExportedProgram.run_decompositions: the op in plain torch, one region at a time."""
     from torch._higher_order_ops.map import map as map_rows
 
     def decode_in_torch(heat_maps, boxes):
-        # One region more: a loop in torch.export takes one turn at least.
+        # One additional region, because a loop in torch.export requires at least one iteration.
         heat_maps = torch.cat((heat_maps, heat_maps.new_zeros(1, *heat_maps.shape[1:])))
         boxes = torch.cat((boxes, boxes.new_zeros(1, 4)))
         width, height = _sides(boxes).ceil().amax(dim=0).long().tolist()
@@ -96,7 +96,7 @@ def torch_decompositions() -> dict:
 
 
 def _points_of_region(region, columns: Tensor, rows: Tensor) -> Tensor:
-    """Find (K, 3) points in heatmaps (K, M, M) and a box (4,), on places of the largest box of all."""
+    """Decode keypoints (K, 3) from heatmaps (K, M, M) of a box (4,), on the pixel grid of the largest box."""
     heat_maps, box = region
     sides = _sides(box)
     width, height = sides.ceil()
@@ -117,9 +117,9 @@ def _sides(boxes: Tensor) -> Tensor:
 
 
 def _bicubic_weights(places: Tensor, size: int, length: Tensor) -> Tensor:
-    """Weigh `size` pixels for each of (P,) places, (P, size), when they are enlarged to `length` as F.interpolate does.
+    """Return weights (P, size) that resize `size` pixels to `length`, at output pixels (P,), as F.interpolate does.
 
-    The cubic is that of Keys (1981) with a = -0.75.
+    The bicubic kernel is that of Keys (1981) with a = -0.75.
     """
     a = -0.75
     center = (places + 0.5) * (size / length) - 0.5

@@ -19,7 +19,7 @@ from maskrcnn_benchmark.modeling.detector.panoptic_fpn import PanopticFPN
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
 from maskrcnn_benchmark.structures.label_names import LabelNames
 
-# the coarsest stride of bodies
+# coarsest stride of the backbone bodies
 LEAST_SIDE = 32
 
 
@@ -34,9 +34,10 @@ def describe(
     """Return the metadata of an exported model.
 
     Args:
-        model: the plain model. exportable: what is exported of it.
-        fixed_size: (height, width) of all images, or None.
-        batch: images of a batch of fixed size; 0 for any number.
+        model: the plain model.
+        exportable: ExportableModel or DensePart made from it.
+        fixed_size: (height, width) of all images; None if they are dynamic.
+        batch: batch size of a model of fixed size; 0 if it is dynamic.
     """
     convention = get_convention(cfg.MODEL.CONVENTION)
     settings = image_settings(cfg)
@@ -55,7 +56,7 @@ def describe(
         "min_size": None if is_semantic else cfg.INPUT.MIN_SIZE_TEST,
         "max_size": None if is_semantic else cfg.INPUT.MAX_SIZE_TEST,
         "resize_to_nearest": convention.resize_to_nearest,
-        # SegmentByViews pads to pad_to alone
+        # SegmentByViews pads only to pad_to
         "size_divisible": 0 if is_semantic else cfg.DATALOADER.SIZE_DIVISIBILITY,
         "pad_to": _least_size(cfg.TEST.SEMANTIC.PAD_TO if is_semantic else ()),
         "fixed_size": None if fixed_size is None else list(fixed_size),
@@ -75,12 +76,12 @@ def describe(
 
 
 def _least_size(pad_to: Sequence[int]) -> list[int]:
-    """Return the least (height, width) of a padded image: of a smaller one a map may be empty, which stops engines."""
+    """Return the minimum (height, width) of a padded image. Smaller ones may give empty maps, on which engines fail."""
     return [max(side, LEAST_SIDE) for side in pad_to or (1, 1)]
 
 
 def _thresholds(exportable: nn.Module) -> dict:
-    """Return the score and NMS thresholds and the number of places for detections that are in the graph."""
+    """Return the score threshold, NMS threshold and number of detection slots that are built into the graph."""
     detector = getattr(getattr(exportable, "detections", None), "detector", None)
     if detector is None:
         return {}

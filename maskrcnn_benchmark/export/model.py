@@ -1,6 +1,6 @@
-"""From a model and its configuration to one module that torch.export follows.
+"""Build a module that torch.export can trace from a model and its config.
 
-Shapes: N images, H x W their padded size, D places for detections, C semantic classes.
+Shapes: N images, H x W their padded size, C semantic classes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from maskrcnn_benchmark.modeling.semantic.maps import upsample
 
 
 class ExportableModel(nn.Module):
-    """A model from pixels to outputs of fixed shapes.
+    """Model from 8-bit pixels to outputs of fixed shapes.
 
     Args:
         network_input: NetworkInput.
@@ -39,12 +39,12 @@ class ExportableModel(nn.Module):
         detections: maps, sizes and original sizes -> tensors, with their `names`; None for none.
         semantic_head: maps -> logits (N, C, h, w); None for none.
         align_corners: of the upsampling of these logits.
-        first_instance_map: `detections` reads the maps from this one on.
-        takes_original_sizes: forward takes them, for NMS.
+        first_instance_map: index of the first map that `detections` reads.
+        takes_original_sizes: whether forward takes `original_sizes`, which NMS then uses.
 
     Attributes:
-        frees_sides: whether the detections are traced without formulas of the image's size, see
-            `ops.with_free_sides`; for ONNX.
+        frees_sides: whether the sides of the maps are traced as independent of the image size, see
+            `ops.with_free_sides`. Used for ONNX and OpenVINO.
 
     Forward takes images (N, H, W, 3) uint8 RGB, resized and zero padded; sizes (N, 2) int64, (height, width) of each
     image before padding; and with takes_original_sizes original_sizes (N, 2) int64, before resizing.
@@ -90,17 +90,20 @@ class ExportableModel(nn.Module):
 
 
 class DensePart(nn.Module):
-    """The part of a model that is convolutions alone: backbone and dense heads, without decoding and NMS.
+    """Convolutional part of a model: backbone and dense heads, without decoding and NMS.
 
     Args:
         whole: the model.
-        head: its dense head, maps -> one list of maps for each of `kinds`; None of semantic models.
+        kinds: names of the head's outputs.
+        head: its dense head, maps -> one list of maps for each of `kinds`; None for semantic models.
         levels: number of maps that the head reads.
-        with_features: return these maps, too, for ROI heads.
+        with_features: also return these maps, for ROI heads.
 
-    Forward takes images and sizes as ExportableModel does. It returns the maps of the head, named by `names`:
-    "logits0", ... and "codes0", ... (with FCOS "distances0", ... and "centerness0", ...) by level, finest first; with
-    ROI heads "features0", ... too; of semantic and panoptic models "semantic", the head's own map.
+    Forward takes images and sizes as ExportableModel does. It returns these maps, named by `names`; levels count from
+    the finest:
+    - "logits0", ..., and "codes0", ... or, for FCOS, "distances0", ... and "centerness0", ...
+    - "features0", ... with ROI heads
+    - "semantic" for semantic and panoptic models, as the head returns it.
     """
 
     def __init__(

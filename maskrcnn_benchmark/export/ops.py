@@ -1,4 +1,4 @@
-"""The two steps of a detector that tracers cannot follow, as ops of fixed output shapes: NMS, and ROIAlign over levels.
+"""Custom ops of fixed output shapes for the steps of a detector that cannot be traced: NMS and ROIAlign over levels.
 
 Each has a kernel for eager PyTorch, which calls `layers`, a fake kernel, and a translation for each format: to standard
 ONNX operators (`onnx_translations`) and to torchvision's ops (`torchvision_decompositions`).
@@ -28,9 +28,9 @@ def suppress(
         boxes: (B, P, 4) xyxy float32.
         scores: (B, K, P) float32.
         iou_threshold: a box is suppressed by a better one at an IoU above this.
-        score_threshold: boxes with a score up to this do not take part.
-        box_offset: what a side adds to x2 - x1, see Convention.
-        most: survivors of a group and class.
+        score_threshold: boxes with a score at or below this are ignored.
+        box_offset: width of a box minus (x2 - x1), see Convention.
+        most: maximum number of survivors per group and class.
 
     Returns:
         (B, K, P) bool.
@@ -62,7 +62,7 @@ def pool_levels(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    """Compute `layers.roi_align.multilevel_roi_align`: (R, C, height, width) from L maps; R is at least 1."""
+    """Apply `layers.roi_align.multilevel_roi_align` to L maps; return (R, C, height, width). R is at least 1."""
     output_size = (height, width)
     pooled = multilevel_roi_align(maps, rois, levels, output_size, scales, sampling_ratio, aligned)
     return pooled.clone(memory_format=torch.contiguous_format)
@@ -75,9 +75,9 @@ def _(maps, rois, levels, scales, height, width, sampling_ratio, aligned):
 
 @torch.library.custom_op(f"{NAMESPACE}::with_free_sides", mutates_args=())
 def with_free_sides(x: Tensor, sides: list[int]) -> Tensor:
-    """Return x; to tracers these sides of it are numbers that they know nothing about.
+    """Return x; when traced, the dimensions `sides` become dynamic sizes without a known relation to the image size.
 
-    They otherwise carry formulas of the image's size through the graph, and simplify them for minutes.
+    Otherwise tracers carry expressions of the image size through the graph, and spend minutes simplifying them.
     """
     return x.clone()
 
@@ -132,7 +132,7 @@ def onnx_translations() -> dict:
         for level in range(len(maps)):
             here = op.Equal(levels, constant(level, kind="value_ints"))
             rows = op.Squeeze(op.NonZero(here), zero)
-            # One ROI more, so that no level is empty.
+            # One additional ROI, so that no level is empty.
             pooled.append(align(level, op.Gather(rois, op.Concat(rows, zero, axis=0), axis=0)))
             number = op.Cast(here, to=INT64.dtype)
             behind = op.Sub(op.Add(op.CumSum(number, op.Squeeze(zero)), start), one)
@@ -166,7 +166,7 @@ def torchvision_decompositions() -> dict:
         reach = boxes.abs().max() * 2 + 2
         corners = boxes + (number * reach)[:, None]
         corners = torch.cat((corners[:, :2], corners[:, 2:] + box_offset), dim=1)
-        # Two boxes more, alone in their groups: torch.export takes an open number for 2 or more.
+        # Two additional boxes, alone in their groups: torch.export assumes that a dynamic size is at least 2.
         more = torch.arange(2, device=boxes.device)
         far = (groups * classes + 1 + more)[:, None] * reach
         number = torch.cat((number, groups * classes + more))
@@ -175,7 +175,7 @@ def torchvision_decompositions() -> dict:
         ranked = torch.cat((flat.double(), flat.new_zeros(2).double()))
         kept = usable[torch.ops.torchvision.nms(corners[usable], ranked[usable], iou_threshold)]
         if most < 2**31 - 1:
-            # not one_hot: torch.export would fix the number of images for it
+            # not one_hot, for which torch.export would fix the batch size
             of_group = (number[kept][:, None] == torch.arange(groups * classes + 2, device=boxes.device)).long()
             rank = of_group.cumsum(0).gather(1, number[kept][:, None])
             kept = kept[rank.squeeze(1) <= most]
@@ -187,7 +187,7 @@ def torchvision_decompositions() -> dict:
         for level, (features, scale) in enumerate(zip(maps, scales, strict=True)):
             here = levels == level
             rows = here.nonzero().squeeze(1)
-            # Two ROIs more: torch.export takes an open number for 2 or more.
+            # Two additional ROIs: torch.export assumes that a dynamic size is at least 2.
             rows_and_two = torch.cat((rows, rows.new_zeros(2)))
             pooled.append(
                 torch.ops.torchvision.roi_align(

@@ -1,7 +1,4 @@
-"""Compare an exported model with the model that it was made of, on real images.
-
-Shapes: N detections of an image, K keypoints, M pixels a side of a mask.
-"""
+"""Compare an exported model with its eager source model, on real images."""
 
 from __future__ import annotations
 
@@ -34,17 +31,18 @@ MAP_LIMIT = 1e-3  # of a map's standard deviation
 
 @dataclass
 class Parity:
-    """Differences on all images together.
+    """Differences between an eager and an exported model, over all images.
 
     Attributes:
-        detections: of the eager model. missing: those that the exported model lacks, or has in addition.
-        on_edge: of these, detections whose score is within SCORE_LIMIT of the threshold or of the last place, where
-            rounding decides.
-        box, score (mask scores included), mask, keypoint_score: largest differences.
+        detections: number of detections of the eager model.
+        missing: number of detections that only one of the models has.
+        on_edge: number of these whose score is within SCORE_LIMIT of the score threshold, or of the lowest score if
+            all detection slots are used. Rounding decides about them.
+        box, score, mask, keypoint_score: largest differences. `score` includes mask scores.
         keypoints, keypoints_apart: number of keypoints, and of those more than BOX_LIMIT apart.
         pixels, pixels_apart: number of pixels, and of those with another semantic class.
-        maps: largest difference of a dense part's outputs, in standard deviations of the map; None of whole models.
-        eager_seconds, seconds: time in the models, per image, by image.
+        maps: largest difference of a dense part's outputs, in standard deviations of the map; None for whole models.
+        eager_seconds, seconds: seconds in the eager and in the exported model, one entry per image.
     """
 
     images: int = 0
@@ -65,7 +63,7 @@ class Parity:
     seconds: list[float] = field(default_factory=list)
 
     def failures(self) -> list[str]:
-        """Return the limits that are passed, in words."""
+        """Describe each exceeded limit."""
         found = []
         if self.missing > self.on_edge:
             found.append(f"{self.missing - self.on_edge} of {self.detections} detections differ in number or label")
@@ -147,7 +145,7 @@ def compare_maps(setup: PredictorSetup, model: Model, images: Sequence, part: to
 
 
 def _larger(known: float, new: float) -> float:
-    """Return the larger difference; NaN is larger than any, which `max` would drop."""
+    """Return the larger difference; a new NaN counts as larger, which `max` would drop."""
     return known if new <= known else new
 
 
@@ -231,11 +229,12 @@ def _compare_detections(eager: BoxList, outputs: dict, thresholds: dict, parity:
 
 
 def match(boxes, labels, scores, other_boxes, other_labels, other_scores) -> tuple[np.ndarray, list[float]]:
-    """Pair detections of two models that have one label, nearest first by boxes and scores.
+    """Pair detections of two models with the same label, nearest boxes and scores first.
+
+    Detections are not paired if the largest difference of their corners in pixels plus that of their scores exceeds 1.
 
     Returns:
-        Pairs of indices (P, 2), and the scores of those without a partner, on either side. Boxes that are more than a
-        pixel apart are no partners.
+        Pairs of indices (P, 2), and the scores of the unpaired detections of both models.
     """
     distance = np.abs(boxes[:, None] - other_boxes[None]).max(axis=2, initial=0) + np.abs(
         scores[:, None] - other_scores[None]

@@ -1,7 +1,8 @@
-"""Quantize an exported model to 8 bits after training, calibrated on images.
+"""Quantize an exported model to 8 bits (post-training quantization), calibrated on images.
 
-Convolutions and linear layers are quantized, weights by channel; the last layers of the heads, which give scores and
-boxes, and all that follows them stay float32. In OpenVINO the logits of dense heads are computed in 8 bits, too.
+Convolutions and linear layers are quantized, with one scale per channel of the weights. The last layers of the heads,
+which predict scores and boxes, and everything after them stay float32. In OpenVINO the layers of the classification
+logits are quantized, too.
 """
 
 from __future__ import annotations
@@ -26,21 +27,22 @@ FLOAT_LAYERS = (
     "semantic_head.predictor",
     "semantic_head.conv3",
 )
-# of these, the layers that cost no AP in OpenVINO, which returns them in float32 (onnxruntime would round the logits)
+# Of these, the layers that OpenVINO quantizes without loss of AP, because it returns their logits in float32;
+# onnxruntime would round the logits.
 LOGITS_IN_INT8 = "cls_logits"
 QUANTIZED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def quantize(path: str, images: Iterable[np.ndarray], output: str) -> int:
-    """Write an exported model in 8 bits.
+    """Quantize an exported model and write it to a file.
 
     Args:
         path: .onnx or .xml file of a whole model.
-        images: (H, W, 3) uint8 RGB, of the training data.
+        images: (H, W, 3) uint8 RGB images of the training data, for calibration.
         output: file of the same format.
 
     Returns:
-        Number of layers that stay float32 because they give scores and boxes.
+        Number of layers that stay float32 because they predict scores and boxes.
 
     Raises:
         NotExportable: the format has no quantizer.
@@ -50,7 +52,7 @@ def quantize(path: str, images: Iterable[np.ndarray], output: str) -> int:
     suffix = os.path.splitext(path)[1]
     if suffix not in by_suffix:
         raise NotExportable(f"{path} cannot be quantized: --int8 takes --format onnx or openvino")
-    # not over a file that may be open: the weights of a model of OpenVINO are mapped from it
+    # never overwrite a file that may be open: OpenVINO maps a model's weights from it
     with formats.in_place_of(output) as written:
         return by_suffix[suffix](path, images, written)
 
@@ -158,7 +160,7 @@ def _after_heads(model) -> tuple[set[str], set[str]]:
 
 
 def _weights_before(node) -> list[str]:
-    """Return the names of the constants that a layer reads, through reshapes and transposes of them."""
+    """Return the names of the constants that a layer reads, directly or through reshapes and transposes."""
     names, sources = [], [value.get_node() for value in node.input_values()[1:]]
     while sources:
         source = sources.pop()

@@ -1,6 +1,6 @@
-"""Regions of interest in fixed shapes, and the poolers that read them.
+"""Regions of interest with fixed shapes, and the poolers that read them.
 
-Shapes: N images, D places for regions of an image, R regions of all images together.
+Shapes: N images, D slots for regions of an image, R rows: the slots that are computed, of all images together.
 """
 
 from __future__ import annotations
@@ -17,21 +17,27 @@ from maskrcnn_benchmark.modeling.poolers import AdaptiveLevelMapper, Pooler, to_
 
 
 class Regions(NamedTuple):
-    """What poolers read in place of BoxLists: (R, 5) image index, x1, y1, x2, y2; (R,) areas of the images."""
+    """Input of poolers in place of BoxLists.
+
+    Attributes:
+        rois: (R, 5) image index, x1, y1, x2, y2.
+        image_areas: (R,) area of each region's image in pixels.
+    """
 
     rois: Tensor
     image_areas: Tensor
 
 
 class Rows:
-    """Places (N, D) of which only the used ones are computed.
+    """Mapping between slots (N, D) and the rows (R,) that are computed for them.
 
     Args:
         used: (N, D) bool.
-        all_places: compute all of them, so that no shape depends on data.
+        all_places: compute all slots, so that no shape depends on data.
 
     Attributes:
-        index: (R,) places among N D, those in use and the first place once more, so that R is at least 1.
+        index: (R,) indices of slots among N D. These are all slots with all_places. Otherwise they are the used slots,
+            then slot 0 again, so that R is at least 1.
     """
 
     def __init__(self, used: Tensor, all_places: bool = False):
@@ -43,24 +49,24 @@ class Rows:
             self.index = torch.cat((flat.nonzero().squeeze(1), torch.zeros(1, dtype=torch.int64, device=used.device)))
 
     def gather(self, values: Tensor) -> Tensor:
-        """Return (R, ...) of (N, D, ...)."""
+        """Select the rows: (N, D, ...) -> (R, ...)."""
         return values.flatten(0, 1)[self.index]
 
     def spread(self, values: Tensor) -> Tensor:
-        """Return (N, D, ...) of (R, ...), 0 in places that are not used (but for the first one)."""
+        """Scatter the rows: (R, ...) -> (N, D, ...), with 0 in slots that are not computed."""
         count = self.shape[0] * self.shape[1]
         spread = values.new_zeros((count, *values.shape[1:])).index_put((self.index,), values)
         return spread.reshape(*self.shape, *values.shape[1:])
 
     def regions(self, boxes: Tensor, sizes: Tensor) -> Regions:
-        """Return the rows of boxes (N, D, 4) in images of sizes (N, 2), (height, width)."""
+        """Make Regions from boxes (N, D, 4) in images of sizes (N, 2), (height, width)."""
         image = self.index // self.shape[1]
         rois = torch.cat((image[:, None].to(boxes.dtype), self.gather(boxes)), dim=1)
         return Regions(rois, sizes.prod(dim=1)[image].to(boxes.dtype))
 
 
 class RoiPooler(nn.Module):
-    """Compute what a Pooler does, of Regions in place of BoxLists."""
+    """Pooler that takes Regions in place of BoxLists."""
 
     def __init__(self, pooler: Pooler):
         super().__init__()
@@ -88,7 +94,7 @@ def with_roi_poolers(module: nn.Module) -> nn.Module:
     """Copy a module with a RoiPooler in place of each Pooler.
 
     Raises:
-        NotExportable: a pooler is of a class that is derived from Pooler.
+        NotExportable: a pooler is of a subclass of Pooler.
     """
     module = copy.deepcopy(module)
     poolers: dict[int, RoiPooler] = {}  # a shared one stays shared

@@ -1,11 +1,11 @@
-"""Run an exported model with numpy and onnxruntime, or openvino, alone. This file may be copied and used by itself.
+"""Run an exported model with only numpy and onnxruntime or openvino. This file can be copied and used on its own.
 
     model = Model("model.onnx")          # or model.xml
     prediction = model(image)            # (H, W, 3) uint8 RGB; or a path, where Pillow is installed
     prediction.boxes, prediction.scores, prediction.names
 
-Shapes: N objects, K keypoints of each, H x W pixels of the original image, h x w of the network input, M pixels a side
-of a mask, C semantic classes.
+Shapes: N objects, K keypoints of each, H x W pixels of the original image, h x w of the network input, B images of a
+batch, M pixels per side of a mask, C semantic classes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Prediction:
         masks: N COCO run lengths {"size": [H, W], "counts": text}, mask_scores: (N,) float32; None for models without.
         keypoints: (N, K, 3) float32 x, y, 1, and keypoint_scores: (N, K) float32 logits; None without keypoints.
         semantic_map: (H, W) uint8 classes. panoptic_map: (H, W) int32, k + 1 where segments[k] is. None without.
-        segments: "label", "is_thing", "name", "category_id", and of things "score".
+        segments: dicts with "label", "is_thing", "name", "category_id", and for things "score".
     """
 
     size: tuple
@@ -68,7 +68,7 @@ class Prediction:
 
 
 class Model:
-    """An exported model; engine: "onnxruntime" or "openvino", None: by the suffix. providers are onnxruntime's."""
+    """Exported model. engine: "onnxruntime" or "openvino", None chooses by suffix. providers: for onnxruntime."""
 
     def __init__(self, path, engine=None, threads=None, providers=("CPUExecutionProvider",)):
         path = os.fspath(path)
@@ -125,7 +125,7 @@ class Model:
         return self.predict({name: value[0] for name, value in outputs.items()}, size, image.shape[:2])
 
     def prepare(self, image):
-        """Resize and pad: (H, W, 3) uint8 -> ((B, h, w, 3) uint8, (height, width) before padding); B is 1 if it can."""
+        """Resize and pad (H, W, 3) uint8 to (B, h, w, 3), B 1 or fixed; return it and the unpadded (height, width)."""
         data = self.metadata
         size = target_size(image.shape[:2], data["min_size"], data["max_size"], data["resize_to_nearest"])
         padded, divisor = data["fixed_size"], max(data["size_divisible"], 1)
@@ -179,7 +179,7 @@ class Model:
         return (values >= 0.5) if aligned else (values > 0.5), left, top
 
     def _merge(self, found, windows):
-        """Assign pixels to things in falling order of scores, then the rest to stuff (Panoptic FPN, section 3)."""
+        """Assign pixels to things in descending order of scores, then the rest to stuff (Panoptic FPN, section 3)."""
         data, rules = self.metadata, self.metadata["merge"]
         ids, segments = np.zeros(found.semantic_map.shape, dtype=np.int32), []
         for label, score, (mask, left, top) in zip(found.labels.tolist(), found.scores.tolist(), windows, strict=True):
@@ -250,7 +250,7 @@ def _mix(values, axis, low, high, fraction):
 
 
 def _stretch(low, high, pixels, lines):
-    """Map one axis of a box of whole pixels, resized from `lines` lines: first pixel, and what _mix takes."""
+    """Map one axis of a box of whole pixels to `lines` mask lines: first pixel, and low, high, fraction of _mix."""
     first, last = int(low), int(high)
     start = min(max(first, 0), pixels)
     at = np.arange(start, max(min(last + 1, pixels), start))

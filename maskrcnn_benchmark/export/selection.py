@@ -1,6 +1,6 @@
-"""Choose the best boxes of every image, in fixed output shapes.
+"""Select the best boxes of each image, with fixed output shapes.
 
-Shapes: N images, P boxes of an image, D places for detections.
+Shapes: N images, P boxes of an image, D detection slots of an image.
 """
 
 from __future__ import annotations
@@ -9,17 +9,23 @@ import torch
 from torch import Tensor
 
 NO_LIMIT = 2**31 - 1
-# Score of boxes that are none. Logits above it are scores, too.
+# Score of slots without a box. It is below all logits, because proposals may be ranked by logit. A slot holds a box if
+# its score exceeds THRESHOLD.
 NOTHING = -1e9
 THRESHOLD = -1e8
 
 
 def best(scores: Tensor, count: int, *values: Tensor) -> tuple[Tensor, ...]:
-    """Return the `count` best scores (N, D), whether they are any (N, D), and their values, each (N, D, ...).
+    """Select the D = `count` boxes with the best scores.
 
     Args:
-        scores: (N, P), NOTHING where there is no box. Fewer than D boxes are padded by zeros.
-        values: (N, P, ...).
+        scores: (N, P), NOTHING where there is no box.
+        count: D.
+        values: (N, P, ...) of the boxes.
+
+    Returns:
+        Scores (N, D) in descending order, a mask (N, D) bool of the used slots, and the values, each (N, D, ...).
+        Unused slots are 0.
     """
     scores = torch.cat((scores, scores.new_full((scores.shape[0], count), NOTHING)), dim=1)
     scores, index = scores.topk(count, dim=1)

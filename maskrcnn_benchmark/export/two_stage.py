@@ -1,6 +1,6 @@
-"""Region proposals and box heads (Faster and Cascade R-CNN) in fixed output shapes.
+"""Region proposals and box heads (Faster and Cascade R-CNN) with fixed output shapes.
 
-Shapes: N images, L maps, R places for proposals, D places for detections, K classes with the background.
+Shapes: N images, L maps, R proposal slots and D detection slots of an image, K classes including the background.
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ from maskrcnn_benchmark.modeling.rpn.rpn import RPNModule
 
 
 class Proposals(nn.Module):
-    """Compute what RPNModule does in evaluation.
+    """Exportable form of an RPNModule in evaluation.
 
-    Forward takes L maps and sizes (N, 2). It returns what DenseDetections does: boxes (N, R, 4), scores (N, R), which
-    are probabilities, labels (N, R), 1 each, and which places are used (N, R), best first.
+    Forward takes L maps and sizes (N, 2), (height, width).
+
+    Returns:
+        As DenseDetections: boxes (N, R, 4), probabilities (N, R), labels (N, R), 1 for every proposal, and a mask
+        (N, R) bool of the used slots. The best proposal comes first. Unused slots are 0.
     """
 
     def __init__(self, rpn: RPNModule):
@@ -52,7 +55,7 @@ class Proposals(nn.Module):
         return boxes, scores, used.long(), used
 
     def _level(self, anchors: Tensor, logits: Tensor, codes: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return one level's candidates (N, c, 4) and scores (N, c), NOTHING for those that do not survive."""
+        """Return one level's candidates (N, c, 4) and scores (N, c), NOTHING for dropped ones."""
         select = self.select
         scores = flatten_level(logits, 1).squeeze(2).float()
         if not select.rank_by_logit:
@@ -75,15 +78,15 @@ class BoxDetections(nn.Module):
     """First stage and box head, or a cascade of box heads.
 
     Args:
-        proposals: Proposals, or DenseDetections of an FCOS in the place of an RPN.
+        proposals: Proposals, or DenseDetections of an FCOS that replaces the RPN.
         box: ROIBoxHead or CascadeBoxHead whose poolers are RoiPoolers.
         all_places: compute all R proposals, so that no shape but NMS's depends on data.
 
-    Forward takes L maps, sizes (N, 2), and, where NMS runs in output size, original sizes (N, 2) (height, width).
+    Forward takes L maps, sizes (N, 2), and original sizes (N, 2) if NMS runs at these; sizes are (height, width).
 
     Returns:
-        boxes (N, D, 4) float32 in pixels of the network input, scores (N, D), labels (N, D) int64, and which places
-        hold a detection (N, D), best first. The other places are 0.
+        boxes (N, D, 4) float32 in pixels of the network input, scores (N, D), labels (N, D) int64, and a mask (N, D)
+        bool of the used slots. The best detection comes first. Unused slots are 0.
     """
 
     def __init__(self, proposals: nn.Module, box: nn.Module, all_places: bool = False):

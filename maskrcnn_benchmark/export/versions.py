@@ -1,4 +1,4 @@
-"""Versions of the programs that an exported file was made and compared with."""
+"""Versions of the packages that an exported file was written and compared with."""
 
 from __future__ import annotations
 
