@@ -3,8 +3,9 @@
     python benchmarks/label_mistakes.py bccd/coco/instances_test.json --images bccd/JPEGImages --weights model_final.pth
 
 There are three kinds of mistakes, each planted in --share of the boxes: another class, a deleted box, and a box shifted
-by half its size. A suggestion is right if it is at a planted mistake of its kind, so a mistake that the annotations had
-before counts as wrong. Use images that the model was not trained on.
+by half its size. A suggestion is right if it is the first one at a planted mistake of its kind. Later ones at the same
+mistake are wrong, and so are those at mistakes that the annotations had before. Use images that the model was not
+trained on.
 """
 
 from __future__ import annotations
@@ -50,11 +51,21 @@ def plant(content: dict, share: float, seed: int) -> dict[str, list[tuple]]:
     return planted
 
 
-def is_planted(example, boxes: list[tuple]) -> bool:
-    """Return whether the example's last box overlaps the true box of a planted mistake by at least SAME_IOU."""
-    place = np.array(example.boxes[-1:], dtype=np.float64)
-    true = [(x, y, x + w - 1, y + h - 1) for image, x, y, w, h in boxes if image == example.image_id]
-    return bool(true) and bool((pairwise_iou(place, np.array(true, dtype=np.float64)) >= SAME_IOU).any())
+def are_right(examples: list, boxes: list[tuple]) -> list[bool]:
+    """Match each example, in order, with a planted mistake; return whether it has a match.
+
+    A mistake is matched once. Its true box and the example's last box have an IoU of at least SAME_IOU.
+    """
+    left, right = list(boxes), []
+    for example in examples:
+        place = np.array(example.boxes[-1:], dtype=np.float64)
+        near = [box for box in left if box[0] == example.image_id]
+        true = np.array([(x, y, x + w - 1, y + h - 1) for _, x, y, w, h in near], dtype=np.float64).reshape(-1, 4)
+        ious = pairwise_iou(place, true)[0]
+        right.append(bool(ious.max(initial=0) >= SAME_IOU))
+        if right[-1]:
+            left.remove(near[ious.argmax()])
+    return right
 
 
 def main() -> None:
@@ -75,7 +86,7 @@ def main() -> None:
     print(f"{len(split.dataset):,} images, {len(split.table.boxes):,} boxes; seed {args.seed}")
     for kind, check in CHECK.items():
         examples = findings[check].examples if check in findings else []
-        hits = [is_planted(example, planted[kind]) for example in examples]
+        hits = are_right(examples, planted[kind])
         first = Counter({count: sum(hits[:count]) for count in (10, 20, len(planted[kind])) if count <= len(hits)})
         shown = ", ".join(f"{found} of the first {count}" for count, found in sorted(first.items()))
         print(f"{kind}: {len(planted[kind])} planted, {len(hits)} suggestions, {sum(hits)} right; {shown}")

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
-import re
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 import torchvision
 
 from maskrcnn_benchmark.native import library
+from maskrcnn_benchmark.native.collect_env import cpu_flags, cpu_name
 from maskrcnn_benchmark.utils.kept_memory import keep_freed_memory
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -41,23 +39,6 @@ def medians(sides: Sequence[Callable[[], object]], repeats: int, clock: str = "w
         side()
     turns = [[seconds(side, clock) for side in sides] for _ in range(repeats)]
     return [sorted(times)[repeats // 2] * 1e3 for times in zip(*turns, strict=True)]
-
-
-def cpu_name() -> str:
-    return _cpu_info("model name") or platform.processor()
-
-
-def cpu_flags() -> list[str]:
-    return _cpu_info("flags").split()
-
-
-def _cpu_info(key: str) -> str:
-    """Return a field of the first core in /proc/cpuinfo; "" if there is none."""
-    try:
-        found = re.search(rf"{key}\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        return ""
-    return found.group(1) if found else ""
 
 
 def positive(text: str) -> int:

@@ -298,14 +298,15 @@ def build(target: Path | None = None, sources: Path | None = None, if_changed: b
     log: list[str] = []
     try:
         sources = sources or source_folder()
-    except BuildError as error:
+        target = target or (PACKAGE if os.access(PACKAGE, os.W_OK) else cache_folder(sources))
+        target.mkdir(parents=True, exist_ok=True)
+    except (BuildError, OSError) as error:
         return report | {kind: {"error": str(error)} for kind in LIBRARIES}
-    target = target or (PACKAGE if os.access(PACKAGE, os.W_OK) else cache_folder(sources))
-    target.mkdir(parents=True, exist_ok=True)
     previous = read_report(target)
     for kind, library in LIBRARIES.items():
-        report[kind] = {"hash": source_hash(kind, sources)}
+        report[kind] = {}
         try:
+            report[kind]["hash"] = source_hash(kind, sources)
             torch = find_torch()
             report[kind]["torch"] = torch.version
             before = previous.get(kind, {})

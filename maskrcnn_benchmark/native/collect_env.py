@@ -9,6 +9,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -45,7 +46,7 @@ def collect_env_info() -> str:
         ("torch", f"{torch.__version__}, built for CUDA {torch.version.cuda or '- (no CUDA)'}"),
         *((name, version) for name in PACKAGES if (version := _package_version(name))),
         ("C++ compiler", _first_line(_compiler())),
-        ("nvcc", _last_line(shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc")),
+        ("nvcc", _last_line([shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"])),
         *_cpu_lines(torch),
         *_gpu_lines(torch),
         *_kernel_lines(),
@@ -56,6 +57,11 @@ def collect_env_info() -> str:
 def cpu_name() -> str:
     """Return the CPU's model name."""
     return _cpu_info("model name") or platform.processor() or "unknown CPU"
+
+
+def cpu_flags() -> set[str]:
+    """Return the instruction set extensions of the CPU, as spelled in /proc/cpuinfo."""
+    return set(_cpu_info("flags|Features").split())
 
 
 def _cpu_info(names: str) -> str:
@@ -75,31 +81,32 @@ def _package_version(name: str) -> str | None:
         return None
 
 
-def _compiler() -> str:
+def _compiler() -> list[str]:
     try:
-        return build_ops.find_compiler()
+        return shlex.split(build_ops.find_compiler())
     except build_ops.BuildError:
-        return "c++"
+        return ["c++"]
 
 
-def _version_output(program: str) -> list[str]:
+def _version_output(command: list[str]) -> list[str]:
     try:
-        done = subprocess.run([program.split()[0], "--version"], capture_output=True, text=True, timeout=30)
+        # The whole command, because a launcher such as ccache passes --version on to the compiler.
+        done = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return []
     return done.stdout.strip().splitlines()
 
 
-def _first_line(program: str) -> str:
-    return next(iter(_version_output(program)), "not found")
+def _first_line(command: list[str]) -> str:
+    return next(iter(_version_output(command)), "not found")
 
 
-def _last_line(program: str) -> str:
-    return next(iter(reversed(_version_output(program))), "not found")
+def _last_line(command: list[str]) -> str:
+    return next(iter(reversed(_version_output(command))), "not found")
 
 
 def _cpu_lines(torch) -> list[tuple[str, str]]:
-    flags = set(_cpu_info("flags|Features").split())
+    flags = cpu_flags()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return [
         ("CPU", f"{cpu_name()}, {cores} usable cores"),
@@ -138,5 +145,3 @@ def _kernel_lines() -> list[tuple[str, str]]:
         logs = [folder / build_ops.LOG for folder in library.folders()]
         lines += [("log of the last build", str(log)) for log in logs if log.is_file()]
     return lines
-
-

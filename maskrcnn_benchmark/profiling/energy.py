@@ -11,6 +11,10 @@ import torch
 POWERCAP = Path("/sys/class/powercap")
 
 
+class EnergyReadError(RuntimeError):
+    """The energy counter cannot be read any more."""
+
+
 def energy_meter(device: torch.device) -> tuple[Callable[[], float] | None, str]:
     """Return a function that reads the energy counter of a device.
 
@@ -19,7 +23,7 @@ def energy_meter(device: torch.device) -> tuple[Callable[[], float] | None, str]
 
     Returns:
         (read, source): `read()` returns joules since an arbitrary start, so only differences are meaningful; `source`
-        names the counter. Without a counter, `read` is None and `source` is the reason.
+        names the counter. Without a counter, `read` is None and `source` is the reason. `read` raises EnergyReadError.
     """
     return _nvml_meter(device) if device.type == "cuda" else _rapl_meter()
 
@@ -47,7 +51,10 @@ class _Counter:
         self.total = 0
 
     def joule(self) -> float:
-        now = int(self.file.read_text())
+        try:
+            now = int(self.file.read_text())
+        except OSError as error:
+            raise EnergyReadError(f"RAPL counters cannot be read any more: {error}") from error
         self.total += now - self.last if now >= self.last else now - self.last + self.full
         self.last = now
         return self.total * 1e-6
@@ -61,16 +68,19 @@ def _nvml_meter(device: torch.device):
     handle, energy = ctypes.c_void_p(), ctypes.c_ulonglong()
     # by UUID, because CUDA_VISIBLE_DEVICES renumbers the GPUs for CUDA but not for NVML
     uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}".encode()
-    for status in (
-        nvml.nvmlInit_v2(),
-        nvml.nvmlDeviceGetHandleByUUID(uuid, ctypes.byref(handle)),
-        nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(energy)),
-    ):
-        if status != 0:
-            return None, f"NVML does not report the energy of this GPU (status {status})"
+    # Each call requires that those before it returned 0.
+    status = (
+        nvml.nvmlInit_v2()
+        or nvml.nvmlDeviceGetHandleByUUID(uuid, ctypes.byref(handle))
+        or nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(energy))
+    )
+    if status != 0:
+        return None, f"NVML does not report the energy of this GPU (status {status})"
 
     def joule() -> float:
-        nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(energy))
+        status = nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(energy))
+        if status != 0:
+            raise EnergyReadError(f"NVML does not report the energy of this GPU any more (status {status})")
         return energy.value * 1e-3
 
     return joule, "NVML, the whole GPU"

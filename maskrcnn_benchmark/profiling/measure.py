@@ -23,7 +23,7 @@ from maskrcnn_benchmark.solver import make_optimizer
 from maskrcnn_benchmark.structures.paste_masks import paste_rles
 from maskrcnn_benchmark.utils.compute_dtype import autocast, compute_dtype
 
-from .energy import energy_meter
+from .energy import EnergyReadError, energy_meter
 from .flops import count_multiply_adds
 from .peak_memory import MemoryMeter
 from .random_weights import set_score_thresholds, set_statistics
@@ -59,7 +59,7 @@ class Measurement:
         detections: mean number of detections per image.
         stage_ms: milliseconds per image by stage.
         detect_ms: milliseconds per image, from the tensor on the device to detections in pixels of the original image,
-            with masks as RLEs.
+            with masks as RLEs, or as the model's own masks of the image with POSTPROCESS_MASKS.
         images_per_second: 1000 / median of detect_ms.
         operations_per_second: 2 x multiply_adds / median of detect_ms.
         test_memory: peak memory of testing in bytes: model, images and activations.
@@ -104,7 +104,8 @@ class Subject:
         self.transforms = build_transforms(cfg, is_train=False)
         self.collate = BatchCollator(cfg.DATALOADER.SIZE_DIVISIBILITY)
         self.clock = StageClock(self.device)
-        self.pasting = mask_pasting(cfg)
+        # None: the model pastes masks itself
+        self.pasting = None if cfg.MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS else mask_pasting(cfg)
         count_multiply_adds(torch.nn.Identity(), lambda: None)  # its imports must not count as the model's memory
         memory = MemoryMeter(self.device)
         self.model, self.parameters = self._build_model()
@@ -156,7 +157,7 @@ class Subject:
         with clock.stage("post-processing"), torch.inference_mode(), autocast(self.device, self.dtype), inside:
             (found,) = run_model(self.model, images, [image.size])
             found = found.to("cpu").resize(image.size)
-            if found.has_field("mask") and found.get_field("mask").shape[-1] == found.get_field("mask").shape[-2]:
+            if found.has_field("mask") and self.pasting is not None:
                 paste_rles(found.get_field("mask"), found.convert("xyxy").bbox, found.size, pasting=self.pasting)
         return len(found)
 
@@ -253,11 +254,14 @@ def _energy(subject: Subject) -> tuple[float | None, str]:
     joule, source = energy_meter(subject.device)
     if joule is None:
         return None, source
-    frames, start, before = 0, time.perf_counter(), joule()
-    while time.perf_counter() - start < ENERGY_SECONDS:
-        subject.detect(frames, by_stage=False)
-        frames += 1
-    return (joule() - before) / frames, source
+    try:
+        frames, start, before = 0, time.perf_counter(), joule()
+        while time.perf_counter() - start < ENERGY_SECONDS:
+            subject.detect(frames, by_stage=False)
+            frames += 1
+        return (joule() - before) / frames, source
+    except EnergyReadError as error:
+        return None, str(error)
 
 
 def _training(subject: Subject, batch_size: int) -> tuple[int | None, Spread]:

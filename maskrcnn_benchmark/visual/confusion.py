@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from maskrcnn_benchmark.visual.drawing import INK, PAPER
+from maskrcnn_benchmark.visual.drawing import INK, PAPER, cut_text
 from maskrcnn_benchmark.visual.fonts import Fonts
 
 CELL = 40
@@ -36,7 +36,7 @@ def draw_confusion(matrix: np.ndarray, names: Sequence[str]) -> np.ndarray:
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     fonts = Fonts(names, FONT_SIZE)
     faces = [fonts.of(name) for name in names]
-    names = [_cut(name, face) for name, face in zip(names, faces, strict=True)]
+    names = [cut_text(name, MAX_NAME, face) for name, face in zip(names, faces, strict=True)]
     margin = int(max([face.getlength(name) for name, face in zip(names, faces, strict=True)], default=0)) + 16
     side = CELL * len(names)
     canvas = Image.new("RGB", (margin + side + 12, margin + side + 12 + FONT_SIZE + 10), PAPER)
@@ -63,11 +63,3 @@ def _upright(name: str, font, height: int) -> Image.Image:
     strip = Image.new("RGB", (height, CELL), PAPER)
     ImageDraw.Draw(strip).text((6, CELL / 2), name, fill=INK, font=font, anchor="lm")
     return strip.transpose(Image.Transpose.ROTATE_90)
-
-
-def _cut(name: str, font) -> str:
-    if font.getlength(name) <= MAX_NAME:
-        return name
-    while font.getlength(name + "...") > MAX_NAME:
-        name = name[:-1]
-    return name + "..."

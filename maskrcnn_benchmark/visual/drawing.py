@@ -330,7 +330,7 @@ def grid(
         for column, i in enumerate(row):
             if captions is not None:
                 type_face = fonts.of(captions[i])
-                draw.text((x, y), _cut(captions[i], widths[column], type_face), fill=INK, font=type_face)
+                draw.text((x, y), cut_text(captions[i], widths[column], type_face), fill=INK, font=type_face)
             canvas.paste(Image.fromarray(images[i]), (x, y + caption_height))
             x += widths[column] + gap
         y += height + gap
@@ -348,7 +348,8 @@ def _wrapped(text: str, width: int, font) -> list[str]:
     return lines
 
 
-def _cut(text: str, width: int, font) -> str:
+def cut_text(text: str, width: int, font) -> str:
+    """Cut a text wider than `width` pixels, and end it with "..."."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:

@@ -20,7 +20,7 @@ def scripts(monkeypatch):
 
 
 def test_planted_mistakes_are_known_by_kind():
-    from label_mistakes import is_planted, plant
+    from label_mistakes import are_right, plant
 
     rows = [{"id": k, "image_id": k % 4, "category_id": 1 + k % 2, "bbox": [10 * k, 5, 8, 6]} for k in range(40)]
     content = {"annotations": json.loads(json.dumps(rows)), "categories": [{"id": 1}, {"id": 2}]}
@@ -31,8 +31,20 @@ def test_planted_mistakes_are_known_by_kind():
     assert sum(before[k]["category_id"] != row["category_id"] for k, row in after.items()) == 4
     assert sum(before[k]["bbox"] != row["bbox"] for k, row in after.items()) == 4
     image, x, y, w, h = planted["deleted"][0]
-    assert is_planted(Example("a", image, boxes=((x, y, x + w - 1, y + h - 1),)), planted["deleted"])
-    assert not is_planted(Example("a", image, boxes=((x + 100, y, x + 110, y + 5),)), planted["deleted"])
+    examples = [Example("a", image, boxes=((x + dx, y, x + dx + w - 1, y + h - 1),)) for dx in (0, 100)]
+    assert are_right(examples, planted["deleted"]) == [True, False]
+
+
+def test_planted_mistake_counts_once():
+    from label_mistakes import are_right
+
+    planted = [(1, 10, 10, 20, 20), (1, 14, 10, 20, 20), (2, 10, 10, 20, 20)]
+    at_both = Example("a", 1, boxes=((10, 10, 29, 29),))
+    elsewhere = Example("a", 1, boxes=((60, 60, 79, 79),))
+    assert are_right([at_both, elsewhere, at_both, at_both], planted) == [True, False, True, False]
+    nearer_first = Example("a", 1, boxes=((14, 10, 33, 29),))
+    at_the_other_only = Example("a", 1, boxes=((2, 10, 29, 29),))
+    assert are_right([nearer_first, at_the_other_only], planted) == [True, True]
 
 
 def test_small_photographs_are_distinct_but_for_the_copies_that_were_asked_for(tmp_path):

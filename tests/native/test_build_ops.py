@@ -156,6 +156,23 @@ def test_read_only_package_is_built_into_the_user_cache(own_cache, compiled, mon
     assert Path(report["folder"]) in library.folders()
 
 
+def test_cache_folder_that_cannot_be_made_is_reported(tmp_path, compiled, monkeypatch):
+    (tmp_path / "file").touch()  # instead of a folder without write access, which root can write to
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(build_ops.os, "access", lambda path, mode: False)
+    report = build_ops.build()
+    assert all(str(tmp_path / "file") in report[kind]["error"] for kind in build_ops.LIBRARIES)
+    assert not compiled and build_ops.COMMAND in build_ops.describe(report)
+
+
+def test_unreadable_sources_are_reported(tmp_path, compiled):
+    report = build_ops.build(target=tmp_path, sources=tmp_path / "nowhere")
+    for kind in build_ops.LIBRARIES:
+        assert "nowhere" in report[kind]["error"]
+        assert "nowhere" in build_ops.read_report(tmp_path)[kind]["error"]
+    assert not compiled
+
+
 def test_cuda_is_built_only_with_a_gpu_or_on_request(monkeypatch):
     for name in ("TORCH_CUDA_ARCH_LIST", "CUDA_HOME", "CUDA_PATH"):
         monkeypatch.delenv(name, raising=False)

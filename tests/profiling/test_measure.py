@@ -8,7 +8,9 @@ from helpers.tiny_models import tiny_cfg
 
 from maskrcnn_benchmark.config import cfg as defaults
 from maskrcnn_benchmark.modeling.detector import build_detection_model
+from maskrcnn_benchmark.profiling import measure as measuring
 from maskrcnn_benchmark.profiling import random_weights
+from maskrcnn_benchmark.profiling.energy import EnergyReadError
 from maskrcnn_benchmark.profiling.measure import count_parameters, measure
 from maskrcnn_benchmark.profiling.report import as_json, as_text
 from maskrcnn_benchmark.profiling.stages import STAGES
@@ -40,6 +42,31 @@ def test_models_of_every_kind(kind, rng_seed):
 def test_number_of_detections_is_that_of_the_config(rng_seed):
     with subject("faster") as tiny:
         assert tiny.detect(0) == 5
+
+
+@pytest.mark.parametrize("pasted_by_the_model", [True, False])
+def test_masks_of_a_square_image_are_pasted_once(monkeypatch, rng_seed, pasted_by_the_model):
+    pastings = []
+    monkeypatch.setattr(measuring, "paste_rles", lambda *args, **kwargs: pastings.append(args))
+    with subject("mask", "MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS", pasted_by_the_model, size=(64, 64)) as tiny:
+        pastings.clear()
+        tiny.detect(0)
+    assert len(pastings) == (0 if pasted_by_the_model else 1)
+
+
+def test_energy_counter_that_fails_later_is_reported(monkeypatch, rng_seed):
+    readings = [1.0]
+
+    def joule():
+        if not readings:
+            raise EnergyReadError("the counter is gone")
+        return readings.pop()
+
+    monkeypatch.setattr(measuring, "energy_meter", lambda device: (joule, "counter"))
+    monkeypatch.setattr(measuring, "ENERGY_SECONDS", 0.01)
+    with subject("fcos") as tiny:
+        (measured,) = measure([tiny], repeats=1, warm_up=0)
+    assert measured.joule_per_image is None and measured.energy_source == "the counter is gone"
 
 
 def test_training_step_of_masks_and_keypoints(rng_seed):

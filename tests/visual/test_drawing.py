@@ -5,6 +5,7 @@ from PIL import Image
 
 from maskrcnn_benchmark.structures.bounding_box import BoxList
 from maskrcnn_benchmark.visual.drawing import (
+    cut_text,
     draw_boxes,
     draw_masks,
     draw_note,
@@ -16,6 +17,7 @@ from maskrcnn_benchmark.visual.drawing import (
     side_by_side,
     tag_texts,
 )
+from maskrcnn_benchmark.visual.fonts import font_for
 
 
 def _boxes(boxes, size, labels=None, scores=None):
@@ -116,6 +118,15 @@ def test_captions_are_above_their_images_and_cut_to_fit():
         grid(images, columns=2, captions=["one"])
     with pytest.raises(ValueError, match="at least one"):
         grid([], columns=2)
+
+
+def test_cut_texts_end_with_dots_and_fit():
+    text = "much longer than sixty pixels can hold"
+    font = font_for([text], 13)
+    cut = cut_text(text, 60, font)
+    assert cut.endswith("...") and text.startswith(cut[:-3]) and font.getlength(cut) <= 60
+    assert cut_text("short", 60, font) == "short"
+    assert cut_text(text, 1, font) == "..."
 
 
 def test_tags_of_a_crowded_image_are_scores_and_cover_little():

@@ -1,6 +1,6 @@
 import numpy as np
 
-from maskrcnn_benchmark.visual.confusion import CELL, draw_confusion
+from maskrcnn_benchmark.visual.confusion import CELL, MAX_NAME, draw_confusion
 from maskrcnn_benchmark.visual.semantic import draw_semantic
 
 
@@ -30,3 +30,8 @@ def test_confusion_matrix_cells_are_shares_of_rows():
     strength = [255 - int(cell[0]) for cell in cells]
     assert strength[0] > strength[2] == strength[3] > strength[1] > 0
     assert draw_confusion(np.zeros((2, 2)), ["a", "b"]).ndim == 3
+
+
+def test_long_names_are_cut_in_the_confusion_matrix():
+    drawn = draw_confusion(np.eye(2), ["ground", "a class with a name that is far longer than the margin is wide"])
+    assert drawn.shape[1] <= MAX_NAME + 16 + 2 * CELL + 12
