@@ -130,9 +130,19 @@ def hold_lock(folder: str) -> None:
 
 
 def join_processes(device: str, local_rank: int) -> None:
-    """Initialize the process group if torchrun or torch.distributed.launch started several processes."""
+    """Initialize the process group if torchrun or torch.distributed.launch started several processes.
+
+    Raises:
+        ValueError: `device` names one GPU for several processes.
+    """
     if device.startswith("cuda"):
-        torch.cuda.set_device(torch.device(device).index or local_rank)
+        index = torch.device(device).index
+        if index is not None and script.several_processes():
+            raise ValueError(
+                f"MODEL.DEVICE {device!r} puts all processes of torchrun on one GPU; set it to 'cuda', so that each "
+                "process uses its own (CUDA_VISIBLE_DEVICES limits the GPUs)"
+            )
+        torch.cuda.set_device(local_rank if index is None else index)
     if script.several_processes():
         # Pickled objects and flags use gloo, gradients on GPUs use NCCL.
         backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"

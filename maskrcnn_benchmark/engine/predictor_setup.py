@@ -23,11 +23,9 @@ from maskrcnn_benchmark.data.datasets.voc import PascalVOCDataset
 from maskrcnn_benchmark.data.label_space import num_classes_keys
 from maskrcnn_benchmark.data.published_classes import COCO_THINGS
 from maskrcnn_benchmark.data.transforms import Resize, build_transforms
-from maskrcnn_benchmark.engine.bbox_aug import make_bbox_aug
+from maskrcnn_benchmark.engine.bbox_aug import BBoxAug
+from maskrcnn_benchmark.engine.inference_model import make_inference_model
 from maskrcnn_benchmark.engine.run_model import run_model
-from maskrcnn_benchmark.engine.semantic_views import make_semantic_views
-from maskrcnn_benchmark.fast.compiled import compile_dense_part
-from maskrcnn_benchmark.fast.for_inference import for_inference
 from maskrcnn_benchmark.modeling.detector import build_detection_model
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
 from maskrcnn_benchmark.structures.bounding_box import BoxList
@@ -35,7 +33,7 @@ from maskrcnn_benchmark.structures.image_list import to_image_list
 from maskrcnn_benchmark.structures.label_names import LabelNames
 from maskrcnn_benchmark.structures.paste_masks import DEFAULT_PASTING, MaskPasting
 from maskrcnn_benchmark.utils.comm import unwrapped
-from maskrcnn_benchmark.utils.compute_dtype import autocast, compute_dtype
+from maskrcnn_benchmark.utils.compute_dtype import autocast
 
 logger = logging.getLogger("maskrcnn_benchmark.predictor")
 
@@ -168,20 +166,12 @@ def load_model(
 
 def setup_of(cfg, model: nn.Module, label_names: LabelNames) -> PredictorSetup:
     """Fuse a loaded model as tools/test_net.py does, and collect the image settings of the config."""
-    dtype = compute_dtype(cfg.DTYPE, cfg.MODEL.DEVICE)
-    model = for_inference(model, dtype, winograd=cfg.WINOGRAD)
-    if cfg.TEST.COMPILE:
-        compile_dense_part(model)
-    augmented = cfg.TEST.BBOX_AUG.ENABLED and cfg.MODEL.META_ARCHITECTURE != "SemanticSegmentor"
-    if augmented:
-        model = make_bbox_aug(cfg, model)
-    if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
-        model = make_semantic_views(cfg, model)
+    model, dtype = make_inference_model(cfg, model)
     settings = image_settings(cfg)
     return PredictorSetup(
         model=model,
         transform=build_transforms(cfg, is_train=False),
-        takes_originals=augmented,
+        takes_originals=isinstance(model, BBoxAug),
         size_divisible=cfg.DATALOADER.SIZE_DIVISIBILITY,
         device=torch.device(cfg.MODEL.DEVICE),
         dtype=dtype,

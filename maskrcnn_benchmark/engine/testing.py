@@ -10,15 +10,12 @@ import torch
 from maskrcnn_benchmark.config.paths_catalog import DatasetCatalog
 from maskrcnn_benchmark.data import check_evaluation, make_data_loader
 from maskrcnn_benchmark.engine import process
-from maskrcnn_benchmark.engine.bbox_aug import BBoxAug, make_bbox_aug
+from maskrcnn_benchmark.engine.bbox_aug import BBoxAug
 from maskrcnn_benchmark.engine.inference import inference
-from maskrcnn_benchmark.engine.semantic_views import make_semantic_views
+from maskrcnn_benchmark.engine.inference_model import make_inference_model
 from maskrcnn_benchmark.evaluation import EvaluationOptions
-from maskrcnn_benchmark.fast.compiled import compile_dense_part
-from maskrcnn_benchmark.fast.for_inference import for_inference
 from maskrcnn_benchmark.modeling.roi_heads.mask_head.inference import mask_pasting
 from maskrcnn_benchmark.utils.comm import broadcast_buffers, get_world_size, synchronize, unwrapped
-from maskrcnn_benchmark.utils.compute_dtype import compute_dtype
 from maskrcnn_benchmark.utils.miscellaneous import mkdir
 
 
@@ -94,14 +91,7 @@ def run_test(cfg, model: torch.nn.Module, loaders: dict, check_expected: bool = 
     """
     model = unwrapped(model)
     broadcast_buffers(model)  # all processes test the model of rank 0, which is the one in the checkpoints
-    dtype = compute_dtype(cfg.DTYPE, cfg.MODEL.DEVICE)
-    model = for_inference(model, dtype, winograd=cfg.WINOGRAD)
-    if cfg.TEST.COMPILE:
-        compile_dense_part(model)
-    if cfg.TEST.BBOX_AUG.ENABLED:
-        model = make_bbox_aug(cfg, model)
-    if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
-        model = make_semantic_views(cfg, model)
+    model, dtype = make_inference_model(cfg, model)
     outcome = TestOutcome()
     try:
         for name, loader in loaders.items():

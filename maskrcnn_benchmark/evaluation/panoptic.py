@@ -55,7 +55,7 @@ def panoptic_evaluation(
     found = {index: _panoptic(prediction, dataset, index) for index, prediction in numbered(predictions)}
     missing = len(dataset) - len(found)
     if missing:
-        logger.warning(f"{missing} of {len(dataset)} images have no predictions; their segments count as missed")
+        logger.warning(f"{missing} of {len(dataset)} images have no predictions; they count as missed")
     if output_folder:
         write_panoptic_results(dataset, found, output_folder)
 
@@ -107,13 +107,17 @@ def _panoptic_quality(dataset, found: dict[int, PanopticMap]) -> PanopticQuality
 
 
 def _semantic_confusion(dataset, predictions: dict) -> SemanticConfusion | None:
-    """Count the semantic maps' pixels by class; None if no prediction has a semantic map."""
+    """Count the semantic maps' pixels by class; None if no prediction has a semantic map.
+
+    The pixels of images without a prediction are missed.
+    """
     maps = {i: found.get_field("semantic") for i, found in predictions.items() if found.has_field("semantic")}
     if not maps:
         return None
     confusion = SemanticConfusion(len(dataset.semantic_names))
-    for index, found in maps.items():
-        confusion.add(dataset.get_groundtruth(index).get_field("semantic").labels.numpy(), found.unpack())
+    for index in range(len(dataset)):
+        found = maps[index].unpack() if index in maps else None
+        confusion.add(dataset.get_groundtruth(index).get_field("semantic").labels.numpy(), found)
     return confusion
 
 

@@ -1,4 +1,5 @@
 import pytest
+import torch
 from helpers import distributed_cases, processes
 
 from maskrcnn_benchmark.engine import launch
@@ -26,6 +27,20 @@ def test_command_line_overrides_the_file_which_overrides_the_defaults(tmp_path):
 def test_unknown_device_is_an_error():
     with pytest.raises(ValueError, match="MODEL.DEVICE is 'tpu'"):
         launch.start(launch.load_config("", ["MODEL.DEVICE", "tpu"]), args=None, log_dir="")
+
+
+def test_one_gpu_for_several_processes_is_an_error(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="all processes of torchrun on one GPU"):
+        launch.join_processes("cuda:1", 0)
+
+
+@pytest.mark.parametrize("device, expected", [("cuda", 3), ("cuda:0", 0), ("cuda:1", 1)])
+def test_index_of_the_device_selects_the_gpu(device, expected, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    launch.join_processes(device, 3)
+    assert chosen == [expected]
 
 
 def test_output_folder_that_is_a_file_is_an_error(tmp_path):

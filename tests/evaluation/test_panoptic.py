@@ -99,6 +99,18 @@ def test_semantic_maps_are_evaluated_if_predicted(dataset):
     assert evaluate(dataset, predictions, None).results["semantic"]["mIoU"] == pytest.approx(sum(iou.values()) / 3)
 
 
+def test_pixels_of_images_without_a_prediction_are_missed(dataset):
+    predictions = truth_as_predictions(dataset)
+    labelled = []
+    for index, boxes in enumerate(predictions):
+        found = dataset[index][1].get_field("semantic").labels.numpy().copy()
+        labelled.append((found != 255).sum())
+        found[found == 255] = 0
+        boxes.add_field("semantic", PackedMap(found))
+    figures = evaluate(dataset, {0: predictions[0]}, None).results["semantic"]
+    assert figures["pACC"] == pytest.approx(labelled[0] / sum(labelled))
+
+
 def test_instances_are_evaluated_if_there_is_an_instances_file(shared_data, caplog):
     data = shared_data("coco_panoptic_mini")
     dataset = COCOPanopticDataset(
