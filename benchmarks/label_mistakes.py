@@ -20,7 +20,9 @@ import numpy as np
 
 from maskrcnn_benchmark import Predictor
 from maskrcnn_benchmark.doctor.examine import config_of_file, read_splits
-from maskrcnn_benchmark.doctor.mistakes import mistake_findings, pairwise_iou
+from maskrcnn_benchmark.doctor.mistakes import mistake_findings
+from maskrcnn_benchmark.structures.bounding_box import TO_REMOVE
+from maskrcnn_benchmark.structures.box_arrays import pairwise_iou
 
 SHIFT = 0.5  # of a box's width and height
 # Kind of planted mistake -> check of the doctor that should find it.
@@ -61,7 +63,7 @@ def are_right(examples: list, boxes: list[tuple]) -> list[bool]:
         place = np.array(example.boxes[-1:], dtype=np.float64)
         near = [box for box in left if box[0] == example.image_id]
         true = np.array([(x, y, x + w - 1, y + h - 1) for _, x, y, w, h in near], dtype=np.float64).reshape(-1, 4)
-        ious = pairwise_iou(place, true)[0]
+        ious = pairwise_iou(place, true, TO_REMOVE)[0]
         right.append(bool(ious.max(initial=0) >= SAME_IOU))
         if right[-1]:
             left.remove(near[ious.argmax()])

@@ -26,6 +26,7 @@ from maskrcnn_benchmark.doctor.splits import Split
 from maskrcnn_benchmark.engine.predictor import Predictor
 from maskrcnn_benchmark.engine.progress import ProgressBar
 from maskrcnn_benchmark.structures.bounding_box import TO_REMOVE
+from maskrcnn_benchmark.structures.box_arrays import areas, intersections, pairwise_iou
 
 # Minimum score of a prediction that contradicts an annotation.
 CONFIDENT = 0.6
@@ -209,7 +210,7 @@ def _compare(found: Contradictions, split: Split, index: int, rows, predicted: _
     """
     table, names = split.table, split.class_names
     labels, scores = predicted.labels, predicted.scores
-    ious = pairwise_iou(table.boxes[rows].astype(np.float64), predicted.boxes)
+    ious = pairwise_iou(table.boxes[rows].astype(np.float64), predicted.boxes, TO_REMOVE)
     same_class = table.labels[rows][:, None] == labels[None]
     probability = np.where(same_class, ious * scores, 0).max(axis=1, initial=0)
     losses = -np.log(np.maximum(probability, LEAST))
@@ -242,7 +243,7 @@ def _compare(found: Contradictions, split: Split, index: int, rows, predicted: _
         row, near = int(rows[place]), ious[place] >= NEAR
         annotated = f"annotated {names[table.labels[row] - 1]}"
         if not near.any():
-            share = _area(table.boxes[row]) / split.dataset.image_sizes[index].prod()
+            share = areas(table.boxes[row : row + 1], TO_REMOVE)[0] / split.dataset.image_sizes[index].prod()
             found.unfound.append(Suspect(float(share), index, row, f"{annotated}, nothing found there"))
         elif losses[place] >= HIGH_LOSS:
             note = f"{annotated}, loss {losses[place]:.1f}"
@@ -263,22 +264,9 @@ def _assign(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return found[:, 0], found[:, 1]
 
 
-def pairwise_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return (G, P) the IoU of boxes (G, 4) and (P, 4) with inclusive corners."""
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
-    common = np.clip(high - low + 1, 0, None).prod(axis=2)
-    areas = [(each[:, 2:] - each[:, :2] + 1).prod(axis=1) for each in (a, b)]
-    return common / np.maximum(areas[0][:, None] + areas[1][None] - common, 1e-9)
-
-
-def _area(box: np.ndarray) -> float:
-    return float((box[2] - box[0] + 1) * (box[3] - box[1] + 1))
-
-
 def _inside(box: np.ndarray, crowd: np.ndarray) -> bool:
     """Return whether half of the box is in one of the crowd regions."""
-    low, high = np.maximum(crowd[:, :2], box[:2]), np.minimum(crowd[:, 2:], box[2:])
-    return bool((np.clip(high - low + 1, 0, None).prod(axis=1) >= 0.5 * _area(box)).any())
+    return bool((intersections(crowd, box[None], TO_REMOVE) >= 0.5 * areas(box[None], TO_REMOVE)).any())
 
 
 def _crowd_boxes(split: Split) -> dict[int, np.ndarray]:

@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from maskrcnn_benchmark.engine.prediction import Prediction
+from maskrcnn_benchmark.structures.box_arrays import areas, intersections
 from maskrcnn_benchmark.structures.rle import decode_counts, encode_window, parse_counts
 
 Window = tuple[int, int, int, int]
@@ -132,8 +133,8 @@ class _Detections:
         if not len(first) or not len(second):
             return []
         a, b = (_clipped(self.boxes[list(each)], common) for each in (first, second))
-        overlap = _intersection(a, b)
-        union = _area(a)[:, None] + _area(b)[None] - overlap
+        overlap = intersections(a, b)
+        union = areas(a)[:, None] + areas(b) - overlap
         iou = np.where(union > 0, overlap / np.maximum(union, 1e-9), 0)
         iou[self.labels[list(first)][:, None] != self.labels[list(second)][None]] = 0
         return [(float(iou[i, j]), first[i], second[j]) for i, j in zip(*np.nonzero(iou >= SAME), strict=True)]
@@ -148,8 +149,8 @@ class _Detections:
 
     def _covers_the_others(self, k: int, members: list[int]) -> bool:
         boxes = self.boxes[members]
-        inside = _intersection(boxes, self.boxes[k : k + 1])[:, 0]
-        return bool((inside >= PART * _area(boxes)).all())
+        inside = intersections(boxes, self.boxes[k : k + 1])[:, 0]
+        return bool((inside >= PART * areas(boxes)).all())
 
     def _moved(self, members: list[int]) -> Prediction:
         """Return the union of detections in pixels of the image; `members` are in descending order of scores."""
@@ -195,8 +196,8 @@ def _with_whole(chosen: list, whole: Prediction, windows: Sequence[Window]) -> l
 def _is_part(each: Prediction, cut: bool, whole: Prediction, k: int) -> bool:
     if each.labels[0] != whole.labels[k]:
         return False
-    inside = float(_intersection(each.boxes, whole.boxes[k : k + 1])[0, 0])
-    area, area_of_whole = float(_area(each.boxes)[0]), float(_area(whole.boxes[k : k + 1])[0])
+    inside = float(intersections(each.boxes, whole.boxes[k : k + 1])[0, 0])
+    area, area_of_whole = float(areas(each.boxes)[0]), float(areas(whole.boxes[k : k + 1])[0])
     return inside >= SAME * (area + area_of_whole - inside) or cut and inside >= PART * min(area, area_of_whole)
 
 
@@ -204,13 +205,13 @@ def _without_parts(chosen: list) -> list:
     """Remove cut objects that lie inside a larger object of the same class: they are parts of it."""
     boxes = np.concatenate([each.boxes for each, _ in chosen]) if chosen else np.zeros((0, 4))
     labels = np.array([each.labels[0] for each, _ in chosen])
-    areas = _area(boxes)
+    sizes = areas(boxes)
     kept = []
     for i, (each, cut) in enumerate(chosen):
         if cut:
-            inside = _intersection(boxes, boxes[i : i + 1])[:, 0]
-            others = (labels == labels[i]) & (areas > areas[i]) & (np.arange(len(boxes)) != i)
-            if (others & (inside >= PART * areas[i])).any():
+            inside = intersections(boxes, boxes[i : i + 1])[:, 0]
+            others = (labels == labels[i]) & (sizes > sizes[i]) & (np.arange(len(boxes)) != i)
+            if (others & (inside >= PART * sizes[i])).any():
                 continue
         kept.append((each, cut))
     return kept
@@ -236,13 +237,3 @@ def _common(a: Window, b: Window) -> Window | None:
 def _clipped(boxes: np.ndarray, window: Window) -> np.ndarray:
     low, high = np.array(window[:2] * 2), np.array(window[2:] * 2)
     return boxes.clip(low, high)
-
-
-def _area(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2:] - boxes[:, :2]).clip(min=0).prod(axis=1)
-
-
-def _intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the intersection areas of boxes a and b, as (len(a), len(b))."""
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
-    return (high - low).clip(min=0).prod(axis=2)

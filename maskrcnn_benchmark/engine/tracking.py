@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from maskrcnn_benchmark.engine.assignment import best_pairs
+from maskrcnn_benchmark.structures.box_arrays import pairwise_iou
 
 # Standard deviations of a measurement, and of the change of velocity per frame, relative to the side of the box.
 MEASURED = 0.05
@@ -95,7 +96,7 @@ class Tracker:
         # boxes with a side of 0 have IoU 0 even with themselves, so sides are at least a pixel
         boxes = np.concatenate((boxes[:, :2], np.maximum(boxes[:, 2:], boxes[:, :2] + 1)), axis=1)
         self._motion.predict(frames, self._lost > 0)
-        overlaps = iou(self._motion.boxes(), boxes)
+        overlaps = pairwise_iou(self._motion.boxes(), boxes)
         if self.same_class:
             overlaps = np.where(self._labels[:, None] == labels, overlaps, 0)
         track_of = np.full(len(boxes), -1)
@@ -233,14 +234,6 @@ class BoxMotion:
     def _sides(self) -> np.ndarray:
         """Return (T, 4) width, height, width, height, each at least one pixel."""
         return np.maximum(np.tile(self.state[:, 2:, 0], 2), 1)
-
-
-def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the intersection over union of boxes (T, 4) and (N, 4) as (T, N)."""
-    corners = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
-    common = (corners[1] - corners[0]).clip(0).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1) for boxes in (a, b)]
-    return common / np.maximum(areas[0][:, None] + areas[1] - common, np.finfo(np.float64).tiny)
 
 
 def _measured(boxes: np.ndarray) -> np.ndarray:

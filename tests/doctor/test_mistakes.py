@@ -10,7 +10,8 @@ from helpers.clinic import Clinic
 from maskrcnn_benchmark import Predictor
 from maskrcnn_benchmark.data.sample import sample_image, sample_objects
 from maskrcnn_benchmark.doctor.examine import config_of_file, read_splits
-from maskrcnn_benchmark.doctor.mistakes import _assign, mistake_findings, pairwise_iou
+from maskrcnn_benchmark.doctor.mistakes import _assign, mistake_findings
+from maskrcnn_benchmark.structures.box_arrays import pairwise_iou
 
 
 class Oracle:
@@ -130,11 +131,6 @@ def test_classes_without_a_common_name_are_refused(clinic):
         findings(clinic, Oracle([[]], ("zebra",)))
 
 
-def test_ious_of_pairs():
-    boxes = np.array([[0.0, 0, 9, 9], [5, 0, 14, 9], [20, 20, 29, 29]])
-    assert pairwise_iou(boxes, boxes[:2]) == pytest.approx(np.array([[1, 1 / 3], [1 / 3, 1], [0, 0]]))
-
-
 def test_a_trained_model_finds_a_wrong_class_and_a_missing_box(tmp_path):
     predictor = Predictor.from_zoo("digits_fcos", score_threshold=None, device="cpu")
     clinic = Clinic(tmp_path, categories=predictor.class_names)
@@ -150,4 +146,4 @@ def test_a_trained_model_finds_a_wrong_class_and_a_missing_box(tmp_path):
     assert mistake.annotation_id == 1 and f"predicted {objects[0][0]}" in mistake.note
     boxes = [each.boxes[0] for each in found["missing-box"].examples]
     missing = np.array([corners(*objects[-1][1])], dtype=float)
-    assert pairwise_iou(np.array(boxes, dtype=float), missing).max() > 0.7
+    assert pairwise_iou(np.array(boxes, dtype=float), missing, 1).max() > 0.7

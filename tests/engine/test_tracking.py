@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from maskrcnn_benchmark.engine.tracking import BoxMotion, Tracker, iou
+from maskrcnn_benchmark.engine.tracking import BoxMotion, Tracker
 
 
 def box(x, y, width=40, height=60):
@@ -154,13 +154,6 @@ def test_filter_agrees_with_the_textbook_equations():
     k = p @ h.T / (h @ p @ h.T + r)
     x, p = x + (k * (26 - h @ x)).ravel(), (np.eye(2) - k @ h) @ p
     assert motion.state[0, 1] == pytest.approx(x) and motion.covariance[0, 1] == pytest.approx(p)
-
-
-def test_iou_of_boxes():
-    found = iou(
-        np.array([[0, 0, 10, 10.0]]), np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30], [3, 3, 3, 3]])
-    )
-    assert found[0] == pytest.approx([1, 1 / 3, 0, 0])
 
 
 def test_a_crowd_keeps_its_ids():
