@@ -114,12 +114,14 @@ class Checkpointer:
         self.logger.info(f"Loading checkpoint from {f}")
         checkpoint = dict(self._load_file(f))
         mark = mark_of(checkpoint)
-        tests = self.optimizer is None and not (model_only or skip_mismatched_heads)
-        self._own_file = (mark or {}) if resuming or (mark and tests) else None
+        for_test = self.optimizer is None and not (model_only or skip_mismatched_heads)
+        self._own_file = (mark or {}) if resuming or (mark and for_test) else None
         try:
             if self._own_file is not None:
                 check_entries(checkpoint, self._own_file)
-            self._load_model(checkpoint, **({"skip_mismatched_heads": True} if skip_mismatched_heads else {}))
+            # Subclasses written for the forks override _load_model(checkpoint), without the second argument.
+            options = {"skip_mismatched_heads": True} if skip_mismatched_heads else {}
+            self._load_model(checkpoint, **options)
         except ValueError as error:
             raise ValueError(f"{f}: {shortened(str(error), _LONGEST_MESSAGE)}") from error
         finally:

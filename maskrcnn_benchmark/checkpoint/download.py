@@ -156,14 +156,14 @@ class _Transfer:
             try:
                 with self._open() as response:
                     self._receive(response)
-                reason = "the host closed it"
+                closed, reason = True, "the host closed it"
             except _BROKEN as error:
-                reason = str(error) or type(error).__name__
+                closed, reason = False, str(error) or type(error).__name__
             except URLError as error:  # a failure before the first byte is not retried
                 if isinstance(error, HTTPError) or not self.done:
                     raise
-                reason = str(error.reason)
-            if self.size and self.done == self.size or not self.size and reason == "the host closed it":
+                closed, reason = False, str(error.reason)
+            if self.done == self.size if self.size else closed:  # without a size, the end of the data is the only sign
                 return
             if attempt < CONTINUED:
                 time.sleep(PAUSE * 2**attempt)

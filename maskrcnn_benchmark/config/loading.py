@@ -173,7 +173,10 @@ class CfgNode(yacs.config.CfgNode):
             raise AttributeError(f"{source}: the config is frozen; merge before freeze(), or after defrost().")
         catalog = changes.pop((_CATALOG,), None)
         if catalog not in (None, self.get(_CATALOG)) and PurePath(catalog).parts[-3:] not in _OWN_CATALOGS:
-            entries = {key: changes.get(tuple(key.split(".")), self.DATASETS[key[9:]]) for key in _DATASETS}
+            entries = {
+                key: changes.get(tuple(key.split(".")), self.DATASETS[key.removeprefix("DATASETS.")])
+                for key in _DATASETS
+            }
             raise ValueError(
                 f"{source}: {_CATALOG} {catalog} is a Python file and is not executed. Leave {_CATALOG} out and name "
                 f"the data in the config itself:\n\n{inline_equivalent(catalog, entries)}"

@@ -67,14 +67,14 @@ def notes(cfg, defaults) -> list[str]:
                     f"{key} {value} has no effect: with MODEL.CONVENTION {cfg.MODEL.CONVENTION!r} the mask heads train "
                     "on every region that matches an object."
                 )
-    smallest_train = max(cfg.INPUT.MIN_SIZE_TRAIN)
+    shorter_side = max(cfg.INPUT.MIN_SIZE_TRAIN)
     if tuple(cfg.INPUT.MIN_SIZE_RANGE_TRAIN) not in ((), (-1, -1)):
-        smallest_train = max(cfg.INPUT.MIN_SIZE_RANGE_TRAIN)
-    for kind, smallest in (("TRAIN", smallest_train), ("TEST", cfg.INPUT.MIN_SIZE_TEST)):
-        largest = cfg.INPUT[f"MAX_SIZE_{kind}"]
-        if largest < smallest:
+        shorter_side = max(cfg.INPUT.MIN_SIZE_RANGE_TRAIN)
+    for kind, shorter in (("TRAIN", shorter_side), ("TEST", cfg.INPUT.MIN_SIZE_TEST)):
+        longest = cfg.INPUT[f"MAX_SIZE_{kind}"]
+        if longest < shorter:
             found.append(
-                f"INPUT.MAX_SIZE_{kind} {largest} is smaller than the shorter side {smallest} set in INPUT, so the "
+                f"INPUT.MAX_SIZE_{kind} {longest} is smaller than the shorter side {shorter} set in INPUT, so the "
                 "longer side decides the size of every image."
             )
     return found

@@ -245,8 +245,9 @@ def check_label_spaces(
                 f"'{given[at - 1]}' in the {other}: {lists}. List 'categories' in the same order in both annotation "
                 f"files."
             )
-        missing = describe_classes([name for name in expected if name not in given])
-        new = describe_classes([name for name in given if name not in expected])
+        known, found = set(expected), set(given)
+        missing = describe_classes([name for name in expected if name not in found])
+        new = describe_classes([name for name in given if name not in known])
         raise ValueError(
             f"the classes differ: {lists}. Only in the former: {missing}; only in the latter: {new}. Both annotation "
             f"files must list the same categories, including those without a box."

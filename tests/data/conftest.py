@@ -45,3 +45,26 @@ def loader_cfg():
         return {"FORMAT": "coco", "IMAGES": args["root"], "ANNOTATIONS": args["ann_file"]}
 
     return make
+
+
+@pytest.fixture
+def counted():
+    """Return counted(value): a str or int equal to the value, whose comparisons add to `counted.comparisons`."""
+
+    def counted(value):
+        return kinds[type(value)](value)
+
+    def counting(base, name):
+        def compare(self, other):
+            counted.comparisons += 1
+            return getattr(base, name)(self, other)
+
+        return compare
+
+    def kind_of(base, **more):
+        methods = {name: counting(base, name) for name in ("__eq__", "__ne__")}
+        return type(f"Counted_{base.__name__}", (base,), {**methods, "__hash__": base.__hash__, **more})
+
+    kinds = {str: kind_of(str, __str__=lambda self: self), int: kind_of(int)}
+    counted.comparisons = 0
+    return counted

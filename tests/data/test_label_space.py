@@ -305,3 +305,11 @@ def test_label_ids_are_those_of_the_annotation_files():
     assert label_ids(semantic) == {"semantic_ids": [7, 9]}
     joined_of_other_ids = dataset(class_names=["a", "b"], categories=None)
     assert label_ids(joined_of_other_ids) == {}
+
+
+def test_many_classes_that_differ_are_named_without_comparing_all_pairs(counted):
+    count = 100
+    train, test = ([counted(f"class {k}") for k in range(first, first + count)] for first in (0, 1))
+    with pytest.raises(ValueError, match=rf"former: \(class 0\); only in the latter: \(class {count}\)"):
+        check_label_spaces(train, {"test": test})
+    assert counted.comparisons < 10 * count

@@ -23,8 +23,7 @@ def drop_placeholder_categories(table: AnnotationTable, categories: list[dict], 
     supers = {whole_number(entry["id"]): entry.get("supercategory") for entry in categories}
     keep = np.ones(len(table.category_ids), dtype=bool)
     for k, (number, name) in enumerate(zip(table.category_ids, table.class_names, strict=True)):
-        others = [supers[other] for other in table.category_ids if other != number]
-        root = number == 0 and bool(others) and all(other == name for other in others)
+        root = number == 0 and len(supers) > 1 and all(supers[other] == name for other in supers if other != number)
         keep[k] = used[k] or not (root or (number <= 0 and name.strip("_ -").lower() in PLACEHOLDERS))
     if keep.all() or not keep.any():
         return

@@ -5,6 +5,7 @@ Shapes: I images, B boxes, K foreground classes, J keypoints of an object.
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 
 import numpy as np
@@ -15,7 +16,7 @@ from maskrcnn_benchmark.data.datasets.coco_columns import Columns
 from maskrcnn_benchmark.data.datasets.coco_json import name_of_address, read_content
 from maskrcnn_benchmark.data.datasets.coco_values import areas, flags, positions, whole_number
 from maskrcnn_benchmark.data.datasets.reading import Reading
-from maskrcnn_benchmark.data.datasets.report import DatasetReport
+from maskrcnn_benchmark.data.datasets.report import DatasetReport, shorten
 from maskrcnn_benchmark.data.datasets.value_column import ValueColumn
 
 # Boxes are clipped to this many pixels: beyond every image, and far below where float32 overflows.
@@ -122,7 +123,7 @@ def read_categories(data: dict, ann_file: str, report: DatasetReport) -> tuple[l
         if names.setdefault(number, name) != name:
             raise ValueError(f"{ann_file}: category id {number} is both {names[number]!r} and {name!r}")
     report.add("repaired", "category ids of 'categories' that are not written as whole numbers", as_text, "ids")
-    twice = sorted({name for name in names.values() if list(names.values()).count(name) > 1})
+    twice = sorted(name for name, count in Counter(names.values()).items() if count > 1)
     report.add("noted", "class names with more than one category id", twice, "names")
     return list(names), list(names.values())
 
@@ -244,9 +245,9 @@ def _shares(xywh: np.ndarray) -> str:
 
 def _compared(used: ValueColumn, category: np.ndarray, category_ids: list) -> str:
     """List the category ids that are used but unknown, and those of "categories"."""
-    unknown = list(dict.fromkeys(repr(used[i])[:SPELLED_OUT] for i in np.flatnonzero(category < 0)))
+    unknown = list(dict.fromkeys(repr(used[i]) for i in np.flatnonzero(category < 0)))
     names = [
-        ", ".join(map(str, some[:SPELLED_OUT])) + (", ..." if len(some) > SPELLED_OUT else "")
+        ", ".join(map(shorten, some[:SPELLED_OUT])) + (", ..." if len(some) > SPELLED_OUT else "")
         for some in (unknown, category_ids)
     ]
     return f"of category ids {names[0]}; 'categories' lists {names[1]}"

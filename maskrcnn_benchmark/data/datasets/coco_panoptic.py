@@ -18,6 +18,7 @@ from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
 from maskrcnn_benchmark.data.datasets.image_checks import ROUNDING
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.images import read_headers
+from maskrcnn_benchmark.data.datasets.left_out import drop_crowd
 from maskrcnn_benchmark.data.datasets.panoptic_annotations import ALL_CATEGORIES, read_panoptic
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
@@ -208,8 +209,7 @@ class COCOPanopticDataset(BoxDataset):
             yield "masks", SegmentationMask(torch.from_numpy(masks.astype(np.uint8)), size, mode="mask")
 
     def _leave_out_crowd(self, table: AnnotationTable) -> None:
-        self.report.add("dropped", "crowd regions", table.ids_of(table.crowd))
-        table.select_boxes(~table.crowd)
+        drop_crowd(table, self.report)
 
     def _check_maps(self, table: AnnotationTable, sizes: np.ndarray) -> None:
         if table.image_ids and not os.path.isdir(self.segments_dir):

@@ -7,7 +7,7 @@ import os
 from maskrcnn_benchmark.utils.text_file import did_you_mean
 
 # File name endings by which images are recognised when a folder is searched.
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm")
 
 
 def list_images(folder: str) -> list[str]:

@@ -66,10 +66,11 @@ def find_images(root: str, file_names: list[str], missing: list[int]) -> FoundIm
             fits[i] = fit
     # A file that two names match cannot be assigned to either.
     taken = Counter(name for name, _ in fits.values())
+    written = Counter(file_names)
     lost = set(missing)
     named = {os.path.normpath(name) for i, name in enumerate(file_names) if i not in lost}
     for i, (name, removed) in fits.items():
-        if file_names.count(file_names[i]) < taken[name] or name in named:
+        if written[file_names[i]] < taken[name] or name in named:
             found.ambiguous.append(i)
             continue
         found.file_names[i] = name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 EXIF_ROTATIONS = ("auto", "stored", "upright")
 SIZE_MISMATCHES = ("error", "scale", "scale_each", "keep")
@@ -42,6 +42,12 @@ class ImageSettings:
             raise ValueError(
                 f"INPUT.VALUE_RANGE must be empty or (lowest, highest) with lowest < highest, got {self.value_range!r}"
             )
+
+
+def upright_unless_stored(images: ImageSettings | None) -> ImageSettings:
+    """Replace exif_rotation "auto" by "upright", for formats that refer to upright images. None is ImageSettings()."""
+    images = images or ImageSettings()
+    return replace(images, exif_rotation="upright") if images.exif_rotation == "auto" else images
 
 
 def image_settings(cfg) -> ImageSettings:

@@ -9,13 +9,11 @@ from maskrcnn_benchmark.data.datasets.file_lists import IMAGE_ENDINGS, list_file
 from maskrcnn_benchmark.data.datasets.image_checks import MISSING
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
 from maskrcnn_benchmark.data.datasets.labelme_shapes import IGNORED_LABELS, LabelMeFile, objects_of, read_file
-from maskrcnn_benchmark.data.datasets.reading import Reading
+from maskrcnn_benchmark.data.datasets.reading import FROM_THE_DATA, Reading
 from maskrcnn_benchmark.data.datasets.records_dataset import RecordsDataset
 from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
 from maskrcnn_benchmark.data.datasets.sources import Sources, absolute
 from maskrcnn_benchmark.utils.text_file import read_text
-
-FROM_THE_DATA = "from the data"
 
 
 class LabelMeDataset(RecordsDataset):

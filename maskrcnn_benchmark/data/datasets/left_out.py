@@ -46,9 +46,13 @@ def leave_out_crowd(table: AnnotationTable, report: DatasetReport) -> None:
                 "objects, as CVAT exports brush masks. Crowd regions are neither trained on nor evaluated; set "
                 "DATASETS.CROWD_AS_OBJECTS to True if they are objects."
             )
-    hint = "DATASETS.CROWD_AS_OBJECTS True reads them as objects"
-    report.add("dropped", "crowd regions", table.ids_of(crowd), hint=hint)
-    table.select_boxes(~crowd)
+    drop_crowd(table, report, hint="DATASETS.CROWD_AS_OBJECTS True reads them as objects")
+
+
+def drop_crowd(table: AnnotationTable, report: DatasetReport, hint: str = "") -> None:
+    """Drop crowd regions without a warning."""
+    report.add("dropped", "crowd regions", table.ids_of(table.crowd), hint=hint)
+    table.select_boxes(~table.crowd)
 
 
 def _ids_of(table: AnnotationTable, where: np.ndarray) -> list:

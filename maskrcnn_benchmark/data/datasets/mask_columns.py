@@ -159,18 +159,6 @@ class MaskColumns:
         report.add("repaired", "objects without a usable segmentation, with their box as mask", lacking)
 
 
-def read_masks(segmentations: Sequence, wanted: np.ndarray, ids: Sequence, report: DatasetReport) -> MaskTable | None:
-    """Read "segmentation" entries into a MaskTable; see `MaskColumns`.
-
-    Args:
-        segmentations: B entries: list of polygons, RLE object, or anything else.
-        wanted, ids, report: see `MaskColumns.table`.
-    """
-    columns = MaskColumns()
-    columns.extend(segmentations)
-    return columns.table(np.arange(len(ids)), wanted, ids, report)
-
-
 def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Concatenate the ranges start, start + 1, ..., start + length - 1 of all pairs of start and length."""
     ends = np.cumsum(lengths, dtype=np.int64)

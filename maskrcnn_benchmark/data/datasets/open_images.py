@@ -6,13 +6,13 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Set
-from dataclasses import replace
 
 from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
 from maskrcnn_benchmark.data.datasets.coco_values import flag, real_number
 from maskrcnn_benchmark.data.datasets.file_lists import image_names, list_images
 from maskrcnn_benchmark.data.datasets.image_checks import MISSING
-from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
+from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings, upright_unless_stored
+from maskrcnn_benchmark.data.datasets.left_out import drop_crowd
 from maskrcnn_benchmark.data.datasets.open_images_csv import csv_rows, read_ancestors, read_classes
 from maskrcnn_benchmark.data.datasets.open_images_masks import MaskTable, with_masks
 from maskrcnn_benchmark.data.datasets.reading import Reading
@@ -80,9 +80,6 @@ class OpenImagesDataset(RecordsDataset):
             )
         self._masks_file, self._mask_dir, self._hierarchy_file = masks_file, mask_dir, hierarchy_file
         self._csv, self._classes_file, self._split_file = os.fspath(ann_file), classes_file, split_file
-        images = images or ImageSettings()
-        if images.exif_rotation == "auto":  # annotators saw upright images
-            images = replace(images, exif_rotation="upright")
         super().__init__(
             os.fspath(root),
             self._csv,
@@ -90,7 +87,7 @@ class OpenImagesDataset(RecordsDataset):
             remove_images_without_annotations,
             transforms,
             name=name or os.path.splitext(os.path.basename(self._csv))[0],
-            images=images,
+            images=upright_unless_stored(images),  # annotators saw upright images
             reading=reading,
             sources=Sources(
                 self._csv,
@@ -168,8 +165,7 @@ class OpenImagesDataset(RecordsDataset):
 
     def _leave_out_crowd(self, table: AnnotationTable) -> None:
         # without the warning about single objects: a group may be the only box of its class
-        self.report.add("dropped", "crowd regions", table.ids_of(table.crowd))
-        table.select_boxes(~table.crowd)
+        drop_crowd(table, self.report)
 
     def _images(self, name: str) -> dict[str, str | None]:
         """Return the path of each image by ImageID, sorted; None for missing ones, if that is not an error."""

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from maskrcnn_benchmark.data.datasets.table_cache import TableSettings
 
+# As class names of a dataset: those that occur in its annotations.
+FROM_THE_DATA = "from the data"
+
 
 @dataclass(frozen=True)
 class Reading:

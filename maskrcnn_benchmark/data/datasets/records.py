@@ -63,7 +63,7 @@ def batches(rows: Iterable, source: str) -> Iterator[list[ObjectRecord]]:
     """Yield the rows as records, BATCH at a time.
 
     Args:
-        rows: all ObjectRecord, or all dicts with its keys.
+        rows: ObjectRecord, or dicts with its keys.
         source: annotation file, for errors.
 
     Raises:
@@ -71,15 +71,14 @@ def batches(rows: Iterable, source: str) -> Iterator[list[ObjectRecord]]:
     """
     rows, number = iter(rows), 0
     while batch := list(islice(rows, BATCH)):
-        if not isinstance(batch[0], ObjectRecord):
-            batch = [_record(row, number + i, source) for i, row in enumerate(batch)]
+        yield [
+            row if isinstance(row, ObjectRecord) else _record(row, i, source)
+            for i, row in enumerate(batch, start=number)
+        ]
         number += len(batch)
-        yield batch
 
 
 def _record(row, number: int, source: str) -> ObjectRecord:
-    if isinstance(row, ObjectRecord):
-        return row
     if not isinstance(row, dict):
         raise ValueError(f"'annotations' of {source}: entry {number} is {row!r:.80}; wanted an object")
     return ObjectRecord(*map(row.get, FIELDS))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
@@ -14,7 +14,7 @@ from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.data.datasets.sources import Sources
 
 
-class RecordsDataset(BoxDataset):
+class RecordsDataset(BoxDataset, ABC):
     """Images whose annotations a subclass reads as records. Training and COCO evaluation both call `read_records`.
 
     Args:
@@ -33,6 +33,7 @@ class RecordsDataset(BoxDataset):
 
     Raises:
         FileNotFoundError, OSError, ValueError: see BoxDataset, and `table_of`.
+        TypeError: the subclass has no `read_records`.
     """
 
     def __init__(
@@ -50,8 +51,6 @@ class RecordsDataset(BoxDataset):
         rebuild: bool = False,
     ):
         report = DatasetReport(name)
-        self.name, self.root, self.annotations = name, root, annotations
-        self.image_settings = images or ImageSettings()
         super().__init__(
             lambda: table_of(self.read_records(report), annotations, report, self.reading),
             root,

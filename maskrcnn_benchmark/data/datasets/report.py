@@ -7,7 +7,7 @@ import contextvars
 import copy
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from maskrcnn_benchmark.utils.counted import counted
 
@@ -44,13 +44,14 @@ class Finding:
 
     def __str__(self) -> str:
         shown = self.examples[:EXAMPLES]
-        names = ", ".join(map(_short, shown)) + (", ..." if self.count > len(shown) else "")
+        names = ", ".join(map(shorten, shown)) + (", ..." if self.count > len(shown) else "")
         details = [f"{self.whose} {names}".strip()] if self.examples else []
         details += [self.hint] if self.hint else []
         return counted(self.count, self.what) + (f" ({'; '.join(details)})" if details else "")
 
 
-def _short(example) -> str:
+def shorten(example) -> str:
+    """Return an example as text of at most LONGEST characters, and "..." if it is longer."""
     text = str(example)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
@@ -91,7 +92,7 @@ class DatasetReport:
         finding = self._findings.setdefault((action, what), Finding(what, whose, hint))
         finding.count += len(places)
         limit = finding.count if _keeps_all.get() else EXAMPLES
-        finding.examples.extend(places[: limit - len(finding.examples)])
+        finding.examples.extend(places[: max(limit - len(finding.examples), 0)])
 
     def warn(self, message: str) -> None:
         """Log a warning. It is logged again whenever a table file with these findings is used."""
@@ -107,12 +108,17 @@ class DatasetReport:
         return {"name": self.name, "findings": findings, "warnings": self.warnings}
 
     def add_recorded(self, record: dict) -> None:
-        """Add the findings of `to_record`, and log its warnings under this dataset's name."""
+        """Add the findings of `to_record`, and log its warnings, which begin with "dataset NAME:", under this name."""
         for entry in record["findings"]:
-            finding = Finding(**{key: value for key, value in entry.items() if key != "action"})
-            self._findings[entry["action"], finding.what] = finding
+            recorded = Finding(**{key: value for key, value in entry.items() if key != "action"})
+            empty = replace(recorded, count=0, examples=[])
+            finding = self._findings.setdefault((entry["action"], recorded.what), empty)
+            finding.count += recorded.count
+            finding.examples += recorded.examples
+        start = f"dataset {record['name']}:"
         for message in record["warnings"]:
-            self.warn(message.replace(f"dataset {record['name']}", f"dataset {self.name}"))
+            is_named = message.startswith(start)
+            self.warn(f"dataset {self.name}:{message.removeprefix(start)}" if is_named else message)
 
     def copy(self) -> DatasetReport:
         """Return a copy that later findings do not change."""

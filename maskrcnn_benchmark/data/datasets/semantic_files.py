@@ -12,11 +12,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from maskrcnn_benchmark.data.datasets.file_lists import IMAGE_ENDINGS
 from maskrcnn_benchmark.data.datasets.index_maps import MAP_ENDINGS
 from maskrcnn_benchmark.data.datasets.report import EXAMPLES, DatasetReport
 from maskrcnn_benchmark.utils.text_file import did_you_mean, read_text
-
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
 
 @dataclass(frozen=True)

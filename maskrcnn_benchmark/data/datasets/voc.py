@@ -9,7 +9,7 @@ from maskrcnn_benchmark.data.datasets.annotation_table import AnnotationTable
 from maskrcnn_benchmark.data.datasets.box_dataset import BoxDataset
 from maskrcnn_benchmark.data.datasets.file_lists import image_names, list_files
 from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
-from maskrcnn_benchmark.data.datasets.reading import Reading
+from maskrcnn_benchmark.data.datasets.reading import FROM_THE_DATA, Reading
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.data.datasets.sources import Sources, absolute
 from maskrcnn_benchmark.data.datasets.voc_annotations import (
@@ -18,8 +18,6 @@ from maskrcnn_benchmark.data.datasets.voc_annotations import (
     find_images,
     read_voc,
 )
-
-FROM_THE_DATA = "from the data"
 
 
 class PascalVOCDataset(BoxDataset):

@@ -6,10 +6,10 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from maskrcnn_benchmark.data.datasets.image_checks import MISSING
-from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings
+from maskrcnn_benchmark.data.datasets.image_settings import ImageSettings, upright_unless_stored
 from maskrcnn_benchmark.data.datasets.reading import Reading
 from maskrcnn_benchmark.data.datasets.records import ObjectRecord
 from maskrcnn_benchmark.data.datasets.records_dataset import RecordsDataset
@@ -64,9 +64,6 @@ class YOLODataset(RecordsDataset):
     ):
         self._data_file, self._split_name = os.fspath(data_file), split
         self._found = found = read_split(data_file, split)
-        images = images or ImageSettings()
-        if images.exif_rotation == "auto":  # YOLO programs apply the EXIF rotation
-            images = replace(images, exif_rotation="upright")
         folder = os.path.basename(os.path.dirname(os.path.abspath(data_file)))
         arguments = {
             "data_file": absolute(data_file),
@@ -80,7 +77,7 @@ class YOLODataset(RecordsDataset):
             remove_images_without_annotations,
             transforms,
             name=name or f"{folder}_{split}",
-            images=images,
+            images=upright_unless_stored(images),  # YOLO programs apply the EXIF rotation
             reading=reading,
             sources=Sources(found.data_file, arguments, lambda: _sources_of(found)),
             rebuild=rebuild,

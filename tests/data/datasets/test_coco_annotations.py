@@ -1,9 +1,10 @@
 """Reading COCO annotation files: entries that are read, dropped or refused."""
 
-
 import pytest
 
 from maskrcnn_benchmark.data.datasets import COCODataset
+from maskrcnn_benchmark.data.datasets.coco_annotations import read_categories
+from maskrcnn_benchmark.data.datasets.report import LONGEST, DatasetReport
 from maskrcnn_benchmark.utils.counted import counted
 
 
@@ -127,3 +128,24 @@ def test_a_file_that_is_not_coco_json_is_an_error(tmp_path, content, message):
     (tmp_path / "bad.json").write_text(content)
     with pytest.raises(ValueError, match=message):
         COCODataset(str(tmp_path / "bad.json"), str(tmp_path), False)
+
+
+def test_many_categories_are_read_without_comparing_all_pairs(counted):
+    count = 100
+    categories = [{"id": k, "name": counted(str(k // 2))} for k in range(count)]
+    report = DatasetReport("test")
+    ids, _ = read_categories({"categories": categories}, "many.json", report)
+    assert ids == list(range(count))
+    assert report.count("class names with more than one category id") == count // 2
+    assert counted.comparisons < 10 * count
+
+
+def test_unknown_category_ids_are_named_in_full(coco_folder):
+    coco_folder.add_image(1)
+    coco_folder.add_box(1, [1, 2, 10, 10])
+    long = "https://example.org/classes/"
+    for name in ("apis", "vespa", "x" * LONGEST):
+        coco_folder.add_box(1, [1, 2, 10, 10], category_id=long + name)
+    text = str(COCODataset(**coco_folder.write(), remove_images_without_annotations=True).report)
+    cut = f"'{long}{'x' * LONGEST}"[:LONGEST]
+    assert f"of category ids '{long}apis', '{long}vespa', {cut}...; 'categories' lists 1, 2" in text

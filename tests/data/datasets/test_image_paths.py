@@ -92,3 +92,17 @@ def test_a_file_in_another_folder_is_named_but_not_used(images, tmp_path):
     (tmp_path / "export" / "val" / "v.jpg").touch()
     assert str(tmp_path / "export" / "val") in hint_for_missing(root, "v.jpg")
     assert "near.jpg" in hint_for_missing(root, "naer.jpg")
+
+
+def test_many_names_are_found_without_comparing_all_pairs(images, counted):
+    count = 100
+    root = images(*(f"{k}.jpg" for k in range(count)))
+    names = [counted(f"/home/somebody/{k}.jpg") for k in range(count)]
+    found = find_images(root, names, list(range(count)))
+    assert found.moved == list(range(count))
+    assert counted.comparisons < 10 * count
+
+
+def test_a_name_written_twice_is_found_twice(images):
+    found = find_images(images("x.jpg"), ["a/x.jpg", "a/x.jpg"], [0, 1])
+    assert found.file_names == ["x.jpg", "x.jpg"] and found.missing == []

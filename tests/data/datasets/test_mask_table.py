@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from maskrcnn_benchmark.data.datasets.mask_checks import fit_masks
-from maskrcnn_benchmark.data.datasets.mask_columns import read_masks
+from maskrcnn_benchmark.data.datasets.mask_columns import MaskColumns
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.structures.rle import encode_window
 from maskrcnn_benchmark.utils.counted import counted
@@ -19,7 +19,9 @@ def table_of(segmentations, wanted=None, size=(500, 500)):
     wanted = np.ones(len(segmentations), dtype=bool) if wanted is None else np.array(wanted)
     report = DatasetReport("test")
     ids = list(range(len(segmentations)))
-    table = read_masks(segmentations, wanted, ids, report)
+    columns = MaskColumns()
+    columns.extend(segmentations)
+    table = columns.table(np.arange(len(ids)), wanted, ids, report)
     if table is None:
         return None, report
     sizes = np.tile(size, (len(ids), 1))

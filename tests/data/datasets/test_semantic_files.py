@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from helpers.semantic_folder import SemanticFolder
 
+from maskrcnn_benchmark.data.datasets.file_lists import IMAGE_ENDINGS
 from maskrcnn_benchmark.data.datasets.report import DatasetReport
 from maskrcnn_benchmark.data.datasets.semantic_files import find_images_with_maps, read_class_names
 
@@ -60,6 +61,13 @@ def test_two_images_with_one_name_are_an_error(folder):
     (folder.images / "2007_000032.jpeg").write_bytes((folder.images / "2007_000032.jpg").read_bytes())
     with pytest.raises(ValueError, match="have the same name"):
         names_in(folder)
+
+
+@pytest.mark.parametrize("ending", IMAGE_ENDINGS)
+def test_images_may_have_any_image_ending(folder, ending):
+    folder.write_map("x.png", np.zeros((2, 2)))
+    (folder.images / f"x{ending}").touch()
+    assert "x" in names_in(folder)
 
 
 def test_images_and_maps_may_share_a_folder(tmp_path):

@@ -246,6 +246,13 @@ def test_darknet_lists_and_labels_beside_images(tmp_path):
     assert boxes(dataset) == [[40, 15, 20, 20]]
 
 
+def test_images_may_be_ppm_files(folder):  # GTSDB
+    folder.add("b.ppm", "0 0.5 0.5 0.2 0.4\n")
+    dataset = folder.open()
+    assert dataset.ids == ["images/train/a.jpg", "images/train/b.ppm"]
+    assert dataset[1][0].getpixel((0, 0)) == (90, 60, 30)
+
+
 def test_links_to_a_folder_above_are_followed_once(folder):
     (folder.root / "images" / "train" / "loop").symlink_to(folder.root / "images", target_is_directory=True)
     folder.add("v.jpg", "0 0.5 0.5 0.2 0.4", split="val")
