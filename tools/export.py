@@ -18,6 +18,7 @@ import torch
 from maskrcnn_benchmark.engine import script
 from maskrcnn_benchmark.engine.predictor_setup import load_model, setup_of
 from maskrcnn_benchmark.engine.testing import make_test_loaders, run_test
+from maskrcnn_benchmark.evaluation.coco_results import NOT_COMPUTED
 from maskrcnn_benchmark.export import exporting, formats
 from maskrcnn_benchmark.export.exported import ExportedModel, pixel_transforms
 from maskrcnn_benchmark.export.parity import compare, compare_maps
@@ -67,7 +68,9 @@ def make_parser():
 def main() -> int:
     args = make_parser().parse_intermixed_args()
     check_arguments(args)
-    cfg, model, label_names, _ = load_model(args.config_file, args.weights, args.opts, device="cpu", dtype="float32")
+    cfg, model, label_names, image_size = load_model(
+        args.config_file, args.weights, args.opts, device="cpu", dtype="float32"
+    )
     if not args.images and not cfg.DATASETS.TEST and args.compare:
         raise ValueError("DATASETS.TEST is empty: give --images FILES to compare the models on, or --compare 0")
     if args.int8 and not cfg.DATASETS.TRAIN:
@@ -76,7 +79,9 @@ def main() -> int:
     formats.check_writable(path)
     size = tuple(args.fixed_size) if args.fixed_size else None
     parts = (cfg, model, label_names)
-    exportable = exporting.export_model(*parts, path, kind, size, args.batch or 1, args.dense_only)
+    exportable = exporting.export_model(
+        *parts, path, kind, size, args.batch or 1, args.dense_only, image_size=image_size
+    )
     print(f"Written: {path} ({os.path.getsize(path) / 2**20:.1f} MiB), outputs {', '.join(exportable.names)}")
     print(versions(kind))
     if args.with_runtime:
@@ -99,7 +104,7 @@ def main() -> int:
             source = path
             if any(isinstance(module, torch.nn.GroupNorm) for module in model.modules()):
                 source = os.path.join(folder, os.path.basename(path))
-                exporting.export_model(*parts, source, kind, size, args.batch or 1, exact=False)
+                exporting.export_model(*parts, source, kind, size, args.batch or 1, exact=False, image_size=image_size)
             failures = write_int8(cfg, path, source, args.calibrate or CALIBRATION_IMAGES, args.max_loss)
     for failure in failures:
         print(f"FAIL: {failure}", file=sys.stderr)
@@ -142,9 +147,11 @@ def write_int8(cfg, path: str, source: str, calibrate: int, max_loss: float | No
     failures = []
     for name, value in before.items():
         metric = name.rsplit("/", 1)[-1]
-        if value >= 0 and metric in (*METRICS, "AP50"):
+        if value == NOT_COMPUTED:
+            continue
+        if metric in (*METRICS, "AP50"):
             print(f"{name:<40} float32 {value:.4f}, 8 bits {after[name]:.4f}, difference {after[name] - value:+.4f}")
-        if value >= 0 and metric in METRICS and not value - after[name] <= limit:
+        if metric in METRICS and not value - after[name] <= limit:
             failures.append(f"8 bits cost {value - after[name]:.4f} of {name}, the limit is {limit:g} (--max-loss)")
     return failures
 

@@ -5,7 +5,9 @@ Shapes: N images, H x W their padded size, C semantic classes.
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ from maskrcnn_benchmark.config import cfg as default_cfg
 from maskrcnn_benchmark.config.yaml_files import parse
 from maskrcnn_benchmark.data.transforms import build_transforms
 from maskrcnn_benchmark.data.transforms.transforms import Compose, Normalize, to_pixels
-from maskrcnn_benchmark.engine.predictor_setup import PredictorSetup, use_tiles
+from maskrcnn_benchmark.engine.predictor_setup import PredictorSetup, use_tiles, window_transform
 from maskrcnn_benchmark.engine.semantic_views import make_semantic_views
 from maskrcnn_benchmark.export import runtime
 from maskrcnn_benchmark.export.exporting import open_exported
@@ -27,6 +29,8 @@ from maskrcnn_benchmark.structures.keypoint import PersonKeypoints
 from maskrcnn_benchmark.structures.label_names import LabelNames
 from maskrcnn_benchmark.structures.packed_map import PackedMap
 from maskrcnn_benchmark.structures.paste_masks import MaskPasting
+
+logger = logging.getLogger("maskrcnn_benchmark.predictor")
 
 
 class ExportedModel(nn.Module):
@@ -83,7 +87,7 @@ class ExportedModel(nn.Module):
         if any(size[0] > height or size[1] > width for size in sizes):
             raise ValueError(
                 f"an image of {max(sizes)} (height, width) does not fit into the model's size, {height} x {width}; "
-                "lower INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST, or export another size"
+                "lower INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST, choose smaller tiles, or export another size"
             )
         batch = batch[:, :height, :width]
         filled = np.zeros((-(-len(batch) // step) * step, height, width, 3), dtype=np.uint8)
@@ -142,9 +146,24 @@ class AsPixels:
 
 def pixel_transforms(cfg) -> Compose:
     """Build the test transforms without normalization, which is part of an exported model."""
-    steps = build_transforms(cfg, is_train=False).transforms
+    return _without_normalization(cfg, build_transforms(cfg, is_train=False))
+
+
+def _without_normalization(cfg, transforms: Compose) -> Compose:
     pixels = AsPixels(marked=cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor")
-    return Compose([pixels if isinstance(step, Normalize) else step for step in steps])
+    return Compose([pixels if isinstance(step, Normalize) else step for step in transforms.transforms])
+
+
+def _window_transform(cfg, model: runtime.Model, tiles: int) -> Callable | None:
+    """Build the transform of a window of a large image, see `predictor_setup.window_transform`."""
+    if "image_size" not in model.metadata:
+        logger.warning(
+            "%s was exported without the size of the training images, so windows are resized like whole images. If "
+            "objects are missed, choose smaller tiles, or export the model again",
+            model.path,
+        )
+        return None
+    return _without_normalization(cfg, window_transform(cfg, tiles, model.metadata["image_size"]))
 
 
 def config_of(model: runtime.Model):
@@ -195,4 +214,5 @@ def exported_setup(
         box_offset=data["box_offset"],
         tiles_itself=is_semantic,
         mask_pasting=pasting,
+        window_transform=_window_transform(cfg, model, tiles) if tiles and not is_semantic else None,
     )

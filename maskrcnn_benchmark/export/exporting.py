@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -49,6 +49,7 @@ def export_model(
     batch: int = 1,
     dense_only: bool = False,
     exact: bool = True,
+    image_size: Sequence[int] | None = None,
 ) -> nn.Module:
     """Export a model to a file, and return the module that was traced.
 
@@ -61,6 +62,8 @@ def export_model(
         dense_only: export only backbone and dense heads, see DensePart.
         exact: False uses the runtime's group normalization, which is less exact and a few percent faster; meant for
             models that are quantized afterwards.
+        image_size: typical [width, height] of the training images, as `load_model` returns it; None if unknown. It
+            limits how much the windows of large images are shrunk.
 
     Returns:
         The ExportableModel, or the DensePart with dense_only.
@@ -72,7 +75,7 @@ def export_model(
     formats.need(*formats.PACKAGES[kind])
     exportable = make_exportable(cfg, model, all_places=fixed_size is not None, dense_only=dense_only)
     exportable.frees_sides = kind != "torch_export" and fixed_size is None
-    metadata = describe(cfg, model, exportable, label_names, fixed_size, batch if fixed_size else 0)
+    metadata = describe(cfg, model, exportable, label_names, fixed_size, batch if fixed_size else 0, image_size)
     program = formats.trace(exportable, fixed_size, batch, metadata["size_divisible"])
     with formats.in_place_of(path) as written:
         if kind == "onnx":

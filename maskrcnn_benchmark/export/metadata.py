@@ -30,6 +30,7 @@ def describe(
     label_names: LabelNames,
     fixed_size: tuple[int, int] | None = None,
     batch: int = 0,
+    image_size: Sequence[int] | None = None,
 ) -> dict:
     """Return the metadata of an exported model.
 
@@ -38,6 +39,7 @@ def describe(
         exportable: ExportableModel or DensePart made from it.
         fixed_size: (height, width) of all images; None if they are dynamic.
         batch: batch size of a model of fixed size; 0 if it is dynamic.
+        image_size: typical [width, height] of the training images; None if unknown.
     """
     convention = get_convention(cfg.MODEL.CONVENTION)
     settings = image_settings(cfg)
@@ -61,6 +63,7 @@ def describe(
         "pad_to": _least_size(cfg.TEST.SEMANTIC.PAD_TO if is_semantic else ()),
         "fixed_size": None if fixed_size is None else list(fixed_size),
         "batch": batch,
+        "image_size": None if image_size is None else list(image_size),
         "upright": settings.exif_rotation != "stored",
         "value_range": None if settings.value_range is None else list(settings.value_range),
         "box_offset": convention.box_offset,

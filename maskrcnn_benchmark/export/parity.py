@@ -42,6 +42,7 @@ class Parity:
         keypoints, keypoints_apart: number of keypoints, and of those more than BOX_LIMIT apart.
         pixels, pixels_apart: number of pixels, and of those with another semantic class.
         maps: largest difference of a dense part's outputs, in standard deviations of the map; None for whole models.
+        non_finite: names of the exported model's outputs with NaN or infinite values.
         eager_seconds, seconds: seconds in the eager and in the exported model, one entry per image.
     """
 
@@ -59,12 +60,15 @@ class Parity:
     pixels_apart: int = 0
     maps: float | None = None
     has_masks: bool = False
+    non_finite: set[str] = field(default_factory=set)
     eager_seconds: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
     def failures(self) -> list[str]:
         """Describe each exceeded limit."""
         found = []
+        if self.non_finite:
+            found.append(f"the exported model returns NaN or infinity in {', '.join(sorted(self.non_finite))}")
         if self.missing > self.on_edge:
             found.append(f"{self.missing - self.on_edge} of {self.detections} detections differ in number or label")
         for name, value, limit, unit in (
@@ -78,6 +82,8 @@ class Parity:
             found.append(f"maps differ by {self.maps:.1e} of their standard deviation, the limit is {MAP_LIMIT:.0e}")
         if self.keypoints_apart > KEYPOINT_SHARE * self.keypoints:
             found.append(f"{self.keypoints_apart} of {self.keypoints} keypoints are apart")
+        if not np.isfinite(self.keypoint_score):
+            found.append(f"logits of keypoints differ by {self.keypoint_score}")
         if self.pixels_apart > SEMANTIC_SHARE * self.pixels:
             found.append(f"{self.pixels_apart} of {self.pixels} pixels have another class")
         return found
@@ -145,8 +151,14 @@ def compare_maps(setup: PredictorSetup, model: Model, images: Sequence, part: to
 
 
 def _larger(known: float, new: float) -> float:
-    """Return the larger difference; a new NaN counts as larger, which `max` would drop."""
-    return known if new <= known else new
+    """Return the larger difference, or NaN if one of them is NaN, which `max` may drop."""
+    return float(np.maximum(known, new))
+
+
+def _check_finite(name: str, values: np.ndarray, parity: Parity) -> None:
+    """Record an output with NaN or infinite values, which the shares and `on_edge` would excuse as rounding."""
+    if not np.isfinite(values).all():
+        parity.non_finite.add(name)
 
 
 def _pixels(given, setup: PredictorSetup) -> Tensor:
@@ -187,6 +199,7 @@ def _compare_image(setup: PredictorSetup, model: Model, pixels: Tensor, parity: 
     if "boxes" in outputs:
         _compare_detections(eager, outputs, model.metadata["thresholds"], parity)
     if "semantic" in outputs:
+        _check_finite("semantic", outputs["semantic"][:, : size[0], : size[1]], parity)
         found = model.predict(outputs, size, (height, width)).semantic_map
         parity.pixels += found.size
         parity.pixels_apart += int((found != eager.get_field("semantic").unpack()).sum())
@@ -194,6 +207,8 @@ def _compare_image(setup: PredictorSetup, model: Model, pixels: Tensor, parity: 
 
 def _compare_detections(eager: BoxList, outputs: dict, thresholds: dict, parity: Parity) -> None:
     count = int(outputs["count"])
+    for name in outputs.keys() - {"count", "semantic"}:
+        _check_finite(name, outputs[name][:count], parity)
     boxes, labels, scores = (outputs[name][:count] for name in ("boxes", "labels", "scores"))
     ours = eager.convert("xyxy").bbox.numpy()
     name = "scores" if eager.has_field("scores") else "objectness"
