@@ -3,6 +3,7 @@
 import logging
 import re
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -77,9 +78,14 @@ class Interrupting(Quiet):
         return super().forward(images)
 
 
+def set_clock(monkeypatch, monotonic):
+    """Replace the clock of timed checkpoints alone: with a stopped clock everywhere, waits of other threads never end."""
+    monkeypatch.setattr(training_checkpoints, "time", SimpleNamespace(monotonic=monotonic))
+
+
 def test_training_resumes_from_timed_checkpoints_of_which_the_newest_stay(tmp_path, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(training_checkpoints.time, "monotonic", lambda: now[0])
+    set_clock(monkeypatch, lambda: now[0])
 
     def half_a_minute(_module, _inputs, _output):
         now[0] += 30
@@ -104,7 +110,7 @@ def test_training_resumes_from_timed_checkpoints_of_which_the_newest_stay(tmp_pa
 
 
 def test_zero_minutes_write_no_timed_checkpoints(tmp_path, monkeypatch):
-    monkeypatch.setattr(training_checkpoints.time, "monotonic", iter(range(0, 10**9, 10**5)).__next__)
+    set_clock(monkeypatch, iter(range(0, 10**9, 10**5)).__next__)
     train(tmp_path, 4)
     assert checkpoints(tmp_path) == ["model_final.pth"]
 

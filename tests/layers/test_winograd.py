@@ -199,7 +199,8 @@ def test_levels_of_a_pyramid_share_transformed_weights(rng_seed, monkeypatch):
     shared = gradients()
     # the cache starts with the second level, so that the forward pass transforms twice
     assert sorted(transformed) == [False, False, True]
-    torch.testing.assert_close(shared[0], sum(pair[0] for pair in separate))
+    expected = sum(pair[0] for pair in separate)
+    torch.testing.assert_close(shared[0], expected, rtol=1e-5, atol=1e-6 * expected.abs().max().item())
     assert all(torch.equal(one, pair[1]) for one, pair in zip(shared[1:], separate, strict=True))
     assert not winograd._taps, "the transformed weights must be freed with the graph"
 
