@@ -79,7 +79,7 @@ class Interrupting(Quiet):
 
 
 def set_clock(monkeypatch, monotonic):
-    """Replace the clock of timed checkpoints alone: with a stopped clock everywhere, waits of other threads never end."""
+    """Replace the clock of timed checkpoints alone; with a stopped clock everywhere, waits would never end."""
     monkeypatch.setattr(training_checkpoints, "time", SimpleNamespace(monotonic=monotonic))
 
 
