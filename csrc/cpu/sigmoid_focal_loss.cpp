@@ -93,7 +93,7 @@ template <bool kSlope, typename T, typename Gamma>
 MB_HD void evaluate(const Given<T, Gamma>& in, int64_t begin, int64_t count, acc_t<T>* values) {
   using A = acc_t<T>;
   A x_buffer[kBlock], e[kBlock];
-  // The targets are read last; prefetch them meanwhile.
+  // The targets are read last, so they are prefetched here.
   if (in.targets) {
     for (int64_t i = 0; i < count; i += 64 / sizeof(T)) __builtin_prefetch(in.targets + begin + i);
   }

@@ -137,3 +137,16 @@ def test_nan_of_one_pixel_fails_below_the_share_that_may_have_another_class():
     assert equal.pixels == 128 * 128 and not equal.failures()
     assert spoiled.pixels_apart <= 1
     assert spoiled.failures() == ["the exported model returns NaN or infinity in semantic"]
+
+
+@pytest.mark.parametrize("name", ["boxes", "scores"])
+def test_nan_differs_from_everything(name):
+    boxes = torch.tensor([[10.0, 10, 40, 50], [20, 5, 30, 30]])
+    eager = BoxList(boxes, (64, 64))
+    eager.add_field("scores", torch.tensor([0.9, 0.5]))
+    eager.add_field("labels", torch.tensor([1, 2]))
+    outputs = {"boxes": boxes.numpy(), "scores": np.float32([0.9, 0.5]), "labels": np.array([1, 2]), "count": 2}
+    equal, spoiled = Parity(), Parity()
+    _compare_detections(eager, outputs, {}, equal)
+    _compare_detections(eager, outputs | {name: outputs[name] * np.float32("nan")}, {}, spoiled)
+    assert not equal.failures() and spoiled.failures()
